@@ -1,0 +1,84 @@
+# Everything that can be done here; `make` alone lists it. Each target makes what it needs in .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+ARGS ?=
+ONLY ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check servers format lint types layers coverage mutants bench bench-peers clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## load a month of real flights through save() and signals, and print the summary
+	@$(RUN) examples/flights.py
+
+test: $(VENV)/.dev  ## run the tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
+	@$(RUN) -m pytest -n auto $(ARGS)
+
+check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases
+	@echo "== check: all passed"
+
+servers: $(VENV)/.dev  ## say which database servers answer, and where they were looked for
+	@echo "== servers"
+	@$(RUN) -m tests.servers
+
+format: $(VENV)/.dev  ## look for files that `ruff format` would change
+	@echo "== format"
+	@$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev  ## look for mistakes and unclean imports
+	@echo "== lint"
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## check the types with mypy --strict and pyright
+	@echo "== types: mypy"
+	@$(RUN) -m mypy
+	@echo "== types: pyright"
+	@$(BIN)/pyright --pythonpath $(RUN)
+
+layers: $(VENV)/.dev  ## check that imports point down only
+	@echo "== layers"
+	@$(BIN)/lint-imports
+
+coverage: $(VENV)/.dev  ## run all tests and print how much of the package they reach, by branches
+	@echo "== tests, with coverage"
+	@$(RUN) -m pytest -n auto --cov --cov-report=term $(ARGS)
+
+mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file
+	@$(RUN) tools/mutants.py $(ONLY)
+
+bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core
+	@$(RUN) -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the index
+	@$(RUN) -m benchmarks --peers $(ARGS)
+
+clean:  ## remove what the other targets made, .venv too
+	rm -rf $(VENV) build dist mutants htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "microorm needs Python 3.11 or newer, and $(PYTHON) is `$(PYTHON) --version 2>&1`: try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing microorm into $(VENV) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing microorm and what its tests need into $(VENV) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.peers: pyproject.toml benchmarks/peers.txt | $(VENV)/.demo
+	@echo "installing the peers into $(VENV) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	@touch $@
