@@ -1,0 +1,111 @@
+"""The house rules that a linter does not know: sizes, where imports stand, nothing private of another library.
+
+That imports point down only is import-linter's contract in pyproject.toml, checked by `make layers`.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "microorm"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LINES_PER_FILE = 300
+LINES_PER_FUNCTION = 40
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+# "file.py:function": why this one imports when it runs.
+LATE_IMPORTS: dict[str, str] = {
+    "annotations.py:declared": "annotationlib exists since Python 3.14 only",
+}
+# Underscored names that other libraries document as public.
+PUBLIC_ALL_THE_SAME = {"_asdict", "_fields", "_mapping", "_replace"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def length(function: Function) -> int:
+    """Lines from `def` to the end, the docstring not counted."""
+    first = function.body[0]
+    documented = ast.get_docstring(function, clean=False) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+def late_imports(path: Path) -> set[str]:
+    return {
+        f"{name_of(path)}:{function.name}"
+        for function in functions(ast.parse(path.read_text()))
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def defined_here() -> set[str]:
+    """Every name that the package itself defines, assigns or takes as a parameter, attributes included."""
+    names: set[str] = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    names.add(name)
+                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.Constant(value=str() as name):  # __slots__, and names that generated code uses
+                    names.add(name)
+    return names
+
+
+def foreign_privates(path: Path, ours: set[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Attribute(attr=name, lineno=line) if private(name):
+                if name not in ours and name not in PUBLIC_ALL_THE_SAME:
+                    yield f"{name_of(path)}:{line}: {name}"
+            case ast.ImportFrom(module=str() as module, names=aliases, lineno=line, level=0):
+                imported = [*module.split("."), *(alias.name for alias in aliases)]
+                if not module.startswith("microorm") and any(map(private, imported)):
+                    yield f"{name_of(path)}:{line}: {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_fits_in_a_reader(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LINES_PER_FILE
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    lengths = {node.name: length(node) for node in functions(ast.parse(path.read_text()))}
+    assert {name: lines for name, lines in lengths.items() if lines > LINES_PER_FUNCTION} == {}
+
+
+def test_imports_stand_at_the_top_of_a_file() -> None:
+    """Each exception has a reason beside it, and each reason an exception."""
+    assert {where for path in FILES for where in late_imports(path)} == set(LATE_IMPORTS)
+
+
+def test_nothing_private_of_another_library_is_used() -> None:
+    ours = defined_here()
+    assert [found for path in FILES for found in foreign_privates(path, ours)] == []
+
+
+def test_the_rules_see_what_they_forbid() -> None:
+    """The checks above find an offender, so that their silence means something."""
+    source = 'def f(x):\n    """Long.\n\n    Longer.\n    """\n    import os\n    return x._secret'
+    tree = ast.parse(source)
+    assert [length(node) for node in functions(tree)] == [3]
+    assert private("_secret")
+    assert not private("__table__")
+    assert "_secret" not in defined_here()

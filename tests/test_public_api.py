@@ -1,0 +1,114 @@
+"""What is public is listed, documented and of one version; the tree of errors is the one that is drawn."""
+
+import __future__
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+import microorm
+import microorm.errors
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(module.name for module in pkgutil.walk_packages(microorm.__path__, "microorm."))
+LISTED = ["microorm", *(name for name in MODULES if hasattr(importlib.import_module(name), "__all__"))]
+BRANCH = re.compile(r"^(?P<indent>[ │├└─]*)(?P<name>\w+)(?: \((?P<also>[\w, ]+)\))?$")
+
+
+def public_names(module: ModuleType) -> set[str]:
+    """What a module offers: in the package all it binds but submodules, elsewhere all it defines."""
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType | type(__future__.annotations))
+    }
+    if module is microorm:
+        return set(found)
+    listed = set(module.__all__)
+    return {
+        name
+        for name, value in found.items()
+        if name in listed or getattr(value, "__module__", None) == module.__name__
+    }
+
+
+def undocumented(name: str, value: object) -> list[str]:
+    """The public functions, classes and methods at and below *value* that have no docstring of their own."""
+    if isinstance(value, FunctionType | property):
+        return [] if inspect.getdoc(value) else [name]
+    if not isinstance(value, type):
+        return []
+    members = [
+        missing
+        for attribute, member in vars(value).items()
+        if not attribute.startswith("_")
+        for missing in undocumented(f"{name}.{attribute}", getattr(member, "__func__", member))
+    ]
+    return members if value.__doc__ else [name, *members]
+
+
+def drawn_tree(text: str) -> dict[str, tuple[str, set[str]]]:
+    """Read a drawn tree: each name with its parent, and with the other bases that stand in brackets."""
+    tree: dict[str, tuple[str, set[str]]] = {}
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        branch = BRANCH.match(line)
+        if branch is None or not line.startswith("    "):
+            continue
+        depth = len(branch["indent"])
+        above = [(level, name) for level, name in above if level < depth]
+        also = set(branch["also"].split(", ")) if branch["also"] else set()
+        tree[branch["name"]] = (above[-1][1] if above else "Exception", also)
+        above.append((depth, branch["name"]))
+    return tree
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_all_is_sorted_and_is_what_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    assert list(module.__all__) == sorted(set(module.__all__))
+    assert set(module.__all__) == public_names(module)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_every_public_name_is_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    missing = [lost for public in module.__all__ for lost in undocumented(public, getattr(module, public))]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["microorm", *MODULES])
+def test_every_module_says_what_it_is_for(name: str) -> None:
+    """A module's docstring opens with its topic: `Routing: the rule that picks an alias.`"""
+    first = (importlib.import_module(name).__doc__ or "").partition("\n")[0]
+    assert re.match(r"[A-Z][\w ,]*: \S", first), f"{name} begins with {first!r}"
+
+
+def test_the_tree_of_errors_is_the_one_drawn() -> None:
+    classes = {
+        name: value
+        for name, value in vars(microorm.errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    bases = {name: [base.__name__ for base in value.__bases__] for name, value in classes.items()}
+    real = {name: (first, set(others)) for name, (first, *others) in bases.items()}
+    assert drawn_tree(microorm.errors.__doc__ or "") == real
+
+
+def test_the_changelog_ends_in_the_version_of_the_package() -> None:
+    newest = re.search(r"^## \[?(\d[\w.]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == microorm.__version__
+
+
+def test_the_version_stands_in_one_place() -> None:
+    package = ast.parse((ROOT / "microorm" / "__init__.py").read_text())
+    literals = [node.value for node in ast.walk(package) if isinstance(node, ast.Constant)]
+    assert microorm.__version__ in literals
+    assert "\nversion =" not in (ROOT / "pyproject.toml").read_text()
