@@ -1,0 +1,247 @@
+"""Dispatch: signals, and functions that run when one is sent. Standard library only, no model, no database."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, ClassVar, Final, TypeVar
+
+from microorm.listeners import EMPTY, Listeners, ReceiverLostWarning, Route
+from microorm.receivers import Connection, Receiver
+
+__all__ = [
+    "ANY",
+    "EMPTY",
+    "Connection",
+    "ReceiverLostWarning",
+    "Route",
+    "Signal",
+    "logger",
+    "muted",
+    "receiver",
+    "run_coroutine",
+]
+
+logger = logging.getLogger("microorm.dispatch")
+
+_R = TypeVar("_R", bound=Receiver)
+_T = TypeVar("_T")
+_Responses = list[tuple[Receiver, Any]]
+
+ANY: Final = object()
+
+
+class Signal(Listeners):
+    """Something that happens, and that functions can be connected to.
+
+    A subclass may replace these, and nothing else with an underscore:
+
+    - `_connect(receiver, sender, weak, dispatch_uid, options)` registers; *options* end up in the Connection.
+    - `_matches(connection, sender)` decides who hears a sender. It is asked once per sender until something is
+      connected or disconnected.
+    - `_route(sender)` is the cached answer; `if signal._route(sender):` is the cheap way to ask for listeners.
+    - `_accepts(connection, named)` may leave out a connection that has options, at each send.
+    - `_deliver(connection, receiver, sender, named)` calls the receiver. What it returns for an async receiver
+      is awaited if it can be.
+    - `_waiter(route)` gives the function that runs a coroutine for a synchronous send; asked, before any receiver
+      runs, when the route has async ones. It raises where waiting is impossible.
+    - `concurrent`: whether async receivers run side by side, or else one after another until the first error.
+    """
+
+    concurrent: ClassVar[bool] = True
+
+    def send(self, sender: object, **named: Any) -> _Responses:
+        """Call the receivers, sync before async, in order; return `(receiver, response)` pairs (A14, F2).
+
+        The first error is raised unchanged, and the receivers after it do not run (E2). Async receivers run in
+        this thread, side by side; RuntimeError, before any receiver has run, on a running event loop (F3).
+        """
+        return self._send(sender, named, robust=False) if self._connections else []
+
+    def send_robust(self, sender: object, **named: Any) -> _Responses:
+        """Send so that all receivers run: an Exception is logged, and is that receiver's response (E3 to E5)."""
+        return self._send(sender, named, robust=True) if self._connections else []
+
+    async def asend(self, sender: object, **named: Any) -> _Responses:
+        """Send from a coroutine: sync receivers inline and in order, then the async ones side by side (F4).
+
+        When an async receiver fails, the others are cancelled; one error is raised as it is, several as an
+        ExceptionGroup (F7).
+        """
+        return await self._asend(sender, named, robust=False) if self._connections else []
+
+    async def asend_robust(self, sender: object, **named: Any) -> _Responses:
+        """Send from a coroutine so that all receivers run, as `send_robust` does (F9)."""
+        return await self._asend(sender, named, robust=True) if self._connections else []
+
+    def _send(self, sender: object, named: dict[str, Any], *, robust: bool) -> _Responses:
+        route = self._audible(sender, named)
+        if not route.asynchronous:
+            return self._call(route.sync, sender, named, robust=robust)
+        wait = self._waiter(route)
+        responses = self._call(route.sync, sender, named, robust=robust)
+        return responses + wait(self._acall(route.asynchronous, sender, named, robust=robust))
+
+    async def _asend(self, sender: object, named: dict[str, Any], *, robust: bool) -> _Responses:
+        route = self._audible(sender, named)
+        responses = self._call(route.sync, sender, named, robust=robust)
+        if route.asynchronous:
+            responses += await self._acall(route.asynchronous, sender, named, robust=robust)
+        return responses
+
+    def _audible(self, sender: object, named: dict[str, Any]) -> Route:
+        """The route of a send that happens now: nobody, where it is muted. TypeError for a `signal=` (A13)."""
+        mutes = _mutes.get()
+        if mutes and any(mute.silences(self, sender) for mute in mutes):
+            return EMPTY
+        route = self._route(sender)
+        if route and "signal" in named:
+            raise TypeError("the argument 'signal' is set by the signal itself")
+        return route
+
+    def _call(
+        self, connections: Iterable[Connection], sender: object, named: dict[str, Any], *, robust: bool
+    ) -> _Responses:
+        responses: _Responses = []
+        for connection in connections:
+            receiver = connection.reference() if connection.held is None else connection.held
+            if receiver is None or (connection.options and not self._accepts(connection, named)):
+                continue
+            connection.ran = True
+            try:
+                response = self._deliver(connection, receiver, sender, named)
+            except Exception as error:
+                if not robust:
+                    raise
+                response = _failed(connection, error)
+            responses.append((receiver, response))
+        return responses
+
+    async def _acall(
+        self, connections: Iterable[Connection], sender: object, named: dict[str, Any], *, robust: bool
+    ) -> _Responses:
+        async def call(connection: Connection, receiver: Receiver) -> tuple[Receiver, Any]:
+            connection.ran = True
+            try:
+                response = self._deliver(connection, receiver, sender, named)
+                if inspect.isawaitable(response):
+                    response = await response
+            except Exception as error:
+                if not robust:
+                    raise
+                response = _failed(connection, error)
+            return receiver, response
+
+        chosen = [
+            (connection, receiver)
+            for connection in connections
+            if (receiver := connection.receiver) is not None
+            and not (connection.options and not self._accepts(connection, named))
+        ]
+        if self.concurrent and len(chosen) > 1:
+            responses: _Responses = await _waiting().side_by_side([call(*pair) for pair in chosen])
+            return responses
+        return [await call(*pair) for pair in chosen]
+
+    def _accepts(self, connection: Connection, named: Mapping[str, Any]) -> bool:
+        return True
+
+    def _deliver(
+        self, connection: Connection, receiver: Receiver, sender: object, named: Mapping[str, Any]
+    ) -> Any:
+        return receiver(signal=self, sender=sender, **named)
+
+    def _waiter(self, route: Route) -> Callable[[Coroutine[Any, Any, _Responses]], _Responses]:
+        first = route.asynchronous[0]
+        _waiting().refuse_running_loop(f"async receiver {first.module}.{first.qualname}")
+        return run_coroutine
+
+
+def receiver(
+    signal_or_signals: Signal | list[Signal] | tuple[Signal, ...], /, **options: Any
+) -> Callable[[_R], _R]:
+    """Connect the function below to a signal, or to each of a list or tuple of them; return it as it is (B1).
+
+    *options* go to each `connect` as they are. TypeError for anything else than signals (B2).
+    """
+    signals = _signals("receiver", signal_or_signals)
+
+    def connect(function: _R) -> _R:
+        for signal in signals:
+            signal.connect(function, **options)
+        return function
+
+    return connect
+
+
+class _Mute:
+    """One `muted` block; *over* once it has ended, in every context that holds a copy."""
+
+    __slots__ = ("over", "sender", "signals")
+
+    def __init__(self, signals: tuple[Signal, ...], sender: object) -> None:
+        self.signals = signals
+        self.sender = sender
+        self.over = False
+
+    def silences(self, signal: Signal, sender: object) -> bool:
+        if self.over or (self.sender is not ANY and self.sender is not sender):
+            return False
+        return any(muted is signal for muted in self.signals)
+
+
+_mutes: ContextVar[tuple[_Mute, ...]] = ContextVar("microorm.dispatch.mutes", default=())
+
+
+@contextmanager
+def muted(
+    signal_or_signals: Signal | list[Signal] | tuple[Signal, ...], sender: object = ANY
+) -> Iterator[None]:
+    """Silence a signal, or several, while the block runs; with *sender*, for that sender alone.
+
+    It counts for this thread or task, and for tasks started in the block until the block ends. Blocks nest;
+    connections stay as they are, and so does `has_listeners`. TypeError for anything else than signals.
+    """
+    mute = _Mute(_signals("muted", signal_or_signals), sender)
+    _mutes.set((*_mutes.get(), mute))
+    try:
+        yield
+    finally:
+        mute.over = True
+        # No Token.reset: a generator may be closed in another context than the one it was opened in.
+        _mutes.set(tuple(each for each in _mutes.get() if each is not mute))
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run *coroutine* in this thread, by the runner that the thread keeps, and return its result.
+
+    It shares the caller's context variables, also those that it sets (F10). RuntimeError, and the coroutine is
+    closed, on a running event loop.
+    """
+    result: _T = _waiting().run(coroutine)
+    return result
+
+
+def _waiting() -> ModuleType:
+    # Imported when the first async receiver runs: asyncio costs more than all the rest of this module.
+    from microorm import waiting  # noqa: PLC0415
+
+    return waiting
+
+
+def _signals(taker: str, given: Signal | list[Signal] | tuple[Signal, ...]) -> tuple[Signal, ...]:
+    signals = tuple(given) if isinstance(given, list | tuple) else (given,)
+    for signal in signals:
+        if not isinstance(signal, Signal):
+            raise TypeError(f"{taker}() takes a signal, or a list or tuple of signals, not {signal!r}")
+    return signals
+
+
+def _failed(connection: Connection, error: Exception) -> Exception:
+    """Log what a receiver raised in a robust send; the text is the same for asend_robust (E4)."""
+    logger.error("Error calling %s in Signal.send_robust() (%s)", connection.qualname, error, exc_info=error)
+    return error
