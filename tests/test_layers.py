@@ -21,7 +21,7 @@ LATE_IMPORTS: dict[str, str] = {
     "annotations.py:declared": "annotationlib exists since Python 3.14 only",
 }
 # Underscored names that other libraries document as public.
-PUBLIC_ALL_THE_SAME = {"_asdict", "_fields", "_mapping", "_replace"}
+PUBLIC_ALL_THE_SAME = {"_getframe", "_asdict", "_fields", "_mapping", "_replace"}
 
 
 def name_of(path: Path) -> str:

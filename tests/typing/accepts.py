@@ -1,0 +1,289 @@
+"""What mypy --strict and pyright accept, and the types they infer, with no plugin.
+
+Never run, only checked. Where a promise is about a type, `assert_type` states it: both checkers fail on any other.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, assert_type
+from uuid import UUID, uuid4
+
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, String, UniqueConstraint, func
+
+import microorm
+from microorm import (
+    Databases,
+    Field,
+    Model,
+    Registry,
+    Router,
+    Signal,
+    atomic,
+    connection,
+    field,
+    muted,
+    on_commit,
+    receiver,
+    using,
+)
+from microorm.signals import post_save, pre_save
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Author(Model):
+    name: Field[str] = field(max_length=100, unique=True)
+    born: Field[date | None] = field(default=None)
+
+
+class Book(Model, table="books", table_args=(UniqueConstraint("title", "published"),)):
+    title: Field[str]
+    published: Field[date | None] = field(default=None, index=True)
+    price: Field[Decimal] = field(default=Decimal(0), max_digits=8, decimal_places=2)
+    colour: Field[Colour] = field(default=Colour.RED)
+    binding: Field[Literal["hard", "soft"]] = field(default="soft")
+    tags: Field[list[str]] = field(default_factory=list)
+    extra: Field[dict[str, Any]] = field(default_factory=dict)
+    isbn: Field[str | None] = field(default=None, type_=String(13), column="isbn13")
+    changed: Field[datetime] = field(on_update=datetime.now)
+    created: Field[datetime] = field(server_default=func.now())
+
+
+class Token(Model[UUID]):
+    text: Field[str]
+
+
+class Own(Model[UUID]):
+    id: Field[UUID] = field(primary_key=True, default_factory=uuid4)
+    text: Field[str]
+
+
+class Coded(Model[Any]):
+    code: Field[str] = field(primary_key=True, max_length=10)
+    number: Field[int] = field(primary_key=True, default=1)
+
+
+class Timed(Model, abstract=True, database="archive", app="shop"):
+    seen: Field[datetime]
+    lasted: Field[timedelta] = field(default=timedelta())
+
+
+class Visit(Timed):
+    page: Field[str]
+
+
+mine = Registry(Databases({"default": "sqlite://"}))
+
+
+class Base(Model, registry=mine, abstract=True):
+    pass
+
+
+class Private(Base):
+    text: Field[str]
+
+
+def constructors(now: datetime) -> None:
+    Author(name="Le Guin")
+    Author(name="Le Guin", born=date(1929, 10, 21))
+    Author(name="Le Guin", born=None)
+    Book(title="The Lathe of Heaven", price=Decimal(9), colour=Colour.BLUE, binding="hard", tags=["sf"])
+    Own(text="x", id=uuid4())
+    Coded(code="x")
+    Visit(seen=now, page="/")
+    Private(text="x")
+
+
+def attributes(book: Book, author: Author, visit: Visit, private: Private) -> None:
+    assert_type(book.title, str)
+    assert_type(book.published, date | None)
+    assert_type(book.price, Decimal)
+    assert_type(book.colour, Colour)
+    assert_type(book.binding, Literal["hard", "soft"])
+    assert_type(book.tags, list[str])
+    assert_type(book.extra, dict[str, Any])
+    assert_type(book.isbn, str | None)
+    assert_type(book.changed, datetime)
+    assert_type(book.created, datetime)
+    assert_type(author.born, date | None)
+    assert_type(visit.seen, datetime)
+    assert_type(visit.lasted, timedelta)
+    assert_type(private.text, str)
+
+
+def columns() -> None:
+    assert_type(Book.title, ColumnElement[str])
+    assert_type(Book.published, ColumnElement[date | None])
+    assert_type(Book.price, ColumnElement[Decimal])
+    assert_type(Visit.seen, ColumnElement[datetime])
+
+
+def keys(book: Book, token: Token, own: Own) -> None:
+    assert_type(book.id, int)
+    assert_type(Book.id, ColumnElement[int])
+    assert_type(token.id, UUID)
+    assert_type(Token.id, ColumnElement[UUID])
+    assert_type(own.id, UUID)
+    assert_type(Own.id, ColumnElement[UUID])
+    Book.objects.filter(Book.id == 3)
+    book.pk
+
+
+def assignments(book: Book) -> None:
+    book.title = "Lavinia"
+    book.published = None
+    book.price += 1
+    book.price = Book.price + 1
+
+
+def saving(book: Book, visit: Visit) -> None:
+    assert_type(book.save(), Book)
+    assert_type(Book(title="x").save(), Book)
+    assert_type(visit.save(using="archive", raw=True), Visit)
+    book.save(update_fields=["title", "price"])
+    book.save(update_fields=[Book.title, Book.price])
+    book.save(update_fields=book.changed_fields)
+    book.save(force_insert=True)
+    book.save(force_update=True)
+    assert_type(book.delete(using="archive"), tuple[int, dict[str, int]])
+    book.refresh_from_db(using="archive", fields=["title"])
+    assert_type(book.changed_fields, frozenset[str])
+    assert_type(book.changes(), dict[str, tuple[Any, Any]])
+    assert_type(book._state.adding, bool)
+    assert_type(book._state.db, str | None)
+
+
+def queries() -> None:
+    cheap = Book.objects.filter(Book.price < 20, Book.title.startswith("L"), binding="soft")
+    ordered = cheap.exclude(Book.published.is_(None)).order_by(Book.title.desc(), "price").limit(10).offset(5)
+    assert_type(ordered.all(), list[Book])
+    assert_type(ordered.first(), Book | None)
+    assert_type(ordered.one_or_none(), Book | None)
+    assert_type(ordered.get(Book.id == 3), Book)
+    assert_type(ordered.get(pk=3), Book)
+    assert_type(ordered[3], Book)
+    assert_type(ordered[2:4].all(), list[Book])
+    assert_type(ordered.count(), int)
+    assert_type(ordered.exists(), bool)
+    assert_type(ordered.update(price=Book.price * 2), int)
+    assert_type(ordered.delete(), tuple[int, dict[str, int]])
+    assert_type(iter(ordered), Iterator[Book])
+    for book in ordered.using("archive"):
+        assert_type(book, Book)
+    statement: Select[Any] = ordered.statement
+    assert_type(Book.objects.create(title="x"), Book)
+    assert_type(Book.objects.bulk_create([Book(title="x")], batch_size=100), list[Book])
+    assert_type(Book.objects.get(title="x").title, str)
+    assert_type(Token.objects.all()[0].id, UUID)
+    for found in Book.objects.raw("SELECT * FROM books WHERE price < :price", {"price": 20}):
+        assert_type(found, Book)
+    assert_type(Private.objects.all(), list[Private])
+    print(statement)
+
+
+def own_errors() -> Book | None:
+    try:
+        return Book.objects.get(title="x")
+    except (Book.DoesNotExist, Book.MultipleObjectsReturned, Book.NotUpdated):
+        return None
+
+
+def any_model(model: type[Model[Any]], instance: Model[Any]) -> list[Model[Any]]:
+    instance.save()
+    return model.objects.all()
+
+
+@receiver(post_save, sender=Book)
+def announce(sender: type[Book], instance: Book, created: bool, **kwargs: Any) -> int:
+    return instance.id
+
+
+@receiver([pre_save, post_save], sender="shop.Visit", dispatch_uid="seen", weak=False)
+def seen(sender: type[Model[Any]], **kwargs: Any) -> None: ...
+
+
+@receiver(post_save, sender=Timed, delivery="on_commit", subclasses=True, skip_raw=True)
+async def tell(sender: type[Timed], instance: Timed, **kwargs: Any) -> str:
+    return str(instance.seen)
+
+
+paid = Signal()
+
+
+@paid.connect
+def count(sender: object, amount: int, **kwargs: Any) -> int:
+    return amount
+
+
+def receivers_keep_their_type(book: Book, visit: Visit) -> None:
+    assert_type(announce(Book, book, True), int)
+    assert_type(seen(Visit), None)
+    assert_type(count(None, 3), int)
+    with muted(post_save, sender=Book):
+        paid.send(None, amount=3)
+    assert_type(paid.has_listeners(), bool)
+    assert_type(paid.disconnect(count), bool)
+
+
+async def coroutines_keep_their_type(visit: Visit) -> None:
+    assert_type(await tell(Visit, visit), str)
+
+
+@atomic
+def bare(book: Book, times: int = 1) -> str:
+    return book.title * times
+
+
+@atomic("archive", durable=True)
+def called(book: Book, *, loud: bool = False) -> int:
+    return book.id
+
+
+@atomic(readonly=True)
+async def coroutine(book: Book) -> int:
+    return book.id
+
+
+def transactions(book: Book) -> None:
+    assert_type(bare(book, times=2), str)
+    assert_type(called(book, loud=True), int)
+    with atomic(), atomic(using="archive", savepoint=False), using("archive"):
+        on_commit(lambda: print("done"))
+        on_commit(print, using="archive", robust=True)
+
+
+async def asynchronous(book: Book) -> None:
+    assert_type(await coroutine(book), int)
+
+
+class Reading(Router):
+    def db_for_read(self, model: type[Any], **hints: Any) -> str | None:
+        return "archive"
+
+
+class Duck:
+    def allow_migrate(
+        self, alias: str, label: str, model: type[Any] | None = None, **hints: Any
+    ) -> bool | None:
+        return None
+
+
+def databases(engine: Engine, url: URL) -> None:
+    microorm.configure("sqlite:///shop.db")
+    microorm.configure({"default": url, "archive": engine}, routers=[Reading(), Duck()])
+    microorm.configure({"default": {"url": "sqlite://", "pool_size": 3}})
+    with Databases({"default": "sqlite://"}, routers=[Reading()]) as several:
+        assert_type(several.engine("default"), Engine)
+        with several.atomic("default"), several.using("default"), several.connection("default") as raw:
+            assert_type(raw, Connection)
+    with connection("default") as raw:
+        assert_type(raw, Connection)
+    microorm.create_all()
+    mine.create_all(using="default")
+    mine.drop_all()
+    microorm.close()

@@ -1,0 +1,116 @@
+"""What mypy --strict and pyright reject: each marked line, with these errors, and no other line.
+
+Never run, only checked. A mark names the rule of each checker, once for every error that it finds in the line.
+"""
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from microorm import Field, Model, atomic, field, on_commit, receiver
+from microorm.signals import post_save
+
+
+class Author(Model):
+    name: Field[str] = field(max_length=100)
+    born: Field[date | None] = field(default=None)
+
+
+class Token(Model[UUID]):
+    text: Field[str]
+    made: Field[date] = field(server_default="2024-01-01")
+
+
+# Class definitions
+
+
+class Misspelt(Model, tabel="x"):  # error: mypy[call-arg] pyright[reportGeneralTypeIssues]
+    name: Field[str]
+
+
+class Unsaid(Model, table=3):  # error: mypy[arg-type] pyright[reportArgumentType]
+    name: Field[str]
+
+
+class Wrong(Model):
+    name: Field[str] = field(default=3)  # error: mypy[assignment] pyright[reportAssignmentType]
+    size: Field[int] = field(default=None)  # error: mypy[assignment] pyright[reportAssignmentType]
+    made: Field[date] = field(default_factory=list)  # error: mypy[assignment] pyright[reportAssignmentType]
+    price: Field[Decimal] = field(digits=8)  # error: mypy[call-overload] pyright[reportCallIssue]
+
+
+# Constructors
+
+Author(nme="x")  # error: mypy[call-arg] pyright[reportCallIssue]
+Author(name=3)  # error: mypy[arg-type] pyright[reportArgumentType]
+Author()  # error: mypy[call-arg] pyright[reportCallIssue]
+Author("x")  # error: mypy[call-arg,misc] pyright[reportCallIssue]
+Author(name="x", id=3)  # error: mypy[call-arg] pyright[reportCallIssue]
+Token(text="x", made=date(2024, 1, 1))  # error: mypy[call-arg] pyright[reportCallIssue]
+
+
+# Attributes
+
+
+def attributes(author: Author, token: Token) -> None:
+    author.name = 3  # error: mypy[assignment] pyright[reportAttributeAccessIssue]
+    author.name = None  # error: mypy[assignment] pyright[reportAttributeAccessIssue]
+    author.born = "1929"  # error: mypy[assignment] pyright[reportAttributeAccessIssue]
+    author.nme  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    author.born.year  # error: mypy[union-attr] pyright[reportOptionalMemberAccess]
+    Author.nme  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    number: int = token.id  # error: mypy[assignment] pyright[reportAssignmentType]
+    text: str = author.id  # error: mypy[assignment] pyright[reportAssignmentType]
+    author.objects  # error: mypy[misc] pyright[reportAttributeAccessIssue]
+    print(number, text)
+
+
+# Saving
+
+
+def saving(author: Author) -> None:
+    author.save("archive")  # error: mypy[misc] pyright[reportCallIssue]
+    author.save(usin="archive")  # error: mypy[call-arg] pyright[reportCallIssue]
+    author.save(update_fields=[3])  # error: mypy[list-item] pyright[reportArgumentType]
+    token: Token = author.save()  # error: mypy[assignment] pyright[reportAssignmentType]
+    print(token)
+
+
+# Queries
+
+
+def queries() -> None:
+    Author.objects.filter("name = 'x'")  # error: mypy[arg-type] pyright[reportArgumentType]
+    Author.objects.filter(Author.nme == "x")  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    Author.objects.limit("3")  # error: mypy[arg-type] pyright[reportArgumentType]
+    Author.objects.first().name  # error: mypy[union-attr] pyright[reportOptionalMemberAccess]
+    tokens: list[Token] = Author.objects.all()  # error: mypy[assignment] pyright[reportAssignmentType]
+    Author.objects.bulk_create([Token(text="x")])  # error: mypy[list-item] pyright[reportArgumentType]
+    Author.objects.fliter(name="x")  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    print(tokens)
+
+
+# Signals and transactions
+
+
+@receiver(post_save, sender=Author)
+def announce(sender: type[Author], instance: Author, **kwargs: Any) -> int:
+    return instance.id
+
+
+@atomic
+def rename(author: Author, name: str) -> Author:
+    author.name = name
+    return author.save()
+
+
+def calls(author: Author) -> None:
+    announce(Author, "x")  # error: mypy[arg-type] pyright[reportArgumentType]
+    rename(author)  # error: mypy[call-arg] pyright[reportCallIssue]
+    rename(author, 3)  # error: mypy[arg-type] pyright[reportArgumentType]
+    text: str = rename(author, "x")  # error: mypy[assignment] pyright[reportAssignmentType]
+    atomic(read_only=True)  # error: mypy[call-overload] pyright[reportCallIssue]
+    on_commit("x")  # error: mypy[arg-type] pyright[reportArgumentType]
+    post_save.connect(3)  # error: mypy[type-var] pyright[reportArgumentType]
+    print(text)
