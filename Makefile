@@ -15,7 +15,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## load a month of real flights through save() and signals, and print the summary
-	@$(RUN) examples/flights.py
+	@$(RUN) -m examples.flights $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
 	@$(RUN) -m pytest -n auto $(ARGS)

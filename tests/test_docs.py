@@ -4,6 +4,7 @@ The ```python blocks of one page are one program, run in order in an empty direc
 program (a signature, a fragment) is fenced as ```text.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -75,8 +76,10 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
     commands = shown + "\n" + "\n".join(re.findall(r"`([^`\n]+)`", text))
     targets = set(re.findall(r"\bmake ([a-z-]+)", commands))
     assert targets - TARGETS == set()
-    programs = set(re.findall(r"python3? ((?:examples|benchmarks|tools)/\S+\.py)", commands))
+    programs = set(re.findall(r"\bpython3? ((?!-)\S+\.py)", commands))
+    modules = set(re.findall(r"\bpython3? -m ((?:examples|benchmarks|tests|tools)[\w.]*)", commands))
     assert [program for program in programs if not (ROOT / program).is_file()] == []
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
