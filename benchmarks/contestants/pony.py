@@ -1,0 +1,136 @@
+"""Pony: a `db_session` for each job, flushed after each object so that each is written one by one."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pony.orm import Database, Optional, PrimaryKey, Required, commit, db_session, flush, select
+
+from benchmarks.contestant import SENDS, Contestant
+from benchmarks.receivers import counting
+from benchmarks.table import Row, run_plainly
+
+NO_SENDER = "its hooks are methods, not signals"
+
+
+class Pony(Contestant):
+    name = "pony"
+    packages = ("pony",)
+    lacks = dict.fromkeys(SENDS, NO_SENDER)
+
+    def open(self, path: Path | None) -> None:
+        self.held: Any = None
+        self.quiet = self.model = self._model(path)
+        self.telling = self._model(path, hook=self._heard) if path else None
+
+    def _model(self, path: Path | None, hook: Callable[[Any], None] | None = None) -> Any:
+        database = Database()
+
+        class Item(database.Entity):
+            _table_ = "item"
+            id = PrimaryKey(int, auto=True)
+            name = Required(str, 100)
+            amount = Required(int, size=64)
+            score = Required(float)
+            note = Optional(str, 200, nullable=True)
+            level = Required(int, size=64, index=True)
+            if hook is not None:
+
+                def after_insert(self) -> None:
+                    hook(self)
+
+        database.bind(provider="sqlite", filename=str(path or ":memory:"))
+        database.generate_mapping(check_tables=False)
+        return Item
+
+    def _heard(self, instance: Any) -> None:
+        self.receiver(sender=type(instance), instance=instance, created=True)
+
+    def close(self) -> None:
+        for model in filter(None, (self.quiet, self.telling)):
+            model._database_.disconnect()
+
+    def plain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
+        with db_session:
+            return run_plainly(self.quiet._database_.get_connection(), sql, rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        if self.held is None:
+            self._enter()
+        yield
+        session, self.held = self.held, None
+        session.__exit__()
+
+    def _enter(self) -> None:
+        self.held = db_session(immediate=True)
+        self.held.__enter__()
+
+    def insert(self, records: Sequence[Any]) -> list[int]:
+        keys = []
+        for record in records:
+            item = self.model(**record)
+            flush()
+            keys.append(item.id)
+        return keys
+
+    def insert_alone(self, records: Sequence[Any]) -> list[int]:
+        keys = []
+        with db_session:
+            for record in records:
+                item = self.model(**record)
+                commit()
+                keys.append(item.id)
+        return keys
+
+    def bulk(self, records: Sequence[Any]) -> None:
+        for record in records:
+            self.model(**record)
+
+    @db_session
+    def get(self, keys: Sequence[int]) -> list[Any]:
+        return [self.model[key] for key in keys]
+
+    @db_session
+    def load(self) -> list[Any]:
+        return list(self.model.select())
+
+    @db_session
+    def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
+        item = self.model
+        return [list(item.select().filter(level=level)) for level in levels]
+
+    @db_session
+    def by_expression(self, levels: Sequence[int]) -> list[list[Any]]:
+        item = self.model
+        return [list(select(each for each in item if each.level == level)) for level in levels]
+
+    def change(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            item = self.model[key]
+            item.amount += 1
+            flush()
+
+    def fetch(self, keys: Sequence[int]) -> list[Any]:
+        # An object lives in the session that loaded it, so the session of the coming transaction opens here.
+        self._enter()
+        return [self.model[key] for key in keys]
+
+    def delete(self, instances: Sequence[Any]) -> None:
+        for item in instances:
+            item.delete()
+            flush()
+
+    def listen(self) -> Callable[[], int]:
+        self.receiver, calls = counting()
+        self.model = self.telling
+
+        def stop() -> int:
+            self.model = self.quiet
+            return calls()
+
+        return stop

@@ -1,0 +1,135 @@
+"""Tortoise: the same jobs awaited on one event loop that is kept between them."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tortoise import Tortoise as Setup
+from tortoise import connections, fields
+from tortoise.models import Model
+from tortoise.signals import Signals
+from tortoise.transactions import in_transaction
+
+from benchmarks.contestant import SENDS, Contestant
+from benchmarks.receivers import counting
+from benchmarks.table import Row
+
+NO_SENDER = "its signals live in its models only"
+
+
+class Item(Model):
+    id = fields.BigIntField(primary_key=True)
+    name = fields.CharField(max_length=100)
+    amount = fields.BigIntField()
+    score = fields.FloatField()
+    note = fields.CharField(max_length=200, null=True)
+    level = fields.BigIntField(db_index=True)
+
+    class Meta:
+        table = "item"
+
+
+class Tortoise(Contestant):
+    name = "tortoise"
+    packages = ("tortoise-orm", "aiosqlite")
+    lacks = dict.fromkeys(SENDS, NO_SENDER)
+
+    def open(self, path: Path | None) -> None:
+        self.runner = asyncio.Runner()
+        url = f"sqlite://{path or ':memory:'}"
+        self.runner.run(Setup.init(db_url=url, modules={"models": [__name__]}))
+
+    def close(self) -> None:
+        self.runner.run(Setup.close_connections())
+        self.runner.close()
+
+    def plain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
+        async def work() -> list[Row]:
+            connection = connections.get("default")
+            if rows:
+                await connection.execute_many(sql, list(rows))
+                return []
+            return [tuple(row) for row in (await connection.execute_query(sql))[1]]
+
+        return self.runner.run(work())
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        async def enter() -> Any:
+            block = in_transaction()
+            await block.__aenter__()
+            return block
+
+        block = self.runner.run(enter())
+        yield
+        self.runner.run(block.__aexit__(None, None, None))
+
+    def insert(self, records: Sequence[Any]) -> list[int]:
+        async def work() -> list[int]:
+            keys = []
+            for record in records:
+                item = Item(**record)
+                await item.save()
+                keys.append(item.id)
+            return keys
+
+        return self.runner.run(work())
+
+    def bulk(self, records: Sequence[Any]) -> None:
+        async def work() -> None:
+            await Item.bulk_create([Item(**record) for record in records])
+
+        self.runner.run(work())
+
+    def get(self, keys: Sequence[int]) -> list[Any]:
+        async def work() -> list[Any]:
+            return [await Item.get(id=key) for key in keys]
+
+        return self.runner.run(work())
+
+    def load(self) -> list[Any]:
+        async def work() -> list[Any]:
+            return await Item.all()
+
+        return self.runner.run(work())
+
+    def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
+        async def work() -> list[list[Any]]:
+            return [await Item.filter(level=level) for level in levels]
+
+        return self.runner.run(work())
+
+    def change(self, keys: Sequence[int]) -> None:
+        async def work() -> None:
+            for key in keys:
+                item = await Item.get(id=key)
+                item.amount += 1
+                await item.save()
+
+        self.runner.run(work())
+
+    def delete(self, instances: Sequence[Any]) -> None:
+        async def work() -> None:
+            for item in instances:
+                await item.delete()
+
+        self.runner.run(work())
+
+    def listen(self) -> Callable[[], int]:
+        receiver, calls = counting()
+
+        async def heard(sender: Any, instance: Any, created: Any, using_db: Any, update_fields: Any) -> None:
+            receiver(sender=sender, instance=instance, created=created)
+
+        Item.register_listener(Signals.post_save, heard)
+
+        def stop() -> int:
+            Item._listeners[Signals.post_save].clear()
+            return calls()
+
+        return stop

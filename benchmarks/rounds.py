@@ -1,0 +1,177 @@
+"""Rounds: every contestant does every workload in turn, again and again, in one process.
+
+Neighbours in time share the machine's mood, so a ratio is taken within a round; the order of the contestants
+moves on by one each round, so that none always follows the same neighbour. Garbage from before a sample is
+collected and what survives is frozen first; during the sample the collector runs as in any program, unless
+asked to stay off, so that each pays for its own garbage and for nobody else's heap.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.contestant import Contestant
+from benchmarks.table import Data, Row, Table
+from benchmarks.workloads import Workload
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One contestant, one workload, one round: seconds, and what there was to see afterwards."""
+
+    cpu: float
+    wall: float
+    seen: dict[str, Any]
+    path: str | None
+
+
+@dataclass
+class Record:
+    """All samples of a run, by workload and contestant, and the workloads a contestant got wrong."""
+
+    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    mismatches: list[str] = field(default_factory=list)
+
+    def add(self, workload: Workload, taken: dict[str, Sample], *, right: str) -> None:
+        """Keep one round's samples of a workload, and note whoever saw other rows than *right* did."""
+        for name, sample in taken.items():
+            self.samples.setdefault(workload.key, {}).setdefault(name, []).append(sample)
+            for what, expected in taken[right].seen.items():
+                if difference := _difference(expected, sample.seen[what]):
+                    self.mismatches.append(f"{name}, {workload.key}, {what}: {difference}")
+        for sample in taken.values():
+            sample.seen.clear()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant that is open, and the table it works on."""
+
+    contestant: Contestant
+    table: Table
+
+
+def measure(
+    contestants: Sequence[type[Contestant]],
+    workloads: Sequence[Workload],
+    *,
+    rows: int,
+    rounds: int,
+    collect: bool = True,
+    step: Step = lambda: None,
+) -> Record:
+    """Run *rounds* of all workloads; return the samples.
+
+    The first contestant is the one whose rows are right: whatever another stores or returns otherwise is a
+    mismatch. *collect* leaves the garbage collector on under the clock. *step* is called after each sample.
+    """
+    record, data = Record(), Data(rows)
+    for place in ("file", "memory"):
+        here = [workload for workload in workloads if workload.place == place]
+        if not here:
+            continue
+        with opened(contestants, in_files=place == "file") as entries:
+            for number in range(rounds):
+                turned = _turned(entries, number)
+                for workload in here:
+                    able = [entry for entry in turned if workload.key not in entry.contestant.lacks]
+                    taken = {}
+                    for entry in able:
+                        taken[entry.contestant.name] = _sample(entry, workload, data, collect=collect)
+                        step()
+                    record.add(workload, taken, right=entries[0].contestant.name)
+    return record
+
+
+@contextmanager
+def opened(contestants: Sequence[type[Contestant]], *, in_files: bool) -> Iterator[list[Entry]]:
+    """Open each contestant on a database of its own, with the table made and its promises checked."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        entries = []
+        for kind in contestants:
+            entry = _open(kind, Path(folder, f"{kind.name}.db") if in_files else None)
+            stack.callback(entry.contestant.close)
+            entry.contestant.check()
+            entries.append(entry)
+        yield entries
+
+
+def _open(kind: type[Contestant], path: Path | None) -> Entry:
+    contestant = kind()
+    if path is None:
+        contestant.open(None)
+        table = Table(contestant.plain)
+        table.create()
+    else:
+        table = Table.in_file(path)
+        table.create()
+        contestant.open(path)
+    return Entry(contestant, table)
+
+
+def _turned(entries: list[Entry], number: int) -> list[Entry]:
+    start = number % len(entries)
+    return entries[start:] + entries[:start]
+
+
+def _sample(entry: Entry, workload: Workload, data: Data, *, collect: bool) -> Sample:
+    contestant = entry.contestant
+    if workload.filled:
+        entry.table.fill(data.rows)
+    else:
+        entry.table.empty()
+    given = workload.given(contestant, data)
+    contestant.path_used()
+    with _quiet(collect=collect):
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = workload.work(contestant, data, given)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    path = contestant.path_used()
+    seen = {"returned": _values(contestant, workload, result)}
+    if workload.settle is not None:
+        seen["receiver called"] = [(workload.settle(given),)]
+    if workload.writes:
+        seen["stored"] = entry.table.rows()
+    return Sample(cpu, wall, seen, path)
+
+
+@contextmanager
+def _quiet(*, collect: bool) -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    if not collect:
+        gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def _values(contestant: Contestant, workload: Workload, result: Any) -> list[Row]:
+    if workload.returns == "values":
+        return [(value,) for value in result]
+    if workload.returns == "instances":
+        return [contestant.row(instance) for instance in result]
+    if workload.returns == "groups":
+        return [contestant.row(instance) for group in result for instance in group]
+    return []
+
+
+def _difference(expected: list[Row], got: list[Row]) -> str | None:
+    """Say where rows differ, the types of their values included; None when they do not."""
+    if len(expected) != len(got):
+        return f"{len(got)} rows where the driver has {len(expected)}"
+    for right, row in zip(expected, got, strict=True):
+        if right != row or [*map(type, right)] != [*map(type, row)]:
+            return f"{row!r} where the driver has {right!r}"
+    return None

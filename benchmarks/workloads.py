@@ -1,0 +1,185 @@
+"""Workloads: what is clocked, each a few lines over the methods of a contestant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchmarks.contestant import Contestant
+from benchmarks.table import Data
+
+Given = Any
+Result = Any
+SENDS_PER_ROW = 5
+
+
+def _nothing(contestant: Contestant, data: Data) -> Given:
+    return None
+
+
+def _all(data: Data) -> int:
+    return data.size
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One thing to clock.
+
+    *given* runs before the clock starts, *work* under it; *returns* says what *work* hands back, *settle*
+    what is to be looked at after it. *operations* is what the time is divided by.
+    """
+
+    key: str
+    title: str
+    work: Callable[[Contestant, Data, Given], Result]
+    place: Literal["file", "memory"] = "file"
+    filled: bool = True
+    writes: bool = False
+    returns: Literal["nothing", "values", "instances", "groups"] = "nothing"
+    given: Callable[[Contestant, Data], Given] = _nothing
+    settle: Callable[[Given], Result] | None = None
+    operations: Callable[[Data], int] = _all
+    unit: Literal["µs", "ns"] = "µs"
+
+
+def _new(contestant: Contestant, data: Data) -> Sequence[Any]:
+    return data.rows if contestant.takes == "rows" else data.records
+
+
+def _insert(contestant: Contestant, data: Data, given: Given) -> Result:
+    with contestant.transaction():
+        return contestant.insert(_new(contestant, data))
+
+
+def _insert_alone(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.insert_alone(_new(contestant, data))
+
+
+def _bulk(contestant: Contestant, data: Data, given: Given) -> None:
+    with contestant.transaction():
+        contestant.bulk(_new(contestant, data))
+
+
+def _get(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.get(data.keys)
+
+
+def _get_inside(contestant: Contestant, data: Data, given: Given) -> Result:
+    with contestant.transaction():
+        return contestant.get(data.keys)
+
+
+def _load(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.load()
+
+
+def _by_level(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.by_level(data.levels)
+
+
+def _by_expression(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.by_expression(data.levels)
+
+
+def _change(contestant: Contestant, data: Data, given: Given) -> None:
+    with contestant.transaction():
+        contestant.change(data.keys)
+
+
+def _delete(contestant: Contestant, data: Data, given: Given) -> None:
+    with contestant.transaction():
+        contestant.delete(given)
+
+
+def _send(contestant: Contestant, data: Data, send: Callable[[], Any]) -> None:
+    for _ in range(data.size * SENDS_PER_ROW):
+        send()
+
+
+def _sends(data: Data) -> int:
+    return data.size * SENDS_PER_ROW
+
+
+WORKLOADS: Sequence[Workload] = (
+    Workload("insert", "insert one (save)", _insert, filled=False, writes=True, returns="values"),
+    Workload(
+        "insert_heard",
+        "the same with one post_save receiver",
+        _insert,
+        filled=False,
+        writes=True,
+        returns="values",
+        given=lambda contestant, data: contestant.listen(),
+        settle=lambda stop: stop(),
+    ),
+    Workload(
+        "insert_alone",
+        "insert one, autocommit, memory",
+        _insert_alone,
+        place="memory",
+        filled=False,
+        writes=True,
+        returns="values",
+    ),
+    Workload("bulk", "bulk insert, per row", _bulk, filled=False, writes=True),
+    Workload("get", "get by pk", _get, returns="instances"),
+    Workload("get_inside", "get by pk, in a transaction", _get_inside, returns="instances"),
+    Workload("load", "load many, per row", _load, returns="instances"),
+    Workload(
+        "filter",
+        "20 rows by filter(level=…)",
+        _by_level,
+        returns="groups",
+        operations=lambda data: len(data.levels),
+    ),
+    Workload(
+        "filter_expression",
+        "the same by an expression",
+        _by_expression,
+        returns="groups",
+        operations=lambda data: len(data.levels),
+    ),
+    Workload("change", "load, change, save one", _change, writes=True),
+    Workload(
+        "delete",
+        "delete one",
+        _delete,
+        writes=True,
+        given=lambda contestant, data: contestant.fetch(data.doomed),
+        operations=lambda data: len(data.doomed),
+    ),
+    Workload(
+        "send_1",
+        "send to 1 receiver",
+        _send,
+        given=lambda contestant, data: contestant.sender(1),
+        operations=_sends,
+        unit="ns",
+    ),
+    Workload(
+        "send_10",
+        "send to 10 receivers",
+        _send,
+        given=lambda contestant, data: contestant.sender(10),
+        operations=_sends,
+        unit="ns",
+    ),
+)
+KEYS = tuple(workload.key for workload in WORKLOADS)
+
+
+def chosen(only: str | None) -> list[Workload]:
+    """Pick workloads by key, or by the word their keys begin with; all when nothing is asked for.
+
+    Raises ValueError, with the known keys, for a word that names none.
+    """
+    if only is None:
+        return list(WORKLOADS)
+    picked = set()
+    for word in only.split(","):
+        found = {key for key in KEYS if key == word or key.startswith(f"{word}_")}
+        if not found:
+            raise ValueError(f"no workload named {word!r}; known: {', '.join(KEYS)}")
+        picked |= found
+    return [workload for workload in WORKLOADS if workload.key in picked]
