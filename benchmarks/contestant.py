@@ -94,7 +94,3 @@ class Contestant:
     def row(self, instance: Any) -> Row:
         """The values of what a read returned, key first."""
         return (instance.id, *(getattr(instance, column) for column in COLUMNS))
-
-    def path_used(self) -> str | None:
-        """Tell how the statements since the last call reached the driver, where there are two ways."""
-        return None

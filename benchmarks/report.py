@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from benchmarks.contestant import Contestant
 from benchmarks.roster import versions
-from benchmarks.rounds import Record, Sample
+from benchmarks.rounds import WATCHED, Record, Sample
 from benchmarks.table import DDL, Data
 from benchmarks.workloads import Workload
 
@@ -23,6 +23,7 @@ SCALE = {"µs": 1e6, "ns": 1e9}
 OURS = "microorm"
 CALLS = 10_000
 NONE = "-"
+WAYS = {OURS: "cursor", "sqlalchemy": "Connection"}
 
 
 def summary(
@@ -36,7 +37,7 @@ def summary(
     data = Data(settings["rows"])
     return {
         "machine": machine(),
-        "settings": {**settings, "ddl": list(DDL)},
+        "settings": {**settings, "watched_rows": WATCHED, "ddl": list(DDL)},
         "versions": versions(contestants),
         "missing": missing,
         "mismatches": record.mismatches,
@@ -81,6 +82,7 @@ def _workload(
         "operations": workload.operations(data),
         "contestants": {
             each.name: _figures(taken[each.name], taken, scale)
+            | {"statements": dict(record.senders[workload.key][each.name])}
             if each.name in taken
             else {"lacks": each.lacks[workload.key]}
             for each in contestants
@@ -98,7 +100,6 @@ def _figures(samples: list[Sample], taken: dict[str, list[Sample]], scale: float
         "wall_min": min(wall),
         "to_driver": _ratio(samples, taken.get("driver")),
         "to_core": _ratio(samples, taken.get("core")),
-        "path": sorted({sample.path for sample in samples if sample.path is not None}),
         "cpu": cpu,
         "wall": wall,
     }
@@ -134,20 +135,24 @@ def _cell(figures: dict[str, Any]) -> str:
 
 
 def closeup(kept: dict[str, Any]) -> Grid:
-    """microorm alone: both clocks, median and least, the ratios, the way taken, the next best ORM."""
+    """microorm alone: both clocks, median and least, the ratios, the way to the driver, the next best ORM."""
     grid = Grid(title="microorm", title_justify="left")
     grid.add_column("workload", no_wrap=True)
     for title in ("CPU", "least", "wall", "least", "to driver", "to Core"):
         grid.add_column(title, justify="right")
-    grid.add_column("way to the driver")
+    grid.add_column(f"way to the driver, {WATCHED} rows")
     grid.add_column("best other ORM")
     for workload in kept["workloads"].values():
         ours = workload["contestants"][OURS]
         times = [_short(ours[key]) for key in ("cpu_median", "cpu_min", "wall_median", "wall_min")]
         ratios = [f"{ours[key]:.2f}" if ours[key] else NONE for key in ("to_driver", "to_core")]
         title = f"{workload['title']}, {workload['unit']}"
-        grid.add_row(title, *times, *ratios, ", ".join(ours["path"]) or NONE, _rival(workload))
+        grid.add_row(title, *times, *ratios, _way(ours["statements"]), _rival(workload))
     return grid
+
+
+def _way(statements: dict[str, int]) -> str:
+    return ", ".join(f"{WAYS.get(sender, sender)} {count}" for sender, count in statements.items()) or NONE
 
 
 def _rival(workload: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +20,11 @@ from typing import Any
 
 from benchmarks.contestant import Contestant
 from benchmarks.table import Data, Row, Table
+from benchmarks.ways import watched
 from benchmarks.workloads import Workload
 
 Step = Callable[[], None]
+WATCHED = 100
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,6 @@ class Sample:
     cpu: float
     wall: float
     seen: dict[str, Any]
-    path: str | None
 
 
 @dataclass
@@ -39,12 +41,18 @@ class Record:
     """All samples of a run, by workload and contestant, and the workloads a contestant got wrong."""
 
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    senders: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     mismatches: list[str] = field(default_factory=list)
 
     def add(self, workload: Workload, taken: dict[str, Sample], *, right: str) -> None:
         """Keep one round's samples of a workload, and note whoever saw other rows than *right* did."""
         for name, sample in taken.items():
             self.samples.setdefault(workload.key, {}).setdefault(name, []).append(sample)
+        self.compare(workload, taken, right=right)
+
+    def compare(self, workload: Workload, taken: dict[str, Sample], *, right: str) -> None:
+        """Note whoever saw other rows than *right* did; what was seen is dropped."""
+        for name, sample in taken.items():
             for what, expected in taken[right].seen.items():
                 if difference := _difference(expected, sample.seen[what]):
                     self.mismatches.append(f"{name}, {workload.key}, {what}: {difference}")
@@ -71,6 +79,7 @@ def measure(
 ) -> Record:
     """Run *rounds* of all workloads; return the samples.
 
+    A round that is not clocked comes first: it warms up, and the ways of the statements are watched in it.
     The first contestant is the one whose rows are right: whatever another stores or returns otherwise is a
     mismatch. *collect* leaves the garbage collector on under the clock. *step* is called after each sample.
     """
@@ -80,15 +89,17 @@ def measure(
         if not here:
             continue
         with opened(contestants, in_files=place == "file") as entries:
+            right = entries[0].contestant.name
+            for workload in here:
+                _watch(record, workload, entries, right=right)
             for number in range(rounds):
                 turned = _turned(entries, number)
                 for workload in here:
-                    able = [entry for entry in turned if workload.key not in entry.contestant.lacks]
                     taken = {}
-                    for entry in able:
-                        taken[entry.contestant.name] = _sample(entry, workload, data, collect=collect)
+                    for entry in _able(turned, workload):
+                        taken[entry.contestant.name] = _sample(entry, workload, data, _quiet(collect=collect))
                         step()
-                    record.add(workload, taken, right=entries[0].contestant.name)
+                    record.add(workload, taken, right=right)
     return record
 
 
@@ -118,30 +129,42 @@ def _open(kind: type[Contestant], path: Path | None) -> Entry:
     return Entry(contestant, table)
 
 
+def _watch(record: Record, workload: Workload, entries: Sequence[Entry], *, right: str) -> None:
+    taken = {}
+    senders = record.senders.setdefault(workload.key, {})
+    for entry in _able(entries, workload):
+        name = entry.contestant.name
+        senders[name] = Counter()
+        taken[name] = _sample(entry, workload, Data(WATCHED), watched(senders[name]))
+    record.compare(workload, taken, right=right)
+
+
+def _able(entries: Sequence[Entry], workload: Workload) -> list[Entry]:
+    return [entry for entry in entries if workload.key not in entry.contestant.lacks]
+
+
 def _turned(entries: list[Entry], number: int) -> list[Entry]:
     start = number % len(entries)
     return entries[start:] + entries[:start]
 
 
-def _sample(entry: Entry, workload: Workload, data: Data, *, collect: bool) -> Sample:
+def _sample(entry: Entry, workload: Workload, data: Data, around: AbstractContextManager[None]) -> Sample:
     contestant = entry.contestant
     if workload.filled:
         entry.table.fill(data.rows)
     else:
         entry.table.empty()
     given = workload.given(contestant, data)
-    contestant.path_used()
-    with _quiet(collect=collect):
+    with around:
         wall, cpu = time.perf_counter(), time.process_time()
         result = workload.work(contestant, data, given)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    path = contestant.path_used()
     seen = {"returned": _values(contestant, workload, result)}
     if workload.settle is not None:
         seen["receiver called"] = [(workload.settle(given),)]
     if workload.writes:
         seen["stored"] = entry.table.rows()
-    return Sample(cpu, wall, seen, path)
+    return Sample(cpu, wall, seen)
 
 
 @contextmanager
