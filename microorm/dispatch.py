@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from keyword import iskeyword
 from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -31,6 +32,11 @@ logger = logging.getLogger("microorm.dispatch")
 _R = TypeVar("_R", bound=Receiver)
 _T = TypeVar("_T")
 _Responses = list[tuple[Receiver, Any]]
+_Catch = tuple[type[Exception], ...]
+_Delivery = Callable[["Signal", Connection, Receiver, object, Mapping[str, Any]], Any]
+
+_CATCH: _Catch = (Exception,)
+_CATCH_NONE: _Catch = ()
 
 ANY: Final = object()
 
@@ -53,6 +59,11 @@ class Signal(Listeners):
     """
 
     concurrent: ClassVar[bool] = True
+    _delivers: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._delivers = cls._deliver is not Signal._deliver
 
     def send(self, sender: object, **named: Any) -> _Responses:
         """Call the receivers, sync before async, in order; return `(receiver, response)` pairs (A14, F2).
@@ -60,11 +71,16 @@ class Signal(Listeners):
         The first error is raised unchanged, and the receivers after it do not run (E2). Async receivers run in
         this thread, side by side; RuntimeError, before any receiver has run, on a running event loop (F3).
         """
-        return self._send(sender, named, robust=False) if self._connections else []
+        if not self._connections:
+            return []
+        route = self._route(sender)
+        if route.asynchronous or _mutes.get():
+            return self._send(route, sender, named, _CATCH_NONE)
+        return self._call(route, sender, named, _CATCH_NONE) if route else []
 
     def send_robust(self, sender: object, **named: Any) -> _Responses:
         """Send so that all receivers run: an Exception is logged, and is that receiver's response (E3 to E5)."""
-        return self._send(sender, named, robust=True) if self._connections else []
+        return self._send(self._route(sender), sender, named, _CATCH) if self._connections else []
 
     async def asend(self, sender: object, **named: Any) -> _Responses:
         """Send from a coroutine: sync receivers inline and in order, then the async ones side by side (F4).
@@ -72,80 +88,67 @@ class Signal(Listeners):
         When an async receiver fails, the others are cancelled; one error is raised as it is, several as an
         ExceptionGroup (F7).
         """
-        return await self._asend(sender, named, robust=False) if self._connections else []
+        return await self._asend(self._route(sender), sender, named, _CATCH_NONE) if self._connections else []
 
     async def asend_robust(self, sender: object, **named: Any) -> _Responses:
         """Send from a coroutine so that all receivers run, as `send_robust` does (F9)."""
-        return await self._asend(sender, named, robust=True) if self._connections else []
+        return await self._asend(self._route(sender), sender, named, _CATCH) if self._connections else []
 
-    def _send(self, sender: object, named: dict[str, Any], *, robust: bool) -> _Responses:
-        route = self._audible(sender, named)
-        if not route.asynchronous:
-            return self._call(route.sync, sender, named, robust=robust)
-        wait = self._waiter(route)
-        responses = self._call(route.sync, sender, named, robust=robust)
-        return responses + wait(self._acall(route.asynchronous, sender, named, robust=robust))
+    def _send(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
+        if not route or self._muted(sender):
+            return []
+        wait = self._waiter(route) if route.asynchronous else None
+        responses = self._call(route, sender, named, catch)
+        return responses + wait(self._acall(route, sender, named, catch)) if wait else responses
 
-    async def _asend(self, sender: object, named: dict[str, Any], *, robust: bool) -> _Responses:
-        route = self._audible(sender, named)
-        responses = self._call(route.sync, sender, named, robust=robust)
-        if route.asynchronous:
-            responses += await self._acall(route.asynchronous, sender, named, robust=robust)
-        return responses
+    async def _asend(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
+        if not route or self._muted(sender):
+            return []
+        responses = self._call(route, sender, named, catch)
+        return responses + await self._acall(route, sender, named, catch)
 
-    def _audible(self, sender: object, named: dict[str, Any]) -> Route:
-        """The route of a send that happens now: nobody, where it is muted. TypeError for a `signal=` (A13)."""
-        mutes = _mutes.get()
-        if mutes and any(mute.silences(self, sender) for mute in mutes):
-            return EMPTY
-        route = self._route(sender)
-        if route and "signal" in named:
-            raise TypeError("the argument 'signal' is set by the signal itself")
-        return route
+    def _muted(self, sender: object) -> bool:
+        return any(mute.silences(self, sender) for mute in _mutes.get())
 
-    def _call(
-        self, connections: Iterable[Connection], sender: object, named: dict[str, Any], *, robust: bool
-    ) -> _Responses:
+    def _call(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
+        connections = self._accepting(route.sync, named) if route.optional else route.sync
+        names = tuple(named)
+        deliver = _deliveries.get(names) or _spelled_out(names)
+        if self._delivers:
+            deliver = type(self)._deliver
         responses: _Responses = []
         for connection in connections:
-            receiver = connection.reference() if connection.held is None else connection.held
-            if receiver is None or (connection.options and not self._accepts(connection, named)):
+            receiver = connection.reference()
+            if receiver is None:
                 continue
             connection.ran = True
             try:
-                response = self._deliver(connection, receiver, sender, named)
-            except Exception as error:
-                if not robust:
-                    raise
+                response = deliver(self, connection, receiver, sender, named)
+            except catch as error:
                 response = _failed(connection, error)
             responses.append((receiver, response))
         return responses
 
-    async def _acall(
-        self, connections: Iterable[Connection], sender: object, named: dict[str, Any], *, robust: bool
-    ) -> _Responses:
+    async def _acall(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
         async def call(connection: Connection, receiver: Receiver) -> tuple[Receiver, Any]:
             connection.ran = True
             try:
                 response = self._deliver(connection, receiver, sender, named)
                 if inspect.isawaitable(response):
                     response = await response
-            except Exception as error:
-                if not robust:
-                    raise
+            except catch as error:
                 response = _failed(connection, error)
             return receiver, response
 
-        chosen = [
-            (connection, receiver)
-            for connection in connections
-            if (receiver := connection.receiver) is not None
-            and not (connection.options and not self._accepts(connection, named))
-        ]
-        if self.concurrent and len(chosen) > 1:
-            responses: _Responses = await _waiting().side_by_side([call(*pair) for pair in chosen])
+        connections = self._accepting(route.asynchronous, named)
+        living = [(each, receiver) for each in connections if (receiver := each.reference()) is not None]
+        if self.concurrent and len(living) > 1:
+            responses: _Responses = await _waiting().side_by_side([call(*pair) for pair in living])
             return responses
-        return [await call(*pair) for pair in chosen]
+        return [await call(*pair) for pair in living]
+
+    def _accepting(self, connections: Iterable[Connection], named: Mapping[str, Any]) -> list[Connection]:
+        return [each for each in connections if not each.options or self._accepts(each, named)]
 
     def _accepts(self, connection: Connection, named: Mapping[str, Any]) -> bool:
         return True
@@ -239,6 +242,25 @@ def _signals(taker: str, given: Signal | list[Signal] | tuple[Signal, ...]) -> t
         if not isinstance(signal, Signal):
             raise TypeError(f"{taker}() takes a signal, or a list or tuple of signals, not {signal!r}")
     return signals
+
+
+_deliveries: dict[tuple[str, ...], _Delivery] = {}
+_MOST_DELIVERIES = 1000  # a program that sends names made from data must not grow with them
+
+
+def _spelled_out(names: tuple[str, ...]) -> _Delivery:
+    """A function that calls a receiver with *names* spelled out as keywords: half the price of `**named`.
+
+    TypeError for the name 'signal', which belongs to the signal itself (A13).
+    """
+    if "signal" in names:
+        raise TypeError("the argument 'signal' is set by the signal itself")
+    ordinary = all(name.isascii() and name.isidentifier() and not iskeyword(name) for name in names)
+    if not ordinary or len(_deliveries) >= _MOST_DELIVERIES:
+        return Signal._deliver
+    keywords = "".join(f", {name}=named[{name!r}]" for name in names)
+    source = f"lambda signal, _, receiver, sender, named: receiver(signal=signal, sender=sender{keywords})"
+    return _deliveries.setdefault(names, eval(source))
 
 
 def _failed(connection: Connection, error: Exception) -> Exception:

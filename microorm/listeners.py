@@ -32,16 +32,18 @@ class ReceiverLostWarning(UserWarning):
 class Route(tuple[Connection, ...]):
     """The connections that one sender's signals go to, in order; falsy when there are none.
 
-    The same connections once more, by kind: *sync*, then *asynchronous*.
+    The same connections once more, by kind: *sync*, then *asynchronous*. *optional* tells whether any has options.
     """
 
     sync: tuple[Connection, ...]
     asynchronous: tuple[Connection, ...]
+    optional: bool
 
     def __new__(cls, connections: Iterable[Connection]) -> Route:
         route = super().__new__(cls, connections)
         route.sync = tuple(connection for connection in route if not connection.is_async)
         route.asynchronous = tuple(connection for connection in route if connection.is_async)
+        route.optional = any(connection.options for connection in route)
         return route
 
 
@@ -110,20 +112,15 @@ class Listeners:
 
     def has_listeners(self, sender: object = None) -> bool:
         """Whether a send of *sender* would reach a receiver, muted or not (D6)."""
-        return any(connection.alive for connection in self._cached_route(sender))
+        return any(self._matches(each, sender) for each in self.receivers)
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         return connection.wildcard or (sender is not None and connection.sender is sender)
 
     def _route(self, sender: object) -> Route:
         """Who hears *sender*: its cached route, EMPTY for nobody. Connections that died are dropped first."""
-        if not self._connections:
-            return EMPTY
         if self._dead:
             self._prune()
-        return self._cached_route(sender)
-
-    def _cached_route(self, sender: object) -> Route:
         entry = self._routes.get(id(sender))
         if entry is not None and entry[0]() is sender:  # else a new object at a dead one's address (C9)
             return entry[1]

@@ -12,10 +12,11 @@ import sys
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from types import FunctionType, MappingProxyType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Connection", "Receiver", "check_receiver", "connection_key", "is_async"]
 
+_T = TypeVar("_T")
 Receiver = Callable[..., Any]
 Flag = Callable[[Any], object]
 
@@ -26,15 +27,14 @@ class Connection:
     """One receiver connected to one signal, as `Signal.receivers` shows it.
 
     *wildcard* tells a connection to every sender from one whose sender has died; *ran* whether the receiver was
-    ever called; *options* holds what a subclass of Signal was told at connect, and is empty otherwise. *held* is
-    the receiver itself where it is kept alive, else *reference* leads to it while it lives.
+    ever called; *options* holds what a subclass of Signal was told at connect, and is empty otherwise. Calling
+    *reference* gives the receiver, None once it has died.
     """
 
     __slots__ = (
         "_sender",
         "dispatch_uid",
         "file",
-        "held",
         "is_async",
         "line",
         "module",
@@ -58,8 +58,7 @@ class Connection:
         flag: Flag,
     ) -> None:
         """Describe *receiver*; *flag* is called when it or *sender* dies. TypeError where it cannot be weak."""
-        self.reference: Callable[[], Receiver | None] = _weak(receiver, flag) if weak else _nothing
-        self.held = None if weak else receiver
+        self.reference = _weak(receiver, flag) if weak else _strong(receiver)
         self.wildcard = sender is None
         self._sender = _weak_if_possible(sender, flag)
         self.dispatch_uid = dispatch_uid
@@ -73,7 +72,7 @@ class Connection:
     @property
     def receiver(self) -> Receiver | None:
         """The receiver itself; None once it has died."""
-        return self.reference() if self.held is None else self.held
+        return self.reference()
 
     @property
     def sender(self) -> object:
@@ -83,7 +82,7 @@ class Connection:
     @property
     def alive(self) -> bool:
         """Whether the receiver, and the sender if there is one, are still there."""
-        return self.receiver is not None and (self.wildcard or self._sender() is not None)
+        return self.reference() is not None and (self.wildcard or self._sender() is not None)
 
     @property
     def place(self) -> str:
@@ -139,8 +138,8 @@ def _is_coroutine_function(function: object) -> bool:
     return marked or inspect.iscoroutinefunction(function)
 
 
-def _nothing() -> None:
-    """The reference of a connection that holds its receiver, and the sender of one that has none."""
+def _strong(held: _T) -> Callable[[], _T]:
+    return lambda: held
 
 
 def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
@@ -155,12 +154,10 @@ def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
 
 
 def _weak_if_possible(sender: object, flag: Flag) -> Callable[[], object]:
-    if sender is None:
-        return _nothing
     try:
         return weakref.ref(sender, flag)
-    except TypeError:  # a number, a string, an object with slots: kept alive with the connection
-        return lambda: sender
+    except TypeError:  # None, a number, a string, an object with slots: kept alive with the connection
+        return _strong(sender)
 
 
 def _lives_in_a_call(receiver: Receiver) -> bool:
