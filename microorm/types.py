@@ -1,0 +1,178 @@
+"""Types: the column types that keep one Python value the same on every database.
+
+Each class says what a database would otherwise change silently (DESIGN 3, the table in docs/types.md).
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    String,
+    Text,
+    Time,
+)
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from microorm.errors import ModelError
+
+MICROSECOND = timedelta(microseconds=1)
+MARIADB = ("mysql", "mariadb")
+COLLATION = "utf8mb4_nopad_bin"
+SQLITE_DIGITS = 15
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware `datetime`, stored in UTC; SQLite and MariaDB would drop the offset without converting."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        if dialect.name in MARIADB:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)
+
+
+class ExactNumeric(TypeDecorator[Decimal]):
+    """A `Decimal` of fixed digits; SQLite stores it as a number, exact to 15 digits and refused above."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def __init__(self, precision: int, scale: int) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name != "sqlite":
+            return dialect.type_descriptor(Numeric(self.precision, self.scale))
+        if self.precision > SQLITE_DIGITS:
+            raise ModelError(
+                f"a Decimal of max_digits={self.precision} is not exact on SQLite, "
+                f"which keeps {SQLITE_DIGITS} digits"
+            )
+        return dialect.type_descriptor(Numeric(self.precision, self.scale, asdecimal=False))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return float(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        if value is None or isinstance(value, Decimal):
+            return value
+        return Decimal(f"{value:.{self.scale}f}")
+
+
+class Duration(TypeDecorator[timedelta]):
+    """A `timedelta`: PostgreSQL's interval, else a whole number of microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(Interval())
+        return dialect.type_descriptor(BigInteger())
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value // MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
+        if value is None or isinstance(value, timedelta):
+            return value
+        return timedelta(microseconds=int(value))
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        return self
+
+
+class Choice(TypeDecorator[Any]):
+    """A member of an `Enum`, stored as its value: a string or an integer."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, members: type[enum.Enum]) -> None:
+        self.members = members
+        self.values = tuple(member.value for member in members)
+        super().__init__()
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(value_type(self.values))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return value.value if isinstance(value, enum.Enum) else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else self.members(value)
+
+
+def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
+    """The column type for a fixed set of strings or of integers."""
+    if all(isinstance(value, str) for value in values):
+        return text_type(max(1, *map(len, values)))
+    return BigInteger()
+
+
+def text_type(max_length: int | None) -> TypeEngine[str]:
+    """A string that compares binary; unbounded is MariaDB's LONGTEXT."""
+    if max_length is None:
+        return Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation=COLLATION), *MARIADB)
+    bounded = mysql.VARCHAR(max_length, charset="utf8mb4", collation=COLLATION)
+    return String(max_length).with_variant(bounded, *MARIADB)
+
+
+def bytes_type(max_length: int | None) -> TypeEngine[bytes]:
+    """Bytes; unbounded is MariaDB's LONGBLOB."""
+    on_mariadb = mysql.LONGBLOB() if max_length is None else mysql.VARBINARY(max_length)
+    return LargeBinary(max_length).with_variant(on_mariadb, *MARIADB)
+
+
+def integer_type() -> TypeEngine[int]:
+    """Eight bytes; SQLite's INTEGER, so that a key of this type is the rowid."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+def json_type() -> TypeEngine[Any]:
+    """JSON, on PostgreSQL JSONB; None is NULL, not the JSON value null."""
+    return JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+
+def naive_datetime_type() -> TypeEngine[datetime]:
+    """A `datetime` without a zone, to the microsecond."""
+    return DateTime().with_variant(mysql.DATETIME(fsp=6), *MARIADB)
+
+
+def time_type() -> TypeEngine[Any]:
+    """A `time` without a zone, to the microsecond."""
+    return Time().with_variant(mysql.TIME(fsp=6), *MARIADB)

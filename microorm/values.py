@@ -1,0 +1,306 @@
+"""Values: what a field takes, checked alike on every database before anything is written.
+
+A `Check` has two faces. `condition` is Python source for the common case, inlined into the generated
+collector of a statement; `admit` is the careful way, which also takes subclasses and what converts without
+loss (an `int` for a `float`), and says what is wrong with the rest.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from reprlib import Repr
+from typing import Any
+from uuid import UUID
+
+BIGGEST = 2**63 - 1
+MICROSECOND = timedelta(microseconds=1)
+LONGEST = timedelta(microseconds=BIGGEST)
+
+_shown = Repr()
+_shown.maxstring = _shown.maxother = 60
+
+
+class Refused(Exception):
+    """A value is not one that the field takes; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one Python type admits.
+
+    *expected* names the type in messages. *condition* is an expression over `{v}`, true for a value that may
+    be written as it is; *names* are the objects it mentions.
+    """
+
+    expected: str
+    condition: str
+    admit: Callable[[Any], Any]
+    names: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shown(value: Any) -> str:
+    """A short repr that says the type, too."""
+    if value is None:
+        return "None"
+    try:
+        text = _shown.repr(value)
+    except Exception as error:  # noqa: BLE001 a broken __repr__ must not hide what is wrong
+        text = f"<unprintable: {type(error).__name__}>"
+    return f"{type(value).__name__} {text}"
+
+
+def encodable(text: str) -> bool:
+    """Whether *text* has no lone surrogate, which no database stores."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def text_check(max_length: int | None) -> Check:
+    """A `str` without NUL and lone surrogates, of at most *max_length* characters."""
+    expected = "str" if max_length is None else f"str of at most {max_length} characters"
+
+    def admit(value: Any) -> str:
+        if not isinstance(value, str):
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        if max_length is not None and len(value) > max_length:
+            raise Refused(f"wants {expected}, not str of {len(value)}")
+        if "\0" in value:
+            raise Refused(f"wants {expected}, not str with a NUL character")
+        if not encodable(value):
+            raise Refused(f"wants {expected}, not str with a lone surrogate")
+        return str.__str__(value)
+
+    condition = "{v}.__class__ is str and '\\0' not in {v} and ({v}.isascii() or {encodable}({v}))"
+    if max_length is not None:
+        condition += f" and len({{v}}) <= {max_length}"
+    return Check(expected, condition, admit, {"encodable": encodable})
+
+
+def bytes_check(max_length: int | None) -> Check:
+    """A `bytes` of at most *max_length* bytes."""
+    expected = "bytes" if max_length is None else f"bytes of at most {max_length}"
+
+    def admit(value: Any) -> bytes:
+        if not isinstance(value, bytes):
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        if max_length is not None and len(value) > max_length:
+            raise Refused(f"wants {expected}, not bytes of {len(value)}")
+        return bytes(value)
+
+    bound = "" if max_length is None else f" and len({{v}}) <= {max_length}"
+    return Check(expected, "{v}.__class__ is bytes" + bound, admit)
+
+
+def _admit_int(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Refused(f"wants int, not {shown(value)}")
+    if not -BIGGEST - 1 <= value <= BIGGEST:
+        raise Refused(f"wants int of 64 bits, not int of {value.bit_length() + 1}")
+    return int(value)
+
+
+def _admit_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refused(f"wants float, not {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise Refused("wants float, not int too large for one") from None
+    if not math.isfinite(number):
+        raise Refused(f"wants a finite float, not {number}")
+    return number
+
+
+def _admit_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Refused(f"wants bool, not {shown(value)}")
+    return value
+
+
+def _admit_date(value: Any) -> date:
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise Refused(f"wants date, not {shown(value)}")
+    return value
+
+
+def _admit_time(value: Any) -> time:
+    if not isinstance(value, time):
+        raise Refused(f"wants time, not {shown(value)}")
+    if value.tzinfo is not None:
+        raise Refused("wants time without a zone, not one with tzinfo")
+    return value
+
+
+def _admit_timedelta(value: Any) -> timedelta:
+    if not isinstance(value, timedelta):
+        raise Refused(f"wants timedelta, not {shown(value)}")
+    if not -LONGEST <= value <= LONGEST:
+        raise Refused("wants timedelta of 64 bits of microseconds, not a longer one")
+    return value
+
+
+def _admit_uuid(value: Any) -> UUID:
+    if not isinstance(value, UUID):
+        raise Refused(f"wants UUID, not {shown(value)}")
+    return value
+
+
+def _admit_aware(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise Refused(f"wants datetime, not {shown(value)}")
+    if value.utcoffset() is None:
+        raise Refused("wants datetime with a time zone, not a naive one")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise Refused("wants datetime that UTC can express, not one out of its range") from None
+
+
+def _admit_naive(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise Refused(f"wants datetime, not {shown(value)}")
+    if value.tzinfo is not None:
+        raise Refused("wants datetime without a time zone, not an aware one")
+    return value
+
+
+def decimal_check(digits: int, places: int) -> Check:
+    """A finite `Decimal` of at most *digits* digits, *places* of them after the point."""
+    expected = f"Decimal of {digits} digits, {places} after the point"
+    limit = Decimal(10) ** (digits - places)
+
+    def fits(value: Decimal) -> bool:
+        if not value.is_finite() or value.copy_abs() >= limit:
+            return False
+        _, figures, exponent = value.as_tuple()
+        excess = -int(exponent) - places
+        return excess <= 0 or not any(figures[-excess:])
+
+    def admit(value: Any) -> Decimal:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = Decimal(value)
+        if not isinstance(value, Decimal):
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        if not fits(value):
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        return value
+
+    return Check(
+        expected, "{v}.__class__ is {Decimal} and {fits}({v})", admit, {"Decimal": Decimal, "fits": fits}
+    )
+
+
+def enum_check(members: type[enum.Enum]) -> Check:
+    """A member of *members*, not its value."""
+    expected = members.__name__
+
+    def admit(value: Any) -> enum.Enum:
+        if not isinstance(value, members):
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        return value
+
+    return Check(expected, "{v}.__class__ is {members}", admit, {"members": members})
+
+
+def literal_check(choices: tuple[Any, ...]) -> Check:
+    """One of *choices*, of the same type."""
+    expected = "one of " + ", ".join(map(repr, choices))
+    known = {(type(choice), choice) for choice in choices}
+
+    def admit(value: Any) -> Any:
+        try:
+            if (type(value), value) in known:
+                return value
+        except TypeError:
+            pass
+        raise Refused(f"wants {expected}, not {shown(value)}")
+
+    return Check(expected, "({v}.__class__, {v}) in {known}", admit, {"known": known})
+
+
+def json_problem(value: Any, inside: tuple[int, ...] = ()) -> str | None:
+    """What JSON, or one of the databases, would change or refuse in *value*, or None."""
+    if value is None or isinstance(value, bool) or type(value) is int:
+        return None
+    if type(value) is str:
+        return "a NUL character" if "\0" in value else None if encodable(value) else "a lone surrogate"
+    if type(value) is float:
+        return None if math.isfinite(value) else str(value)
+    if id(value) in inside:
+        return "a circle"
+    inside = (*inside, id(value))
+    if type(value) is list:
+        return next((found for item in value if (found := json_problem(item, inside))), None)
+    if type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                return f"the key {shown(key)}"
+            if found := json_problem(key) or json_problem(item, inside):
+                return found
+        return None
+    return shown(value)
+
+
+def json_check(container: type) -> Check:
+    """A `dict` or `list` that comes back from JSON as it was."""
+    expected = container.__name__
+
+    def admit(value: Any) -> Any:
+        if type(value) is not container:
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        try:
+            found = json_problem(value)
+        except RecursionError:
+            found = "too many levels"
+        if found is not None:
+            raise Refused(f"wants {expected} that JSON can hold, not one with {found}")
+        return value
+
+    def storable(value: Any) -> bool:
+        return type(value) is container and json_problem(value) is None
+
+    return Check(expected, "{storable}({v})", admit, {"storable": storable})
+
+
+def instance_check(kind: Any) -> Check:
+    """An instance of *kind*, for a column type of the user's own; anything where *kind* is no class."""
+    if not isinstance(kind, type) or kind is object:
+        return Check("a value", "True", lambda value: value)
+
+    def admit(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise Refused(f"wants {kind.__name__}, not {shown(value)}")
+        return value
+
+    return Check(kind.__name__, "isinstance({v}, {kind})", admit, {"kind": kind})
+
+
+INT = Check("int", f"{{v}}.__class__ is int and {-BIGGEST - 1} <= {{v}} <= {BIGGEST}", _admit_int)
+FLOAT = Check("float", "{v}.__class__ is float and {v} - {v} == 0.0", _admit_float)
+BOOL = Check("bool", "{v}.__class__ is bool", _admit_bool)
+DATE = Check("date", "{v}.__class__ is {date}", _admit_date, {"date": date})
+TIME = Check("time", "{v}.__class__ is {time} and {v}.tzinfo is None", _admit_time, {"time": time})
+TIMEDELTA = Check(
+    "timedelta",
+    "{v}.__class__ is {timedelta} and -106751990 < {v}.days < 106751990",
+    _admit_timedelta,
+    {"timedelta": timedelta},
+)
+UUID_ = Check("UUID", "{v}.__class__ is {UUID}", _admit_uuid, {"UUID": UUID})
+AWARE = Check(
+    "datetime",
+    "{v}.__class__ is {datetime} and {v}.tzinfo is {utc}",
+    _admit_aware,
+    {"datetime": datetime, "utc": UTC},
+)
+NAIVE = Check(
+    "datetime", "{v}.__class__ is {datetime} and {v}.tzinfo is None", _admit_naive, {"datetime": datetime}
+)
