@@ -1,0 +1,139 @@
+"""Channels: how a statement reaches a database.
+
+A prepared statement goes to the driver's cursor where nobody listens to the engine; otherwise, and for
+statements that were not prepared, it goes through SQLAlchemy's `Connection`, whose listeners see it. Errors
+are SQLAlchemy's on both ways, with the same statement, parameters and invalidation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Executable, PoolProxiedConnection
+from sqlalchemy.exc import DBAPIError
+
+from microorm.engines import BEGIN, Database
+from microorm.errors import CommitOutcomeUnknown
+
+
+class Channel:
+    """A connection to *database*; *cursor* is the driver's, or None where all goes through *connection*."""
+
+    __slots__ = ("_connection", "cursor", "database")
+
+    database: Database
+    cursor: Any
+    _connection: Connection | None
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection."""
+        assert self._connection is not None
+        return self._connection
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """Run *statement* through SQLAlchemy's connection."""
+        return self.connection.execute(statement, parameters)  # type: ignore[return-value]
+
+    def doom(self, error: BaseException) -> None:
+        """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
+
+    def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
+        """The error to raise for *error*, which the driver raised for *sql*; a lost connection is invalidated."""
+        dialect, raw = self.database.engine.dialect, self._pooled()
+        driver = dialect.loaded_dbapi
+        if not isinstance(error, driver.Error):
+            if not isinstance(error, Exception):
+                # Interrupted half-way: nobody knows what the connection still has to say.
+                raw.invalidate(error)
+            return error
+        lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)  # type: ignore[arg-type]
+        wrapped = DBAPIError.instance(
+            sql,
+            parameters,
+            error,
+            driver.Error,
+            hide_parameters=self.database.engine.hide_parameters,
+            connection_invalidated=lost,
+            dialect=dialect,
+            ismulti=isinstance(parameters, list),
+        )
+        if lost:
+            raw.invalidate(error)
+        wrapped.__cause__ = error
+        return wrapped
+
+    def _pooled(self) -> PoolProxiedConnection:
+        return self.connection.connection
+
+
+class Lone(Channel):
+    """A channel for one statement outside any block, which commits by itself.
+
+    *prepared*: whether the statement may go to the driver's cursor; *writes*: whether there is something to
+    commit.
+    """
+
+    __slots__ = ("_raw", "_writes")
+
+    def __init__(self, database: Database, *, prepared: bool, writes: bool) -> None:
+        self.database = database
+        self._writes = writes
+        self._connection = self._raw = self.cursor = None
+        engine = database.engine
+        if prepared and not database.listened(engine):
+            self._raw = engine.raw_connection()
+            if database.dialect == "postgresql":
+                self._raw.dbapi_connection.autocommit = True  # type: ignore[union-attr]
+            self.cursor = self._raw.cursor()
+        else:
+            self._connection = lone_connection(database, committing=writes)
+
+    def __enter__(self) -> Lone:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        pooled = self._raw if self._raw is not None else self._connection
+        assert pooled is not None
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        try:
+            if error is None and self._writes and self._raw is not None and self.database.needs_commit:
+                self._commit()
+            elif self._raw is not None and self.database.dialect == "postgresql" and not lost:
+                self._restore_autocommit()
+        finally:
+            pooled.close()
+        if lost and self._writes:
+            raise CommitOutcomeUnknown(
+                f"the connection to {self.database.alias!r} was lost while a statement ran"
+            ) from error
+
+    def _restore_autocommit(self) -> None:
+        connection = self._raw.dbapi_connection  # type: ignore[union-attr]
+        if connection is not None and not connection.closed:
+            connection.autocommit = False
+
+    def _commit(self) -> None:
+        assert self._raw is not None
+        try:
+            self._raw.commit()
+        except BaseException as error:
+            translated = self.translated(error, "COMMIT", None)
+            if isinstance(translated, DBAPIError) and translated.connection_invalidated:
+                raise CommitOutcomeUnknown(
+                    f"the connection to {self.database.alias!r} was lost while COMMIT ran"
+                ) from translated
+            raise translated from translated.__cause__
+
+    def _pooled(self) -> PoolProxiedConnection:
+        return self._raw if self._raw is not None else self.connection.connection
+
+
+def lone_connection(database: Database, *, committing: bool = True) -> Connection:
+    """A connection outside any transaction, each statement of which commits by itself if *committing*."""
+    connection = database.engine.connect()
+    if database.autocommits:
+        return connection.execution_options(**{BEGIN: ""})
+    if committing or database.dialect == "postgresql":
+        return connection.execution_options(isolation_level="AUTOCOMMIT")
+    return connection

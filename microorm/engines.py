@@ -1,0 +1,246 @@
+"""Engines: from an alias to SQLAlchemy's engines, with the defaults that production needs.
+
+A `Database` is one configured alias. Its engine is made when first asked for, never at configuration, so
+that a program may name databases it does not use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from microorm.dispatch import Signal
+from microorm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+connection_created = Signal()
+
+BEGIN = "microorm_begin"
+TRANSACTION = "microorm_transaction"
+_SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
+_ASYNC_DRIVERS = {"sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}
+_SECRET = ("password", "passwd", "secret", "token", "key", "credential", "auth")
+_PUBLIC_KEYS = frozenset({"auth_plugin"})
+_log = logging.getLogger("microorm.engines")
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _forget_inherited_connections() -> None:
+    for engine in list(_engines):
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_inherited_connections)
+
+
+def masked(url: URL) -> str:
+    """*url* as text without its password and without secrets in its query."""
+    query = {
+        name: "***" if name not in _PUBLIC_KEYS and any(word in name.lower() for word in _SECRET) else value
+        for name, value in url.query.items()
+    }
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def is_memory(url: URL) -> bool:
+    """Whether *url* names an SQLite database that lives in memory."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    database = url.database or ""
+    return database in ("", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
+
+
+class Database:
+    """One alias: where its rows live, and the engines that reach them."""
+
+    def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
+        self.alias = alias
+        self.opened = False
+        self.plans: dict[Any, Any] = {}
+        self._announce = announce
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._async_engine: AsyncEngine | None = None
+        self._anchor: sqlite3.Connection | None = None
+        self._listeners: list[tuple[Engine, str, Callable[..., Any]]] = []
+        self._given: Engine | None = settings if isinstance(settings, Engine) else None
+        self.url, self.options = self._read(settings)
+        self.dialect = self.url.get_backend_name()
+        self.is_sqlite = self.dialect == "sqlite"
+        # Outside a transaction, SQLite as microorm opens it commits by itself, and psycopg is told to.
+        self.needs_commit = self.dialect != "postgresql" and not self.autocommits
+
+    def __repr__(self) -> str:
+        return f"<Database {self.alias!r} {masked(self.url)}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, made at the first use."""
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                engine = self._engine = self._engine or self._make_engine()
+        return engine
+
+    @property
+    def async_engine(self) -> AsyncEngine:
+        """The asyncio engine of the same database, made at the first use."""
+        with self._lock:
+            if self._async_engine is None:
+                self._async_engine = self._make_async_engine()
+            return self._async_engine
+
+    @property
+    def autocommits(self) -> bool:
+        """Whether a connection outside a transaction commits each statement by itself."""
+        return self._given is None and self.is_sqlite
+
+    def listened(self, connection: Connection | Engine) -> bool:
+        """Whether anybody but microorm hears of the statements of *connection* (events, echo).
+
+        Costs about two microseconds, so it is asked once per transaction.
+        """
+        heard, dialect = connection.dispatch, connection.dialect.dispatch
+        return bool(
+            heard.before_cursor_execute
+            or heard.after_cursor_execute
+            or heard.before_execute
+            or heard.after_execute
+            or dialect.do_execute
+            or dialect.do_executemany
+            or dialect.do_execute_no_params
+            or len(dialect.handle_error) > 1
+            or heard.savepoint
+            or heard.release_savepoint
+            or heard.rollback_savepoint
+            or self.engine.logger.isEnabledFor(logging.INFO)
+        )
+
+    def close(self) -> None:
+        """Close every pooled connection; a database in memory is gone. An engine that was given stays open."""
+        with self._lock:
+            for engine, name, listener in self._listeners:
+                event.remove(engine, name, listener)
+            self._listeners.clear()
+            if self._engine is not None and self._given is None:
+                self._engine.dispose()
+            if self._async_engine is not None:
+                self._async_engine.sync_engine.dispose(close=False)
+            if self._anchor is not None:
+                self._anchor.close()
+            self._engine = self._async_engine = self._anchor = None
+            self.plans = {}
+
+    def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
+        options: dict[str, Any] = {}
+        if isinstance(settings, Engine):
+            return settings.url, options
+        if isinstance(settings, Mapping):
+            options = dict(settings)
+            if "url" not in options:
+                raise ConfigurationError(f"database {self.alias!r} has no 'url'; given: {sorted(options)}")
+            settings = options.pop("url")
+        if not isinstance(settings, (str, URL)):
+            raise ConfigurationError(
+                f"database {self.alias!r} wants a URL, an Engine or a mapping, not {type(settings).__name__}"
+            )
+        try:
+            url = make_url(settings)
+            url.get_dialect()
+        except (ArgumentError, NoSuchModuleError, ValueError) as error:
+            # SQLAlchemy's own text may repeat the URL, password included.
+            reason = "not a URL" if isinstance(error, (ArgumentError, ValueError)) else str(error)
+            raise ConfigurationError(f"the URL of database {self.alias!r} cannot be used: {reason}") from None
+        if is_memory(url):
+            # One database for all threads and both engines, which ":memory:" is not.
+            url = make_url(f"sqlite:///file:/microorm-{uuid4().hex}?vfs=memdb&uri=true")
+        return url, options
+
+    def _make_engine(self) -> Engine:
+        if self._given is not None:
+            self._listen(self._given)
+            return self._given
+        if self.url.query.get("vfs") == "memdb" and self._anchor is None:
+            self._anchor = sqlite3.connect(
+                f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
+            )
+        try:
+            engine = create_engine(self.url, **self._engine_options())
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(f"the driver of database {self.alias!r} is missing: {error}") from error
+        except (ArgumentError, TypeError) as error:
+            raise ConfigurationError(f"the options of database {self.alias!r} are wrong: {error}") from None
+        self._listen(engine)
+        _engines.add(engine)
+        return engine
+
+    def _make_async_engine(self) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import create_async_engine  # loads asyncio support only when used
+
+        backend = self.url.get_backend_name()
+        driver = _ASYNC_DRIVERS.get(backend)
+        url = self.url.set(drivername=f"{backend}+{driver}") if driver else self.url
+        _ = self.engine  # a memory database lives as long as its sync engine holds it
+        engine = create_async_engine(url, **self._engine_options())
+        self._listen(engine.sync_engine)
+        _engines.add(engine.sync_engine)
+        return engine
+
+    def _engine_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"hide_parameters": True}
+        if self.is_sqlite:
+            connect_args = {"isolation_level": None, "check_same_thread": False, "timeout": 5.0}
+            options["connect_args"] = {**connect_args, **self.options.get("connect_args", {})}
+            return {**options, **{k: v for k, v in self.options.items() if k != "connect_args"}}
+        return {**options, **_SERVER_DEFAULTS, **self.options}
+
+    def _listen(self, engine: Engine) -> None:
+        listeners: list[tuple[str, Callable[..., Any]]] = [
+            ("connect", self._connected),
+            ("handle_error", _doom),
+        ]
+        if self.is_sqlite:
+            listeners.append(("begin", self._begin))
+        for name, listener in listeners:
+            event.listen(engine, name, listener)
+            self._listeners.append((engine, name, listener))
+
+    def _connected(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        self.opened = True
+        if self.is_sqlite and self._given is None:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA foreign_keys=ON")
+            if self.url.query.get("vfs") != "memdb" and self.url.query.get("mode") != "ro":
+                try:
+                    cursor.execute("PRAGMA journal_mode=WAL")
+                except Exception as error:  # noqa: BLE001 the drivers' errors share no class
+                    # Somebody else holds the file; the mode is a property of the file, so a later one sets it.
+                    _log.debug("WAL not set on %r: %s", self.alias, error)
+            cursor.close()
+        self._announce(self.alias, connection)
+
+    def _begin(self, connection: Connection) -> None:
+        ordinary = "BEGIN" if self._given is None else ""
+        if statement := connection.get_execution_options().get(BEGIN, ordinary):
+            connection.exec_driver_sql(statement)
+
+
+def _doom(context: Any) -> None:
+    """Tell the open transaction of an error in a statement that went through SQLAlchemy's `Connection`."""
+    if context.connection is not None:
+        transaction = context.connection.get_execution_options().get(TRANSACTION)
+        if transaction is not None:
+            transaction.doom(context.sqlalchemy_exception or context.original_exception)

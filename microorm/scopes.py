@@ -1,0 +1,76 @@
+"""Scopes: what is going on here and now, per thread and per task.
+
+One context variable holds a chain of scopes, innermost first: `using()` blocks, running receivers and open
+`atomic` blocks. A scope is never taken out with `Token.reset`, which fails where a generator is closed in
+another context: it is marked closed, and closed ones are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+USING = "using"
+RECEIVER = "receiver"
+BLOCK = "block"
+
+
+class Scope:
+    """One alias of one `Databases`, current while this scope is open."""
+
+    __slots__ = ("alias", "closed", "kind", "owner", "parent")
+
+    def __init__(self, kind: str, owner: object, alias: str) -> None:
+        self.kind = kind
+        self.owner = owner
+        self.alias = alias
+        self.closed = False
+        self.parent: Scope | None = None
+
+    def open(self) -> None:
+        """Make this the innermost scope."""
+        self.parent = innermost()
+        _innermost.set(self)
+
+    def close(self) -> None:
+        """End this scope, wherever it stands in the chain."""
+        self.closed = True
+        if _innermost.get() is self:
+            _innermost.set(self.parent)
+
+    def __enter__(self) -> None:
+        self.open()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+_innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
+
+
+def innermost() -> Scope | None:
+    """The innermost open scope of this thread or task, or None."""
+    scope = _innermost.get()
+    while scope is not None and scope.closed:
+        scope = scope.parent
+    return scope
+
+
+def open_scopes(owner: object) -> Iterator[Any]:
+    """The open scopes of *owner*, innermost first."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.owner is owner and not scope.closed:
+            yield scope
+        scope = scope.parent
+
+
+def current_alias(owner: object, *kinds: str) -> str | None:
+    """The alias of the innermost open scope of *owner* that is of one of *kinds*, or None."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.owner is owner and scope.kind in kinds and not scope.closed:
+            return scope.alias
+        scope = scope.parent
+    return None
