@@ -1,0 +1,288 @@
+"""Databases: aliases, routers and transactions as one thing.
+
+An instance stands alone; `default_databases` is the one behind the package's functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+
+from sqlalchemy import URL, Connection, Engine
+
+from microorm.channels import Channel, Lone, lone_connection
+from microorm.engines import Database, connection_created
+from microorm.errors import ConfigurationError, TransactionError, UnknownAlias
+from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
+from microorm.scopes import BLOCK, RECEIVER, USING, Scope, current_alias, innermost
+from microorm.transactions import Atomic, Transaction, note_split_write, open_transaction, run_hooks
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Settings = str | URL | Engine | Mapping[str, Any]
+
+_ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FORGOTTEN_OPTIONS = frozenset({"url"})
+
+
+class Databases:
+    """Named databases, the routers that choose among them, and the transactions on them.
+
+    *databases* is one URL (then its alias is `default`) or maps an alias to a URL, an `Engine`, or a mapping
+    of `url` and `create_engine` options. *routers* are asked in order (DESIGN 2, 7).
+    """
+
+    def __init__(
+        self, databases: Settings | Mapping[str, Settings] | None = None, *, routers: Sequence[object] = ()
+    ) -> None:
+        self._databases: dict[str, Database] = {}
+        self.routers: tuple[object, ...] = ()
+        if databases is not None:
+            self.configure(databases, routers=routers)
+
+    def __repr__(self) -> str:
+        return f"<Databases {', '.join(map(repr, self._databases.values())) or 'not configured'}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def configure(
+        self, databases: Settings | Mapping[str, Settings], *, routers: Sequence[object] = ()
+    ) -> None:
+        """Name the databases; nothing is opened yet.
+
+        Raises `ConfigurationError` for settings that cannot be used, and where a connection was opened since
+        the last `close()`; what was configured before then holds.
+        """
+        if opened := sorted(alias for alias, database in self._databases.items() if database.opened):
+            raise ConfigurationError(f"databases are configured already, and open: {', '.join(opened)}")
+        if not isinstance(databases, Mapping) or _is_settings_of_one(databases):
+            databases = {DEFAULT_ALIAS: databases}  # type: ignore[dict-item]
+        if isinstance(routers, (str, bytes)) or not isinstance(routers, Sequence):
+            raise ConfigurationError(f"routers= wants a list of routers, not {routers!r}")
+        if classes := [router for router in routers if isinstance(router, type)]:
+            raise ConfigurationError(f"routers= wants instances; {classes[0].__name__} is a class")
+        fresh: dict[str, Database] = {}
+        for alias, settings in databases.items():
+            if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
+                raise ConfigurationError(f"an alias wants letters, digits and underscores, not {alias!r}")
+            fresh[alias] = Database(alias, settings, self._announce)
+        if not fresh:
+            raise ConfigurationError("no database is named")
+        for database in self._databases.values():
+            database.close()
+        self._databases = fresh
+        self.routers = tuple(routers)
+
+    def close(self) -> None:
+        """Close all connections and forget the configuration; does nothing where there is none.
+
+        Raises `TransactionError` while a block is open here.
+        """
+        if (alias := current_alias(self, BLOCK)) is not None:
+            raise TransactionError(f"the databases cannot be closed while a block is open on {alias!r}")
+        for database in self._databases.values():
+            database.close()
+        self._databases = {}
+        self.routers = ()
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The configured aliases, in order."""
+        return tuple(self._databases)
+
+    def database(self, alias: str) -> Database:
+        """The database of *alias*. `UnknownAlias` where there is none."""
+        try:
+            return self._databases[alias]
+        except (KeyError, TypeError):
+            raise UnknownAlias(alias, self._databases) from None
+
+    def engine(self, alias: str = DEFAULT_ALIAS) -> Engine:
+        """SQLAlchemy's engine of *alias*. `UnknownAlias` where there is none."""
+        return self.database(alias).engine
+
+    def async_engine(self, alias: str = DEFAULT_ALIAS) -> AsyncEngine:
+        """SQLAlchemy's asyncio engine of the same database. `UnknownAlias` where there is none."""
+        return self.database(alias).async_engine
+
+    @overload
+    def atomic(self, using: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def atomic(
+        self,
+        using: str | None = None,
+        *,
+        savepoint: bool = True,
+        durable: bool = False,
+        readonly: bool = False,
+    ) -> Atomic: ...
+    def atomic(
+        self,
+        using: Any = None,
+        *,
+        savepoint: bool = True,
+        durable: bool = False,
+        readonly: bool = False,
+    ) -> Any:
+        """A block that is done whole or not at all, as a context manager or a decorator, bare or called.
+
+        *using*: the alias, else the innermost of running receiver and `using()` block, else `default`. Inside
+        an open block on the alias it is a savepoint; with *savepoint=False* it joins that block; with
+        *durable* it refuses to be inside one (`TransactionError`). In a *readonly* block a write is a
+        `TransactionError`. An exception rolls back what was done in the block, rows, `on_commit` functions and
+        instances. A block that an error has doomed ends in `TransactionError` when it is left without an
+        exception. `CommitOutcomeUnknown` where the connection was lost during COMMIT (CONTRACT O1–O9).
+        """
+        if callable(using):
+            return Atomic(self, self._current_database)(using)
+        if using is not None and not isinstance(using, str):
+            raise TypeError(f"atomic() wants an alias, not {using!r}")
+
+        def resolve() -> Database:
+            return self._current_database() if using is None else self.database(using)
+
+        return Atomic(self, resolve, savepoint=savepoint, durable=durable, readonly=readonly)
+
+    def on_commit(self, function: Callable[[], Any], using: str | None = None, robust: bool = False) -> None:
+        """Run *function* after the outermost commit of the alias, in order; never after a rollback.
+
+        *using*: the alias, else the innermost of open block, `using()` block and running receiver. With
+        nothing open there it runs now. All functions run; the first error is raised after the last, by then
+        the rows are committed; a *robust* function's error is logged instead (CONTRACT O10–O18).
+        """
+        if not callable(function):
+            raise TypeError(f"on_commit() wants a callable, not {function!r}")
+        if using is None:
+            using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+        alias = self.database(using).alias
+        transaction = open_transaction(self, alias)
+        if transaction is None:
+            run_hooks([(function, robust)])
+        else:
+            transaction.owner.check(alias)
+            transaction.hooks.append((function, robust))
+
+    def using(self, alias: str) -> AbstractContextManager[None]:
+        """Route everything in the `with` block to *alias*; nests; this thread or task only.
+
+        Raises `UnknownAlias`.
+        """
+        return Scope(USING, self, self.database(alias).alias)
+
+    @contextmanager
+    def connection(self, alias: str | None = None) -> Iterator[Connection]:
+        """SQLAlchemy's connection of the block open on *alias*, or one that commits each statement.
+
+        *alias*: else the innermost of open block, `using()` block and running receiver, else `default`. An
+        error in a statement dooms the block. Raises `UnknownAlias`.
+        """
+        if alias is None:
+            alias = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+        database = self.database(alias)
+        transaction = open_transaction(self, database.alias)
+        if transaction is not None:
+            with transaction:
+                yield transaction.connection
+            return
+        connection = lone_connection(database)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def transaction(self, database: Database) -> Transaction | None:
+        """What is open on *database* here and now, or None."""
+        return open_transaction(self, database.alias)
+
+    def channel(self, database: Database, *, prepared: bool, writes: bool) -> Channel:
+        """A context manager that reaches *database*: its open transaction, or a connection for one statement.
+
+        Raises `TransactionError` where the block is doomed, or is read-only and *writes*.
+        """
+        transaction = open_transaction(self, database.alias)
+        if transaction is None:
+            if writes:
+                note_split_write(self, database.alias)
+            return Lone(database, prepared=prepared, writes=writes)
+        if writes and transaction.readonly:
+            raise TransactionError(f"the block on {database.alias!r} is read-only")
+        return transaction
+
+    def block(self, database: Database) -> Atomic:
+        """A block that joins the one open on *database*, or else is a transaction of its own."""
+        return Atomic(self, lambda: database, savepoint=False)
+
+    def receiving(self, alias: str) -> Scope:
+        """The scope of a receiver that runs because of a write to *alias*."""
+        return Scope(RECEIVER, self, alias)
+
+    def for_write(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
+        """The database to write *model* to (DESIGN 4, step 2). Raises `UnknownAlias`."""
+        return self._pick("db_for_write", model, home, using, instance)
+
+    def for_read(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
+        """The database to read *model* from: inside a block on its write alias, that one (CONTRACT N9)."""
+        if using is None and innermost() is not None and current_alias(self, USING) is None:
+            written = self._pick("db_for_write", model, home, None, instance)
+            if open_transaction(self, written.alias) is not None:
+                return written
+        return self._pick("db_for_read", model, home, using, instance)
+
+    def _pick(self, method: str, model: Any, home: str | None, using: str | None, instance: Any) -> Database:
+        if using is not None:
+            return self.database(using)
+        block = current_alias(self, USING)
+        routed = None
+        if block is None and self.routers:
+            hints = {"in_atomic": current_alias(self, BLOCK) is not None}
+            if instance is not None:
+                hints["instance"] = instance
+            routed = first_answer(self.routers, method, model, **hints)
+        alias = pick_alias(
+            using=None,
+            block=block,
+            routed=routed,
+            loaded=None if instance is None else instance._origin.alias,
+            home=home,
+            receiver=current_alias(self, RECEIVER),
+        )
+        return self.database(alias)
+
+    def allows_relation(self, left: Any, right: Any) -> bool:
+        """Whether *left* may refer to *right* (CONTRACT N4)."""
+        return relation_allowed(
+            self.routers, left, right, left_alias=left._origin.alias, right_alias=right._origin.alias
+        )
+
+    def allows_migration(self, alias: str, label: str, model: Any = None) -> bool:
+        """Whether *alias* holds the table of *label* (CONTRACT N18)."""
+        return migration_allowed(self.routers, alias, label, model)
+
+    def _current_database(self) -> Database:
+        return self.database(current_alias(self, USING, RECEIVER) or DEFAULT_ALIAS)
+
+    def _announce(self, alias: str, connection: Any) -> None:
+        connection_created.send(sender=self, alias=alias, connection=connection)
+
+
+def _is_settings_of_one(databases: Mapping[str, Any]) -> bool:
+    # {"url": "...", "pool_size": 5} is one database with options, not a database named "url".
+    url = databases.get("url")
+    return isinstance(url, (str, URL)) and not all(
+        isinstance(value, (str, URL, Engine, Mapping)) for value in databases.values()
+    )
+
+
+default_databases = Databases()
