@@ -1,0 +1,132 @@
+"""Registry: the models by label, their tables, and what waits for a model not yet defined."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import MetaData
+
+from microorm.databases import Databases, default_databases
+from microorm.errors import ConfigurationError, ModelError
+from microorm.schema import NAMING
+
+_TO_CLASS_STATEMENT = 5
+_LABEL = re.compile(r"[^\W\d]\w*\.[^\W\d]\w*")
+
+
+class Registry:
+    """The models that belong together, and the databases they live in.
+
+    *databases*: else the default ones. A test, or a second application in the process, makes its own.
+    """
+
+    def __init__(self, databases: Databases | None = None) -> None:
+        self._databases = databases
+        self.metadata = MetaData(naming_convention=NAMING)
+        self.models: dict[str, Any] = {}
+        self.apps: dict[str, str] = {}
+        self._waiting: dict[str, list[Callable[[Any], object]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Registry of {len(self.models)} models>"
+
+    @property
+    def databases(self) -> Databases:
+        """The databases of the models."""
+        return default_databases if self._databases is None else self._databases
+
+    def label(self, cls: type, app: str | None) -> str:
+        """The label of a model: its app and its name (DESIGN 3)."""
+        return f"{app or self._app_of(cls.__module__)}.{cls.__name__}"
+
+    def _app_of(self, module: str) -> str:
+        packages = module.split(".")
+        for length in range(len(packages), 0, -1):
+            if (label := self.apps.get(".".join(packages[:length]))) is not None:
+                return label
+        if "models" in packages[1:]:
+            return packages[packages.index("models", 1) - 1]
+        return "main" if module == "__main__" else packages[-1]
+
+    def check_free(self, cls: type, label: str) -> None:
+        """Raise `ModelError` unless *label* is free or is an earlier version of *cls* (CONTRACT P7).
+
+        A class of the same name from the same module takes the place of the older one, with a warning, as in
+        a reload or a notebook.
+        """
+        known = self.models.get(label)
+        if known is None:
+            return
+        if known.__module__ != cls.__module__:
+            raise ModelError(
+                f"two models are labelled {label!r}: in {known.__module__} and in {cls.__module__}"
+            )
+        warnings.warn(f"the model {label!r} is defined again", RuntimeWarning, stacklevel=_TO_CLASS_STATEMENT)
+        self.metadata.remove(known.__table__)
+
+    def add(self, model: Any, label: str) -> None:
+        """Make *model* known as *label*, and run what waited for it."""
+        self.models[label] = model
+        for function in self._waiting.pop(label, []):
+            function(model)
+
+    def when_defined(self, label: str, function: Callable[[Any], object]) -> None:
+        """Call *function* with the model labelled *label*: now, or when it is defined (CONTRACT P8)."""
+        check_label(label)
+        if (model := self.models.get(label)) is not None:
+            function(model)
+        else:
+            self._waiting.setdefault(label, []).append(function)
+
+    def forget_waiting(self, label: str, function: Callable[[Any], object]) -> bool:
+        """Take *function* out of what waits for *label*; whether it was there."""
+        waiting = self._waiting.get(label, [])
+        if function in waiting:
+            waiting.remove(function)
+            return True
+        return False
+
+    def create_all(self, using: str | None = None) -> None:
+        """Make the tables that are missing: those the routers allow on each alias, or on *using* alone.
+
+        Raises `UnknownAlias`, and `ConfigurationError` where no database is configured.
+        """
+        for alias, tables in self._placed(using):
+            with self.databases.connection(alias) as connection:
+                self.metadata.create_all(connection, tables=tables)
+
+    def drop_all(self, using: str | None = None) -> None:
+        """Drop the tables that are there: those the routers allow on each alias, or on *using* alone.
+
+        Raises as `create_all` does.
+        """
+        for alias, tables in self._placed(using):
+            with self.databases.connection(alias) as connection:
+                self.metadata.drop_all(connection, tables=tables)
+
+    def _placed(self, using: str | None) -> list[tuple[str, list[Any]]]:
+        databases = self.databases
+        aliases = databases.aliases if using is None else (databases.database(using).alias,)
+        if not aliases:
+            raise ConfigurationError("no database is configured")
+        placed = []
+        for alias in aliases:
+            allowed = [
+                model.__table__
+                for label, model in self.models.items()
+                if databases.allows_migration(alias, label, model)
+            ]
+            placed.append((alias, allowed))
+        return placed
+
+
+def check_label(label: str) -> None:
+    """Raise `ValueError` unless *label* has the form `app.Model` (CONTRACT L5)."""
+    if not _LABEL.fullmatch(label):
+        raise ValueError(f"a label has the form 'app.Model', not {label!r}")
+
+
+default_registry = Registry()

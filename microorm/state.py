@@ -1,0 +1,140 @@
+"""State: what an instance was loaded or saved as, and what has changed since.
+
+An instance carries an `Origin` (shared by all rows of one load) and the loaded row as a tuple. Nothing is
+copied on a load: the driver's tuple is the loaded state, and it is decoded only when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from sqlalchemy.sql import ClauseElement
+
+from microorm.fields import MISSING, Field
+
+Decoder = Callable[[Any], Any]
+
+
+class Layout:
+    """Which field stands where in a loaded row, and how to read it."""
+
+    __slots__ = ("decoders", "names", "places")
+
+    def __init__(self, names: tuple[str, ...], decoders: tuple[Decoder | None, ...] | None = None) -> None:
+        self.names = names
+        self.places = {name: place for place, name in enumerate(names)}
+        self.decoders = decoders if decoders is not None and any(decoders) else None
+
+    def value(self, row: tuple[Any, ...], name: str) -> Any:
+        """The value of the field *name* in *row*; MISSING where it was not loaded."""
+        place = self.places.get(name)
+        if place is None:
+            return MISSING
+        decode = None if self.decoders is None else self.decoders[place]
+        return row[place] if decode is None else decode(row[place])
+
+
+class Origin:
+    """Where an instance's row is, if anywhere, and how its loaded row is laid out.
+
+    *before* is set while `post_save` receivers run: the origin and row as they were before the save, so that
+    `changes()` can tell them what the save changed.
+    """
+
+    __slots__ = ("adding", "alias", "before", "layout")
+
+    def __init__(
+        self,
+        alias: str | None,
+        layout: Layout | None,
+        *,
+        adding: bool = False,
+        before: tuple[Origin, tuple[Any, ...] | None] | None = None,
+    ) -> None:
+        self.alias = alias
+        self.layout = layout
+        self.adding = adding
+        self.before = before
+
+
+NEW = Origin(None, None, adding=True)
+
+
+class State:
+    """`instance._state`: `adding` (no row yet) and `db` (the alias it was loaded from or saved to)."""
+
+    __slots__ = ("_instance",)
+
+    def __init__(self, instance: Any) -> None:
+        self._instance = instance
+
+    def __repr__(self) -> str:
+        return f"<State adding={self.adding} db={self.db!r}>"
+
+    @property
+    def adding(self) -> bool:
+        """Whether the row is still to be inserted."""
+        adding: bool = self._instance._origin.adding
+        return adding
+
+    @adding.setter
+    def adding(self, adding: bool) -> None:
+        self._replace(self.db, adding)
+
+    @property
+    def db(self) -> str | None:
+        """The alias of the row, or None."""
+        alias: str | None = self._instance._origin.alias
+        return alias
+
+    @db.setter
+    def db(self, alias: str | None) -> None:
+        self._replace(alias, self.adding)
+
+    def _replace(self, alias: str | None, adding: bool) -> None:
+        origin = self._instance._origin
+        self._instance._origin = Origin(alias, origin.layout, adding=adding, before=origin.before)
+
+
+def kept(fields: tuple[Field[Any], ...], row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """*row* as a loaded row: values that can change in place are copied."""
+    return tuple(
+        deepcopy(value) if field.mutable and value is not None else value
+        for field, value in zip(fields, row, strict=True)
+    )
+
+
+def loaded_value(instance: Any, name: str) -> Any:
+    """The value of *name* as it was loaded or saved; MISSING where it was not."""
+    origin, row = instance._origin, instance._row
+    if origin.before is not None:
+        origin, row = origin.before
+    if row is None or origin.layout is None:
+        return MISSING
+    return origin.layout.value(row, name)
+
+
+def changes(instance: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded."""
+    found: dict[str, tuple[Any, Any]] = {}
+    values = instance.__dict__
+    for name in names:
+        present, loaded = values.get(name, MISSING), loaded_value(instance, name)
+        if present is MISSING and loaded is MISSING:
+            continue
+        if loaded is MISSING or _differ(loaded, present):
+            found[name] = (None if loaded is MISSING else loaded, None if present is MISSING else present)
+    return found
+
+
+def _differ(loaded: Any, present: Any) -> bool:
+    if loaded is present:
+        return False
+    if isinstance(present, ClauseElement):
+        return True
+    try:
+        return bool(loaded != present)
+    except Exception:  # noqa: BLE001 a type whose comparison is no truth value (an array) counts as changed
+        return True
