@@ -1,0 +1,82 @@
+"""microorm: models with signals, and several databases, without a web framework.
+
+Fields say what a row holds, the model is the door, the query reads, saving writes, signals tell, databases say
+where, the router picks, the transaction groups, the migration changes the shape.
+"""
+
+from microorm.databases import Databases, default_databases
+from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
+from microorm.errors import (
+    CommitOutcomeUnknown,
+    ConfigurationError,
+    CrossDatabaseRelation,
+    FieldError,
+    FixtureError,
+    InvalidValue,
+    MicroormError,
+    ModelError,
+    MultipleObjectsReturned,
+    NotUpdated,
+    ObjectDoesNotExist,
+    RestrictedError,
+    TransactionError,
+    TransactionSharedError,
+    UnknownAlias,
+    UnsavedError,
+)
+from microorm.fields import Field, field
+from microorm.model import Model
+from microorm.query import Query
+from microorm.registry import Registry, default_registry
+from microorm.routing import Router
+
+__version__ = "0.1.0"
+
+configure = default_databases.configure
+close = default_databases.close
+atomic = default_databases.atomic
+on_commit = default_databases.on_commit
+using = default_databases.using
+connection = default_databases.connection
+create_all = default_registry.create_all
+drop_all = default_registry.drop_all
+
+__all__ = [
+    "CommitOutcomeUnknown",
+    "ConfigurationError",
+    "CrossDatabaseRelation",
+    "Databases",
+    "Field",
+    "FieldError",
+    "FixtureError",
+    "InvalidValue",
+    "MicroormError",
+    "Model",
+    "ModelError",
+    "MultipleObjectsReturned",
+    "NotUpdated",
+    "ObjectDoesNotExist",
+    "Query",
+    "ReceiverLostWarning",
+    "Registry",
+    "RestrictedError",
+    "Router",
+    "Signal",
+    "TransactionError",
+    "TransactionSharedError",
+    "UnknownAlias",
+    "UnsavedError",
+    "atomic",
+    "close",
+    "configure",
+    "connection",
+    "create_all",
+    "default_databases",
+    "default_registry",
+    "drop_all",
+    "field",
+    "muted",
+    "on_commit",
+    "receiver",
+    "using",
+]

@@ -1,0 +1,141 @@
+"""Bulk: many rows written at once, without the signals of each (CONTRACT M)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import insert
+
+from microorm.channels import Channel
+from microorm.codegen import Row, admit_all
+from microorm.databases import Databases
+from microorm.engines import Database
+from microorm.errors import FieldError, InvalidValue
+from microorm.schema import Schema
+from microorm.signals import post_bulk_create, pre_bulk_create
+from microorm.state import kept
+from microorm.statements import Plans, plans_of
+from microorm.transactions import Transaction
+from microorm.undo import Image, image_of, restore, settle
+
+Planned = tuple[Any, tuple[str, ...], Row, Image]
+
+
+def bulk_create(
+    schema: Schema, database: Database, instances: Iterable[Any], *, batch_size: int | None = None
+) -> list[Any]:
+    """Insert all of *instances* or none, in few statements; they get their keys and their state."""
+    objects = list(instances)
+    for instance in objects:
+        if type(instance) is not schema.model:
+            raise TypeError(
+                f"bulk_create() of {schema.name} wants its instances, not {type(instance).__name__}"
+            )
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise ValueError(f"batch_size= wants a positive int, not {batch_size!r}")
+    if not objects:
+        return objects
+    pre_bulk_create.refuse_waiting(schema.model)
+    post_bulk_create.refuse_waiting(schema.model)
+    databases: Databases = schema.registry.databases
+    with databases.block(database):
+        _create_in_block(schema, database, objects, batch_size)
+    return objects
+
+
+def _create_in_block(schema: Schema, database: Database, objects: list[Any], batch_size: int | None) -> None:
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
+    images = [image_of(instance) for instance in objects]
+    with databases.channel(database, prepared=True, writes=True) as channel:
+        try:
+            if pre_bulk_create._route(model):
+                with databases.receiving(alias):
+                    pre_bulk_create.send(model, objects=objects, using=alias)
+            planned = [
+                (instance, *_row_of(schema, instance, image, place), image)
+                for place, (instance, image) in enumerate(zip(objects, images, strict=True))
+            ]
+            for names, group in groupby(planned, key=lambda each: each[1]):
+                batch = list(group)
+                for start in range(0, len(batch), batch_size or len(batch)):
+                    _insert_batch(schema, channel, names, batch[start : start + (batch_size or len(batch))])
+            if post_bulk_create._route(model):
+                with databases.receiving(alias):
+                    post_bulk_create.send(model, objects=objects, using=alias)
+        except BaseException:
+            for image in images:
+                restore(image)
+            raise
+
+
+def _row_of(schema: Schema, instance: Any, image: Image, place: int) -> tuple[tuple[str, ...], Row]:
+    values = instance.__dict__
+    if schema.updating:
+        settle(instance, image, {f.name: f.on_update() for f in schema.updating if f.on_update is not None})
+    generated = schema.generated
+    keyless = generated is not None and values.get(generated.name) is None
+    names = schema.plain_names if keyless else schema.written_names
+    if schema.server_made:
+        names = tuple(n for n in names if n in values or n not in schema.server_made)
+    try:
+        row = schema.collector(names)(values)
+    except InvalidValue as error:
+        error.add_note(f"in object {place} of bulk_create()")
+        raise
+    if row.__class__ is not tuple:
+        raise FieldError(f"bulk_create() of {schema.name} takes values, not expressions, in object {place}")
+    return names, row
+
+
+def _insert_batch(schema: Schema, channel: Any, names: tuple[str, ...], batch: Sequence[Planned]) -> None:
+    transaction: Transaction = channel
+    plans = plans_of(schema, transaction.database)
+    made_names = plans.insert(names).made_names
+    made = _insert_rows(schema, plans, transaction, names, [row for _, _, row, _ in batch])
+    origin = plans.origin(names + made_names)
+    fields = [schema.by_name[name] for name in names + made_names]
+    for (instance, _, row, image), new in zip(batch, made, strict=True):
+        if new:
+            settle(instance, image, dict(zip(made_names, new, strict=True)))
+            row = row + new
+        instance._row = kept(fields, row) if schema.mutable else row
+        instance._origin = origin
+        transaction.undo.record(image)
+
+
+def _insert_rows(
+    schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: list[Row]
+) -> Sequence[Row]:
+    """Insert *rows*; returns for each what the database made, in order."""
+    prepared = plans.insert(names)
+    if not prepared.made:
+        prepared.run_many(channel, rows)
+        return [()] * len(rows)
+    if channel.cursor is not None and channel.database.is_sqlite and prepared.made_names == schema.key_names:
+        # SQLite numbers rows one after another, and nobody else writes while this transaction does.
+        prepared.run_many(channel, rows)
+        last = channel.cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
+        return [(key,) for key in range(last - len(rows) + 1, last + 1)]
+    columns = [schema.by_name[name].column for name in names]
+    statement = insert(schema.table).returning(
+        *[f.column for f in prepared.made], sort_by_parameter_order=True
+    )
+    parameters = [{column.key: value for column, value in zip(columns, row, strict=True)} for row in rows]
+    return [tuple(each) for each in channel.execute(statement, parameters)]
+
+
+def checked_values(schema: Schema, values: dict[str, Any]) -> dict[Any, Any]:
+    """`{column: value}` of *values*, checked as a save checks them.
+
+    Raises `FieldError` for an unknown name and for the key, `InvalidValue` for values that do not fit.
+    """
+    fields = [schema.field(name) for name in values]
+    for field in fields:
+        if field.primary_key:
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
+    row = admit_all(schema.name, fields, values)
+    return {field.column: value for field, value in zip(fields, row, strict=True)}

@@ -1,0 +1,333 @@
+"""Saving: the order in which a save happens (DESIGN 4, CONTRACT H and I).
+
+Arguments, alias, `pre_save`, `on_update`, values checked, SQL, state, `post_save`. Whatever fails, the
+instance is put back and, inside a block, the block is doomed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.sql import ClauseElement
+
+from microorm.channels import Channel
+from microorm.codegen import ExpressionRow, Row
+from microorm.engines import Database
+from microorm.errors import CommitOutcomeUnknown, FieldError, InvalidValue, NotUpdated, UnsavedError
+from microorm.fields import MISSING
+from microorm.schema import Schema
+from microorm.signals import post_save, pre_save
+from microorm.state import Origin, kept, loaded_value
+from microorm.statements import Plans, plans_of
+from microorm.transactions import note_split_write
+from microorm.undo import Image, image_of, restore, settle
+
+
+class Order:
+    """What one call of `save()` asks for, its arguments checked."""
+
+    __slots__ = ("fields", "force_insert", "force_update", "raw")
+
+    def __init__(
+        self, fields: frozenset[str] | None, *, raw: bool, force_insert: bool, force_update: bool
+    ) -> None:
+        self.fields = fields
+        self.raw = raw
+        self.force_insert = force_insert
+        self.force_update = force_update
+
+
+PLAIN = Order(None, raw=False, force_insert=False, force_update=False)
+
+
+def save(
+    instance: Any,
+    *,
+    using: str | None = None,
+    update_fields: Iterable[Any] | None = None,
+    raw: bool = False,
+    force_insert: bool = False,
+    force_update: bool = False,
+) -> None:
+    """Write *instance* to the alias that the routing picks; all of it happens or nothing."""
+    schema: Schema = instance.__schema__
+    if update_fields is None and not (raw or force_insert or force_update):
+        order = PLAIN
+    else:
+        fields = None if update_fields is None else field_names(schema, update_fields)
+        _refuse_conflict(fields, force_insert=force_insert, force_update=force_update)
+        if fields is not None and not fields:
+            return
+        order = Order(fields, raw=raw, force_insert=force_insert, force_update=force_update)
+    if order.force_update or order.fields is not None:
+        _refuse_unsaved(schema, instance)
+    databases = schema.registry.databases
+    database: Database = databases.for_write(schema.model, schema.home, using, instance)
+    model = schema.model
+    if not (pre_save._connections and pre_save._route(model)) and not (
+        post_save._connections and post_save._route(model)
+    ):
+        _save_silently(schema, database, instance, order)
+    else:
+        _save_telling(schema, database, instance, order)
+
+
+def field_names(schema: Schema, given: Iterable[Any]) -> frozenset[str]:
+    """The names of the fields *given* by name or column.
+
+    Raises `TypeError` for a bare string, `FieldError` for what is not a field, or is the key.
+    """
+    if isinstance(given, (str, bytes)):
+        raise TypeError(f"update_fields wants a list of names or columns, not the string {given!r}")
+    names = frozenset(schema.field(name).name for name in given)
+    for field in schema.key:
+        if field.name in names:
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
+    return names
+
+
+def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force_update: bool) -> None:
+    if force_insert and force_update:
+        raise ValueError("force_insert and force_update contradict each other")
+    if force_insert and fields is not None:
+        raise ValueError("force_insert and update_fields contradict each other")
+
+
+def _refuse_unsaved(schema: Schema, instance: Any) -> None:
+    if any(instance.__dict__.get(field.name) is None for field in schema.key):
+        raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
+
+
+def _save_silently(schema: Schema, database: Database, instance: Any, order: Order) -> bool:
+    """Save where nobody listens: in the open block, or by one statement committed by itself."""
+    databases = schema.registry.databases
+    alone = databases.transaction(database) is None
+    image = image_of(instance)
+    try:
+        names, row = _row_to_write(schema, instance, order, image)
+        if alone and row.__class__ is ExpressionRow:
+            # An expression is read back after it was written: two statements, so one transaction.
+            restore(image)
+            with databases.block(database):
+                return _save_silently(schema, database, instance, order)
+        with databases.channel(database, prepared=True, writes=True) as channel:
+            try:
+                created = _send(schema, channel, instance, order, names, row, image)
+            except BaseException as error:
+                channel.doom(error)
+                raise
+            if not alone:
+                channel.undo.record(image)
+        return created
+    except CommitOutcomeUnknown:
+        raise
+    except BaseException:
+        restore(image)
+        raise
+
+
+def _save_telling(schema: Schema, database: Database, instance: Any, order: Order) -> None:
+    """Save with signals, as one unit: inside the open block, or else in a transaction of its own."""
+    databases, model = schema.registry.databases, schema.model
+    pre_save.refuse_waiting(model)
+    post_save.refuse_waiting(model)
+    if databases.transaction(database) is not None:
+        _save_in_block(schema, database, instance, order)
+    elif pre_save.immediate(model) or post_save.immediate(model):
+        note_split_write(databases, database.alias)
+        with databases.block(database):
+            _save_in_block(schema, database, instance, order)
+    else:
+        # Receivers that wait for the commit have it as soon as the one statement is done.
+        before = (instance._origin, instance._row)
+        created = _save_silently(schema, database, instance, order)
+        _tell_saved(schema, database.alias, instance, order, created, before)
+
+
+def _save_in_block(schema: Schema, database: Database, instance: Any, order: Order) -> None:
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
+    with databases.channel(database, prepared=True, writes=True) as channel:
+        image = image_of(instance)
+        origin, around = image[1], image[1].before
+        half_way = bool(pre_save._route(model))
+        try:
+            if around is not None:
+                instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
+            if half_way:
+                with databases.receiving(alias):
+                    pre_save.send(
+                        model, instance=instance, raw=order.raw, using=alias, update_fields=order.fields
+                    )
+            before = (instance._origin, instance._row)
+            names, row = _row_to_write(schema, instance, order, image)
+            half_way = True
+            created = _send(schema, channel, instance, order, names, row, image)
+            channel.undo.record(image)
+            _tell_saved(schema, alias, instance, order, created, before)
+        except BaseException as error:
+            restore(image)
+            if half_way:
+                channel.doom(error)
+            raise
+        if around is not None:
+            saved = instance._origin
+            instance._origin = Origin(saved.alias, saved.layout, before=around)
+
+
+def _tell_saved(
+    schema: Schema, alias: str, instance: Any, order: Order, created: bool, before: tuple[Origin, Row | None]
+) -> None:
+    """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
+    if not post_save._route(schema.model):
+        return
+    settled = instance._origin
+    telling = instance._origin = Origin(settled.alias, settled.layout, before=before)
+    try:
+        with schema.registry.databases.receiving(alias):
+            post_save.send(
+                schema.model,
+                instance=instance,
+                created=created,
+                raw=order.raw,
+                using=alias,
+                update_fields=order.fields,
+            )
+    finally:
+        if instance._origin is telling:
+            instance._origin = settled
+        elif instance._origin.before is before:
+            instance._origin = Origin(instance._origin.alias, instance._origin.layout)
+
+
+def _row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> tuple[tuple[str, ...], Row]:
+    """The names to write and their values, checked; the key comes last where there is one.
+
+    `on_update` values are put into the instance first. Raises `InvalidValue`.
+    """
+    values = instance.__dict__
+    if schema.updating and not order.raw:
+        wanted = [f for f in schema.updating if order.fields is None or f.name in order.fields]
+        settle(instance, image, {f.name: f.on_update() for f in wanted if f.on_update is not None})
+    if order.fields is not None:
+        names = (*(n for n in schema.plain_names if n in order.fields), *schema.key_names)
+        return names, schema.collector(names)(values)
+    generated = schema.generated
+    keyless = generated is not None and values.get(generated.name) is None
+    names = schema.plain_names if keyless else schema.written_names
+    if schema.server_made:
+        names = tuple(n for n in names if n in values or n not in schema.server_made)
+    return names, schema.collector(names)(values)
+
+
+def _send(
+    schema: Schema,
+    channel: Channel,
+    instance: Any,
+    order: Order,
+    names: tuple[str, ...],
+    row: Row,
+    image: Image,
+) -> bool:
+    """Send the SQL that CONTRACT I asks for, and settle what it made of the instance; True for an INSERT."""
+    plans = plans_of(schema, channel.database)
+    if row.__class__ is ExpressionRow:
+        return _send_expressions(schema, channel, instance, order, names, row, image)
+    if order.fields is not None:
+        if not _update(schema, plans, channel, names, row):
+            raise _not_updated(schema, row, channel)
+        _settle_some(schema, plans, instance, names, row)
+        return False
+    created = _inserts(schema, instance, order, names)
+    if not created and not _update(schema, plans, channel, names, row):
+        if order.force_update:
+            raise _not_updated(schema, row, channel)
+        created = True
+    if created:
+        insert = plans.insert(names)
+        if made := insert.insert(channel, row):
+            made_names = insert.made_names
+            settle(instance, image, dict(zip(made_names, made, strict=True)))
+            names, row = names + made_names, row + made
+    instance._row = kept([schema.by_name[n] for n in names], row) if schema.mutable else row
+    instance._origin = plans.origin(names)
+    return created
+
+
+def _inserts(schema: Schema, instance: Any, order: Order, names: tuple[str, ...]) -> bool:
+    """Whether to INSERT at once, without trying an UPDATE first (CONTRACT I1–I4, I13)."""
+    if order.force_insert:
+        return True
+    if order.force_update:
+        return False
+    if names[-1] not in schema.key_names:
+        return True
+    return instance._origin.adding and schema.key_has_default and not order.raw
+
+
+def _update(schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], row: Row) -> bool:
+    """UPDATE by key; whether there was such a row. Of a model that is all key, only ask (CONTRACT I15)."""
+    written = names[: -len(schema.key)]
+    if not written:
+        return bool(plans.exists().run(channel, row).fetchall()[0][0])
+    return bool(plans.update(written).run(channel, row).rowcount)
+
+
+def _settle_some(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
+    """Take *row* as loaded for *names*; the other fields stay as they were loaded, if they were."""
+    loaded = dict(zip(names, kept([schema.by_name[n] for n in names], row), strict=True))
+    for name in schema.names:
+        if name not in loaded and (value := loaded_value(instance, name)) is not MISSING:
+            loaded[name] = value
+    instance._row = tuple(loaded.values())
+    instance._origin = plans.origin(tuple(loaded))
+
+
+def _send_expressions(
+    schema: Schema,
+    channel: Channel,
+    instance: Any,
+    order: Order,
+    names: tuple[str, ...],
+    row: Row,
+    image: Image,
+) -> bool:
+    """Save values of which some are SQL expressions; what they came to is read back into the instance."""
+    values = dict(zip(names, row, strict=True))
+    asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
+    if bad := [name for name in asked if name in schema.key_names]:
+        raise InvalidValue(schema.name, {bad[0]: "is the primary key, and wants a value, not an expression"})
+    columns = {schema.by_name[name].column: value for name, value in values.items()}
+    key = {field.column: values.get(field.name) for field in schema.key}
+    created = order.fields is None and _inserts(schema, instance, order, names)
+    if not created:
+        written = {column: value for column, value in columns.items() if column not in key}
+        conditions = [column == value for column, value in key.items()]
+        if not channel.execute(update(schema.table).values(written).where(*conditions)).rowcount:
+            if order.fields is not None or order.force_update:
+                raise _not_updated(schema, row, channel)
+            created = True
+    if created:
+        done = channel.execute(insert(schema.table).values(columns))
+        key = dict(zip(schema.table.primary_key.columns, done.inserted_primary_key or (), strict=True))
+    wanted = [f for f in schema.fields if f.name in asked or (created and f.name not in values)]
+    found = channel.execute(
+        select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
+    ).one()
+    made = dict(zip([f.name for f in wanted], found, strict=True))
+    settle(instance, image, made)
+    values.update(made)
+    _settle_some(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
+    return created
+
+
+def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
+    key = row[-len(schema.key) :]
+    shown = ", ".join(f"{f.name}={value!r}" for f, value in zip(schema.key, key, strict=True))
+    error: NotUpdated = schema.model.NotUpdated(
+        f"{schema.name} with {shown} is not in {channel.database.alias!r}"
+    )
+    return error
