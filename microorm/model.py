@@ -89,6 +89,13 @@ class Options:
 
     __slots__ = ("abstract", "app", "database", "registry", "table", "table_args")
 
+    abstract: bool
+    app: str | None
+    database: str | None
+    registry: Registry | None
+    table: str | None
+    table_args: tuple[Any, ...] | None
+
     def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
         if unknown := sorted(given.keys() - set(self.__slots__)):
             raise ModelError(
@@ -126,6 +133,9 @@ class Model(Generic[K]):
     """
 
     __slots__ = ("__dict__", "__weakref__", "_origin", "_row")
+
+    _origin: Origin
+    _row: tuple[Any, ...] | None
 
     if TYPE_CHECKING:
         __schema__: ClassVar[Schema]
@@ -278,7 +288,7 @@ class Model(Generic[K]):
         if type(self) is not type(other):
             return NotImplemented
         key = self.pk
-        return key is not None and bool(key == other.pk)  # type: ignore[attr-defined]
+        return key is not None and bool(key == other.pk)
 
     def __hash__(self) -> int:
         key = self.pk
@@ -317,7 +327,7 @@ class Model(Generic[K]):
         self._origin = NEW if fresh else Origin(state["alias"], layout, adding=state["adding"])
 
 
-def _define(cls: type[Model[Any]], given: dict[str, Any]) -> None:
+def _define(cls: Any, given: dict[str, Any]) -> None:
     """Read the class statement of *cls*. `ModelError` says what is wrong with it."""
     parents = [parent for parent in cls.__mro__[1:] if "__options__" in vars(parent)]
     for parent in parents:
@@ -339,7 +349,7 @@ def _define(cls: type[Model[Any]], given: dict[str, Any]) -> None:
             setattr(cls, name, declaration.field)
 
 
-def _prepare(cls: type[Model[Any]]) -> Schema:
+def _prepare(cls: Any) -> Schema:
     """Make the schema of *cls* and all that hangs on it, and register the model.
 
     Raises `ModelError`, and `PendingName` where a name in an annotation is not defined yet.
@@ -368,7 +378,7 @@ def _prepare(cls: type[Model[Any]]) -> Schema:
     return schema
 
 
-def _install(cls: type[Any], schema: Schema) -> None:
+def _install(cls: Any, schema: Schema) -> None:
     for each in schema.fields:
         setattr(cls, each.name, each)
     for kind in (ObjectDoesNotExist, MultipleObjectsReturned, NotUpdated):

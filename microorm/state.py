@@ -6,7 +6,7 @@ copied on a load: the driver's tuple is the loaded state, and it is decoded only
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -98,7 +98,7 @@ class State:
         self._instance._origin = Origin(alias, origin.layout, adding=adding, before=origin.before)
 
 
-def kept(fields: tuple[Field[Any], ...], row: tuple[Any, ...]) -> tuple[Any, ...]:
+def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
     """*row* as a loaded row: values that can change in place are copied."""
     return tuple(
         deepcopy(value) if field.mutable and value is not None else value

@@ -8,7 +8,7 @@ database; their number is bounded by the shapes that a program uses, never by it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Numeric, bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql import Executable
@@ -20,6 +20,8 @@ from microorm.fields import Field
 from microorm.schema import Schema
 from microorm.signals import post_init, pre_init
 from microorm.state import Layout, Origin, kept
+
+P = TypeVar("P")
 
 MOST_SHAPES = 256
 _NUMERIC_OIDS = {"numeric": 1700, "double": 701}
@@ -88,7 +90,7 @@ class Insert(Prepared):
         # Inline: SQLAlchemy adds no RETURNING of its own, so that what the SQL says is what is fetched.
         statement = insert(schema.table).inline().values(_bound(fields))
         only_key = len(self.made) == 1 and self.made[0].generated
-        self._returns = bool(self.made) and not (only_key and dialect.postfetch_lastrowid)
+        self._returns = bool(self.made) and not (only_key and database.dialect != "postgresql")
         if self._returns:
             statement = statement.returning(*[each.column for each in self.made])
         self._decoders = read_decoders(self.made, dialect)
@@ -204,8 +206,8 @@ class Plans:
             statement = statement.suffix_with(f"LIMIT {limit:d}")
         return Load(schema, self._database, Prepared(statement, fields, self._dialect))
 
-    def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        plan = self._made.get(key)
+    def _kept(self, key: Any, make: Callable[[], P]) -> P:
+        plan: P | None = self._made.get(key)
         if plan is None:
             if len(self._made) >= MOST_SHAPES:
                 self._made.clear()
@@ -215,10 +217,10 @@ class Plans:
 
 def plans_of(schema: Schema, database: Database) -> Plans:
     """The prepared statements of *schema* on *database*."""
-    plans = database.plans.get(schema)
+    plans: Plans | None = database.plans.get(schema)
     if plans is None:
         plans = database.plans[schema] = Plans(schema, database)
-    return plans  # type: ignore[no-any-return]
+    return plans
 
 
 def instances_of(schema: Schema, rows: Sequence[Any], alias: str) -> list[Any]:
