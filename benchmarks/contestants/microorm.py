@@ -61,7 +61,8 @@ class MicroORM(Contestant):
         return [objects.get(id=key) for key in keys]
 
     def load(self) -> list[Any]:
-        return self.model.objects.all()
+        loaded: list[Any] = self.model.objects.all()
+        return loaded
 
     def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
         objects = self.model.objects

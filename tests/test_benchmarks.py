@@ -1,0 +1,197 @@
+"""Benchmarks: the harness compares what was stored, keeps every figure, and names what is missing.
+
+Sizes are tiny and no time is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import roster
+from benchmarks.contestants.core import Core, CoreObjects
+from benchmarks.contestants.driver import Driver
+from benchmarks.contestants.mapper import Mapper
+from benchmarks.contestants.microorm import MicroORM, NotAsShipped
+from benchmarks.report import summary
+from benchmarks.rounds import WATCHED, measure
+from benchmarks.run import main
+from benchmarks.workloads import KEYS, WORKLOADS, chosen
+
+HOUSE = (Driver, Mapper, Core, CoreObjects, MicroORM)
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    """What is kept of a run of everything, as it comes back from JSON."""
+    record = measure(HOUSE, WORKLOADS, rows=ROWS, rounds=2)
+    settings = {"rounds": 2, "rows": ROWS, "collector": "on"}
+    return json.loads(json.dumps(summary(record, HOUSE, WORKLOADS, {}, settings)))
+
+
+def test_all_contestants_store_and_return_what_the_driver_does(kept: dict[str, Any]) -> None:
+    assert kept["mismatches"] == []
+
+
+def test_every_workload_has_every_contestant_or_says_why_not(kept: dict[str, Any]) -> None:
+    assert list(kept["workloads"]) == list(KEYS)
+    for workload in kept["workloads"].values():
+        assert list(workload["contestants"]) == [each.name for each in HOUSE]
+        for figures in workload["contestants"].values():
+            assert figures.get("lacks") or len(figures["cpu"]) == len(figures["wall"]) == 2
+
+
+def test_driver_and_microorm_do_every_workload(kept: dict[str, Any]) -> None:
+    for workload in kept["workloads"].values():
+        assert "lacks" not in workload["contestants"]["driver"]
+        assert "lacks" not in workload["contestants"]["microorm"]
+
+
+def test_ratios_are_to_the_driver_and_to_core(kept: dict[str, Any]) -> None:
+    load = kept["workloads"]["load"]["contestants"]
+    assert load["driver"]["to_driver"] == 1
+    assert load["core"]["to_core"] == 1
+    assert load["microorm"]["to_driver"] > 0
+    assert kept["workloads"]["send_1"]["contestants"]["microorm"]["to_core"] is None
+
+
+def test_the_way_to_the_driver_is_recorded_for_microorm(kept: dict[str, Any]) -> None:
+    ways = {
+        key: workload["contestants"]["microorm"].get("statements")
+        for key, workload in kept["workloads"].items()
+    }
+    for key in ("insert", "insert_heard", "insert_alone", "get", "get_inside", "filter", "change", "delete"):
+        assert ways[key]["microorm"] >= WATCHED / 20, key
+        assert ways[key].get("sqlalchemy", 0) <= 1, f"{key}: no more than its BEGIN"
+    assert ways["filter_expression"]["sqlalchemy"] == WATCHED / 20
+    assert set(kept["workloads"]["get"]["contestants"]["core"]["statements"]) == {"sqlalchemy"}
+
+
+def test_the_machine_is_described_without_its_name(kept: dict[str, Any]) -> None:
+    assert set(kept["machine"]) == {
+        "processor",
+        "cores",
+        "system",
+        "architecture",
+        "python",
+        "sqlite",
+        "empty call, ns",
+    }
+
+
+class Forgetful(Driver):
+    """Stores NULL where there was a note."""
+
+    name = "forgetful"
+
+    def insert(self, rows: Sequence[Any]) -> list[Any]:
+        return super().insert([(*row[:3], None, row[4]) for row in rows])
+
+
+class Lossy(Driver):
+    """Says that it deleted, and did not."""
+
+    name = "lossy"
+
+    def delete(self, instances: Sequence[Any]) -> None:
+        """Delete nothing."""
+
+
+class Stringly(Driver):
+    """Returns the right values in the wrong types."""
+
+    name = "stringly"
+
+    def load(self) -> list[Any]:
+        return [(*row[:3], float(row[3]), row[4], float(row[5])) for row in super().load()]
+
+
+class Deaf(Mapper):
+    """Takes a receiver and never calls it."""
+
+    name = "deaf"
+
+    def save(self, item: Any) -> Any:
+        receivers, self.saved.receivers = self.saved.receivers, []
+        try:
+            return super().save(item)
+        finally:
+            self.saved.receivers = receivers
+
+
+@pytest.mark.parametrize(
+    ("contestant", "workload", "said"),
+    [
+        (Forgetful, "insert", "forgetful, insert, stored: "),
+        (Lossy, "delete", "lossy, delete, stored: 40 rows where the driver has 4"),
+        (Stringly, "load", "stringly, load, returned: "),
+        (Deaf, "insert_heard", "deaf, insert_heard, receiver called: (0,) where the driver has (40,)"),
+    ],
+)
+def test_a_contestant_that_cheats_is_named(contestant: type[Driver], workload: str, said: str) -> None:
+    record = measure([Driver, contestant], chosen(workload), rows=ROWS, rounds=1)
+
+    assert any(mismatch.startswith(said) for mismatch in record.mismatches)
+
+
+def test_a_wrong_row_makes_the_run_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.run.gather", lambda names: ([Driver, Forgetful], {}))
+    result = _run(tmp_path, "--only", "insert")
+
+    assert result.exit_code == 1
+    assert "forgetful, insert, stored" in result.output
+    assert json.loads((tmp_path / "kept.json").read_text())["mismatches"]
+
+
+def test_a_run_prints_the_table_and_keeps_it(tmp_path: Path) -> None:
+    result = _run(tmp_path, "--only", "insert,get")
+
+    assert result.exit_code == 0, result.output
+    assert "insert one (save)" in result.output
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert list(kept["workloads"]) == ["insert", "insert_heard", "insert_alone", "get", "get_inside"]
+
+
+def test_a_missing_peer_is_named_and_a_missing_house_contestant_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "PEERS", {"oldest": ("oldest", "Oldest")})
+    present, missing = roster.gather(["driver", "oldest"])
+    assert present == [Driver]
+    assert "oldest" in missing["oldest"]
+
+    monkeypatch.setattr("benchmarks.run.gather", lambda names: ([Driver], {"pony": "no wheel"}))
+    result = _run(tmp_path, "--only", "load")
+    assert result.exit_code == 0
+    assert "missing: pony (no wheel)" in result.output
+    monkeypatch.setattr("benchmarks.run.gather", lambda names: ([Driver], {"core": "no wheel"}))
+    assert _run(tmp_path, "--only", "load").exit_code == 1
+
+
+def test_microorm_is_not_clocked_when_it_runs_stripped() -> None:
+    class Stripped(MicroORM):
+        def _model(self) -> Any:
+            item = super()._model()
+            item.changed_fields = frozenset()
+            return item
+
+    with pytest.raises(NotAsShipped, match="changed_fields"):
+        measure([Driver, Stripped], chosen("load"), rows=ROWS, rounds=1)
+
+
+def test_an_unknown_workload_is_refused(tmp_path: Path) -> None:
+    result = _run(tmp_path, "--only", "inset")
+
+    assert result.exit_code == 2
+    assert "no workload named 'inset'; known: insert," in result.output
+
+
+def _run(folder: Path, *arguments: str) -> Any:
+    target = str(folder / "kept.json")
+    return CliRunner().invoke(main, ["--rows", str(ROWS), "--rounds", "1", "--json", target, *arguments])
