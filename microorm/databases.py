@@ -39,7 +39,7 @@ class Databases:
     """
 
     def __init__(
-        self, databases: Settings | Mapping[str, Settings] | None = None, *, routers: Sequence[object] = ()
+        self, databases: Settings | Mapping[str, Settings] | None = None, routers: Sequence[object] = ()
     ) -> None:
         self._databases: dict[str, Database] = {}
         self.routers: tuple[object, ...] = ()

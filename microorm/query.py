@@ -165,13 +165,13 @@ class Query(Generic[M]):
         return bool(self._scalar(select(self.statement.order_by(None).exists())))
 
     def create(self, **values: Any) -> M:
-        """Make an instance of *values*, which may set the key, and save it. Raises what a save raises."""
+        """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises."""
         schema = self._schema
         if "pk" in values:
             for field, value in _key_values(schema, values.pop("pk")):
                 values[field.name] = value
         instance = create_instance(schema, values)
-        saved: M = instance.save(using=self._using)
+        saved: M = instance.save(using=self._write_database().alias, force_insert=True)
         return saved
 
     def bulk_create(self, objects: Iterable[M], *, batch_size: int | None = None) -> list[M]:

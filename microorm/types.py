@@ -50,6 +50,9 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
+        if value.tzinfo is None:
+            # astimezone() would take it for local time, on this machine's clock.
+            raise ValueError(f"a datetime with a time zone is wanted, not {value!r}")
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
