@@ -17,7 +17,9 @@ ROOT = Path(__file__).parent.parent
 ACCEPTS = ROOT / "tests" / "typing" / "accepts.py"
 REJECTS = ROOT / "tests" / "typing" / "rejects.py"
 
-Found = set[tuple[str, int, str]]  # file, line, rule
+Found = set[
+    tuple[str, int, str]
+]  # file, line, rule; of the two files alone, since `make types` checks the rest
 
 
 def run(*command: str) -> str:
@@ -32,7 +34,8 @@ def run(*command: str) -> str:
 def mypy() -> Found:
     output = run("mypy", "--output=json", str(ACCEPTS), str(REJECTS))
     errors = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    return {(Path(e["file"]).name, e["line"], e["code"]) for e in errors if e["severity"] == "error"}
+    judged = [e for e in errors if e["severity"] == "error" and Path(e["file"]).parent.name == "typing"]
+    return {(Path(e["file"]).name, e["line"], e["code"]) for e in judged}
 
 
 def pyright() -> Found:

@@ -29,14 +29,14 @@ class Misspelt(Model, tabel="x"):  # error: mypy[call-arg] pyright[reportGeneral
     name: Field[str]
 
 
-class Unsaid(Model, table=3):  # error: mypy[arg-type] pyright[reportArgumentType]
+class Unsaid(Model, table=3):  # error: mypy[arg-type] pyright[reportArgumentType,reportGeneralTypeIssues]
     name: Field[str]
 
 
 class Wrong(Model):
-    name: Field[str] = field(default=3)  # error: mypy[assignment] pyright[reportAssignmentType]
-    size: Field[int] = field(default=None)  # error: mypy[assignment] pyright[reportAssignmentType]
-    made: Field[date] = field(default_factory=list)  # error: mypy[assignment] pyright[reportAssignmentType]
+    name: Field[str] = field(default=3)  # error: mypy[arg-type] pyright[reportAssignmentType]
+    size: Field[int] = field(default=None)  # error: mypy[arg-type] pyright[reportAssignmentType]
+    made: Field[date] = field(default_factory=list)  # error: mypy[arg-type] pyright[reportAssignmentType]
     price: Field[Decimal] = field(digits=8)  # error: mypy[call-overload] pyright[reportCallIssue]
 
 
@@ -45,7 +45,7 @@ class Wrong(Model):
 Author(nme="x")  # error: mypy[call-arg] pyright[reportCallIssue]
 Author(name=3)  # error: mypy[arg-type] pyright[reportArgumentType]
 Author()  # error: mypy[call-arg] pyright[reportCallIssue]
-Author("x")  # error: mypy[call-arg,misc] pyright[reportCallIssue]
+Author("x")  # error: mypy[call-arg] pyright[reportCallIssue]
 Author(name="x", id=3)  # error: mypy[call-arg] pyright[reportCallIssue]
 Token(text="x", made=date(2024, 1, 1))  # error: mypy[call-arg] pyright[reportCallIssue]
 
@@ -62,7 +62,7 @@ def attributes(author: Author, token: Token) -> None:
     Author.nme  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
     number: int = token.id  # error: mypy[assignment] pyright[reportAssignmentType]
     text: str = author.id  # error: mypy[assignment] pyright[reportAssignmentType]
-    author.objects  # error: mypy[misc] pyright[reportAttributeAccessIssue]
+    author.objects  # error: mypy[arg-type] pyright[reportAttributeAccessIssue]
     print(number, text)
 
 
@@ -70,7 +70,7 @@ def attributes(author: Author, token: Token) -> None:
 
 
 def saving(author: Author) -> None:
-    author.save("archive")  # error: mypy[misc] pyright[reportCallIssue]
+    author.save("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
     author.save(usin="archive")  # error: mypy[call-arg] pyright[reportCallIssue]
     author.save(update_fields=[3])  # error: mypy[list-item] pyright[reportArgumentType]
     token: Token = author.save()  # error: mypy[assignment] pyright[reportAssignmentType]
