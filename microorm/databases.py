@@ -17,7 +17,7 @@ from microorm.channels import Channel, Lone, lone_connection
 from microorm.engines import Database, connection_created
 from microorm.errors import ConfigurationError, TransactionError, UnknownAlias
 from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
-from microorm.scopes import BLOCK, RECEIVER, USING, Scope, current_alias, innermost
+from microorm.scopes import BLOCK, RECEIVER, USING, Scope, current_alias, innermost, routed_aliases
 from microorm.transactions import Atomic, Transaction, note_split_write, open_transaction, run_hooks
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Databases:
     def _pick(self, method: str, model: Any, home: str | None, using: str | None, instance: Any) -> Database:
         if using is not None:
             return self.database(using)
-        block = current_alias(self, USING)
+        block, receiver = routed_aliases(self)
         routed = None
         if block is None and self.routers:
             hints = {"in_atomic": current_alias(self, BLOCK) is not None}
@@ -256,7 +256,7 @@ class Databases:
             routed=routed,
             loaded=None if instance is None else instance._origin.alias,
             home=home,
-            receiver=current_alias(self, RECEIVER),
+            receiver=receiver,
         )
         return self.database(alias)
 

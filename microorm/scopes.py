@@ -66,6 +66,30 @@ def open_scopes(owner: object) -> Iterator[Any]:
         scope = scope.parent
 
 
+def open_block(owner: object, alias: str) -> Any:
+    """The innermost open block of *owner* on *alias*, or None."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.kind is BLOCK and scope.alias == alias and scope.owner is owner and not scope.closed:
+            return scope
+        scope = scope.parent
+    return None
+
+
+def routed_aliases(owner: object) -> tuple[str | None, str | None]:
+    """The aliases of the innermost `using()` block and of the innermost running receiver of *owner*."""
+    using = receiver = None
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.kind is not BLOCK and scope.owner is owner and not scope.closed:
+            if scope.kind is USING:
+                using = using or scope.alias
+            else:
+                receiver = receiver or scope.alias
+        scope = scope.parent
+    return using, receiver
+
+
 def current_alias(owner: object, *kinds: str) -> str | None:
     """The alias of the innermost open scope of *owner* that is of one of *kinds*, or None."""
     scope = _innermost.get()

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from microorm.channels import Channel
 from microorm.engines import BEGIN, TRANSACTION, Database
 from microorm.errors import CommitOutcomeUnknown, TransactionError, TransactionSharedError
-from microorm.scopes import BLOCK, Scope, open_scopes
+from microorm.scopes import BLOCK, Scope, open_block, open_scopes
 from microorm.undo import UndoLog
 
 P = ParamSpec("P")
@@ -125,7 +125,7 @@ class Transaction(Channel):
     @property
     def readonly(self) -> bool:
         """Whether the innermost block, or one around it, is for reading only."""
-        return any(block.readonly for block in self.blocks)
+        return self.blocks[-1].readonly
 
     def doom(self, error: BaseException) -> None:
         """Let the innermost block end in a rollback only, because of *error*."""
@@ -205,7 +205,7 @@ class Block(Scope):
         super().__init__(BLOCK, atomic.owner, alias)
         self.atomic = atomic
         self.transaction = transaction
-        self.readonly = readonly
+        self.readonly = readonly or (bool(transaction.blocks) and transaction.readonly)
         self.doomed_by: BaseException | None = None
         self.hooks_before = len(transaction.hooks)
         self.savepoint: str | None = None
@@ -381,11 +381,8 @@ class Atomic:
 
 def open_transaction(owner: object, alias: str) -> Transaction | None:
     """The transaction that is open on *alias* here and now, or None."""
-    for scope in open_scopes(owner):
-        if scope.kind == BLOCK and scope.alias == alias:
-            transaction: Transaction = scope.transaction
-            return transaction
-    return None
+    block: Block | None = open_block(owner, alias)
+    return None if block is None else block.transaction
 
 
 def note_split_write(owner: object, alias: str) -> None:
