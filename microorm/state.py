@@ -138,3 +138,22 @@ def _differ(loaded: Any, present: Any) -> bool:
         return bool(loaded != present)
     except Exception:  # noqa: BLE001 a type whose comparison is no truth value (an array) counts as changed
         return True
+
+
+def picklable(instance: Any) -> dict[str, Any]:
+    """What a pickle keeps of *instance*: its values, its state, and what was loaded, decoded."""
+    loaded = None
+    if instance._row is not None:
+        names = instance.__schema__.names
+        loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
+    origin = instance._origin
+    return {"values": instance.__dict__, "alias": origin.alias, "adding": origin.adding, "loaded": loaded}
+
+
+def unpickle(instance: Any, state: dict[str, Any]) -> None:
+    """Give *instance* what a pickle kept of it."""
+    loaded = state["loaded"]
+    instance.__dict__ = dict(state["values"])
+    instance._row = None if loaded is None else tuple(loaded.values())
+    layout = None if loaded is None else Layout(tuple(loaded))
+    instance._origin = Origin(state["alias"], layout, adding=state["adding"])

@@ -1,0 +1,162 @@
+"""Definition: what happens at the class statement of a model.
+
+The class keywords are checked, the annotations read, and, unless the model is abstract or waits for a name, its
+schema, table, errors and constructor are made and the model is registered.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlalchemy import Table
+
+from microorm.annotations import Names, PendingName, enclosing_frames
+from microorm.constructor import make_init
+from microorm.errors import (
+    ModelError,
+    MultipleObjectsReturned,
+    NotUpdated,
+    ObjectDoesNotExist,
+    nearest,
+)
+from microorm.registry import Registry, default_registry
+from microorm.schema import Declaration, Schema, make_schema, read_declarations
+from microorm.signals import class_prepared
+
+
+class Options:
+    """The class keywords of a model, those of its abstract bases included."""
+
+    __slots__ = ("abstract", "app", "database", "registry", "table", "table_args")
+
+    abstract: bool
+    app: str | None
+    database: str | None
+    registry: Registry | None
+    table: str | None
+    table_args: tuple[Any, ...] | None
+
+    def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
+        if unknown := sorted(given.keys() - set(self.__slots__)):
+            raise ModelError(
+                f"{name}: no class keyword {unknown[0]!r}; known: {', '.join(sorted(self.__slots__))}"
+                f"{nearest(unknown[0], self.__slots__)}"
+            )
+        self.abstract = given.get("abstract", False)
+        self.table = given.get("table")
+        for option in ("app", "database", "registry", "table_args"):
+            inherited = next((v for parent in parents if (v := getattr(parent, option)) is not None), None)
+            setattr(self, option, given.get(option, inherited))
+        self._check(name)
+
+    def _check(self, name: str) -> None:
+        for option in ("table", "app", "database"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ModelError(f"{name}: {option}= wants a name, not {value!r}")
+        if not isinstance(self.abstract, bool):
+            raise ModelError(f"{name}: abstract= wants a bool, not {self.abstract!r}")
+        if self.registry is not None and not isinstance(self.registry, Registry):
+            raise ModelError(f"{name}: registry= wants a Registry, not {self.registry!r}")
+        if self.table_args is not None and not isinstance(self.table_args, tuple):
+            raise ModelError(f"{name}: table_args= wants a tuple, not {self.table_args!r}")
+        if self.abstract and self.table is not None:
+            raise ModelError(f"{name}: an abstract model has no table=")
+
+
+class LazySchema:
+    """`Model.__schema__` of a model whose annotations name what was not defined yet: read at the first use."""
+
+    def __get__(self, instance: Any, owner: Any) -> Schema:
+        if owner.__options__.abstract:
+            raise AttributeError(f"{owner.__name__} is abstract and has no schema")
+        try:
+            return prepare(owner)
+        except PendingName as pending:
+            raise ModelError(f"{owner.__name__}: {pending}") from None
+
+
+class LazyTable:
+    """`Model.__table__`, by way of the schema."""
+
+    def __get__(self, instance: Any, owner: Any) -> Table:
+        table: Table = owner.__schema__.table
+        return table
+
+
+def define(cls: Any, root: type, given: dict[str, Any]) -> None:
+    """Read the class statement of *cls*. `ModelError` says what is wrong with it."""
+    parents = [parent for parent in cls.__mro__[1:] if "__options__" in vars(parent)]
+    for parent in parents:
+        if not parent.__options__.abstract:
+            raise ModelError(
+                f"{cls.__name__} derives from {parent.__name__}, which has a table; only abstract "
+                "models are derived from"
+            )
+    cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
+    models = {model.__name__: model for model in (options.registry or default_registry).models.values()}
+    names = Names(cls, enclosing_frames(cls, 3), models)
+    cls.__declarations__ = read_declarations(cls, names, taken_names(root))
+    if options.abstract:
+        return
+    try:
+        prepare(cls)
+    except PendingName:
+        for name, declaration in cls.__declarations__.items():
+            setattr(cls, name, declaration.field)
+
+
+def prepare(cls: Any) -> Schema:
+    """Make the schema of *cls* and all that hangs on it, and register the model.
+
+    Raises `ModelError`, and `PendingName` where a name in an annotation is not defined yet.
+    """
+    options = cls.__options__
+    registry = options.registry or default_registry
+    declarations: dict[str, Declaration] = {}
+    for parent in reversed(cls.__mro__):
+        declarations.update(vars(parent).get("__declarations__", {}))
+    understood = {name: declaration.understood() for name, declaration in declarations.items()}
+    label = registry.label(cls, options.app)
+    registry.check_free(cls, label)
+    schema = make_schema(
+        cls,
+        {name: (declaration.field, understood[name]) for name, declaration in declarations.items()},
+        label=label,
+        table=options.table or snake_case(cls.__name__),
+        home=options.database,
+        registry=registry,
+        metadata=registry.metadata,
+        table_args=options.table_args or (),
+    )
+    _install(cls, schema)
+    registry.add(cls, label)
+    class_prepared.send(cls)
+    return schema
+
+
+def _install(cls: Any, schema: Schema) -> None:
+    for each in schema.fields:
+        setattr(cls, each.name, each)
+    for kind in (ObjectDoesNotExist, MultipleObjectsReturned, NotUpdated):
+        name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
+        own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
+        setattr(cls, name, type(name, (kind,), own))
+    cls.__schema__ = schema
+    cls.__table__ = schema.table
+    cls.__declarations__ = {}
+    cls.__construct__ = make_init(schema)
+    root = next(parent for parent in reversed(cls.__mro__) if "__options__" in vars(parent))
+    if not any("__init__" in vars(parent) for parent in cls.__mro__[: cls.__mro__.index(root)]):
+        cls.__init__ = cls.__construct__
+
+
+def taken_names(root: type) -> frozenset[str]:
+    """The names that a field cannot have: those of the methods and attributes of every model."""
+    return frozenset(name for name in dir(root) if not name.startswith("__")) - {"id"}
+
+
+def snake_case(name: str) -> str:
+    """`HTTPLogEntry` as `http_log_entry`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
