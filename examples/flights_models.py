@@ -1,0 +1,127 @@
+"""Models and router of the flights example: six tables in two databases.
+
+Importing this defines the models and does nothing else: no database is named or opened. A migration environment reads
+the tables from `microorm.default_registry.metadata` after the import. One field per column of the CSV files, under the
+same name. Codes that point at another table are plain text here, because the data points at rows that do not exist.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import UniqueConstraint
+
+from microorm import Field, Model, Router, field
+
+
+def now() -> datetime:
+    """The time, with its zone: every `datetime` field wants one."""
+    return datetime.now(UTC)
+
+
+class Airline(Model[str], app="flights"):
+    """A carrier, by the two characters that its flights bear."""
+
+    carrier: Field[str] = field(primary_key=True, max_length=2)
+    name: Field[str] = field(max_length=60)
+
+
+class Airport(Model[str], app="flights"):
+    """A place to land, by the code of the Federal Aviation Administration."""
+
+    faa: Field[str] = field(primary_key=True, max_length=3)
+    name: Field[str] = field(max_length=80)
+    lat: Field[float]
+    lon: Field[float]
+    alt: Field[int]
+    tz: Field[int]
+    dst: Field[Literal["A", "N", "U"]]
+    tzone: Field[str | None] = field(default=None, max_length=40)
+
+
+class Plane(Model[str], app="flights"):
+    """An aircraft, by its tail number."""
+
+    tailnum: Field[str] = field(primary_key=True, max_length=6)
+    year: Field[int | None] = field(default=None)
+    type: Field[str] = field(max_length=40)
+    manufacturer: Field[str] = field(max_length=40)
+    model: Field[str] = field(max_length=40)
+    engines: Field[int]
+    seats: Field[int]
+    speed: Field[int | None] = field(default=None)
+    engine: Field[str] = field(max_length=20)
+
+
+class Flight(
+    Model, app="flights", table_args=(UniqueConstraint("carrier", "flight", "origin", "time_hour"),)
+):
+    """A departure from New York: its key is made by the database, its number comes back every day."""
+
+    year: Field[int]
+    month: Field[int]
+    day: Field[int]
+    dep_time: Field[int | None] = field(default=None)
+    sched_dep_time: Field[int]
+    dep_delay: Field[int | None] = field(default=None)
+    arr_time: Field[int | None] = field(default=None)
+    sched_arr_time: Field[int]
+    arr_delay: Field[int | None] = field(default=None)
+    carrier: Field[str] = field(max_length=2)
+    flight: Field[int]
+    tailnum: Field[str | None] = field(default=None, max_length=6, index=True)
+    origin: Field[str] = field(max_length=3)
+    dest: Field[str] = field(max_length=3, index=True)
+    air_time: Field[int | None] = field(default=None)
+    distance: Field[int]
+    hour: Field[int]
+    minute: Field[int]
+    time_hour: Field[datetime]
+
+
+class Weather(Model[Any], app="flights"):
+    """One hour at one of the three airports: two fields are the key."""
+
+    origin: Field[str] = field(primary_key=True, max_length=3)
+    time_hour: Field[datetime] = field(primary_key=True)
+    year: Field[int]
+    month: Field[int]
+    day: Field[int]
+    hour: Field[int]
+    temp: Field[float | None] = field(default=None)
+    dewp: Field[float | None] = field(default=None)
+    humid: Field[float | None] = field(default=None)
+    wind_dir: Field[int | None] = field(default=None)
+    wind_speed: Field[float | None] = field(default=None)
+    wind_gust: Field[float | None] = field(default=None)
+    precip: Field[float]
+    pressure: Field[float | None] = field(default=None)
+    visib: Field[float]
+
+
+class Audit(Model, app="flights"):
+    """What was saved, and when: written by a receiver, never by the program that saves."""
+
+    table: Field[str] = field(max_length=30)
+    key: Field[str] = field(max_length=30)
+    action: Field[Literal["created", "changed"]]
+    at: Field[datetime] = field(default_factory=now)
+
+
+class SecondDatabase(Router):
+    """Send the weather and the audit trail to the alias `second`, all else to `default`."""
+
+    models = frozenset({"flights.Weather", "flights.Audit"})
+
+    def alias_of(self, label: str) -> str:
+        return "second" if label in self.models else "default"
+
+    def db_for_read(self, model: type[Model[Any]], **hints: Any) -> str:
+        return self.alias_of(model.__schema__.label)
+
+    def db_for_write(self, model: type[Model[Any]], **hints: Any) -> str:
+        return self.alias_of(model.__schema__.label)
+
+    def allow_migrate(
+        self, alias: str, label: str, model: type[Model[Any]] | None = None, **hints: Any
+    ) -> bool:
+        return alias == self.alias_of(label)

@@ -1,0 +1,131 @@
+"""Totals of the flights example, counted twice: once in the CSV files, once in the databases.
+
+The two counts share no line: the files are read with the standard library alone, the databases are asked in SQL.
+A total is a name and a whole number, so that two counts are compared as two dictionaries.
+"""
+
+import csv
+import gzip
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import case, func, or_, select
+
+import microorm
+from examples.flights_models import Airline, Airport, Audit, Flight, Plane, Weather
+from microorm import Model
+
+FILES: dict[type[Model[Any]], str] = {
+    Airline: "airlines.csv",
+    Airport: "airports.csv",
+    Plane: "planes.csv",
+    Weather: "weather.csv.gz",
+    Flight: "flights-2013-01.csv.gz",
+}
+
+MODELS: list[type[Model[Any]]] = [*FILES, Audit]
+
+PUBLISHED = {
+    "airline": 16,
+    "airport": 1_458,
+    "plane": 3_322,
+    "weather": 26_115,
+    "flight": 27_004,
+    "planes not listed": 4_479,
+    "destinations not listed": 680,
+}
+
+LATE = 15
+SUMS = ("dep_delay", "arr_delay", "air_time", "distance", "flight")
+
+
+def in_files(folder: Path) -> dict[str, int]:
+    """Count every total in the CSV files of *folder*."""
+    tables = {model.__table__.name: list(file_rows(folder / file)) for model, file in FILES.items()}
+    flights = tables["flight"]
+    planes = {row["tailnum"] for row in tables["plane"]}
+    airports = {row["faa"] for row in tables["airport"]}
+    totals = Counter({name: len(rows) for name, rows in tables.items()})
+    totals["audit"] = sum(totals[name] for name in ("airline", "airport", "plane", "flight"))
+    totals["planes not listed"] = sum(row["tailnum"] not in planes for row in flights)
+    totals["destinations not listed"] = sum(row["dest"] not in airports for row in flights)
+    for row in flights:
+        carrier, delay = row["carrier"], row["arr_delay"]
+        totals[f"{carrier} flights"] += 1
+        totals[f"{carrier} cancelled"] += row["dep_time"] == "NA"
+        if delay != "NA":
+            totals[f"{carrier} arrived"] += 1
+            totals[f"{carrier} late"] += int(delay) >= LATE
+            totals[f"{carrier} minutes"] += int(delay)
+    for column in SUMS:
+        totals[f"sum of {column}"] = sum(int(row[column]) for row in flights if row[column] != "NA")
+    for name, rows in tables.items():
+        for column in rows[0] if rows else ():
+            totals[f"{name} without {column}"] = sum(row[column] == "NA" for row in rows)
+    return dict(totals)
+
+
+def file_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Read one CSV file, compressed or not, as text."""
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def in_databases() -> dict[str, int]:
+    """Count the same totals in the databases."""
+    totals = {model.__table__.name: model.objects.count() for model in MODELS}
+    no_plane = or_(Flight.tailnum.is_(None), Flight.tailnum.not_in(select(Plane.tailnum)))
+    totals["planes not listed"] = Flight.objects.filter(no_plane).count()
+    totals["destinations not listed"] = Flight.objects.filter(Flight.dest.not_in(select(Airport.faa))).count()
+    return totals | carriers() | sums() | empty_columns()
+
+
+def carriers() -> dict[str, int]:
+    """For each carrier: its flights, those cancelled, arrived and late, and the minutes of delay."""
+    figures = {
+        "flights": func.count(),
+        "cancelled": func.count() - func.count(Flight.dep_time),
+        "arrived": func.count(Flight.arr_delay),
+        "late": func.sum(case((Flight.arr_delay >= LATE, 1), else_=0)),
+        "minutes": func.coalesce(func.sum(Flight.arr_delay), 0),
+    }
+    query = select(Flight.carrier, *figures.values()).group_by(Flight.carrier)
+    with microorm.connection("default") as connection:
+        lines = connection.execute(query).all()
+    return {
+        f"{carrier} {name}": int(number)
+        for carrier, *numbers in lines
+        for name, number in zip(figures, numbers, strict=True)
+    }
+
+
+def sums() -> dict[str, int]:
+    """The sums of some columns of the flights."""
+    query = select(*[func.coalesce(func.sum(Flight.__table__.c[column]), 0) for column in SUMS])
+    with microorm.connection("default") as connection:
+        line = connection.execute(query).one()
+    return {f"sum of {column}": int(number) for column, number in zip(SUMS, line, strict=True)}
+
+
+def empty_columns() -> dict[str, int]:
+    """For each column that the files have: the rows that hold nothing there."""
+    totals: dict[str, int] = {}
+    for model in FILES:
+        columns = [column for column in model.__table__.columns if column.name != "id"]
+        query = select(*[func.count() - func.count(column) for column in columns])
+        with microorm.connection("second" if model is Weather else "default") as connection:
+            line = connection.execute(query).one()
+        for column, number in zip(columns, line, strict=True):
+            totals[f"{model.__table__.name} without {column.name}"] = int(number)
+    return totals
+
+
+def differences(wanted: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
+    """A line for every total on which the two do not agree; one that is missing counts as 0."""
+    return [
+        f"{name}: {wanted.get(name, 0):,} wanted, {found.get(name, 0):,} found"
+        for name in sorted(wanted.keys() | found.keys())
+        if wanted.get(name, 0) != found.get(name, 0)
+    ]
