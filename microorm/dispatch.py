@@ -260,7 +260,7 @@ def _spelled_out(names: tuple[str, ...]) -> _Delivery:
         return Signal._deliver
     keywords = "".join(f", {name}=named[{name!r}]" for name in names)
     source = f"lambda signal, _, receiver, sender, named: receiver(signal=signal, sender=sender{keywords})"
-    return _deliveries.setdefault(names, eval(source))
+    return _deliveries.setdefault(names, eval(compile(source, "<call of a receiver>", "eval")))
 
 
 def _failed(connection: Connection, error: Exception) -> Exception:

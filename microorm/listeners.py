@@ -98,7 +98,7 @@ class Listeners:
             if known is None or not known.alive:
                 self._connections.pop(key, None)  # what died just now must not lend its place in the order
                 self._connections[key] = connection
-                self._routes = {}
+                self._forget_routes()
 
     def disconnect(
         self, receiver: Receiver | None = None, sender: object = None, dispatch_uid: object = None
@@ -107,7 +107,7 @@ class Listeners:
         self._prune()
         with self._lock:
             found = self._connections.pop(connection_key(receiver, sender, dispatch_uid), None)
-            self._routes = {}
+            self._forget_routes()
         return found is not None
 
     def has_listeners(self, sender: object = None) -> bool:
@@ -138,6 +138,11 @@ class Listeners:
             routes[key] = (weakref.ref(sender, lambda _: routes.pop(key, None)), route)
         return route
 
+    def _forget_routes(self) -> None:
+        # Emptied as well as replaced: a route and its sender's reference would keep each other, and a strong receiver.
+        routes, self._routes = self._routes, {}
+        routes.clear()
+
     def _prune(self) -> None:
         """Drop the connections whose receiver or sender died, and warn of those that never had a chance."""
         if not self._dead:
@@ -147,7 +152,7 @@ class Listeners:
             dead = [(key, each) for key, each in list(self._connections.items()) if not each.alive]
             for key, _ in dead:
                 self._connections.pop(key, None)
-            self._routes = {}
+            self._forget_routes()
         for _, connection in dead:
             if connection.volatile and not connection.ran and connection.receiver is None:
                 _warn_of_lost(connection)

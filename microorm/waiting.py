@@ -9,6 +9,7 @@ process makes its own. Background tasks that a coroutine leaves behind pause unt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import selectors
 import sys
@@ -37,8 +38,12 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
         raise
     before = copy_context()
     shared = before.copy()
+    kept = _kept()
     try:
-        return _runner().run(coroutine, context=shared)
+        return kept.runner.run(coroutine, context=shared)
+    except (KeyboardInterrupt, SystemExit):
+        kept.give_up()
+        raise
     finally:
         _put_back(before, shared)
 
@@ -95,16 +100,21 @@ class _Kept:
     def usable(self) -> bool:
         return self.pid == os.getpid() and self.closing.alive
 
+    def give_up(self) -> None:
+        """Close the runner; these two errors stop a loop in the middle, and later runs would go on from there."""
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # a task stopped by one raises it again
+            self.closing()
+
 
 _here = threading.local()
 
 
-def _runner() -> asyncio.Runner:
+def _kept() -> _Kept:
     """The runner of this thread and process, made when there is none."""
     kept: _Kept | None = getattr(_here, "kept", None)
     if kept is None or not kept.usable:
         kept = _here.kept = _Kept()
-    return kept.runner
+    return kept
 
 
 def _close(runner: asyncio.Runner, pid: int) -> None:
