@@ -198,7 +198,8 @@ def read(data: Path, model: type[M]) -> Iterator[M]:
     parsers = {field.name: PARSERS.get(field.python_type, str) for field in model.__schema__.fields}
     path, line = data / FILES[model], 1
     try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
             if unknown := set(header) - parsers.keys():

@@ -69,7 +69,8 @@ def in_files(folder: Path) -> dict[str, int]:
 
 def file_rows(path: Path) -> Iterator[dict[str, str]]:
     """Read one CSV file, compressed or not, as text."""
-    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", newline="") as file:
         yield from csv.DictReader(file)
 
 

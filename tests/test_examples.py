@@ -9,10 +9,12 @@ import gzip
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -237,12 +239,20 @@ def test_the_totals_bite(
     assert re.search(complaint, done.stderr), done.stderr
 
 
+def tables(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return {name for (name,) in rows if not name.startswith("sqlite_")}
+
+
 def test_a_second_load_into_kept_databases_is_refused(some_data: Path, tmp_path: Path) -> None:
-    """The first leaves its two files; the second changes nothing and says why."""
+    """The first leaves its two files, with the tables that the router sends there; the second changes nothing."""
     folder = tmp_path / "kept"
     flights(tmp_path, "--data", some_data, "--keep", folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert files.keys() == {"flights.db", "second.db"}
+    assert tables(folder / "flights.db") == {"airline", "airport", "plane", "flight"}
+    assert tables(folder / "second.db") == {"weather", "audit"}
     done = flights(tmp_path, "--data", some_data, "--keep", folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: the table 'airline' already holds 16 rows" in done.stderr
