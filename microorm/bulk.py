@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from microorm.channels import Channel
 from microorm.codegen import Row, admit_all
@@ -16,11 +15,11 @@ from microorm.errors import FieldError, InvalidValue
 from microorm.schema import Schema
 from microorm.signals import post_bulk_create, pre_bulk_create
 from microorm.state import kept
-from microorm.statements import Plans, plans_of
-from microorm.transactions import Transaction
+from microorm.statements import Plans, given, plans_of
+from microorm.transactions import Transaction, note_split_write
 from microorm.undo import Image, image_of, restore, settle
 
-Planned = tuple[Any, tuple[str, ...], Row, Image]
+Planned = tuple[Any, Row, Image]
 
 
 def bulk_create(
@@ -40,34 +39,53 @@ def bulk_create(
     pre_bulk_create.refuse_waiting(schema.model)
     post_bulk_create.refuse_waiting(schema.model)
     databases: Databases = schema.registry.databases
-    with databases.block(database):
+    if databases.transaction(database) is not None:
         _create_in_block(schema, database, objects, batch_size)
+    else:
+        note_split_write(databases, database.alias)
+        with databases.block(database):
+            _create_in_block(schema, database, objects, batch_size)
     return objects
 
 
 def _create_in_block(schema: Schema, database: Database, objects: list[Any], batch_size: int | None) -> None:
     databases, model, alias = schema.registry.databases, schema.model, database.alias
-    images = [image_of(instance) for instance in objects]
     with databases.channel(database, prepared=True, writes=True) as channel:
+        images = [image_of(instance) for instance in objects]
+        half_way = bool(pre_bulk_create._route(model))
         try:
-            if pre_bulk_create._route(model):
+            if half_way:
                 with databases.receiving(alias):
-                    pre_bulk_create.send(model, objects=objects, using=alias)
-            planned = [
-                (instance, *_row_of(schema, instance, image, place), image)
-                for place, (instance, image) in enumerate(zip(objects, images, strict=True))
-            ]
-            for names, group in groupby(planned, key=lambda each: each[1]):
-                batch = list(group)
-                for start in range(0, len(batch), batch_size or len(batch)):
-                    _insert_batch(schema, channel, names, batch[start : start + (batch_size or len(batch))])
+                    half_way = bool(pre_bulk_create.send(model, objects=list(objects), using=alias))
+            batches = _batches(schema, objects, images, batch_size)
+            half_way = True
+            for names, batch in batches:
+                _insert_batch(schema, channel, names, batch)
             if post_bulk_create._route(model):
                 with databases.receiving(alias):
-                    post_bulk_create.send(model, objects=objects, using=alias)
-        except BaseException:
-            for image in images:
+                    post_bulk_create.send(model, objects=list(objects), using=alias)
+        except BaseException as error:
+            for image in reversed(images):
                 restore(image)
+            if half_way:
+                channel.doom(error)
             raise
+
+
+def _batches(
+    schema: Schema, objects: list[Any], images: list[Image], batch_size: int | None
+) -> list[tuple[tuple[str, ...], list[Planned]]]:
+    """What to insert together, every row checked: those that have a key first, so that none is made twice."""
+    alike: dict[tuple[str, ...], list[Planned]] = {}
+    for place, (instance, image) in enumerate(zip(objects, images, strict=True)):
+        names, row = _row_of(schema, instance, image, place)
+        alike.setdefault(names, []).append((instance, row, image))
+    batches = []
+    for names in sorted(alike, key=lambda names: not set(schema.key_names).issubset(names)):
+        planned = alike[names]
+        size = batch_size or len(planned)
+        batches += [(names, planned[start : start + size]) for start in range(0, len(planned), size)]
+    return batches
 
 
 def _row_of(schema: Schema, instance: Any, image: Image, place: int) -> tuple[tuple[str, ...], Row]:
@@ -78,7 +96,7 @@ def _row_of(schema: Schema, instance: Any, image: Image, place: int) -> tuple[tu
     keyless = generated is not None and values.get(generated.name) is None
     names = schema.plain_names if keyless else schema.written_names
     if schema.server_made:
-        names = tuple(n for n in names if n in values or n not in schema.server_made)
+        names = given(schema, names, values)
     try:
         row = schema.collector(names)(values)
     except InvalidValue as error:
@@ -93,10 +111,10 @@ def _insert_batch(schema: Schema, channel: Any, names: tuple[str, ...], batch: S
     transaction: Transaction = channel
     plans = plans_of(schema, transaction.database)
     made_names = plans.insert(names).made_names
-    made = _insert_rows(schema, plans, transaction, names, [row for _, _, row, _ in batch])
+    made = _insert_rows(schema, plans, transaction, names, [row for _, row, _ in batch])
     origin = plans.origin(names + made_names)
     fields = [schema.by_name[name] for name in names + made_names]
-    for (instance, _, row, image), new in zip(batch, made, strict=True):
+    for (instance, row, image), new in zip(batch, made, strict=True):
         if new:
             settle(instance, image, dict(zip(made_names, new, strict=True)))
             row = row + new
@@ -113,17 +131,28 @@ def _insert_rows(
     if not prepared.made:
         prepared.run_many(channel, rows)
         return [()] * len(rows)
-    if channel.cursor is not None and channel.database.is_sqlite and prepared.made_names == schema.key_names:
-        # SQLite numbers rows one after another, and nobody else writes while this transaction does.
-        prepared.run_many(channel, rows)
-        last = channel.cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
-        return [(key,) for key in range(last - len(rows) + 1, last + 1)]
+    if channel.database.is_sqlite and schema.generated in prepared.made:
+        return _insert_numbered(schema, plans, channel, names, rows)
     columns = [schema.by_name[name].column for name in names]
     statement = insert(schema.table).returning(
         *[f.column for f in prepared.made], sort_by_parameter_order=True
     )
     parameters = [{column.key: value for column, value in zip(columns, row, strict=True)} for row in rows]
     return [tuple(each) for each in channel.execute(statement, parameters)]
+
+
+def _insert_numbered(
+    schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: list[Row]
+) -> Sequence[Row]:
+    """SQLite numbers rows one after another, and nobody else writes while this transaction does."""
+    plans.insert_only(names).run_many(channel, rows)
+    last = channel.connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
+    first, key = last - len(rows) + 1, schema.key[0].column
+    made = plans.insert(names).made
+    if made == list(schema.key):
+        return [(number,) for number in range(first, last + 1)]
+    statement = select(*[f.column for f in made]).where(key.between(first, last)).order_by(key)
+    return [tuple(each) for each in channel.execute(statement)]
 
 
 def checked_values(schema: Schema, values: dict[str, Any]) -> dict[Any, Any]:

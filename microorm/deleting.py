@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from microorm.codegen import Row
 from microorm.engines import Database
-from microorm.errors import CommitOutcomeUnknown, UnsavedError
+from microorm.errors import UnsavedError
 from microorm.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import plans_of
 from microorm.transactions import note_split_write
-from microorm.undo import image_of, restore, settle
+from microorm.undo import Image, image_of, settle
 
 Counts = tuple[int, dict[str, int]]
 
@@ -20,9 +22,22 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     schema: Schema = instance.__schema__
     if any(instance.__dict__.get(name) is None for name in schema.key_names):
         raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
-    databases = schema.registry.databases
-    database: Database = databases.for_write(schema.model, schema.home, using, instance)
-    return delete_all(schema, database, [instance], instance)
+    databases, model = schema.registry.databases, schema.model
+    database: Database = databases.for_write(model, schema.home, using, instance)
+    told = post_delete._route(model)
+    alone = databases.transaction(database) is None
+    if not alone or pre_delete._route(model) or post_delete.immediate(model) or len(told) > 1:
+        return delete_found(schema, database, lambda: [instance], instance)
+    refuse_waiting(schema)
+    with databases.channel(database, prepared=True, writes=True) as channel:
+        total = plans_of(schema, database).delete().run(channel, _key_of(schema, instance)).rowcount
+    try:
+        if told:
+            # A receiver that waits for the commit, which is done.
+            post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+    finally:
+        _forget_keys(schema, [instance], [image_of(instance)])
+    return counts(schema, total)
 
 
 def heard(schema: Schema) -> bool:
@@ -30,63 +45,66 @@ def heard(schema: Schema) -> bool:
     return bool(pre_delete._route(schema.model) or post_delete._route(schema.model))
 
 
-def delete_all(schema: Schema, database: Database, instances: list[Any], origin: Any) -> Counts:
-    """Delete *instances*, each with its signals, in one transaction; *origin* is what `delete()` was called on."""
-    databases, model = schema.registry.databases, schema.model
-    pre_delete.refuse_waiting(model)
-    post_delete.refuse_waiting(model)
-    alone = databases.transaction(database) is None
-    if alone and (len(instances) > 1 or pre_delete.immediate(model) or post_delete.immediate(model)):
-        note_split_write(databases, database.alias)
-        with databases.block(database):
-            return _delete_telling(schema, database, instances, origin)
-    return _delete_telling(schema, database, instances, origin)
-
-
-def _delete_telling(schema: Schema, database: Database, instances: list[Any], origin: Any) -> Counts:
-    databases, model, alias = schema.registry.databases, schema.model, database.alias
-    alone = databases.transaction(database) is None
-    images = [image_of(instance) for instance in instances]
-    statement = plans_of(schema, database).delete()
-    before, after = bool(pre_delete._route(model)), bool(post_delete._route(model))
-    total, half_way = 0, before
-    try:
-        with databases.channel(database, prepared=True, writes=True) as channel:
-            try:
-                if before:
-                    with databases.receiving(alias):
-                        for instance in instances:
-                            pre_delete.send(model, instance=instance, using=alias, origin=origin)
-                for instance in instances:
-                    half_way = True
-                    key = tuple(instance.__dict__[name] for name in schema.key_names)
-                    total += statement.run(channel, key).rowcount
-                    if after and not alone:
-                        with databases.receiving(alias):
-                            post_delete.send(model, instance=instance, using=alias, origin=origin)
-            except BaseException as error:
-                if half_way:
-                    channel.doom(error)
-                raise
-            if not alone:
-                _forget_keys(schema, instances, images)
-                for image in images:
-                    channel.undo.record(image)
-    except CommitOutcomeUnknown:
-        raise
-    except BaseException:
-        for image in images:
-            restore(image)
-        raise
-    if alone:
-        # Nothing but receivers that wait for the commit, and it is done.
-        for instance in instances if after else ():
-            post_delete.send(model, instance=instance, using=alias, origin=origin)
-        _forget_keys(schema, instances, images)
+def counts(schema: Schema, total: int) -> Counts:
+    """What a delete of *total* rows returns: their number, and the same by label (CONTRACT J9)."""
     return total, ({schema.label: total} if total else {})
 
 
-def _forget_keys(schema: Schema, instances: list[Any], images: list[Any]) -> None:
+def refuse_waiting(schema: Schema) -> None:
+    """RuntimeError where a delete would have to wait for async receivers on a running event loop."""
+    pre_delete.refuse_waiting(schema.model)
+    post_delete.refuse_waiting(schema.model)
+
+
+def delete_found(schema: Schema, database: Database, find: Callable[[], list[Any]], origin: Any) -> Counts:
+    """Delete the instances that *find* gives, each with its signals, in one transaction.
+
+    *origin* is what `delete()` was called on.
+    """
+    refuse_waiting(schema)
+    databases = schema.registry.databases
+    if databases.transaction(database) is not None:
+        return counts(schema, _delete_in_block(schema, database, find(), origin))
+    note_split_write(databases, database.alias)
+    with databases.block(database):
+        return counts(schema, _delete_in_block(schema, database, find(), origin))
+
+
+def _delete_in_block(schema: Schema, database: Database, instances: list[Any], origin: Any) -> int:
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
+    statement = plans_of(schema, database).delete()
+    total, half_way = 0, False
+    with databases.channel(database, prepared=True, writes=True) as channel:
+        images = [image_of(instance) for instance in instances]
+        try:
+            for instance in instances if pre_delete._route(model) else ():
+                half_way, before = True, half_way
+                with databases.receiving(alias):
+                    told = pre_delete.send(model, instance=instance, using=alias, origin=origin)
+                half_way = before or bool(told)
+            for instance in instances:
+                key = _key_of(schema, instance)
+                with channel:  # which a receiver may have doomed
+                    half_way = True
+                    total += statement.run(channel, key).rowcount
+                if post_delete._route(model):
+                    with databases.receiving(alias):
+                        post_delete.send(model, instance=instance, using=alias, origin=origin)
+        except BaseException as error:
+            if half_way:
+                channel.doom(error)
+            raise
+        _forget_keys(schema, instances, images)
+        for image in images:
+            channel.undo.record(image)
+    return total
+
+
+def _key_of(schema: Schema, instance: Any) -> Row:
+    return tuple([instance.__dict__.get(name) for name in schema.key_names])
+
+
+def _forget_keys(schema: Schema, instances: list[Any], images: list[Image]) -> None:
     """A key that the database made is None after a delete; the others stay (CONTRACT J4)."""
     if (generated := schema.generated) is not None:
         for instance, image in zip(instances, images, strict=True):

@@ -11,7 +11,7 @@ from sqlalchemy import update as sql_update
 
 from microorm.bulk import bulk_create, checked_values
 from microorm.constructor import create_instance
-from microorm.deleting import delete_all, heard
+from microorm.deleting import counts, delete_found, heard
 from microorm.engines import Database
 from microorm.errors import FieldError, InvalidValue
 from microorm.fields import Field
@@ -225,12 +225,11 @@ class Query(Generic[M]):
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
         if heard(schema):
-            with databases.block(database):
-                return delete_all(schema, database, self._load(database, self.statement), self)
+            return delete_found(schema, database, lambda: self._load(database, self.statement), self)
         statement = self._conditioned(sql_delete(schema.table))
         with databases.channel(database, prepared=False, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)
-        return total, ({schema.label: total} if total else {})
+        return counts(schema, total)
 
     def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
         """The instances of the rows that *sql* selects; `:name` stands for the value of a parameter.

@@ -16,11 +16,10 @@ from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, InvalidValue, NotUpdated, UnsavedError
-from microorm.fields import MISSING
 from microorm.schema import Schema
 from microorm.signals import post_save, pre_save
-from microorm.state import Origin, kept, loaded_value
-from microorm.statements import Plans, plans_of
+from microorm.state import Origin, kept
+from microorm.statements import Plans, given, plans_of
 from microorm.transactions import note_split_write
 from microorm.undo import Image, image_of, restore, settle
 
@@ -105,29 +104,42 @@ def _refuse_unsaved(schema: Schema, instance: Any) -> None:
 def _save_silently(schema: Schema, database: Database, instance: Any, order: Order) -> bool:
     """Save where nobody listens: in the open block, or by one statement committed by itself."""
     databases = schema.registry.databases
-    alone = databases.transaction(database) is None
     image = image_of(instance)
     try:
         names, row = _row_to_write(schema, instance, order, image)
-        if alone and row.__class__ is ExpressionRow:
+        if row.__class__ is ExpressionRow and databases.transaction(database) is None:
             # An expression is read back after it was written: two statements, so one transaction.
-            restore(image)
+            note_split_write(databases, database.alias)
             with databases.block(database):
-                return _save_silently(schema, database, instance, order)
-        with databases.channel(database, prepared=True, writes=True) as channel:
-            try:
-                created = _send(schema, channel, instance, order, names, row, image)
-            except BaseException as error:
-                channel.doom(error)
-                raise
-            if not alone:
-                channel.undo.record(image)
-        return created
+                return _write(schema, database, instance, order, names, row, image)
+        return _write(schema, database, instance, order, names, row, image)
     except CommitOutcomeUnknown:
         raise
     except BaseException:
         restore(image)
         raise
+
+
+def _write(
+    schema: Schema,
+    database: Database,
+    instance: Any,
+    order: Order,
+    names: tuple[str, ...],
+    row: Row,
+    image: Image,
+) -> bool:
+    databases = schema.registry.databases
+    alone = databases.transaction(database) is None
+    with databases.channel(database, prepared=True, writes=True) as channel:
+        try:
+            created = _send(schema, channel, instance, order, names, row, image)
+        except BaseException as error:
+            channel.doom(error)
+            raise
+        if not alone:
+            channel.undo.record(image)
+    return created
 
 
 def _save_telling(schema: Schema, database: Database, instance: Any, order: Order) -> None:
@@ -137,12 +149,13 @@ def _save_telling(schema: Schema, database: Database, instance: Any, order: Orde
     post_save.refuse_waiting(model)
     if databases.transaction(database) is not None:
         _save_in_block(schema, database, instance, order)
-    elif pre_save.immediate(model) or post_save.immediate(model):
+    elif pre_save.immediate(model) or post_save.immediate(model) or len(post_save._route(model)) > 1:
         note_split_write(databases, database.alias)
         with databases.block(database):
             _save_in_block(schema, database, instance, order)
     else:
-        # Receivers that wait for the commit have it as soon as the one statement is done.
+        # A receiver that waits for the commit has it as soon as the one statement is done. Several wait in a
+        # block, which calls all of them although one fails.
         before = (instance._origin, instance._row)
         created = _save_silently(schema, database, instance, order)
         _tell_saved(schema, database.alias, instance, order, created, before)
@@ -152,20 +165,22 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     with databases.channel(database, prepared=True, writes=True) as channel:
         image = image_of(instance)
-        origin, around = image[1], image[1].before
-        half_way = bool(pre_save._route(model))
+        origin, around, half_way = image[1], image[1].before, False
         try:
             if around is not None:
                 instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
-            if half_way:
+            if pre_save._route(model):
+                half_way = True
                 with databases.receiving(alias):
-                    pre_save.send(
+                    told = pre_save.send(
                         model, instance=instance, raw=order.raw, using=alias, update_fields=order.fields
                     )
+                half_way = bool(told)
             before = (instance._origin, instance._row)
             names, row = _row_to_write(schema, instance, order, image)
-            half_way = True
-            created = _send(schema, channel, instance, order, names, row, image)
+            with channel:  # which a receiver may have doomed
+                half_way = True
+                created = _send(schema, channel, instance, order, names, row, image)
             channel.undo.record(image)
             _tell_saved(schema, alias, instance, order, created, before)
         except BaseException as error:
@@ -214,13 +229,19 @@ def _row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> 
         settle(instance, image, {f.name: f.on_update() for f in wanted if f.on_update is not None})
     if order.fields is not None:
         names = (*(n for n in schema.plain_names if n in order.fields), *schema.key_names)
-        return names, schema.collector(names)(values)
-    generated = schema.generated
-    keyless = generated is not None and values.get(generated.name) is None
-    names = schema.plain_names if keyless else schema.written_names
-    if schema.server_made:
-        names = tuple(n for n in names if n in values or n not in schema.server_made)
-    return names, schema.collector(names)(values)
+    else:
+        generated = schema.generated
+        keyless = generated is not None and values.get(generated.name) is None
+        names = schema.plain_names if keyless else schema.written_names
+        if schema.server_made:
+            names = given(schema, names, values)
+    row = schema.collector(names)(values)
+    if row.__class__ is ExpressionRow:
+        for name in schema.key_names:
+            if isinstance(values.get(name), ClauseElement):
+                problem = "is the primary key, and wants a value, not an expression"
+                raise InvalidValue(schema.name, {name: problem})
+    return names, row
 
 
 def _send(
@@ -279,9 +300,10 @@ def _update(schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ..
 def _settle_some(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
     """Take *row* as loaded for *names*; the other fields stay as they were loaded, if they were."""
     loaded = dict(zip(names, kept([schema.by_name[n] for n in names], row), strict=True))
-    for name in schema.names:
-        if name not in loaded and (value := loaded_value(instance, name)) is not MISSING:
-            loaded[name] = value
+    layout, known = instance._origin.layout, instance._row
+    for name in () if known is None else layout.names:
+        if name not in loaded:
+            loaded[name] = layout.value(known, name)
     instance._row = tuple(loaded.values())
     instance._origin = plans.origin(tuple(loaded))
 
@@ -298,8 +320,6 @@ def _send_expressions(
     """Save values of which some are SQL expressions; what they came to is read back into the instance."""
     values = dict(zip(names, row, strict=True))
     asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
-    if bad := [name for name in asked if name in schema.key_names]:
-        raise InvalidValue(schema.name, {bad[0]: "is the primary key, and wants a value, not an expression"})
     columns = {schema.by_name[name].column: value for name, value in values.items()}
     key = {field.column: values.get(field.name) for field in schema.key}
     created = order.fields is None and _inserts(schema, instance, order, names)

@@ -168,6 +168,12 @@ class Plans:
         """The INSERT of *names*."""
         return self._kept(("insert", names), lambda: Insert(self._schema, names, self._database))
 
+    def insert_only(self, names: tuple[str, ...]) -> Prepared:
+        """The INSERT of *names* that reads nothing back."""
+        fields = [self._schema.by_name[name] for name in names]
+        statement = insert(self._schema.table).inline().values(_bound(fields))
+        return self._kept(("insert only", names), lambda: Prepared(statement, fields, self._dialect))
+
     def update(self, names: tuple[str, ...]) -> Prepared:
         """The UPDATE of *names* by key; its row has *names*, then the key."""
         return self._kept(("update", names), lambda: self._make_update(names))
@@ -221,6 +227,16 @@ def plans_of(schema: Schema, database: Database) -> Plans:
     if plans is None:
         plans = database.plans[schema] = Plans(schema, database)
     return plans
+
+
+def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tuple[str, ...]:
+    """Those of *names* that are in *values*; the database makes the others, and a key that is None."""
+    return tuple(
+        name
+        for name in names
+        if name not in schema.server_made
+        or (name in values and not (values[name] is None and name in schema.key_names))
+    )
 
 
 def instances_of(schema: Schema, rows: Sequence[Any], alias: str) -> list[Any]:

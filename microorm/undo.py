@@ -66,7 +66,9 @@ class UndoLog:
             level[key] = image
             return
         for name, (before, made) in image[3].items():
-            known[3][name] = (known[3][name][0] if name in known[3] else before, made)
+            earlier = known[3].get(name)
+            # What was made earlier goes back to what was there before that; what the user has set stays.
+            known[3][name] = (earlier[0] if earlier is not None and earlier[1] is before else before, made)
 
     def release(self) -> None:
         """Close the innermost level, handing its images to the one around it."""
