@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Numeric, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ARRAY, Float, Numeric, bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql import Executable
 
 from microorm.channels import Channel
@@ -24,7 +24,8 @@ from microorm.state import Layout, Origin, kept
 P = TypeVar("P")
 
 MOST_SHAPES = 256
-_NUMERIC_OIDS = {"numeric": 1700, "double": 701}
+# The codes by which psycopg names what SQLAlchemy's types ask for: one number, and an array of them.
+_CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 
 
 class Prepared:
@@ -281,9 +282,9 @@ def _decoder(kind: Any, dialect: Any) -> Callable[[Any], Any] | None:
     code = None
     if dialect.name == "postgresql":
         # psycopg's numbers come as Decimal or float, and SQLAlchemy asks the server's type which.
-        number = getattr(implementation, "impl_instance", implementation)
-        if isinstance(number, Numeric):
-            code = _NUMERIC_OIDS["numeric" if type(number).__visit_name__.lower() == "numeric" else "double"]
+        stored = getattr(implementation, "impl_instance", implementation)
+        number = stored.item_type if isinstance(stored, ARRAY) else stored
+        code = next((c[stored is not number] for kind, c in _CODES.items() if isinstance(number, kind)), None)
     decode: Callable[[Any], Any] | None = implementation.result_processor(dialect, code)
     return decode
 
