@@ -59,6 +59,7 @@ class Channel:
             ismulti=isinstance(parameters, list),
         )
         if lost:
+            self.database.lost = True
             raw.invalidate(error)
         wrapped.__cause__ = error
         return wrapped

@@ -270,6 +270,11 @@ class Databases:
         """Whether *alias* holds the table of *label* (CONTRACT N18)."""
         return migration_allowed(self.routers, alias, label, model)
 
+    def drop_lost_connections(self) -> None:
+        """Close the idle connections of each alias that has lost one since the last call (CONTRACT R8)."""
+        for database in self._databases.values():
+            database.drop_lost_connections()
+
     def _current_database(self) -> Database:
         return self.database(current_alias(self, USING, RECEIVER) or DEFAULT_ALIAS)
 

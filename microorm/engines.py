@@ -69,6 +69,7 @@ class Database:
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
         self.opened = False
+        self.lost = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self._lock = threading.RLock()
@@ -128,6 +129,12 @@ class Database:
             or heard.rollback_savepoint
             or self.engine.logger.isEnabledFor(logging.INFO)
         )
+
+    def drop_lost_connections(self) -> None:
+        """Close the idle connections if one was *lost* since the last call: what cut it may have cut them."""
+        if self.lost and self._engine is not None:
+            self.lost = False
+            self._engine.dispose()
 
     def close(self) -> None:
         """Close every pooled connection; a database in memory is gone. An engine that was given stays open."""
