@@ -1,0 +1,220 @@
+"""HTTP: the request signals for WSGI and ASGI applications, and clean connections between requests.
+
+Each middleware sends `request_started` when a request arrives, `got_request_exception` for what leaves the
+application, and `request_finished` once, at the end (CONTRACT R). Sender is the middleware's class.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, cast
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from microorm.databases import Databases, default_databases
+from microorm.scopes import Scope, open_scopes
+from microorm.signals import got_request_exception, request_finished, request_started
+from microorm.transactions import end_scopes
+
+__all__ = ["SignalsMiddleware", "WSGISignals"]
+
+_END = object()
+_log = logging.getLogger("microorm.http")
+_T = TypeVar("_T")
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_ASGIApplication = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+
+
+class WSGISignals:
+    """A WSGI application around *app* that sends the request signals, with `environ`.
+
+    `request_finished` comes when the server has closed the body, whether it is a list, a file or a generator,
+    and whether it was read to its end or not; also when *app* fails. What *app* leaves open in *databases*
+    then is rolled back. Exceptions, those of receivers too, go on to the server.
+    """
+
+    def __init__(self, app: WSGIApplication, *, databases: Databases = default_databases) -> None:
+        self.app = app
+        self.databases = databases
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        request = _WSGIRequest(type(self), self.databases, environ)
+        try:
+            request.start()
+            body = request.call(self.app, environ, start_response)
+        except BaseException:
+            request.finish()
+            raise
+        return request.watched(body)
+
+
+class SignalsMiddleware:
+    """An ASGI application around *app* that sends the request signals, with `scope`.
+
+    `request_finished` comes when *app* has returned from an HTTP request: after the body was sent, after it
+    failed, or after the client went away, be it that *app* heard of it or that it was cancelled. What *app*
+    leaves open in *databases* then is rolled back. Scopes of other types pass untouched. Exceptions, those of
+    receivers too, go on to the server.
+    """
+
+    def __init__(self, app: _ASGIApplication, *, databases: Databases = default_databases) -> None:
+        self.app = app
+        self.databases = databases
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Answer one request, or pass on what is none."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sender, request = type(self), _Request(self.databases)
+        try:
+            with request.receivers:
+                await request_started.asend(sender=sender, scope=scope)
+            try:
+                with request.application:
+                    await self.app(scope, receive, send)
+            except Exception as error:
+                with request.after_application():
+                    await got_request_exception.asend(sender=sender, exception=error, scope=scope)
+                raise
+        finally:
+            with request.ending():
+                await request_finished.asend(sender=sender, scope=scope)
+
+
+class _Opened:
+    """What the code in `with` blocks of this object has opened in *databases*, and nobody has closed."""
+
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
+        self._before: set[Scope] = set()
+        self._found: set[Scope] = set()
+
+    def __enter__(self) -> None:
+        self._before = set(open_scopes(self._databases))
+
+    def __exit__(self, *exc: object) -> None:
+        self._found.update(set(open_scopes(self._databases)) - self._before)
+
+    def end(self) -> None:
+        """Close what is open still; blocks are rolled back, and said to be."""
+        found, self._found = self._found, set()
+        for alias in end_scopes(self._databases, found):
+            _log.warning("a request left a block on %r open; it was rolled back", alias)
+
+
+class _Request:
+    """One request: what its application and its receivers open must not outlive it (CONTRACT R8).
+
+    Only what was opened in it counts: a request may be made inside a block of its caller.
+    """
+
+    def __init__(self, databases: Databases) -> None:
+        databases.drop_lost_connections()
+        self._databases = databases
+        self.application = _Opened(databases)
+        self.receivers = _Opened(databases)
+
+    @contextmanager
+    def after_application(self) -> Iterator[None]:
+        """Around a signal that follows the application: what that left open is rolled back before."""
+        try:
+            self.application.end()
+        finally:
+            with self.receivers:
+                yield
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Around the last signal: nothing is left open after it."""
+        try:
+            with self.after_application():
+                yield
+        finally:
+            self.receivers.end()
+            self._databases.drop_lost_connections()
+
+
+class _WSGIRequest(_Request):
+    """One request of a WSGI server."""
+
+    def __init__(self, sender: type[WSGISignals], databases: Databases, environ: WSGIEnvironment) -> None:
+        super().__init__(databases)
+        self._sender = sender
+        self._environ = environ
+
+    def start(self) -> None:
+        """Say that the request has arrived."""
+        with self.receivers:
+            request_started.send(sender=self._sender, environ=self._environ)
+
+    def call(self, part: Callable[..., _T], *args: Any) -> _T:
+        """Run a part of the application; what it raises is told before it goes on to the server."""
+        try:
+            with self.application:
+                return part(*args)
+        except Exception as error:
+            with self.after_application():
+                got_request_exception.send(sender=self._sender, exception=error, environ=self._environ)
+            raise
+
+    def watched(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """*body*, ending the request when the server closes it."""
+        watched = _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        is_file = isinstance(wrapper, type) and isinstance(body, wrapper)
+        if is_file:
+            # Its own wrapper the server may send faster than by reading it, so it gets that one back.
+            with suppress(AttributeError, TypeError):
+                body.close = watched.close  # type: ignore[attr-defined]
+                return body
+        return watched
+
+    def finish(self) -> None:
+        """Say that the request is over, and leave nothing open."""
+        with self.ending():
+            request_finished.send(sender=self._sender, environ=self._environ)
+
+
+class _Body:
+    """The body of one response, whose `close` is the end of the request."""
+
+    def __init__(self, request: _WSGIRequest, body: Iterable[bytes]) -> None:
+        self._request = request
+        self._body = body
+        self._chunks: Iterator[bytes] | None = None
+        self._close: Callable[[], object] | None = getattr(body, "close", None)
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._chunks is None:
+            self._chunks = self._request.call(iter, self._body)
+        chunk: object = self._request.call(next, self._chunks, _END)
+        if chunk is _END:
+            raise StopIteration
+        return cast("bytes", chunk)
+
+    def close(self) -> None:
+        """Close what the application returned, then end the request; a second call does nothing (CONTRACT R5)."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._close is not None:
+                self._request.call(self._close)
+        finally:
+            self._request.finish()
+
+
+class _SizedBody(_Body):
+    """A body that says how many chunks it has: of one chunk, servers know the length."""
+
+    def __len__(self) -> int:
+        return len(self._body)  # type: ignore[arg-type]
