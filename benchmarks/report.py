@@ -23,6 +23,7 @@ SCALE = {"µs": 1e6, "ns": 1e9}
 OURS = "microorm"
 CALLS = 10_000
 NONE = "-"
+RATIOS = ("to_driver", "to_core", "to_core_objects")
 WAYS = {OURS: "cursor", "sqlalchemy": "Connection"}
 
 
@@ -100,6 +101,7 @@ def _figures(samples: list[Sample], taken: dict[str, list[Sample]], scale: float
         "wall_min": min(wall),
         "to_driver": _ratio(samples, taken.get("driver")),
         "to_core": _ratio(samples, taken.get("core")),
+        "to_core_objects": _ratio(samples, taken.get("core_objects")),
         "cpu": cpu,
         "wall": wall,
     }
@@ -121,7 +123,7 @@ def comparison(kept: dict[str, Any]) -> Grid:
     grid.add_column("workload", no_wrap=True)
     names = list(next(iter(kept["workloads"].values()))["contestants"])
     for name in names:
-        grid.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        grid.add_column(name.replace("_", " "), justify="right")
     for workload in kept["workloads"].values():
         cells = [_cell(workload["contestants"][name]) for name in names]
         grid.add_row(f"{workload['title']}, {workload['unit']}", *cells)
@@ -138,14 +140,14 @@ def closeup(kept: dict[str, Any]) -> Grid:
     """microorm alone: both clocks, median and least, the ratios, the way to the driver, the next best ORM."""
     grid = Grid(title="microorm", title_justify="left")
     grid.add_column("workload", no_wrap=True)
-    for title in ("CPU", "least", "wall", "least", "to driver", "to Core"):
+    for title in ("CPU", "least", "wall", "least", "to driver", "to Core", "to its objects"):
         grid.add_column(title, justify="right")
     grid.add_column(f"way to the driver, {WATCHED} rows")
     grid.add_column("best other ORM")
     for workload in kept["workloads"].values():
         ours = workload["contestants"][OURS]
         times = [_short(ours[key]) for key in ("cpu_median", "cpu_min", "wall_median", "wall_min")]
-        ratios = [f"{ours[key]:.2f}" if ours[key] else NONE for key in ("to_driver", "to_core")]
+        ratios = [f"{ours[key]:.2f}" if ours[key] else NONE for key in RATIOS]
         title = f"{workload['title']}, {workload['unit']}"
         grid.add_row(title, *times, *ratios, _way(ours["statements"]), _rival(workload))
     return grid

@@ -18,7 +18,7 @@ from benchmarks.rounds import measure
 from benchmarks.workloads import Workload, chosen
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-WIDTH = 180
+WIDTH = 210
 
 
 def _chosen(context: click.Context, parameter: click.Parameter, only: str | None) -> list[Workload]:
