@@ -69,7 +69,7 @@ class Listeners:
         self,
         receiver: _R,
         sender: object = None,
-        weak: bool = True,  # noqa: FBT001, FBT002 - may be positional, as people know it
+        weak: bool = True,
         dispatch_uid: object = None,
     ) -> _R:
         """Call *receiver* at each send of *sender*, or at every send without one; return *receiver* (A1).
@@ -85,7 +85,7 @@ class Listeners:
         self,
         receiver: Receiver,
         sender: object,
-        weak: bool,  # noqa: FBT001 - as in connect
+        weak: bool,
         dispatch_uid: object,
         options: Mapping[str, Any],
     ) -> None:

@@ -172,11 +172,10 @@ def _origin(receiver: Receiver) -> tuple[str, str, str | None, int | None]:
     """Module, qualified name, file and line of the function that *receiver* is, holds or wraps."""
     while isinstance(receiver, functools.partial):
         receiver = receiver.func
-    named = receiver if isinstance(getattr(receiver, "__qualname__", None), str) else type(receiver)
+    named: Any = receiver if isinstance(getattr(receiver, "__qualname__", None), str) else type(receiver)
     code: object = None
     for function in (receiver, type(receiver).__call__):
         if code is None:
-            unwrapped = inspect.unwrap(function)
-            code = getattr(getattr(unwrapped, "__func__", unwrapped), "__code__", None)
+            code = getattr(inspect.unwrap(function), "__code__", None)
     file, line = getattr(code, "co_filename", None), getattr(code, "co_firstlineno", None)
-    return str(getattr(named, "__module__", None)), str(getattr(named, "__qualname__", None)), file, line
+    return str(getattr(named, "__module__", None)), named.__qualname__, file, line

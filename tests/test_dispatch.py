@@ -1,7 +1,9 @@
 """Signals and synchronous receivers: who is called, in which order, with what, and what comes back."""
 
+import asyncio
 import functools
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -200,6 +202,9 @@ def test_a_bound_method_is_the_same_at_each_access(signal: Signal) -> None:
     assert signal.disconnect(shelf.put) is True
     assert signal.disconnect(shelf.put) is False
     assert signal.send(Book) == [(shelf.lift, "lifted"), (other.put, "put")]
+    signal.connect(other.put, sender=Book)
+    assert signal.send(Book) == [(shelf.lift, "lifted"), (other.put, "put"), (other.put, "put")]
+    assert signal.disconnect(other.put, sender=Novel) is False
 
 
 def test_senders_are_compared_by_identity(signal: Signal) -> None:
@@ -222,6 +227,22 @@ def test_no_sender_means_every_sender(signal: Signal) -> None:
     assert signal.send(Book) == [(everything, "everything"), (books, "books")]
     assert signal.send(Novel) == [(everything, "everything")]
     assert signal.send(None) == [(everything, "everything")]
+
+
+def test_every_way_to_send_goes_to_the_senders_receivers(signal: Signal) -> None:
+    """A11, F4, F9: and to nobody with the sender of another."""
+    signal.connect(hear, sender=Book)
+    ways = [
+        signal.send,
+        signal.send_robust,
+        lambda sender, **kwargs: asyncio.run(signal.asend(sender, **kwargs)),
+        lambda sender, **kwargs: asyncio.run(signal.asend_robust(sender, **kwargs)),
+    ]
+    for send in ways:
+        assert send(Book) == [(hear, "heard")]
+        assert send(sender=Book) == [(hear, "heard")]
+        assert send(Novel) == []
+        assert send(Novel, signal="nobody is there to mind") == []
 
 
 def test_a_subclass_is_another_sender(signal: Signal) -> None:
@@ -475,6 +496,26 @@ def test_the_first_error_is_raised_as_it_is(signal: Signal) -> None:
     assert calls == ["first"]
 
 
+@pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt])
+def test_among_sync_receivers_an_error_is_raised_as_it_is(signal: Signal, kind: type[BaseException]) -> None:
+    """E2: what called the receiver is in the traceback by a name that can be looked for."""
+    calls: list[str] = []
+    last = named("last", calls)
+    error = kind("no such shelf")
+
+    @signal.connect
+    def fail(**kwargs: Any) -> None:
+        raise error
+
+    signal.connect(last)
+    with pytest.raises(kind) as caught:
+        signal.send(Book)
+    assert caught.value is error
+    assert error.__context__ is None
+    assert calls == []
+    assert "<call of a receiver>" in [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+
+
 def test_a_robust_send_runs_every_receiver(signal: Signal) -> None:
     """E3: an error is that receiver's response, with its traceback."""
     calls: list[str] = []
@@ -529,7 +570,7 @@ def test_a_robust_send_swallows_no_more_than_exceptions(
     assert caplog.records == []
 
 
-class Callable_:
+class Failing:
     def __call__(self, **kwargs: Any) -> None:
         raise LookupError("object")
 
@@ -542,7 +583,7 @@ def test_a_receiver_without_a_name_is_logged_all_the_same(
     signal: Signal, caplog: pytest.LogCaptureFixture
 ) -> None:
     """E6: an object by its class, a partial by its function; never an AttributeError."""
-    failing = Callable_(), functools.partial(functools.partial(fail_at_module_level)), fail_at_module_level
+    failing = Failing(), functools.partial(functools.partial(fail_at_module_level)), fail_at_module_level
     for each in failing:
         signal.connect(each)
     responses = signal.send_robust(Book)
@@ -552,7 +593,7 @@ def test_a_receiver_without_a_name_is_logged_all_the_same(
         (failing[2], "function"),
     ]
     assert [record.getMessage() for record in caplog.records] == [
-        "Error calling Callable_ in Signal.send_robust() (object)",
+        "Error calling Failing in Signal.send_robust() (object)",
         "Error calling fail_at_module_level in Signal.send_robust() (function)",
         "Error calling fail_at_module_level in Signal.send_robust() (function)",
     ]

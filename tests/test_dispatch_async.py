@@ -100,7 +100,8 @@ def test_sync_receivers_come_before_async_ones(signal: Signal, way: int, robust:
 
 
 @WAYS
-def test_an_async_receiver_gets_the_same_arguments(signal: Signal, way: int) -> None:
+@pytest.mark.parametrize("robust", [False, True])
+def test_an_async_receiver_gets_the_same_arguments(signal: Signal, way: int, robust: bool) -> None:
     """A13, F2, F4: by keyword, with one receiver and with several."""
     seen: list[dict[str, Any]] = []
 
@@ -108,9 +109,9 @@ def test_an_async_receiver_gets_the_same_arguments(signal: Signal, way: int) -> 
     async def note(**kwargs: Any) -> None:
         seen.append(kwargs)
 
-    sends(signal)[way](Book, title="Lathe")
+    sends(signal, robust)[way](Book, title="Lathe")
     signal.connect(note, dispatch_uid="again")
-    sends(signal)[way](Book, title="Lathe")
+    sends(signal, robust)[way](Book, title="Lathe")
     assert seen == [{"signal": signal, "sender": Book, "title": "Lathe"}] * 3
 
 
@@ -176,6 +177,24 @@ def test_asend_runs_sync_receivers_inline(signal: Signal) -> None:
         assert variable.get() == "by a sync receiver"
 
     asyncio.run(here())
+
+
+def test_a_lone_async_receiver_runs_in_the_senders_task(signal: Signal) -> None:
+    """F4: several run in tasks of their own."""
+    tasks: list[object] = []
+
+    @signal.connect
+    async def note(**kwargs: Any) -> None:
+        tasks.append(asyncio.current_task())
+
+    async def here() -> object:
+        await signal.asend(Book)
+        signal.connect(note, dispatch_uid="again")
+        await signal.asend(Book)
+        return asyncio.current_task()
+
+    mine = asyncio.run(here())
+    assert [task is mine for task in tasks] == [True, False, False]
 
 
 @pytest.mark.parametrize("send", ["asend", "asend_robust"])

@@ -85,6 +85,7 @@ def test_a_bound_method_goes_with_its_owner(signal: Signal) -> None:
     assert gone() is None
     assert signal.send(Book) == []
     assert signal.receivers == ()
+    assert signal._connections == {}
 
 
 @pytest.mark.parametrize(

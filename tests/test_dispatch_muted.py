@@ -59,6 +59,8 @@ def test_a_muted_sender_leaves_others_audible(signal: Signal) -> None:
         assert signal.send(Book) == []
         assert signal.send(Author) == HEARD
         assert signal.send(None) == HEARD
+        assert asyncio.run(signal.asend(Book)) == []
+        assert asyncio.run(signal.asend(Author)) == HEARD
     with muted(signal, sender=None):
         assert signal.send(None) == []
         assert signal.send(Author) == HEARD

@@ -2,17 +2,22 @@
 
 import asyncio
 import contextvars
+import gc
 import os
+import selectors
 import subprocess
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 
+from microorm import waiting
 from microorm.dispatch import run_coroutine
 from microorm.waiting import refuse_running_loop, run, side_by_side
 
+T = TypeVar("T")
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 other: contextvars.ContextVar[str] = contextvars.ContextVar("other", default="unset")
 
@@ -122,6 +127,27 @@ def test_after_an_interrupt_the_next_run_starts_afresh(kind: type[BaseException]
     assert run(give(5)) == 5
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_the_first_interrupt_is_the_one_that_is_raised(kind: type[BaseException]) -> None:
+    """E5: another one, while the loop is given up, does not take its place."""
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise kind("second") from None
+
+    async def interrupt() -> None:
+        asyncio.ensure_future(stubborn())  # noqa: RUF006 - it is cancelled before it could be collected
+        await asyncio.sleep(0)
+        raise kind("first")
+
+    with pytest.raises(kind, match="^first$"):
+        run(interrupt())
+    assert run(give(5)) == 5
+    gc.collect()  # asyncio tells of a task that such an error stopped, here and not in another test
+
+
 def test_other_errors_keep_the_loop() -> None:
     """E2, E5."""
     before = run(loop_here())
@@ -129,6 +155,63 @@ def test_other_errors_keep_the_loop() -> None:
         with pytest.raises(type(error)):
             run(fail(error))
     assert run(loop_here()) is before
+
+
+def in_a_thread(function: Callable[[], T]) -> T:
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system cannot fork, and has loops of another kind")
+def test_a_kept_loop_shares_nothing_with_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F2: it selects by poll; an epoll is the kernel's, and so the parent's and the child's in one."""
+    made: list[object] = []
+
+    class Noted(selectors.PollSelector):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(selectors, "PollSelector", Noted)
+    in_a_thread(lambda: run(loop_here()))
+    assert len(made) == 1
+
+
+def test_only_the_main_thread_closes_its_loop_at_exit() -> None:
+    """F2: other threads close theirs when they end, and may still run them while the program exits."""
+    assert waiting._kept().closing.atexit is True
+    assert in_a_thread(lambda: waiting._kept().closing.atexit) is False
+
+
+def test_an_inherited_loop_is_closed_without_running_its_tasks() -> None:
+    """F2: unless it runs, because the fork happened on it."""
+    another_process = os.getpid() + 1
+    runner = asyncio.Runner()
+    calls: list[str] = []
+
+    async def task() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            calls.append("ended")
+
+    async def here() -> None:
+        tasks.append(asyncio.create_task(task()))
+        await asyncio.sleep(0)
+        waiting._close(runner, another_process)
+        assert not asyncio.get_running_loop().is_closed()
+
+    tasks: list[Any] = []
+    runner.run(here())
+    loop = runner.get_loop()
+    waiting._close(runner, another_process)
+    assert loop.is_closed()
+    assert calls == []
+    tasks.pop().get_coro().close()
+    gc.collect()
 
 
 def test_variables_come_back_to_the_caller() -> None:
