@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from microorm.channels import Channel
-from microorm.codegen import Row, admit_all
+from microorm.codegen import Row
 from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import FieldError, InvalidValue
@@ -153,18 +153,3 @@ def _insert_numbered(
         return [(number,) for number in range(first, last + 1)]
     statement = select(*[f.column for f in made]).where(key.between(first, last)).order_by(key)
     return [tuple(each) for each in channel.execute(statement)]
-
-
-def checked_values(schema: Schema, values: dict[str, Any]) -> dict[Any, Any]:
-    """`{column: value}` of *values*, checked as a save checks them.
-
-    Raises `FieldError` for an unknown name and for the key, `InvalidValue` for values that do not fit.
-    """
-    fields = [schema.field(name) for name in values]
-    for field in fields:
-        if field.primary_key:
-            raise FieldError(
-                f"{schema.name}.{field.name} is the primary key, which an update does not change"
-            )
-    row = admit_all(schema.name, fields, values)
-    return {field.column: value for field, value in zip(fields, row, strict=True)}

@@ -9,16 +9,15 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, text, true
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
-from microorm.bulk import bulk_create, checked_values
+from microorm.bulk import bulk_create
+from microorm.conditions import assignments, conditions, expression, key_values, natural
 from microorm.constructor import create_instance
 from microorm.deleting import counts, delete_found, heard
 from microorm.engines import Database
-from microorm.errors import FieldError, InvalidValue
-from microorm.fields import Field
+from microorm.errors import FieldError
 from microorm.schema import Schema
-from microorm.signals import post_update, pre_update
 from microorm.statements import instances_of, plans_of
-from microorm.values import Refused
+from microorm.updating import update_found
 
 M = TypeVar("M", bound="Any")
 E = TypeVar("E")
@@ -52,16 +51,16 @@ class Query(Generic[M]):
         A value None means NULL; `pk=` means the key. Raises `FieldError` for an unknown name, `InvalidValue`
         for a value that the field cannot have, `TypeError` for what is no expression.
         """
-        where, equal = self._conditions("filter", expressions, equalities)
+        where, equal = conditions(self._schema, "filter", expressions, equalities)
         return self._with(_where=self._where + where, _equal=self._equal + equal)
 
     def exclude(self, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
         """The rows that `filter` with the same arguments leaves out: the exact complement, NULLs included."""
-        where, equal = self._conditions("exclude", expressions, equalities)
-        conditions = [*where, *self._equal_expressions(equal)]
-        if not conditions:
+        where, equal = conditions(self._schema, "exclude", expressions, equalities)
+        refused = [*where, *self._equal_expressions(equal)]
+        if not refused:
             return self
-        return self._with(_where=(*self._where, and_(*conditions).is_not(true())))
+        return self._with(_where=(*self._where, and_(*refused).is_not(true())))
 
     def order_by(self, *columns: ColumnElement[Any] | str) -> Self:
         """Ordered by *columns*, or their names, in the place of an earlier order; descending is `.desc()`.
@@ -70,18 +69,18 @@ class Query(Generic[M]):
         """
         schema = self._schema
         order = tuple(
-            schema.field(each).column if isinstance(each, str) else _expression("order_by", each)
+            schema.field(each).column if isinstance(each, str) else expression("order_by", each)
             for each in columns
         )
         return self._with(_order=order)
 
     def limit(self, count: int) -> Self:
         """At most *count* rows. `ValueError` for a negative one."""
-        return self._with(_limit=_natural("limit", count))
+        return self._with(_limit=natural("limit", count))
 
     def offset(self, count: int) -> Self:
         """Without the first *count* rows. `ValueError` for a negative one."""
-        return self._with(_offset=_natural("offset", count))
+        return self._with(_offset=natural("offset", count))
 
     def distinct(self) -> Self:
         """Without repeated rows."""
@@ -168,7 +167,7 @@ class Query(Generic[M]):
         """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises."""
         schema = self._schema
         if "pk" in values:
-            for field, value in _key_values(schema, values.pop("pk")):
+            for field, value in key_values(schema, values.pop("pk")):
                 values[field.name] = value
         instance = create_instance(schema, values)
         saved: M = instance.save(using=self._write_database().alias, force_insert=True)
@@ -189,32 +188,13 @@ class Query(Generic[M]):
         `pre_update` and `post_update` are sent, the signals of single saves are not. Raises `FieldError`,
         `InvalidValue`, and `TypeError` where the query is sliced.
         """
-        schema, model = self._schema, self._model
+        schema = self._schema
         self._refuse_sliced("update")
-        columns = checked_values(schema, values)
+        columns = assignments(schema, values)
         if not columns:
             raise TypeError("update() wants at least one value")
-        pre_update.refuse_waiting(model)
-        post_update.refuse_waiting(model)
-        database, databases = self._write_database(), schema.registry.databases
-        named = {"query": self, "values": values, "using": database.alias}
-
-        def send() -> int:
-            if pre_update._route(model):
-                with databases.receiving(database.alias):
-                    pre_update.send(model, **named)
-            statement = self._conditioned(sql_update(schema.table).values(columns))
-            with databases.channel(database, prepared=False, writes=True) as channel:
-                count = int(channel.execute(statement).rowcount)
-            if post_update._route(model):
-                with databases.receiving(database.alias):
-                    post_update.send(model, **named, count=count)
-            return count
-
-        if not (pre_update._route(model) or post_update._route(model)):
-            return send()
-        with databases.block(database):
-            return send()
+        statement = self._conditioned(sql_update(schema.table).values(columns))
+        return update_found(schema, self._write_database(), statement, self, values)
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete every row of the query: by one statement where nobody listens, else one by one, with signals.
@@ -274,29 +254,12 @@ class Query(Generic[M]):
         database: Database = schema.registry.databases.for_write(schema.model, schema.home, self._using)
         return database
 
-    def _conditions(
-        self, method: str, expressions: tuple[Any, ...], equalities: dict[str, Any]
-    ) -> tuple[tuple[ColumnElement[bool], ...], tuple[tuple[str, Any], ...]]:
-        where = [_expression(method, each) for each in expressions]
-        equal: list[tuple[str, Any]] = []
-        schema = self._schema
-        for name, value in equalities.items():
-            pairs = _key_values(schema, value) if name == "pk" else [(schema.field(name), value)]
-            for field, wanted in pairs:
-                if wanted is None:
-                    where.append(field.column.is_(None))
-                elif isinstance(wanted, ColumnElement):
-                    where.append(field.column == wanted)
-                else:
-                    equal.append((field.name, _comparable(schema, field, wanted)))
-        return tuple(where), tuple(equal)
-
     def _equal_expressions(self, equal: tuple[tuple[str, Any], ...]) -> list[ColumnElement[bool]]:
         return [self._schema.by_name[name].column == value for name, value in equal]
 
     def _conditioned(self, statement: Any) -> Any:
-        conditions = [*self._where, *self._equal_expressions(self._equal)]
-        return statement.where(*conditions) if conditions else statement
+        wanted = [*self._where, *self._equal_expressions(self._equal)]
+        return statement.where(*wanted) if wanted else statement
 
     def _shaped(self, statement: Select[Any]) -> Select[Any]:
         statement = self._conditioned(statement)
@@ -337,8 +300,8 @@ class Query(Generic[M]):
     def _sliced(self, part: slice) -> Self:
         if part.step is not None:
             raise ValueError("a query is sliced without a step")
-        start = 0 if part.start is None else _natural("slice", part.start)
-        stop = None if part.stop is None else max(_natural("slice", part.stop) - start, 0)
+        start = 0 if part.start is None else natural("slice", part.start)
+        stop = None if part.stop is None else max(natural("slice", part.stop) - start, 0)
         if self._limit is not None:
             left = max(self._limit - start, 0)
             stop = left if stop is None else min(stop, left)
@@ -359,43 +322,3 @@ class Query(Generic[M]):
         else:
             error = self._model.DoesNotExist(f"no {name}{which} in {alias!r}")
         return error
-
-
-def _expression(method: str, given: Any) -> Any:
-    if not isinstance(given, ColumnElement):
-        raise TypeError(f"{method}() wants column expressions, not {given!r}")
-    return given
-
-
-def _natural(what: str, count: Any) -> int:
-    if type(count) is not int:
-        raise TypeError(f"{what} wants an int, not {count!r}")
-    if count < 0:
-        raise ValueError(f"{what} wants no negative number, not {count}")
-    return count
-
-
-def _key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
-    if len(schema.key) == 1:
-        return [(schema.key[0], value)]
-    if not isinstance(value, tuple) or len(value) != len(schema.key):
-        raise InvalidValue(
-            schema.name, {"pk": f"wants a tuple of {', '.join(schema.key_names)}, not {value!r}"}
-        )
-    return list(zip(schema.key, value, strict=True))
-
-
-def _comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
-    """*value* as the column compares it; a text that is too long is no error, it just equals nothing."""
-    try:
-        return field.admit(value)
-    except Refused as refused:
-        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and not _unfit(value):
-            return value
-        raise InvalidValue(schema.name, {field.name: str(refused)}) from None
-
-
-def _unfit(value: str | bytes) -> bool:
-    if isinstance(value, bytes):
-        return False
-    return "\0" in value or any("\ud800" <= character <= "\udfff" for character in value)

@@ -9,36 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import insert, select, update
 from sqlalchemy.sql import ClauseElement
 
-from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
-from microorm.errors import CommitOutcomeUnknown, FieldError, InvalidValue, NotUpdated, UnsavedError
+from microorm.errors import CommitOutcomeUnknown, FieldError, InvalidValue, UnsavedError
 from microorm.schema import Schema
 from microorm.signals import post_save, pre_save
-from microorm.state import Origin, kept
-from microorm.statements import Plans, given, plans_of
+from microorm.state import Origin
+from microorm.statements import given
 from microorm.transactions import note_split_write
 from microorm.undo import Image, image_of, restore, settle
-
-
-class Order:
-    """What one call of `save()` asks for, its arguments checked."""
-
-    __slots__ = ("fields", "force_insert", "force_update", "raw")
-
-    def __init__(
-        self, fields: frozenset[str] | None, *, raw: bool, force_insert: bool, force_update: bool
-    ) -> None:
-        self.fields = fields
-        self.raw = raw
-        self.force_insert = force_insert
-        self.force_update = force_update
-
-
-PLAIN = Order(None, raw=False, force_insert=False, force_update=False)
+from microorm.writing import PLAIN, Order, write_row
 
 
 def save(
@@ -133,7 +115,7 @@ def _write(
     alone = databases.transaction(database) is None
     with databases.channel(database, prepared=True, writes=True) as channel:
         try:
-            created = _send(schema, channel, instance, order, names, row, image)
+            created = write_row(schema, channel, instance, order, names, row, image)
         except BaseException as error:
             channel.doom(error)
             raise
@@ -158,7 +140,7 @@ def _save_telling(schema: Schema, database: Database, instance: Any, order: Orde
         # block, which calls all of them although one fails.
         before = (instance._origin, instance._row)
         created = _save_silently(schema, database, instance, order)
-        _tell_saved(schema, database.alias, instance, order, created, before)
+        _tell_saved(schema, database.alias, instance, order, before, created=created)
 
 
 def _save_in_block(schema: Schema, database: Database, instance: Any, order: Order) -> None:
@@ -180,9 +162,9 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
             names, row = _row_to_write(schema, instance, order, image)
             with channel:  # which a receiver may have doomed
                 half_way = True
-                created = _send(schema, channel, instance, order, names, row, image)
+                created = write_row(schema, channel, instance, order, names, row, image)
             channel.undo.record(image)
-            _tell_saved(schema, alias, instance, order, created, before)
+            _tell_saved(schema, alias, instance, order, before, created=created)
         except BaseException as error:
             restore(image)
             if half_way:
@@ -194,7 +176,13 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
 
 
 def _tell_saved(
-    schema: Schema, alias: str, instance: Any, order: Order, created: bool, before: tuple[Origin, Row | None]
+    schema: Schema,
+    alias: str,
+    instance: Any,
+    order: Order,
+    before: tuple[Origin, Row | None],
+    *,
+    created: bool,
 ) -> None:
     """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
     if not post_save._route(schema.model):
@@ -242,112 +230,3 @@ def _row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> 
                 problem = "is the primary key, and wants a value, not an expression"
                 raise InvalidValue(schema.name, {name: problem})
     return names, row
-
-
-def _send(
-    schema: Schema,
-    channel: Channel,
-    instance: Any,
-    order: Order,
-    names: tuple[str, ...],
-    row: Row,
-    image: Image,
-) -> bool:
-    """Send the SQL that CONTRACT I asks for, and settle what it made of the instance; True for an INSERT."""
-    plans = plans_of(schema, channel.database)
-    if row.__class__ is ExpressionRow:
-        return _send_expressions(schema, channel, instance, order, names, row, image)
-    if order.fields is not None:
-        if not _update(schema, plans, channel, names, row):
-            raise _not_updated(schema, row, channel)
-        _settle_some(schema, plans, instance, names, row)
-        return False
-    created = _inserts(schema, instance, order, names)
-    if not created and not _update(schema, plans, channel, names, row):
-        if order.force_update:
-            raise _not_updated(schema, row, channel)
-        created = True
-    if created:
-        insert = plans.insert(names)
-        if made := insert.insert(channel, row):
-            made_names = insert.made_names
-            settle(instance, image, dict(zip(made_names, made, strict=True)))
-            names, row = names + made_names, row + made
-    instance._row = kept([schema.by_name[n] for n in names], row) if schema.mutable else row
-    instance._origin = plans.origin(names)
-    return created
-
-
-def _inserts(schema: Schema, instance: Any, order: Order, names: tuple[str, ...]) -> bool:
-    """Whether to INSERT at once, without trying an UPDATE first (CONTRACT I1–I4, I13)."""
-    if order.force_insert:
-        return True
-    if order.force_update:
-        return False
-    if names[-1] not in schema.key_names:
-        return True
-    return instance._origin.adding and schema.key_has_default and not order.raw
-
-
-def _update(schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], row: Row) -> bool:
-    """UPDATE by key; whether there was such a row. Of a model that is all key, only ask (CONTRACT I15)."""
-    written = names[: -len(schema.key)]
-    if not written:
-        return bool(plans.exists().run(channel, row).fetchall()[0][0])
-    return bool(plans.update(written).run(channel, row).rowcount)
-
-
-def _settle_some(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
-    """Take *row* as loaded for *names*; the other fields stay as they were loaded, if they were."""
-    loaded = dict(zip(names, kept([schema.by_name[n] for n in names], row), strict=True))
-    layout, known = instance._origin.layout, instance._row
-    for name in () if known is None else layout.names:
-        if name not in loaded:
-            loaded[name] = layout.value(known, name)
-    instance._row = tuple(loaded.values())
-    instance._origin = plans.origin(tuple(loaded))
-
-
-def _send_expressions(
-    schema: Schema,
-    channel: Channel,
-    instance: Any,
-    order: Order,
-    names: tuple[str, ...],
-    row: Row,
-    image: Image,
-) -> bool:
-    """Save values of which some are SQL expressions; what they came to is read back into the instance."""
-    values = dict(zip(names, row, strict=True))
-    asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
-    columns = {schema.by_name[name].column: value for name, value in values.items()}
-    key = {field.column: values.get(field.name) for field in schema.key}
-    created = order.fields is None and _inserts(schema, instance, order, names)
-    if not created:
-        written = {column: value for column, value in columns.items() if column not in key}
-        conditions = [column == value for column, value in key.items()]
-        if not channel.execute(update(schema.table).values(written).where(*conditions)).rowcount:
-            if order.fields is not None or order.force_update:
-                raise _not_updated(schema, row, channel)
-            created = True
-    if created:
-        done = channel.execute(insert(schema.table).values(columns))
-        key = dict(zip(schema.table.primary_key.columns, done.inserted_primary_key or (), strict=True))
-    wanted = [f for f in schema.fields if f.name in asked or (created and f.name not in values)]
-    found = channel.execute(
-        select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
-    ).one()
-    made = dict(zip([f.name for f in wanted], found, strict=True))
-    settle(instance, image, made)
-    values.update(made)
-    _settle_some(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
-    return created
-
-
-def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
-    key = row[-len(schema.key) :]
-    shown = ", ".join(f"{f.name}={value!r}" for f, value in zip(schema.key, key, strict=True))
-    error: NotUpdated = schema.model.NotUpdated(
-        f"{schema.name} with {shown} is not in {channel.database.alias!r}"
-    )
-    return error

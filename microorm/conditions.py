@@ -1,0 +1,100 @@
+"""Conditions: what the arguments of a query say, checked before anything reaches SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from microorm.codegen import admit_all
+from microorm.errors import FieldError, InvalidValue
+from microorm.fields import Field
+from microorm.schema import Schema
+from microorm.values import Refused, encodable
+
+Where = tuple[ColumnElement[bool], ...]
+Equal = tuple[tuple[str, Any], ...]
+
+
+def conditions(
+    schema: Schema, method: str, expressions: Sequence[Any], equalities: Mapping[str, Any]
+) -> tuple[Where, Equal]:
+    """The expressions, and the names with the values that they must have, that *method* was given.
+
+    Raises `TypeError` for what is no expression, `FieldError` for an unknown name, `InvalidValue` for a value
+    that the field cannot have.
+    """
+    where = [expression(method, each) for each in expressions]
+    equal: list[tuple[str, Any]] = []
+    for name, value in equalities.items():
+        pairs = key_values(schema, value) if name == "pk" else [(schema.field(name), value)]
+        for field, wanted in pairs:
+            if wanted is None:
+                where.append(field.column.is_(None))
+            elif isinstance(wanted, ColumnElement):
+                where.append(field.column == wanted)
+            else:
+                equal.append((field.name, _comparable(schema, field, wanted)))
+    return tuple(where), tuple(equal)
+
+
+def expression(method: str, given: Any) -> Any:
+    """*given*, which *method* got. `TypeError` where it is no SQL expression; a string never becomes one."""
+    if not isinstance(given, ColumnElement):
+        raise TypeError(f"{method}() wants column expressions, not {given!r}")
+    return given
+
+
+def natural(what: str, count: Any) -> int:
+    """*count*, an int from 0. `TypeError` and `ValueError` for anything else."""
+    if type(count) is not int:
+        raise TypeError(f"{what} wants an int, not {count!r}")
+    if count < 0:
+        raise ValueError(f"{what} wants no negative number, not {count}")
+    return count
+
+
+def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
+    """The fields of the key, each with its part of *value*, a tuple where the key is composite.
+
+    Raises `InvalidValue`.
+    """
+    if len(schema.key) == 1:
+        return [(schema.key[0], value)]
+    if not isinstance(value, tuple) or len(value) != len(schema.key):
+        raise InvalidValue(
+            schema.name, {"pk": f"wants a tuple of {', '.join(schema.key_names)}, not {value!r}"}
+        )
+    return list(zip(schema.key, value, strict=True))
+
+
+def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
+    """`{column: value}` of *values*, checked as a save checks them.
+
+    Raises `FieldError` for an unknown name and for the key, `InvalidValue` for values that do not fit.
+    """
+    fields = [schema.field(name) for name in values]
+    for field in fields:
+        if field.primary_key:
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
+    row = admit_all(schema.name, fields, dict(values))
+    return {field.column: value for field, value in zip(fields, row, strict=True)}
+
+
+def _comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
+    """*value* as the column compares it; a text that is too long is no error, it just equals nothing."""
+    try:
+        return field.admit(value)
+    except Refused as refused:
+        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and not _unfit(value):
+            return value
+        raise InvalidValue(schema.name, {field.name: str(refused)}) from None
+
+
+def _unfit(value: str | bytes) -> bool:
+    if isinstance(value, bytes):
+        return False
+    return "\0" in value or not encodable(value)

@@ -1,0 +1,54 @@
+"""Updating: one statement that changes many rows, and who is told of it (DESIGN 6, CONTRACT M1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Update
+
+from microorm.engines import Database
+from microorm.schema import Schema
+from microorm.signals import post_update, pre_update
+from microorm.transactions import note_split_write
+
+
+def update_found(
+    schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]
+) -> int:
+    """Send *statement*, which sets *values* in the rows of *query*, as one unit with its signals.
+
+    Returns the number of rows.
+    """
+    databases, model = schema.registry.databases, schema.model
+    pre_update.refuse_waiting(model)
+    post_update.refuse_waiting(model)
+    told = bool(pre_update._route(model) or post_update._route(model))
+    if not told or databases.transaction(database) is not None:
+        return _update(schema, database, statement, query, values)
+    note_split_write(databases, database.alias)
+    with databases.block(database):
+        return _update(schema, database, statement, query, values)
+
+
+def _update(schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]) -> int:
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
+    named = {"query": query, "values": values, "using": alias}
+    half_way = False
+    with databases.channel(database, prepared=False, writes=True) as channel:
+        try:
+            if pre_update._route(model):
+                half_way = True
+                with databases.receiving(alias):
+                    half_way = bool(pre_update.send(model, **named))
+                with channel:  # a receiver may have doomed it
+                    pass
+            half_way = True
+            count = int(channel.execute(statement).rowcount)
+            if post_update._route(model):
+                with databases.receiving(alias):
+                    post_update.send(model, **named, count=count)
+        except BaseException as error:
+            if half_way:
+                channel.doom(error)
+            raise
+    return count
