@@ -76,5 +76,5 @@ def evaluate(annotation: Any, names: Names) -> Any:
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
-        return evaluate(eval(annotation, {"__builtins__": {}}, names), names)
+        return evaluate(eval(annotation, {"__builtins__": builtins}, names), names)
     return annotation
