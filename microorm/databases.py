@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from sqlalchemy import URL, Connection, Engine
 
+from microorm.blocks import Atomic
 from microorm.channels import Channel, Lone, lone_connection
 from microorm.engines import Database, connection_created
 from microorm.errors import ConfigurationError, TransactionError, UnknownAlias
+from microorm.hooks import Receiving, run_hooks
 from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
 from microorm.scopes import BLOCK, RECEIVER, USING, Scope, current_alias, innermost, routed_aliases
-from microorm.transactions import Atomic, Transaction, note_split_write, open_transaction, run_hooks
+from microorm.transactions import Transaction, note_split_write, open_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

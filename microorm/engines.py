@@ -81,6 +81,7 @@ class Database:
         self.url, self.options = self._read(settings)
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
+        self.is_memory = self.url.query.get("vfs") == "memdb"
         # Outside a transaction, SQLite as microorm opens it commits by itself, and psycopg is told to.
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from microorm.blocks import end_scopes
 from microorm.databases import Databases, default_databases
 from microorm.scopes import Scope, open_scopes
 from microorm.signals import got_request_exception, request_finished, request_started
-from microorm.transactions import end_scopes
 
 __all__ = ["SignalsMiddleware", "WSGISignals"]
 
@@ -103,7 +103,7 @@ class _Opened:
     def end(self) -> None:
         """Close what is open still; blocks are rolled back, and said to be."""
         found, self._found = self._found, set()
-        for alias in end_scopes(self._databases, found):
+        for alias in end_scopes(found):
             _log.warning("a request left a block on %r open; it was rolled back", alias)
 
 

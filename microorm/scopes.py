@@ -49,6 +49,63 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
 
 
+class Entered(Scope):
+    """A scope that was opened by entering an `Entrance`."""
+
+    __slots__ = ("entrance",)
+
+    def __init__(self, kind: str, entrance: Entrance, alias: str) -> None:
+        super().__init__(kind, entrance.owner, alias)
+        self.entrance = entrance
+
+    def open(self) -> None:
+        """Make this the innermost scope."""
+        super().open()
+        self.entrance.entered.append(self)
+
+    def close(self) -> None:
+        """End this scope, wherever it stands in the chain."""
+        super().close()
+        self.entrance.entered.remove(self)
+
+
+class Entrance:
+    """What a `with` is given: a scope is opened each time, so it can be reused, shared, and entered in itself."""
+
+    __slots__ = ("entered", "owner")
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        self.entered: list[Any] = []
+
+    def leaving(self) -> Any:
+        """The scope to end: the innermost that was opened here, or None where all have ended.
+
+        A generator may be closed in another context than it was started in: then it is the newest of all.
+        """
+        for scope in open_scopes(self.owner):
+            if isinstance(scope, Entered) and scope.entrance is self:
+                return scope
+        return self.entered[-1] if self.entered else None
+
+
+class Using(Entrance):
+    """`with using(alias)`: the alias for everything in the block."""
+
+    __slots__ = ("alias",)
+
+    def __init__(self, owner: object, alias: str) -> None:
+        super().__init__(owner)
+        self.alias = alias
+
+    def __enter__(self) -> None:
+        Entered(USING, self, self.alias).open()
+
+    def __exit__(self, *exc: object) -> None:
+        if (scope := self.leaving()) is not None:
+            scope.close()
+
+
 def innermost() -> Scope | None:
     """The innermost open scope of this thread or task, or None."""
     scope = _innermost.get()
