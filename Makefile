@@ -18,7 +18,7 @@ demo: $(VENV)/.demo  ## load a month of real flights through save() and signals,
 	@$(RUN) -m examples.flights $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
-	@$(RUN) -m pytest -n auto $(ARGS)
+	@$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases
 	@echo "== check: all passed"
@@ -47,7 +47,7 @@ layers: $(VENV)/.dev  ## check that imports point down only
 
 coverage: $(VENV)/.dev  ## run all tests and print how much of the package they reach, by branches
 	@echo "== tests, with coverage"
-	@$(RUN) -m pytest -n auto --cov --cov-report=term $(ARGS)
+	@$(RUN) -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
 mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file
 	@$(RUN) tools/mutants.py $(ONLY)
