@@ -25,7 +25,7 @@ class Token(Model[UUID]):
 # Class definitions
 
 
-class Misspelt(Model, tabel="x"):  # error: mypy[call-arg] pyright[reportGeneralTypeIssues]
+class Misspelt(Model, tabel="x"):  # error: mypy[call-arg] pyright[reportCallIssue,reportGeneralTypeIssues]
     name: Field[str]
 
 
