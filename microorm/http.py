@@ -102,8 +102,7 @@ class _Opened:
 
     def end(self) -> None:
         """Close what is open still; blocks are rolled back, and said to be."""
-        found, self._found = self._found, set()
-        for alias in end_scopes(found):
+        for alias in end_scopes(self._found):
             _log.warning("a request left a block on %r open; it was rolled back", alias)
 
 
@@ -169,7 +168,7 @@ class _WSGIRequest(_Request):
         is_file = isinstance(wrapper, type) and isinstance(body, wrapper)
         if is_file:
             # Its own wrapper the server may send faster than by reading it, so it gets that one back.
-            with suppress(AttributeError, TypeError):
+            with suppress(AttributeError):
                 body.close = watched.close  # type: ignore[attr-defined]
                 return body
         return watched

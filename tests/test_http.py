@@ -158,7 +158,9 @@ def test_a_second_close_does_nothing(log: Log) -> None:
         def close(self) -> None:
             closed.append(1)
 
-    body: Any = WSGISignals(lambda environ, start_response: ok(start_response, Body([b"x"])))(environ(), nothing)
+    body: Any = WSGISignals(lambda environ, start_response: ok(start_response, Body([b"x"])))(
+        environ(), nothing
+    )
     body.close()
     body.close()
     assert (log, closed) == (["started", "finished"], [1])
