@@ -1,0 +1,95 @@
+"""What the behaviour tests share: both ways to a driver, and a record of what was sent.
+
+Every test here runs twice: once where nobody listens and prepared statements go to the driver's cursor, and once
+with a listener on each engine, so that all goes through SQLAlchemy's `Connection`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+
+import microorm
+from microorm import Field, field
+from tests.behaviour.wire import Wire
+
+
+@pytest.fixture(params=["driver", "listened"], autouse=True)
+def way(request: pytest.FixtureRequest, databases: "microorm.Databases") -> str:
+    """How prepared statements reach the driver: by its own cursor, or through `Connection`."""
+    if request.param == "listened":
+        for alias in databases.aliases:
+            event.listen(databases.engine(alias), "before_cursor_execute", lambda *_: None)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def wire(way: str, databases: "microorm.Databases") -> Wire:
+    """What was sent to any of the databases."""
+    wire = Wire()
+    for alias in databases.aliases:
+        wire.attach(databases.engine(alias))
+    return wire
+
+
+@pytest.fixture
+def Book(Base: Any, registry: "microorm.Registry") -> Any:
+    """A model with a key that the database makes, a table on `default`, and values of several kinds."""
+
+    class Book(Base):
+        title: Field[str] = field(max_length=40)
+        pages: Field[int] = field(default=0)
+        price: Field[Decimal | None] = field(default=None, max_digits=8, decimal_places=2)
+        tags: Field[list[str]] = field(default_factory=list)
+
+    registry.create_all("default")
+    return Book
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Any]]:
+    """Connects a function to a signal until the test is over, and gives it back."""
+    connected: list[tuple[Any, Any, Any]] = []
+
+    def listen(signal: Any, function: Any, sender: Any = None, **options: Any) -> Any:
+        signal.connect(function, sender=sender, weak=False, **options)
+        connected.append((signal, function, sender))
+        return function
+
+    yield listen
+    for signal, function, sender in connected:
+        signal.disconnect(function, sender=sender)
+
+
+@pytest.fixture
+def undone(databases: "microorm.Databases") -> Callable[..., AbstractContextManager[None]]:
+    """Gives a block that an error ends, so that all that is done in it is rolled back."""
+
+    class Broken(Exception):
+        pass
+
+    @contextmanager
+    def undone(using: str | None = None) -> Iterator[None]:
+        with suppress(Broken), databases.atomic(using):
+            yield
+            raise Broken
+
+    return undone
+
+
+@pytest.fixture
+def stored(databases: "microorm.Databases") -> Callable[..., list[Any]]:
+    """Gives the rows of a model that others see, in the order of the key, past microorm and its connection."""
+
+    def stored(model: Any, *names: str, alias: str = "default") -> list[Any]:
+        table = model.__table__
+        columns = [table.c[name] for name in names] or list(table.c)
+        with databases.engine(alias).connect() as connection:
+            found = connection.execute(select(*columns).order_by(*table.primary_key.columns)).fetchall()
+            connection.rollback()
+        return [row[0] if len(row) == 1 else tuple(row) for row in found]
+
+    return stored
