@@ -33,7 +33,7 @@ class Channel:
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
-        return self.connection.execute(statement, parameters)  # type: ignore[return-value]
+        return self.connection.execute(statement, parameters)
 
     def doom(self, error: BaseException) -> None:
         """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
@@ -47,7 +47,7 @@ class Channel:
                 # Interrupted half-way: nobody knows what the connection still has to say.
                 raw.invalidate(error)
             return error
-        lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)  # type: ignore[arg-type]
+        lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)
         wrapped = DBAPIError.instance(
             sql,
             parameters,
@@ -75,20 +75,26 @@ class Lone(Channel):
     commit.
     """
 
-    __slots__ = ("_raw", "_writes")
+    __slots__ = ("_raw", "_set_autocommit", "_writes")
 
     def __init__(self, database: Database, *, prepared: bool, writes: bool) -> None:
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = None
+        self._set_autocommit = False
         engine = database.engine
-        if prepared and not database.listened(engine):
-            self._raw = engine.raw_connection()
-            if database.dialect == "postgresql":
-                self._raw.dbapi_connection.autocommit = True  # type: ignore[union-attr]
-            self.cursor = self._raw.cursor()
-        else:
+        if not prepared or database.listened(engine):
             self._connection = lone_connection(database, committing=writes)
+            return
+        self._raw = engine.raw_connection()
+        try:
+            driver: Any = self._raw.dbapi_connection
+            if database.dialect == "postgresql" and not driver.autocommit:
+                driver.autocommit = self._set_autocommit = True
+            self.cursor = self._raw.cursor()
+        except BaseException:
+            self._raw.close()
+            raise
 
     def __enter__(self) -> Lone:
         return self
@@ -100,7 +106,7 @@ class Lone(Channel):
         try:
             if error is None and self._writes and self._raw is not None and self.database.needs_commit:
                 self._commit()
-            elif self._raw is not None and self.database.dialect == "postgresql" and not lost:
+            elif self._set_autocommit and not lost:
                 self._restore_autocommit()
         finally:
             pooled.close()
@@ -118,7 +124,7 @@ class Lone(Channel):
         assert self._raw is not None
         try:
             self._raw.commit()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             translated = self.translated(error, "COMMIT", None)
             if isinstance(translated, DBAPIError) and translated.connection_invalidated:
                 raise CommitOutcomeUnknown(
@@ -133,8 +139,12 @@ class Lone(Channel):
 def lone_connection(database: Database, *, committing: bool = True) -> Connection:
     """A connection outside any transaction, each statement of which commits by itself if *committing*."""
     connection = database.engine.connect()
-    if database.autocommits:
-        return connection.execution_options(**{BEGIN: ""})
-    if committing or database.dialect == "postgresql":
-        return connection.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        if database.autocommits:
+            connection.execution_options(**{BEGIN: ""})
+        elif committing or database.dialect == "postgresql":
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+    except BaseException:
+        connection.close()
+        raise
     return connection

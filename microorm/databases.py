@@ -5,6 +5,7 @@ An instance stands alone; `default_databases` is the one behind the package's fu
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +20,7 @@ from microorm.engines import Database, connection_created
 from microorm.errors import ConfigurationError, TransactionError, UnknownAlias
 from microorm.hooks import Receiving, run_hooks
 from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
-from microorm.scopes import BLOCK, RECEIVER, USING, Scope, current_alias, innermost, routed_aliases
+from microorm.scopes import BLOCK, RECEIVER, USING, Scope, Using, current_alias, routed_aliases
 from microorm.transactions import Transaction, note_split_write, open_transaction
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ R = TypeVar("R")
 Settings = str | URL | Engine | Mapping[str, Any]
 
 _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_FORGOTTEN_OPTIONS = frozenset({"url"})
 
 
 class Databases:
@@ -69,8 +69,8 @@ class Databases:
         """
         if opened := sorted(alias for alias, database in self._databases.items() if database.opened):
             raise ConfigurationError(f"databases are configured already, and open: {', '.join(opened)}")
-        if not isinstance(databases, Mapping) or _is_settings_of_one(databases):
-            databases = {DEFAULT_ALIAS: databases}  # type: ignore[dict-item]
+        if not isinstance(databases, Mapping):
+            databases = {DEFAULT_ALIAS: databases}
         if isinstance(routers, (str, bytes)) or not isinstance(routers, Sequence):
             raise ConfigurationError(f"routers= wants a list of routers, not {routers!r}")
         if classes := [router for router in routers if isinstance(router, type)]:
@@ -94,10 +94,9 @@ class Databases:
         """
         if (alias := current_alias(self, BLOCK)) is not None:
             raise TransactionError(f"the databases cannot be closed while a block is open on {alias!r}")
-        for database in self._databases.values():
+        closing, self._databases, self.routers = self._databases, {}, ()
+        for database in closing.values():
             database.close()
-        self._databases = {}
-        self.routers = ()
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -166,6 +165,8 @@ class Databases:
         """
         if not callable(function):
             raise TypeError(f"on_commit() wants a callable, not {function!r}")
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"on_commit() calls functions, and {function!r} is a coroutine function")
         if using is None:
             using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
         alias = self.database(using).alias
@@ -181,7 +182,7 @@ class Databases:
 
         Raises `UnknownAlias`.
         """
-        return Scope(USING, self, self.database(alias).alias)
+        return Using(self, self.database(alias).alias)
 
     @contextmanager
     def connection(self, alias: str | None = None) -> Iterator[Connection]:
@@ -196,7 +197,7 @@ class Databases:
         transaction = open_transaction(self, database.alias)
         if transaction is not None:
             with transaction:
-                yield transaction.connection
+                yield transaction.hand_out()
             return
         connection = lone_connection(database)
         try:
@@ -228,7 +229,7 @@ class Databases:
 
     def receiving(self, alias: str) -> Scope:
         """The scope of a receiver that runs because of a write to *alias*."""
-        return Scope(RECEIVER, self, alias)
+        return Receiving(self, alias)
 
     def for_write(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
         """The database to write *model* to (DESIGN 4, step 2). Raises `UnknownAlias`."""
@@ -236,7 +237,7 @@ class Databases:
 
     def for_read(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
         """The database to read *model* from: inside a block on its write alias, that one (CONTRACT N9)."""
-        if using is None and innermost() is not None and current_alias(self, USING) is None:
+        if using is None and current_alias(self, BLOCK) is not None and current_alias(self, USING) is None:
             written = self._pick("db_for_write", model, home, None, instance)
             if open_transaction(self, written.alias) is not None:
                 return written
@@ -282,14 +283,6 @@ class Databases:
 
     def _announce(self, alias: str, connection: Any) -> None:
         connection_created.send(sender=self, alias=alias, connection=connection)
-
-
-def _is_settings_of_one(databases: Mapping[str, Any]) -> bool:
-    # {"url": "...", "pool_size": 5} is one database with options, not a database named "url".
-    url = databases.get("url")
-    return isinstance(url, (str, URL)) and not all(
-        isinstance(value, (str, URL, Engine, Mapping)) for value in databases.values()
-    )
 
 
 default_databases = Databases()

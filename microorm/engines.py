@@ -7,60 +7,38 @@ that a program may name databases it does not use.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.dispatch import Signal
 from microorm.errors import ConfigurationError
+from microorm.forks import watch
+from microorm.urls import is_memory, masked, read_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+E = TypeVar("E")
 
 connection_created = Signal()
 
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
 _SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
+# What the server's clock says is stored without its zone by MariaDB, and read back in the session's by PostgreSQL.
+_IN_UTC = {
+    "postgresql": "SET TIME ZONE 'UTC'",
+    "mysql": "SET time_zone = '+00:00'",
+    "mariadb": "SET time_zone = '+00:00'",
+}
 _ASYNC_DRIVERS = {"sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}
-_SECRET = ("password", "passwd", "secret", "token", "key", "credential", "auth")
-_PUBLIC_KEYS = frozenset({"auth_plugin"})
 _log = logging.getLogger("microorm.engines")
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _forget_inherited_connections() -> None:
-    for engine in list(_engines):
-        engine.dispose(close=False)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited_connections)
-
-
-def masked(url: URL) -> str:
-    """*url* as text without its password and without secrets in its query."""
-    query = {
-        name: "***" if name not in _PUBLIC_KEYS and any(word in name.lower() for word in _SECRET) else value
-        for name, value in url.query.items()
-    }
-    return url.set(query=query).render_as_string(hide_password=True)
-
-
-def is_memory(url: URL) -> bool:
-    """Whether *url* names an SQLite database that lives in memory."""
-    if url.get_backend_name() != "sqlite":
-        return False
-    database = url.database or ""
-    return database in ("", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
 
 
 class Database:
@@ -81,7 +59,7 @@ class Database:
         self.url, self.options = self._read(settings)
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
-        self.is_memory = self.url.query.get("vfs") == "memdb"
+        self.is_memory = is_memory(self.url)
         # Outside a transaction, SQLite as microorm opens it commits by itself, and psycopg is told to.
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
 
@@ -159,52 +137,48 @@ class Database:
         if isinstance(settings, Mapping):
             options = dict(settings)
             if "url" not in options:
-                raise ConfigurationError(f"database {self.alias!r} has no 'url'; given: {sorted(options)}")
+                given = ", ".join(sorted(map(repr, options))) or "nothing"
+                raise ConfigurationError(f"database {self.alias!r} has no 'url'; given: {given}")
             settings = options.pop("url")
         if not isinstance(settings, (str, URL)):
             raise ConfigurationError(
                 f"database {self.alias!r} wants a URL, an Engine or a mapping, not {type(settings).__name__}"
             )
-        try:
-            url = make_url(settings)
-            url.get_dialect()
-        except (ArgumentError, NoSuchModuleError, ValueError) as error:
-            # SQLAlchemy's own text may repeat the URL, password included.
-            reason = "not a URL" if isinstance(error, (ArgumentError, ValueError)) else str(error)
-            raise ConfigurationError(f"the URL of database {self.alias!r} cannot be used: {reason}") from None
-        if is_memory(url):
-            # One database for all threads and both engines, which ":memory:" is not.
-            url = make_url(f"sqlite:///file:/microorm-{uuid4().hex}?vfs=memdb&uri=true")
-        return url, options
+        return read_url(self.alias, settings), options
 
     def _make_engine(self) -> Engine:
         if self._given is not None:
             self._listen(self._given)
             return self._given
-        if self.url.query.get("vfs") == "memdb" and self._anchor is None:
+        if self.is_memory and self._anchor is None:
             self._anchor = sqlite3.connect(
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )
-        try:
-            engine = create_engine(self.url, **self._engine_options())
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(f"the driver of database {self.alias!r} is missing: {error}") from error
-        except (ArgumentError, TypeError) as error:
-            raise ConfigurationError(f"the options of database {self.alias!r} are wrong: {error}") from None
-        self._listen(engine)
-        _engines.add(engine)
-        return engine
+        return self._made(create_engine, self.url)
 
     def _make_async_engine(self) -> AsyncEngine:
-        from sqlalchemy.ext.asyncio import create_async_engine  # loads asyncio support only when used
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 wants greenlet, an extra
 
+        if self.is_memory and self._given is not None:
+            raise ConfigurationError(
+                f"database {self.alias!r} is in the memory of an Engine, which no other can reach"
+            )
         backend = self.url.get_backend_name()
         driver = _ASYNC_DRIVERS.get(backend)
         url = self.url.set(drivername=f"{backend}+{driver}") if driver else self.url
         _ = self.engine  # a memory database lives as long as its sync engine holds it
-        engine = create_async_engine(url, **self._engine_options())
-        self._listen(engine.sync_engine)
-        _engines.add(engine.sync_engine)
+        return self._made(create_async_engine, url)
+
+    def _made(self, create: Callable[..., E], url: URL) -> E:
+        """The engine that *create* makes, listened to. Raises `ConfigurationError`."""
+        try:
+            engine = create(url, **self._engine_options())
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(f"the driver of database {self.alias!r} is missing: {error}") from error
+        except (ArgumentError, InvalidRequestError, TypeError) as error:
+            raise ConfigurationError(f"the options of database {self.alias!r} are wrong: {error}") from None
+        sync_engine: Any = getattr(engine, "sync_engine", engine)
+        self._listen(sync_engine)
         return engine
 
     def _engine_options(self) -> dict[str, Any]:
@@ -218,37 +192,68 @@ class Database:
     def _listen(self, engine: Engine) -> None:
         listeners: list[tuple[str, Callable[..., Any]]] = [
             ("connect", self._connected),
-            ("handle_error", _doom),
+            ("handle_error", self._doom),
         ]
+        if self._given is not None:
+            listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
             listeners.append(("begin", self._begin))
         for name, listener in listeners:
             event.listen(engine, name, listener)
             self._listeners.append((engine, name, listener))
+        watch(self)
+
+    def _checked_out(self, *connection: Any) -> None:
+        self.opened = True
 
     def _connected(self, connection: Any, record: ConnectionPoolEntry) -> None:
         self.opened = True
-        if self.is_sqlite and self._given is None:
+        if self._given is None:
             cursor = connection.cursor()
-            cursor.execute("PRAGMA foreign_keys=ON")
-            if self.url.query.get("vfs") != "memdb" and self.url.query.get("mode") != "ro":
-                try:
-                    cursor.execute("PRAGMA journal_mode=WAL")
-                except Exception as error:  # noqa: BLE001 the drivers' errors share no class
-                    # Somebody else holds the file; the mode is a property of the file, so a later one sets it.
-                    _log.debug("WAL not set on %r: %s", self.alias, error)
+            self._set_up(connection, cursor)
             cursor.close()
         self._announce(self.alias, connection)
 
+    def _set_up(self, connection: Any, cursor: Any) -> None:
+        if in_utc := _IN_UTC.get(self.dialect):
+            cursor.execute(in_utc)
+            connection.commit()
+        if not self.is_sqlite:
+            return
+        cursor.execute("PRAGMA foreign_keys=ON")
+        if self.is_memory or self.url.query.get("mode") == "ro":
+            return
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except Exception as error:  # noqa: BLE001 the drivers' errors share no class
+            # Somebody else holds the file; the mode is a property of the file, so a later one sets it.
+            _log.debug("WAL not set on %r: %s", self.alias, error)
+
     def _begin(self, connection: Connection) -> None:
+        if self._given is not None and connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+            return  # its owner begins by himself, as SQLAlchemy's manual shows
         ordinary = "BEGIN" if self._given is None else ""
         if statement := connection.get_execution_options().get(BEGIN, ordinary):
             connection.exec_driver_sql(statement)
 
+    def _doom(self, context: Any) -> None:
+        """Tell the open transaction of an error in a statement that went through SQLAlchemy's `Connection`."""
+        if context.is_disconnect:
+            self.lost = True
+        if context.connection is not None:
+            transaction = context.connection.get_execution_options().get(TRANSACTION)
+            if transaction is not None:
+                transaction.doom(context.sqlalchemy_exception or context.original_exception)
 
-def _doom(context: Any) -> None:
-    """Tell the open transaction of an error in a statement that went through SQLAlchemy's `Connection`."""
-    if context.connection is not None:
-        transaction = context.connection.get_execution_options().get(TRANSACTION)
-        if transaction is not None:
-            transaction.doom(context.sqlalchemy_exception or context.original_exception)
+    def before_fork(self) -> None:
+        """Close the idle connections to an SQLite file: SQLite forbids to carry them into a child."""
+        if self.is_sqlite and not self.is_memory and self._engine is not None:
+            self._engine.dispose()
+
+    def after_fork(self) -> None:
+        """In the child: forget the parent's connections without closing them."""
+        self._lock = threading.RLock()  # another thread may have held it
+        if self._engine is not None and not (self.is_memory and self._given is not None):
+            self._engine.dispose(close=False)
+        if self._async_engine is not None:
+            self._async_engine.sync_engine.dispose(close=False)

@@ -47,7 +47,7 @@ def run_hooks(hooks: list[Hook]) -> None:
     for function, robust in hooks:
         try:
             function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 logged, or raised when all have run
             if robust:
                 name = getattr(function, "__qualname__", None) or repr(function)
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)

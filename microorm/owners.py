@@ -7,26 +7,12 @@ all see the blocks of their parents. They must not use them: a connection serves
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 from typing import Any
 
 from microorm.errors import TransactionSharedError
-
-
-class _Process:
-    """A token of this process: a fork replaces it, so that what was inherited is known for what it is."""
-
-    token = object()
-
-
-def _forked() -> None:
-    _Process.token = object()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+from microorm.forks import process
 
 
 def running_task() -> asyncio.Task[Any] | None:
@@ -53,7 +39,7 @@ class Owner:
     @property
     def forked(self) -> bool:
         """Whether the transaction was inherited through a fork."""
-        return self._process is not _Process.token
+        return self._process is not process()
 
     def check(self, alias: str) -> None:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
@@ -64,7 +50,7 @@ class Owner:
 
     def _take(self) -> None:
         task = running_task()
-        self._process = _Process.token
+        self._process = process()
         self._thread = threading.current_thread()
         self._thread_id = threading.get_ident()
         self._task = None if task is None else weakref.ref(task)

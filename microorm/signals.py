@@ -7,13 +7,15 @@ all can be imported from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
 
 from microorm.dispatch import EMPTY, Connection, Route, Signal, muted, receiver, run_coroutine
 from microorm.engines import connection_created
+from microorm.receivers import connection_key
 from microorm.registry import Registry, check_label, default_registry
+from microorm.transactions import postpone
 
 __all__ = [
     "ModelSignal",
@@ -44,14 +46,33 @@ Delivery = Literal["immediate", "on_commit"]
 
 
 class _Queued:
-    """A connection to a label that no model has yet."""
+    """A connection to a label that no model has yet.
 
-    def __init__(self, key: tuple[Any, ...], connect: Callable[[Any], object]) -> None:
-        self.key = key
-        self.connect = connect
+    A signal of its own checks the receiver, holds it as weakly as it will be held, and warns if it is lost.
+    """
+
+    def __init__(self, signal: ModelSignal, registry: Registry, label: str, key: Hashable) -> None:
+        self._signal = signal
+        self._holder = Signal()
+        self.place = (registry, label, key)
+        self._arguments: tuple[Any, ...] = ()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the receiver is there still."""
+        return bool(self._holder._route(None))
+
+    def hold(self, receiver: Any, weak: bool, dispatch_uid: object, options: dict[str, Any]) -> None:
+        """Keep *receiver*, and how it is to be connected. Raises what `Signal.connect` raises."""
+        self._holder.connect(receiver, None, weak, dispatch_uid)
+        self._arguments = (weak, dispatch_uid, options)
 
     def __call__(self, model: Any) -> None:
-        self.connect(model)
+        """Connect the receiver, if it is there still, to *model*, which has the label now."""
+        self._signal._queued.remove(self)
+        for connection in self._holder._route(None):
+            if (receiver := connection.receiver) is not None:
+                self._signal._connect(receiver, model, *self._arguments)
 
 
 class ModelSignal(Signal):
@@ -63,7 +84,7 @@ class ModelSignal(Signal):
     def __init__(self, *, postponable: bool = False) -> None:
         super().__init__()
         self._postponable = postponable
-        self._queued: list[tuple[Registry, str, _Queued]] = []
+        self._queued: list[_Queued] = []
 
     def connect(  # type: ignore[override]
         self,
@@ -121,13 +142,12 @@ class ModelSignal(Signal):
         check_label(sender)
         if (model := registry.models.get(sender)) is not None:
             return super().disconnect(receiver, model, dispatch_uid)
-        key = _key(receiver, dispatch_uid)
-        for entry in self._queued:
-            where, label, queued = entry
-            if where is registry and label == sender and queued.key == key:
-                self._queued.remove(entry)
-                return registry.forget_waiting(sender, queued)
-        return False
+        queued = self._waiting_for(registry, sender, connection_key(receiver, None, dispatch_uid))
+        if queued is None:
+            return False
+        self._queued.remove(queued)
+        registry.forget_waiting(sender, queued)
+        return queued.alive
 
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry
@@ -136,23 +156,20 @@ class ModelSignal(Signal):
         if (model := registry.models.get(label)) is not None:
             self._connect(receiver, model, weak, uid, options)
             return
-        key = _key(receiver, uid)
-        if any(where is registry and at == label and old.key == key for where, at, old in self._queued):
-            return
-        # A scratch signal checks the receiver, and holds it as weakly as it will be held.
-        probe = Signal()
-        probe.connect(receiver, None, weak, uid)
-
-        def connect(model: Any) -> None:
-            self._queued.remove(entry)
-            for connection in probe.receivers:
-                if (held := connection.receiver) is not None:
-                    self._connect(held, model, weak, uid, options)
-
-        queued = _Queued(key, connect)
-        entry = (registry, label, queued)
-        self._queued.append(entry)
+        key = connection_key(receiver, None, uid)
+        if (known := self._waiting_for(registry, label, key)) is not None:
+            if known.alive:
+                return
+            self._queued.remove(known)
+            registry.forget_waiting(label, known)
+        queued = _Queued(self, registry, label, key)
+        queued.hold(receiver, weak, uid, options)
+        self._queued.append(queued)
         registry.when_defined(label, queued)
+
+    def _waiting_for(self, registry: Registry, label: str, key: Hashable) -> _Queued | None:
+        place = (registry, label, key)
+        return next((each for each in self._queued if each.place == place), None)
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         if super()._matches(connection, sender):
@@ -168,27 +185,21 @@ class ModelSignal(Signal):
     def _deliver(self, connection: Connection, receiver: Any, sender: Any, named: Mapping[str, Any]) -> Any:
         if "delivery" not in connection.options:
             return receiver(signal=self, sender=sender, **named)
-        self._postpone(connection, receiver, sender, dict(named))
-        return None
-
-    def _postpone(self, connection: Connection, receiver: Any, sender: Any, named: dict[str, Any]) -> None:
-        """Call the receiver after the commit, with the instance as it is now; a weak one may be gone by then."""
-        if "instance" in named:
-            named["instance"] = copy(named["instance"])
         databases, alias = sender.__schema__.registry.databases, named["using"]
-        if connection.weak:
-            del receiver
+        sent = _as_sent(named)
 
         def deliver() -> None:
-            held = connection.receiver
-            if held is None:
+            if (held := connection.receiver) is None:  # a weak one that is gone by now
                 return
             with databases.receiving(alias):
-                result = held(signal=self, sender=sender, **named)
+                result = held(signal=self, sender=sender, **sent)
                 if connection.is_async:
                     run_coroutine(_awaited(result))
 
-        databases.on_commit(deliver, using=alias)
+        if postpone(databases, alias, deliver):
+            return None
+        with databases.receiving(alias):
+            return receiver(signal=self, sender=sender, **sent)
 
     def immediate(self, sender: type[Any]) -> Route:
         """The connections of *sender* that run at the send itself."""
@@ -207,13 +218,19 @@ async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _key(receiver: Any, dispatch_uid: object) -> tuple[Any, ...]:
-    if dispatch_uid:
-        return ("uid", dispatch_uid)
-    return (id(getattr(receiver, "__self__", None)), id(getattr(receiver, "__func__", receiver)))
+def _as_sent(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as they are now, for a receiver that is called later."""
+    sent = dict(named)
+    if "instance" in named:
+        sent["instance"] = copy(named["instance"])
+        if named.get("origin") is named["instance"]:
+            sent["origin"] = sent["instance"]
+    if "objects" in named:
+        sent["objects"] = [copy(each) for each in named["objects"]]
+    if "values" in named:
+        sent["values"] = dict(named["values"])
+    return sent
 
-
-Awaiting = Callable[[Coroutine[Any, Any, Any]], Any]
 
 class_prepared = ModelSignal()
 pre_init = ModelSignal()

@@ -7,8 +7,7 @@ A block is doomed by the first error in it; a doomed block cannot end well (CONT
 from __future__ import annotations
 
 import logging
-import os
-import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +22,8 @@ from microorm.errors import (
     TransactionError,
     TransactionSharedError,
 )
-from microorm.hooks import Hook
+from microorm.forks import forget, watch
+from microorm.hooks import Hook, Receiving
 from microorm.owners import Owner
 from microorm.scopes import BLOCK, Entered, Entrance, open_block, open_scopes
 from microorm.undo import UndoLog
@@ -51,7 +51,7 @@ class Transaction(Channel):
         except BaseException:
             self._connection.close()
             raise
-        _open[id(self)] = self
+        watch(self)
 
     def __enter__(self) -> Transaction:
         self.owner.check(self.database.alias)
@@ -116,8 +116,11 @@ class Transaction(Channel):
             self._close()
             self.undo.roll_back()
 
-    def abandon(self) -> None:
-        """In a forked child: let go without a word to the server, which still serves the parent."""
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    def after_fork(self) -> None:
+        """In the child: let go without a word to the server, which still serves the parent."""
         connection, self.cursor, self._connection = self._connection, None, None
         if connection is None:
             return
@@ -151,7 +154,7 @@ class Transaction(Channel):
     def _close(self) -> None:
         connection = self.connection
         self.cursor = self._connection = None
-        _open.pop(id(self), None)
+        forget(self)
         try:
             if self.database.is_sqlite and self.blocks[0].readonly and not connection.invalidated:
                 connection.connection.cursor().execute("PRAGMA query_only=OFF")
@@ -250,8 +253,26 @@ def open_transaction(owner: object, alias: str) -> Transaction | None:
     if block is None:
         return None
     if block.transaction.blocks[-1] is not block:
-        raise TransactionSharedError(f"inside the open block on {alias!r} is one that belongs to another task")
+        raise TransactionSharedError(
+            f"inside the open block on {alias!r} is one that belongs to another task"
+        )
     return block.transaction
+
+
+def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
+    """Run *function* after the commit of the block open on *alias*, or else at the end of the running receiver.
+
+    False where there is neither, and so nothing to wait for.
+    """
+    if (transaction := open_transaction(owner, alias)) is not None:
+        transaction.owner.check(alias)
+        transaction.hooks.append((function, False))
+        return True
+    for scope in open_scopes(owner):
+        if isinstance(scope, Receiving) and scope.alias == alias:
+            scope.postpone(function)
+            return True
+    return False
 
 
 def note_split_write(owner: object, alias: str) -> None:
@@ -266,25 +287,4 @@ def note_split_write(owner: object, alias: str) -> None:
             return
 
 
-_open: weakref.WeakValueDictionary[int, Transaction] = weakref.WeakValueDictionary()
-_held: list[Transaction] = []
 _inherited: list[Connection] = []
-
-
-def _hold_open_ones() -> None:
-    # In the child the other threads are gone, and with them what held their transactions: collected there, a
-    # connection would roll back what the parent is doing.
-    _held.extend(each for known in _open.valuerefs() if (each := known()) is not None)
-
-
-def _abandon_held() -> None:
-    for transaction in _held:
-        transaction.abandon()
-    _held.clear()
-    _open.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_hold_open_ones, after_in_parent=_held.clear, after_in_child=_abandon_held
-    )
