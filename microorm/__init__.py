@@ -5,6 +5,7 @@ where, the router picks, the transaction groups, the migration changes the shape
 """
 
 from microorm.databases import Databases, default_databases
+from microorm.declarations import field
 from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
 from microorm.errors import (
     CommitOutcomeUnknown,
@@ -24,7 +25,7 @@ from microorm.errors import (
     UnknownAlias,
     UnsavedError,
 )
-from microorm.fields import Field, field
+from microorm.fields import Field
 from microorm.model import Model
 from microorm.query import Query
 from microorm.registry import Registry, default_registry

@@ -7,10 +7,11 @@ module knows.
 from __future__ import annotations
 
 import builtins
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from types import FrameType
-from typing import Any, ForwardRef
+from types import FrameType, UnionType
+from typing import Any, ForwardRef, Union, get_args, get_origin
 
 
 class PendingName(Exception):
@@ -31,7 +32,9 @@ class Names(dict[str, Any]):
         self._models = models
 
     def _places(self) -> Iterator[Mapping[str, Any]]:
-        yield vars(self._cls)
+        # A field may be called as its type is: `date: Field[date]` means the type.
+        fields = declared(self._cls)
+        yield {name: value for name, value in vars(self._cls).items() if name not in fields}
         yield {self._cls.__name__: self._cls}
         for frame in self._frames:
             yield frame.f_locals
@@ -50,10 +53,10 @@ class Names(dict[str, Any]):
 def declared(cls: type) -> dict[str, Any]:
     """The annotations written in the body of *cls* itself, unevaluated where they are strings."""
     if sys.version_info >= (3, 14):
-        import annotationlib  # exists since 3.14 only
+        import annotationlib  # noqa: PLC0415 exists since 3.14 only
 
         return dict(annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF))
-    return dict(cls.__dict__.get("__annotations__", {}))
+    return inspect.get_annotations(cls)
 
 
 def enclosing_frames(cls: type, depth: int) -> tuple[FrameType, ...]:
@@ -63,9 +66,8 @@ def enclosing_frames(cls: type, depth: int) -> tuple[FrameType, ...]:
         return ()
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
-        if frame.f_globals.get("__name__") == cls.__module__:
-            if frame.f_locals is frame.f_globals:
-                break
+        inside = cls.__qualname__.startswith(f"{frame.f_code.co_qualname}.")
+        if inside and frame.f_globals.get("__name__") == cls.__module__:
             frames.append(frame)
         frame = frame.f_back
     return tuple(frames)
@@ -77,4 +79,6 @@ def evaluate(annotation: Any, names: Names) -> Any:
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         return evaluate(eval(annotation, {"__builtins__": builtins}, names), names)
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(evaluate(each, names) for each in get_args(annotation))]  # noqa: UP007
     return annotation

@@ -53,9 +53,6 @@ def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, A
         condition = field.check.condition.format(v=f"v{place}", **names)
         if field.nullable or field.generated:
             condition = f"v{place} is None or ({condition})"
-        elif condition == "True":
-            condition = f"v{place} is not None and not isinstance(v{place}, ClauseElement)"
-            namespace["ClauseElement"] = ClauseElement
         conditions.append(f"({condition})")
     source = "\n".join(
         [
@@ -81,7 +78,7 @@ def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
     for field in fields:
         value = values.get(field.name)
         if isinstance(value, ClauseElement):
-            expressions = True
+            value, expressions = field.stored(value), True
         elif value is not None or not field.generated:
             try:
                 value = field.admit(value)

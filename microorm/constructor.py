@@ -11,64 +11,60 @@ from typing import Any
 
 from microorm.codegen import compiled
 from microorm.errors import nearest
-from microorm.fields import MISSING
+from microorm.fields import MISSING, Field
 from microorm.schema import Schema
 from microorm.signals import post_init, pre_init
 from microorm.state import NEW
 
-MOST_GENERATED = 200
-
 
 def make_init(schema: Schema) -> Callable[..., None]:
     """The `__init__` of the model of *schema*: keywords only, `TypeError` for anything else."""
-    parameters, items, required, passed = [], [], [], []
+    # No field begins with an underscore, so none is called as a name of the source.
     namespace: dict[str, Any] = {
-        "missing": MISSING,
-        "new": NEW,
-        "careful": careful,
-        "schema": schema,
-        "pre_init": pre_init,
-        "post_init": post_init,
+        "_missing": MISSING,
+        "_new": NEW,
+        "_careful": careful,
+        "_schema": schema,
+        "_pre_init": pre_init,
+        "_post_init": post_init,
     }
-    for place, field in enumerate(schema.fields):
-        name = field.name
-        if field.default_factory is not None:
-            namespace[f"f{place}"] = field.default_factory
-        if not field.init:
-            if field.default_factory is not None:
-                items.append(f"{name!r}: f{place}()")
-            elif field.default is not MISSING:
-                namespace[f"c{place}"] = field.default
-                items.append(f"{name!r}: c{place}")
-            elif field.generated or field.primary_key:
-                items.append(f"{name!r}: None")
-            continue
-        passed.append(f"{name!r}: {name}")
-        if field.default_factory is not None:
-            parameters.append(f"{name}=missing")
-            items.append(f"{name!r}: f{place}() if {name} is missing else {name}")
-        elif field.default is not MISSING:
-            namespace[f"c{place}"] = field.default
-            parameters.append(f"{name}=c{place}")
-            items.append(f"{name!r}: {name}")
-        else:
-            parameters.append(f"{name}=missing")
-            required.append(f" or {name} is missing")
-            items.append(f"{name!r}: {name}")
+    arguments = [_argument(field, place, namespace) for place, field in enumerate(schema.fields)]
+    taken = [field.name for field in schema.fields if field.init]
+    required = [field.name for field in schema.fields if field.init and not field.has_default]
+    odd = ["_args", "_unknown", "_pre_init._connections", "_post_init._connections"]
     source = "\n".join(
         [
-            f"def __init__(_self, /, *_args, {''.join(p + ', ' for p in parameters)}**_unknown):",
-            f"    if _args or _unknown or pre_init._connections or post_init._connections{''.join(required)}:",
-            f"        careful(schema, _self, _args, {{{', '.join(passed)}}}, _unknown)",
+            f"def __init__(_self, /, *_args, {''.join(parameter for parameter, _ in arguments)}**_unknown):",
+            f"    if {' or '.join(odd + [f'{name} is _missing' for name in required])}:",
+            f"        _passed = {{{', '.join(f'{name!r}: {name}' for name in taken)}}}",
+            "        _careful(_schema, _self, _args, _passed, _unknown)",
             "        return",
-            f"    _self.__dict__ = {{{', '.join(items)}}}",
+            f"    _self.__dict__ = {{{''.join(item for _, item in arguments)}}}",
             "    _self._row = None",
-            "    _self._origin = new",
+            "    _self._origin = _new",
         ]
     )
-    # A field may be called as one of the names above; then those step aside.
     init: Callable[..., None] = compiled("__init__", source, namespace)
     return init
+
+
+def _argument(field: Field[Any], place: int, namespace: dict[str, Any]) -> tuple[str, str]:
+    """The source of one field: its parameter, if it has one, and its item in the instance's dictionary."""
+    name = field.name
+    if field.default_factory is not None:
+        namespace[f"_f{place}"] = field.default_factory
+        made = f"_f{place}()"
+        if field.init:
+            return f"{name}=_missing, ", f"{name!r}: {made} if {name} is _missing else {name}, "
+        return "", f"{name!r}: {made}, "
+    if field.default is not MISSING:
+        namespace[f"_c{place}"] = field.default
+        return (
+            (f"{name}=_c{place}, ", f"{name!r}: {name}, ") if field.init else ("", f"{name!r}: _c{place}, ")
+        )
+    if field.init:
+        return f"{name}=_missing, ", f"{name!r}: {name}, "
+    return "", f"{name!r}: None, " if field.primary_key else ""
 
 
 def careful(

@@ -7,12 +7,15 @@ schema, table, errors and constructor are made and the model is registered.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from threading import RLock
 from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import MetaData, Table
 
 from microorm.annotations import Names, PendingName, enclosing_frames
 from microorm.constructor import make_init
+from microorm.declarations import Declaration, read_declarations, refuse_overwritten
 from microorm.errors import (
     ModelError,
     MultipleObjectsReturned,
@@ -20,47 +23,58 @@ from microorm.errors import (
     ObjectDoesNotExist,
     nearest,
 )
+from microorm.fields import Field
 from microorm.registry import Registry, default_registry
-from microorm.schema import Declaration, Schema, make_schema, read_declarations
+from microorm.schema import NAMING, Schema, make_schema
 from microorm.signals import class_prepared
+
+KEYWORDS = ("abstract", "app", "database", "registry", "table", "table_args")
+# A model that waits for a name is prepared by whoever uses it first, in whatever thread.
+_preparing = RLock()
 
 
 class Options:
     """The class keywords of a model, those of its abstract bases included."""
 
-    __slots__ = ("abstract", "app", "database", "registry", "table", "table_args")
+    __slots__ = (*KEYWORDS, "own_args")
 
     abstract: bool
     app: str | None
     database: str | None
     registry: Registry | None
     table: str | None
-    table_args: tuple[Any, ...] | None
+    table_args: tuple[Any, ...]
+    own_args: tuple[Any, ...]
 
     def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
-        if unknown := sorted(given.keys() - set(self.__slots__)):
+        if unknown := sorted(given.keys() - set(KEYWORDS)):
             raise ModelError(
-                f"{name}: no class keyword {unknown[0]!r}; known: {', '.join(sorted(self.__slots__))}"
-                f"{nearest(unknown[0], self.__slots__)}"
+                f"{name}: no class keyword {unknown[0]!r}; known: {', '.join(KEYWORDS)}"
+                f"{nearest(unknown[0], KEYWORDS)}"
             )
         self.abstract = given.get("abstract", False)
         self.table = given.get("table")
-        for option in ("app", "database", "registry", "table_args"):
+        for option in ("app", "database", "registry"):
             inherited = next((v for parent in parents if (v := getattr(parent, option)) is not None), None)
             setattr(self, option, given.get(option, inherited))
+        self.own_args = given.get("table_args", ())
         self._check(name)
+        # Each base adds its constraints: one that a mixin states is never lost for another's sake.
+        self.table_args = sum((parent.own_args for parent in reversed(parents)), ()) + self.own_args
 
     def _check(self, name: str) -> None:
         for option in ("table", "app", "database"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, str) or not value):
                 raise ModelError(f"{name}: {option}= wants a name, not {value!r}")
+        if self.app is not None and not self.app.isidentifier():
+            raise ModelError(f"{name}: app= wants an identifier, not {self.app!r}")
         if not isinstance(self.abstract, bool):
             raise ModelError(f"{name}: abstract= wants a bool, not {self.abstract!r}")
         if self.registry is not None and not isinstance(self.registry, Registry):
             raise ModelError(f"{name}: registry= wants a Registry, not {self.registry!r}")
-        if self.table_args is not None and not isinstance(self.table_args, tuple):
-            raise ModelError(f"{name}: table_args= wants a tuple, not {self.table_args!r}")
+        if not isinstance(self.own_args, tuple):
+            raise ModelError(f"{name}: table_args= wants a tuple, not {self.own_args!r}")
         if self.abstract and self.table is not None:
             raise ModelError(f"{name}: an abstract model has no table=")
 
@@ -94,46 +108,87 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
                 f"{cls.__name__} derives from {parent.__name__}, which has a table; only abstract "
                 "models are derived from"
             )
+    _refuse_plain_mixins(cls)
     cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
-    models = {model.__name__: model for model in (options.registry or default_registry).models.values()}
+    registry = options.registry or default_registry
+    models = {model.__name__: model for model in registry.models.values()}
     names = Names(cls, enclosing_frames(cls, 3), models)
+    refuse_overwritten(cls, iter(_declarations(cls)))
     cls.__declarations__ = read_declarations(cls, names, taken_names(root))
+    for name, declaration in (cls.__declarations__ if options.abstract else _declarations(cls)).items():
+        setattr(cls, name, declaration.field)
     if options.abstract:
         return
     try:
         prepare(cls)
     except PendingName:
-        for name, declaration in cls.__declarations__.items():
-            setattr(cls, name, declaration.field)
+        registry.postpone(cls, registry.label(cls, options.app))
 
 
 def prepare(cls: Any) -> Schema:
     """Make the schema of *cls* and all that hangs on it, and register the model.
 
-    Raises `ModelError`, and `PendingName` where a name in an annotation is not defined yet.
+    Raises `ModelError`, and `PendingName` where a name in an annotation is not defined yet; the registry and its
+    metadata are then as they were.
     """
     options = cls.__options__
     registry = options.registry or default_registry
-    declarations: dict[str, Declaration] = {}
-    for parent in reversed(cls.__mro__):
-        declarations.update(vars(parent).get("__declarations__", {}))
-    understood = {name: declaration.understood() for name, declaration in declarations.items()}
-    label = registry.label(cls, options.app)
-    registry.check_free(cls, label)
-    schema = make_schema(
-        cls,
-        {name: (declaration.field, understood[name]) for name, declaration in declarations.items()},
-        label=label,
-        table=options.table or snake_case(cls.__name__),
-        home=options.database,
-        registry=registry,
-        metadata=registry.metadata,
-        table_args=options.table_args or (),
-    )
-    _install(cls, schema)
-    registry.add(cls, label)
-    class_prepared.send(cls)
+    with _preparing:
+        if "__schema__" in vars(cls):
+            schema: Schema = cls.__schema__
+            return schema
+        declarations = _understood(cls)
+        label = registry.label(cls, options.app)
+
+        def make(metadata: MetaData) -> Schema:
+            return make_schema(
+                cls,
+                declarations,
+                label=label,
+                table=options.table or snake_case(cls.__name__),
+                home=options.database,
+                registry=registry,
+                metadata=metadata,
+                table_args=options.table_args,
+            )
+
+        if (older := registry.check_free(cls, label)) is not None:
+            make(MetaData(naming_convention=NAMING))  # the older model stays where the new one cannot be made
+            registry.forget_table(older)
+        schema = make(registry.tables)
+        _install(cls, schema)
+        registry.add(cls, label)
+    try:
+        class_prepared.send(cls)
+    except BaseException:
+        registry.discard(cls, label)
+        raise
     return schema
+
+
+def _declarations(cls: type) -> dict[str, Declaration]:
+    """The fields of *cls*, those of its bases first."""
+    found: dict[str, Declaration] = {}
+    for parent in reversed(cls.__mro__):
+        found.update(vars(parent).get("__declarations__", {}))
+    return found
+
+
+def _understood(cls: type) -> Mapping[str, tuple[Field[Any], Any]]:
+    """The fields of *cls* with their types; what is understood is so for the bases, too."""
+    for parent in cls.__mro__:
+        own = vars(parent).get("__declarations__", {})
+        own.update({name: declaration.understood() for name, declaration in own.items()})
+    return {name: (each.field, each.annotation) for name, each in _declarations(cls).items()}
+
+
+def _refuse_plain_mixins(cls: type) -> None:
+    for parent in cls.__mro__[1:]:
+        if "__options__" not in vars(parent) and any(isinstance(v, Field) for v in vars(parent).values()):
+            raise ModelError(
+                f"{cls.__name__}: {parent.__name__} has fields but is no model; "
+                f"class {parent.__name__}(Model, abstract=True) is one"
+            )
 
 
 def _install(cls: Any, schema: Schema) -> None:

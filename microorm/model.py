@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transf
 from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
+from microorm.declarations import Declaration, field
 from microorm.definition import LazySchema, LazyTable, Options, define
 from microorm.deleting import delete
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
-from microorm.fields import field
 from microorm.query import Query
 from microorm.refreshing import refresh
 from microorm.registry import Registry
 from microorm.saving import save
-from microorm.schema import Declaration, Schema
+from microorm.schema import Schema
 from microorm.state import Origin, State, changes, picklable, unpickle
 
 K = TypeVar("K", default=int)
@@ -87,32 +87,24 @@ class Model(Generic[K]):
     id = PrimaryKey()
     objects = Objects()
 
-    def __init_subclass__(
-        cls,
-        *,
-        table: str | None = None,
-        database: str | None = None,
-        abstract: bool = False,
-        app: str | None = None,
-        table_args: tuple[Any, ...] | None = None,
-        registry: Registry | None = None,
-        **unknown: Any,
-    ) -> None:
-        super().__init_subclass__()
-        given = {
-            name: value
-            for name, value in (
-                ("table", table),
-                ("database", database),
-                ("app", app),
-                ("table_args", table_args),
-                ("registry", registry),
-            )
-            if value is not None
-        }
-        define(cls, Model, {**given, "abstract": abstract, **unknown})
+    if TYPE_CHECKING:
 
-    if not TYPE_CHECKING:
+        def __init_subclass__(
+            cls,
+            *,
+            table: str | None = None,
+            database: str | None = None,
+            abstract: bool = False,
+            app: str | None = None,
+            table_args: tuple[Any, ...] | None = None,
+            registry: Registry | None = None,
+        ) -> None: ...
+
+    else:
+
+        def __init_subclass__(cls, **given):
+            super().__init_subclass__()
+            define(cls, Model, {name: value for name, value in given.items() if value is not None})
 
         def __init__(self, /, *args, **kwargs):
             if type(self).__options__.abstract:
@@ -200,7 +192,7 @@ class Model(Generic[K]):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if type(self) is not type(other):
+        if type(self) is not type(other) or not isinstance(other, Model):
             return NotImplemented
         key = self.pk
         return key is not None and bool(key == other.pk)

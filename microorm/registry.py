@@ -25,9 +25,10 @@ class Registry:
 
     def __init__(self, databases: Databases | None = None) -> None:
         self._databases = databases
-        self.metadata = MetaData(naming_convention=NAMING)
+        self.tables = MetaData(naming_convention=NAMING)
         self.models: dict[str, Any] = {}
         self.apps: dict[str, str] = {}
+        self._postponed: dict[str, Any] = {}
         self._waiting: dict[str, list[Callable[[Any], object]]] = {}
 
     def __repr__(self) -> str:
@@ -37,6 +38,16 @@ class Registry:
     def databases(self) -> Databases:
         """The databases of the models."""
         return default_databases if self._databases is None else self._databases
+
+    @property
+    def metadata(self) -> MetaData:
+        """The tables of all models, those that waited for a name included.
+
+        Raises `ModelError` where such a name is still not defined.
+        """
+        for model in list(self._postponed.values()):
+            _ = model.__schema__
+        return self.tables
 
     def label(self, cls: type, app: str | None) -> str:
         """The label of a model: its app and its name (DESIGN 3)."""
@@ -51,27 +62,42 @@ class Registry:
             return packages[packages.index("models", 1) - 1]
         return "main" if module == "__main__" else packages[-1]
 
-    def check_free(self, cls: type, label: str) -> None:
-        """Raise `ModelError` unless *label* is free or is an earlier version of *cls* (CONTRACT P7).
+    def check_free(self, cls: type, label: str) -> Any:
+        """The model labelled *label* that *cls* takes the place of, with a warning, or None (CONTRACT P7).
 
-        A class of the same name from the same module takes the place of the older one, with a warning, as in
-        a reload or a notebook.
+        Raises `ModelError` where that model comes from another module: only what a reload or a notebook defines
+        again takes a place.
         """
-        known = self.models.get(label)
-        if known is None:
-            return
+        known = self.models.get(label) or self._postponed.get(label)
+        if known is None or known is cls:
+            return None
         if known.__module__ != cls.__module__:
             raise ModelError(
                 f"two models are labelled {label!r}: in {known.__module__} and in {cls.__module__}"
             )
         warnings.warn(f"the model {label!r} is defined again", RuntimeWarning, stacklevel=_TO_CLASS_STATEMENT)
-        self.metadata.remove(known.__table__)
+        return self.models.get(label)
+
+    def forget_table(self, model: Any) -> None:
+        """Take the table of *model* out of the metadata, so that another can have its name."""
+        self.tables.remove(model.__table__)
+
+    def postpone(self, model: Any, label: str) -> None:
+        """Remember *model*, which waits for a name in its annotations and is made at its first use."""
+        self.check_free(model, label)
+        self._postponed[label] = model
 
     def add(self, model: Any, label: str) -> None:
         """Make *model* known as *label*, and run what waited for it."""
+        self._postponed.pop(label, None)
         self.models[label] = model
         for function in self._waiting.pop(label, []):
             function(model)
+
+    def discard(self, model: Any, label: str) -> None:
+        """Take back what `add` did of *model*."""
+        del self.models[label]
+        self.forget_table(model)
 
     def when_defined(self, label: str, function: Callable[[Any], object]) -> None:
         """Call *function* with the model labelled *label*: now, or when it is defined (CONTRACT P8)."""
@@ -108,6 +134,7 @@ class Registry:
                 self.metadata.drop_all(connection, tables=tables)
 
     def _placed(self, using: str | None) -> list[tuple[str, list[Any]]]:
+        _ = self.metadata  # a model that waits for a name has its table made, too
         databases = self.databases
         aliases = databases.aliases if using is None else (databases.database(using).alias,)
         if not aliases:

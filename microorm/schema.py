@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
-from microorm.annotations import Names, PendingName, declared, evaluate
 from microorm.codegen import Row, collector
 from microorm.errors import FieldError, ModelError, nearest
-from microorm.fields import MISSING, Field, type_name
+from microorm.fields import Field
+from microorm.kinds import type_name
 from microorm.state import Layout
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
@@ -29,35 +27,6 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """A field as it stands in a class body, its annotation not yet understood."""
-
-    owner: str
-    name: str
-    annotation: Any
-    field: Field[Any]
-    names: Names | None
-
-    def understood(self) -> Any:
-        """The type that the annotation gives the field. `PendingName` where a name is not defined yet."""
-        if self.names is None:
-            return self.annotation
-        try:
-            annotation = evaluate(self.annotation, self.names)
-            arguments = get_args(annotation)
-            if get_origin(annotation) is not Field or len(arguments) != 1:
-                shown = self.annotation if isinstance(self.annotation, str) else type_name(annotation)
-                raise ModelError(f"{self.owner}.{self.name}: the annotation {shown!r} is not Field[...]")
-            return evaluate(arguments[0], self.names)
-        except (ModelError, PendingName):
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"{self.owner}.{self.name}: the annotation {self.annotation!r} is not understood: {error}"
-            ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,42 +89,6 @@ class Schema:
         return collect
 
 
-def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict[str, Declaration]:
-    """The fields written in the body of *cls* itself. `ModelError` says what is wrong with one."""
-    found: dict[str, Declaration] = {}
-    for name, annotation in declared(cls).items():
-        if _is_class_variable(annotation):
-            continue
-        written = cls.__dict__.get(name, MISSING)
-        if name.startswith("_") or not name.isidentifier():
-            raise ModelError(
-                f"{cls.__name__}.{name}: a field's name is an identifier without a leading underscore"
-            )
-        if name in reserved:
-            raise ModelError(f"{cls.__name__}.{name}: {name!r} is taken by Model.{name}")
-        if written is not MISSING and not isinstance(written, Field):
-            raise ModelError(
-                f"{cls.__name__}.{name}: {written!r} is not a field(); a default is field(default=...)"
-            )
-        field_ = Field() if written is MISSING else copy(written)
-        field_.name = name
-        declaration = Declaration(cls.__name__, name, annotation, field_, names)
-        with suppress(PendingName):  # an error at the first use, if the name is not defined by then
-            # What is understood needs its names, and the frames behind them, no longer.
-            declaration = Declaration(cls.__name__, name, declaration.understood(), field_, None)
-        found[name] = declaration
-    for name, value in cls.__dict__.items():
-        if isinstance(value, Field) and name not in found:
-            raise ModelError(f"{cls.__name__}.{name}: a field() without an annotation Field[...]")
-    return found
-
-
-def _is_class_variable(annotation: Any) -> bool:
-    if isinstance(annotation, str):
-        return re.match(r"(typing\.|t\.)?ClassVar\b", annotation) is not None
-    return annotation is ClassVar or get_origin(annotation) is ClassVar
-
-
 def make_schema(
     model: Any,
     declarations: Mapping[str, tuple[Field[Any], Any]],
@@ -177,7 +110,7 @@ def make_schema(
             raise ModelError(f"{model.__name__}.id: declared, but no field says primary_key=True")
         fields.insert(0, _implicit_key(model))
     key = tuple(each for each in fields if each.primary_key)
-    if len(key) == 1 and key[0].python_type is int and not key[0].init and not key[0].server_made:
+    if len(key) == 1 and key[0].python_type is int and not (key[0].init or key[0].server_made):
         key[0].generated = True
         key[0].column.autoincrement = True
     return Schema(
@@ -213,14 +146,22 @@ def _implicit_key(model: Any) -> Field[Any]:
 
 
 def key_type(model: type) -> Any:
-    """The type of the implicit key: what the bases say in `Model[...]`, else int."""
-    for cls in model.__mro__:
-        for parent in cls.__dict__.get("__orig_bases__", ()):
-            if hasattr(get_origin(parent), "__options__"):
-                (kind,) = get_args(parent)[:1]
-                if not isinstance(kind, TypeVar) and kind is not Any:
-                    return kind
-    return int
+    """The type of the implicit key: what the model or its bases say in `Model[...]`, else int."""
+    kind = _key_parameter(model)
+    return int if kind is None or isinstance(kind, TypeVar) or kind is Any else kind
+
+
+def _key_parameter(cls: type) -> Any:
+    """What stands for `K` of `Model[K]` in *cls*: a type, one of the type variables of *cls*, or None."""
+    for written in vars(cls).get("__orig_bases__", cls.__bases__):
+        parent, arguments = get_origin(written) or written, get_args(written)
+        if not hasattr(parent, "__options__"):
+            continue
+        if not any(hasattr(above, "__options__") for above in parent.__bases__):
+            return arguments[0] if arguments else None
+        if (kind := _key_parameter(parent)) is not None:
+            return dict(zip(parent.__parameters__, arguments, strict=False)).get(kind, kind)
+    return None
 
 
 def _make_table(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.sql import ClauseElement
@@ -135,6 +136,14 @@ def _differ(loaded: Any, present: Any) -> bool:
     if isinstance(present, ClauseElement):
         return True
     try:
+        if (
+            isinstance(loaded, datetime)
+            and isinstance(present, datetime)
+            and loaded.tzinfo
+            and present.tzinfo
+        ):
+            # Python calls a moment in a clock's change unequal to the same moment in another zone.
+            return loaded.astimezone(UTC) != present.astimezone(UTC)
         return bool(loaded != present)
     except Exception:  # noqa: BLE001 a type whose comparison is no truth value (an array) counts as changed
         return True

@@ -6,6 +6,7 @@ Each class says what a database would otherwise change silently (DESIGN 3, the t
 from __future__ import annotations
 
 import enum
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Double,
     Integer,
     Interval,
     LargeBinary,
@@ -32,6 +34,8 @@ MICROSECOND = timedelta(microseconds=1)
 MARIADB = ("mysql", "mariadb")
 COLLATION = "utf8mb4_nopad_bin"
 SQLITE_DIGITS = 15
+MOST_BYTES_OF_A_ROW = 65_000  # on MariaDB, without its long columns
+MOST_BYTES_OF_A_CHARACTER = 4
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -116,7 +120,8 @@ class Duration(TypeDecorator[timedelta]):
         return timedelta(microseconds=int(value))
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        return self
+        # A duration is added to durations, and multiplied by numbers.
+        return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
 
 
 class Choice(TypeDecorator[Any]):
@@ -148,17 +153,21 @@ def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
 
 
 def text_type(max_length: int | None) -> TypeEngine[str]:
-    """A string that compares binary; unbounded is MariaDB's LONGTEXT."""
+    """A string that compares binary; an unbounded or a very long one is MariaDB's LONGTEXT."""
+    options = {"charset": "utf8mb4", "collation": COLLATION}
     if max_length is None:
-        return Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation=COLLATION), *MARIADB)
-    bounded = mysql.VARCHAR(max_length, charset="utf8mb4", collation=COLLATION)
+        return Text().with_variant(mysql.LONGTEXT(**options), *MARIADB)
+    long = max_length * MOST_BYTES_OF_A_CHARACTER > MOST_BYTES_OF_A_ROW
+    bounded = mysql.LONGTEXT(**options) if long else mysql.VARCHAR(max_length, **options)
     return String(max_length).with_variant(bounded, *MARIADB)
 
 
 def bytes_type(max_length: int | None) -> TypeEngine[bytes]:
-    """Bytes; unbounded is MariaDB's LONGBLOB."""
-    on_mariadb = mysql.LONGBLOB() if max_length is None else mysql.VARBINARY(max_length)
-    return LargeBinary(max_length).with_variant(on_mariadb, *MARIADB)
+    """Bytes; unbounded or very many are MariaDB's LONGBLOB."""
+    long = max_length is None or max_length > MOST_BYTES_OF_A_ROW
+    return LargeBinary(max_length).with_variant(
+        mysql.LONGBLOB() if long else mysql.VARBINARY(max_length), *MARIADB
+    )
 
 
 def integer_type() -> TypeEngine[int]:
@@ -171,11 +180,31 @@ def json_type() -> TypeEngine[Any]:
     return JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
-def naive_datetime_type() -> TypeEngine[datetime]:
-    """A `datetime` without a zone, to the microsecond."""
-    return DateTime().with_variant(mysql.DATETIME(fsp=6), *MARIADB)
+def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
+    """A `datetime` to the microsecond, in UTC or without a zone."""
+    return UtcDateTime() if aware else DateTime().with_variant(mysql.DATETIME(fsp=6), *MARIADB)
 
 
 def time_type() -> TypeEngine[Any]:
     """A `time` without a zone, to the microsecond."""
     return Time().with_variant(mysql.TIME(fsp=6), *MARIADB)
+
+
+def json_text(value: Any) -> str:
+    """*value* as JSON whose text is the same for equal values, and whose floats JSONB leaves floats.
+
+    Keys are in order, since SQLite and MariaDB compare texts. JSONB keeps a number as its digits: of 1e+23 it
+    makes an integer, of 100000000000000000000000.0 it does not.
+    """
+    text = json.dumps(value, sort_keys=True)
+    return _spelled_out(value) if "e+" in text else text
+
+
+def _spelled_out(value: Any) -> str:
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_spelled_out(value[key])}" for key in sorted(value)]
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_spelled_out, value)) + "]"
+    text = json.dumps(value)
+    return f"{Decimal(text):f}.0" if isinstance(value, float) and "e+" in text else text

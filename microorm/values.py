@@ -11,15 +11,18 @@ import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from reprlib import Repr
 from typing import Any
 from uuid import UUID
 
-BIGGEST = 2**63 - 1
-MICROSECOND = timedelta(microseconds=1)
-LONGEST = timedelta(microseconds=BIGGEST)
+from sqlalchemy.sql import ClauseElement
+
+LONGEST = timedelta(microseconds=2**63 - 1)
+# MariaDB takes no deeper nesting; Python writes and reads no longer integer by default.
+JSON_LEVELS = 31
+JSON_BIGGEST = 10**4000
 
 _shown = Repr()
 _shown.maxstring = _shown.maxother = 60
@@ -70,13 +73,14 @@ def text_check(max_length: int | None) -> Check:
     def admit(value: Any) -> str:
         if not isinstance(value, str):
             raise Refused(f"wants {expected}, not {shown(value)}")
-        if max_length is not None and len(value) > max_length:
-            raise Refused(f"wants {expected}, not str of {len(value)}")
-        if "\0" in value:
+        text = str.__str__(value)
+        if max_length is not None and len(text) > max_length:
+            raise Refused(f"wants {expected}, not str of {len(text)}")
+        if "\0" in text:
             raise Refused(f"wants {expected}, not str with a NUL character")
-        if not encodable(value):
+        if not encodable(text):
             raise Refused(f"wants {expected}, not str with a lone surrogate")
-        return str.__str__(value)
+        return text
 
     condition = "{v}.__class__ is str and '\\0' not in {v} and ({v}.isascii() or {encodable}({v}))"
     if max_length is not None:
@@ -99,12 +103,23 @@ def bytes_check(max_length: int | None) -> Check:
     return Check(expected, "{v}.__class__ is bytes" + bound, admit)
 
 
-def _admit_int(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Refused(f"wants int, not {shown(value)}")
-    if not -BIGGEST - 1 <= value <= BIGGEST:
-        raise Refused(f"wants int of 64 bits, not int of {value.bit_length() + 1}")
-    return int(value)
+def int_check(bits: int) -> Check:
+    """An `int` that *bits* bits hold; a `bool` is none."""
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    def admit(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Refused(f"wants int, not {shown(value)}")
+        if not lowest <= value <= highest:
+            raise Refused(f"wants int of {bits} bits, not int of {signed_bits(value)}")
+        return int(value)
+
+    return Check("int", f"{{v}}.__class__ is int and {lowest} <= {{v}} <= {highest}", admit)
+
+
+def signed_bits(value: int) -> int:
+    """How many bits hold *value* and its sign."""
+    return (value if value >= 0 else ~value).bit_length() + 1
 
 
 def _admit_float(value: Any) -> float:
@@ -116,7 +131,10 @@ def _admit_float(value: Any) -> float:
         raise Refused("wants float, not int too large for one") from None
     if not math.isfinite(number):
         raise Refused(f"wants a finite float, not {number}")
-    return number
+    if isinstance(value, int) and int(number) != value:
+        raise Refused(f"wants float, and none is {shown(value)} exactly")
+    # Only PostgreSQL keeps the sign of a zero; the sum is 0.0 for both.
+    return number + 0.0
 
 
 def _admit_bool(value: Any) -> bool:
@@ -128,7 +146,7 @@ def _admit_bool(value: Any) -> bool:
 def _admit_date(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise Refused(f"wants date, not {shown(value)}")
-    return value
+    return date(value.year, value.month, value.day)
 
 
 def _admit_time(value: Any) -> time:
@@ -136,21 +154,29 @@ def _admit_time(value: Any) -> time:
         raise Refused(f"wants time, not {shown(value)}")
     if value.tzinfo is not None:
         raise Refused("wants time without a zone, not one with tzinfo")
-    return value
+    return time(value.hour, value.minute, value.second, value.microsecond)
 
 
 def _admit_timedelta(value: Any) -> timedelta:
     if not isinstance(value, timedelta):
         raise Refused(f"wants timedelta, not {shown(value)}")
-    if not -LONGEST <= value <= LONGEST:
+    plain = timedelta(value.days, value.seconds, value.microseconds)
+    if not -LONGEST <= plain <= LONGEST:
         raise Refused("wants timedelta of 64 bits of microseconds, not a longer one")
-    return value
+    return plain
 
 
 def _admit_uuid(value: Any) -> UUID:
     if not isinstance(value, UUID):
         raise Refused(f"wants UUID, not {shown(value)}")
-    return value
+    return UUID(int=value.int)
+
+
+def _plain_datetime(value: datetime, zone: tzinfo | None) -> datetime:
+    # Not replace(), by which a subclass would stay what it is, and no driver knows it.
+    day = (value.year, value.month, value.day)
+    clock = (value.hour, value.minute, value.second, value.microsecond)
+    return datetime(*day, *clock, tzinfo=zone, fold=value.fold)
 
 
 def _admit_aware(value: Any) -> datetime:
@@ -159,7 +185,7 @@ def _admit_aware(value: Any) -> datetime:
     if value.utcoffset() is None:
         raise Refused("wants datetime with a time zone, not a naive one")
     try:
-        return value.astimezone(UTC)
+        return _plain_datetime(value, value.tzinfo).astimezone(UTC)
     except OverflowError:
         raise Refused("wants datetime that UTC can express, not one out of its range") from None
 
@@ -169,7 +195,7 @@ def _admit_naive(value: Any) -> datetime:
         raise Refused(f"wants datetime, not {shown(value)}")
     if value.tzinfo is not None:
         raise Refused("wants datetime without a time zone, not an aware one")
-    return value
+    return _plain_datetime(value, None)
 
 
 def decimal_check(digits: int, places: int) -> Check:
@@ -185,13 +211,10 @@ def decimal_check(digits: int, places: int) -> Check:
         return excess <= 0 or not any(figures[-excess:])
 
     def admit(value: Any) -> Decimal:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = Decimal(value)
-        if not isinstance(value, Decimal):
+        number = Decimal(value) if isinstance(value, (Decimal, int)) else None
+        if number is None or isinstance(value, bool) or not fits(number):
             raise Refused(f"wants {expected}, not {shown(value)}")
-        if not fits(value):
-            raise Refused(f"wants {expected}, not {shown(value)}")
-        return value
+        return number
 
     return Check(
         expected, "{v}.__class__ is {Decimal} and {fits}({v})", admit, {"Decimal": Decimal, "fits": fits}
@@ -214,39 +237,45 @@ def literal_check(choices: tuple[Any, ...]) -> Check:
     """One of *choices*, of the same type."""
     expected = "one of " + ", ".join(map(repr, choices))
     known = {(type(choice), choice) for choice in choices}
+    kinds = frozenset(map(type, choices))
 
     def admit(value: Any) -> Any:
-        try:
-            if (type(value), value) in known:
-                return value
-        except TypeError:
-            pass
-        raise Refused(f"wants {expected}, not {shown(value)}")
+        if type(value) not in kinds or (type(value), value) not in known:
+            raise Refused(f"wants {expected}, not {shown(value)}")
+        return value
 
-    return Check(expected, "({v}.__class__, {v}) in {known}", admit, {"known": known})
+    # The class first: a value of another one may be unhashable.
+    condition = "{v}.__class__ in {kinds} and ({v}.__class__, {v}) in {known}"
+    return Check(expected, condition, admit, {"known": known, "kinds": kinds})
 
 
-def json_problem(value: Any, inside: tuple[int, ...] = ()) -> str | None:
-    """What JSON, or one of the databases, would change or refuse in *value*, or None."""
-    if value is None or isinstance(value, bool) or type(value) is int:
+def json_problem(value: Any, levels: int = JSON_LEVELS) -> str | None:
+    """What JSON, or one of the databases, would change or refuse in *value*, or None.
+
+    *levels*: how deep lists and dicts may be nested; a circle is deeper than that.
+    """
+    kind = type(value)
+    if value is None or kind is bool:
         return None
-    if type(value) is str:
+    if kind is str:
         return "a NUL character" if "\0" in value else None if encodable(value) else "a lone surrogate"
-    if type(value) is float:
+    if kind is int:
+        return None if abs(value) < JSON_BIGGEST else "an int of too many digits"
+    if kind is float:
         return None if math.isfinite(value) else str(value)
-    if id(value) in inside:
-        return "a circle"
-    inside = (*inside, id(value))
-    if type(value) is list:
-        return next((found for item in value if (found := json_problem(item, inside))), None)
-    if type(value) is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                return f"the key {shown(key)}"
-            if found := json_problem(key) or json_problem(item, inside):
-                return found
-        return None
-    return shown(value)
+    if kind is not list and kind is not dict:
+        return shown(value)
+    if not levels:
+        return f"more than {JSON_LEVELS} levels"
+    for key in value if kind is dict else ():
+        if type(key) is not str:
+            return f"the key {shown(key)}"
+        if found := json_problem(key):
+            return found
+    for item in value.values() if kind is dict else value:
+        if found := json_problem(item, levels - 1):
+            return found
+    return None
 
 
 def json_check(container: type) -> Check:
@@ -256,35 +285,45 @@ def json_check(container: type) -> Check:
     def admit(value: Any) -> Any:
         if type(value) is not container:
             raise Refused(f"wants {expected}, not {shown(value)}")
-        try:
-            found = json_problem(value)
-        except RecursionError:
-            found = "too many levels"
-        if found is not None:
+        if (found := json_problem(value)) is not None:
             raise Refused(f"wants {expected} that JSON can hold, not one with {found}")
         return value
 
-    def storable(value: Any) -> bool:
-        return type(value) is container and json_problem(value) is None
-
-    return Check(expected, "{storable}({v})", admit, {"storable": storable})
+    names = {"container": container, "problem": json_problem}
+    return Check(expected, "{v}.__class__ is {container} and {problem}({v}) is None", admit, names)
 
 
 def instance_check(kind: Any) -> Check:
     """An instance of *kind*, for a column type of the user's own; anything where *kind* is no class."""
-    if not isinstance(kind, type) or kind is object:
-        return Check("a value", "True", lambda value: value)
+    try:
+        anything = kind is object or isinstance(None, kind)
+    except TypeError:  # a TypedDict, a type variable, a protocol that is not for run time
+        anything = True
+    if anything:
+        # What the type does not say, an expression still says of itself.
+        return Check(
+            "a value",
+            "{v} is not None and not isinstance({v}, {ClauseElement})",
+            lambda value: value,
+            {"ClauseElement": ClauseElement},
+        )
+    expected = kind.__name__ if isinstance(kind, type) else str(kind)
 
     def admit(value: Any) -> Any:
         if not isinstance(value, kind):
-            raise Refused(f"wants {kind.__name__}, not {shown(value)}")
+            raise Refused(f"wants {expected}, not {shown(value)}")
         return value
 
-    return Check(kind.__name__, "isinstance({v}, {kind})", admit, {"kind": kind})
+    return Check(expected, "isinstance({v}, {kind})", admit, {"kind": kind})
 
 
-INT = Check("int", f"{{v}}.__class__ is int and {-BIGGEST - 1} <= {{v}} <= {BIGGEST}", _admit_int)
-FLOAT = Check("float", "{v}.__class__ is float and {v} - {v} == 0.0", _admit_float)
+INT = int_check(64)
+FLOAT = Check(
+    "float",
+    "{v}.__class__ is float and {v} - {v} == 0.0 and ({v} != 0.0 or {sign}(1.0, {v}) > 0.0)",
+    _admit_float,
+    {"sign": math.copysign},
+)
 BOOL = Check("bool", "{v}.__class__ is bool", _admit_bool)
 DATE = Check("date", "{v}.__class__ is {date}", _admit_date, {"date": date})
 TIME = Check("time", "{v}.__class__ is {time} and {v}.tzinfo is None", _admit_time, {"time": time})
