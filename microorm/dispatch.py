@@ -44,26 +44,21 @@ ANY: Final = object()
 class Signal(Listeners):
     """Something that happens, and that functions can be connected to.
 
-    A subclass may replace these, and nothing else with an underscore:
+    A subclass may use and replace these, and nothing else with an underscore:
 
     - `_connect(receiver, sender, weak, dispatch_uid, options)` registers; *options* end up in the Connection.
     - `_matches(connection, sender)` decides who hears a sender. It is asked once per sender until something is
       connected or disconnected.
     - `_route(sender)` is the cached answer; `if signal._route(sender):` is the cheap way to ask for listeners.
     - `_accepts(connection, named)` may leave out a connection that has options, at each send.
-    - `_deliver(connection, receiver, sender, named)` calls the receiver. What it returns for an async receiver
-      is awaited if it can be.
+    - `_deliver(connection, receiver, sender, named)` calls a receiver whose connection has options; others may
+      be called without it, which is faster. What it returns for an async receiver is awaited if it can be.
     - `_waiter(route)` gives the function that runs a coroutine for a synchronous send; asked, before any receiver
       runs, when the route has async ones. It raises where waiting is impossible.
     - `concurrent`: whether async receivers run side by side, or else one after another until the first error.
     """
 
     concurrent: ClassVar[bool] = True
-    _delivers: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        cls._delivers = cls._deliver is not Signal._deliver
 
     def send(self, sender: object, **named: Any) -> _Responses:
         """Call the receivers, sync before async, in order; return `(receiver, response)` pairs (A14, F2).
@@ -114,7 +109,7 @@ class Signal(Listeners):
         connections = self._accepting(route.sync, named) if route.optional else route.sync
         names = tuple(named)
         deliver = _deliveries.get(names) or _spelled_out(names)
-        if self._delivers:
+        if route.optional:
             deliver = type(self)._deliver
         responses: _Responses = []
         for connection in connections:

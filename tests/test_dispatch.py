@@ -509,7 +509,7 @@ def test_among_sync_receivers_an_error_is_raised_as_it_is(signal: Signal, kind: 
 
     signal.connect(last)
     with pytest.raises(kind) as caught:
-        signal.send(Book)
+        signal.send(Book, sent_nowhere_else=kind)
     assert caught.value is error
     assert error.__context__ is None
     assert calls == []

@@ -491,7 +491,7 @@ def test_one_by_one_the_first_error_stops_the_rest(way: int) -> None:
 
 @WAYS
 def test_a_subclass_may_deliver_otherwise(way: int) -> None:
-    """F2: what `_deliver` returns for an async receiver is awaited if it can be."""
+    """F2: to connections with options; what `_deliver` returns for an async receiver is awaited if it can be."""
     delivered: list[tuple[Any, ...]] = []
 
     class Postponing(Signal):
@@ -504,7 +504,7 @@ def test_a_subclass_may_deliver_otherwise(way: int) -> None:
     signal = Postponing()
     sync = sync_named("sync", [])
     for each in (function, sync):
-        signal.connect(each)
+        signal._connect(each, None, True, None, {"delivery": "on_commit"})
     assert sends(signal)[way](Book, now=True) == [(sync, "sync"), (function, "function")]
     assert sends(signal)[way](Book, now=False) == [(sync, "later"), (function, "later")]
     assert delivered == [
