@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String, Uuid
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
 
-from microorm import types, values
+from microorm import documents, types, values
 from microorm.values import Check, Refused, shown
 
 Options = Mapping[str, Any]
@@ -66,7 +66,7 @@ def custom_check(python_type: Any, column: TypeEngine[Any]) -> Check:
             return values.decimal_check(column.precision, column.scale or 0)
     elif (get_origin(python_type) or python_type) in (dict, list):
         if isinstance(column, JSON):
-            return values.json_check(get_origin(python_type) or python_type)
+            return documents.json_check(get_origin(python_type) or python_type)
     elif python_type not in (bytes, datetime) and (kind := kind_of(python_type)) is not None:
         return kind.check(python_type, {})
     return values.instance_check(get_origin(python_type) or python_type)
@@ -162,12 +162,12 @@ KINDS: dict[Any, Kind] = {
     ),
     dict: Kind(
         lambda python_type, options: types.json_type(),
-        lambda python_type, options: values.json_check(dict),
+        lambda python_type, options: documents.json_check(dict),
         mutable=True,
     ),
     list: Kind(
         lambda python_type, options: types.json_type(),
-        lambda python_type, options: values.json_check(list),
+        lambda python_type, options: documents.json_check(list),
         mutable=True,
     ),
 }

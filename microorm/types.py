@@ -6,7 +6,6 @@ Each class says what a database would otherwise change silently (DESIGN 3, the t
 from __future__ import annotations
 
 import enum
-import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -188,23 +187,3 @@ def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
 def time_type() -> TypeEngine[Any]:
     """A `time` without a zone, to the microsecond."""
     return Time().with_variant(mysql.TIME(fsp=6), *MARIADB)
-
-
-def json_text(value: Any) -> str:
-    """*value* as JSON whose text is the same for equal values, and whose floats JSONB leaves floats.
-
-    Keys are in order, since SQLite and MariaDB compare texts. JSONB keeps a number as its digits: of 1e+23 it
-    makes an integer, of 100000000000000000000000.0 it does not.
-    """
-    text = json.dumps(value, sort_keys=True)
-    return _spelled_out(value) if "e+" in text else text
-
-
-def _spelled_out(value: Any) -> str:
-    if isinstance(value, dict):
-        parts = [f"{json.dumps(key)}: {_spelled_out(value[key])}" for key in sorted(value)]
-        return "{" + ", ".join(parts) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_spelled_out, value)) + "]"
-    text = json.dumps(value)
-    return f"{Decimal(text):f}.0" if isinstance(value, float) and "e+" in text else text

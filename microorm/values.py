@@ -20,9 +20,7 @@ from uuid import UUID
 from sqlalchemy.sql import ClauseElement
 
 LONGEST = timedelta(microseconds=2**63 - 1)
-# MariaDB takes no deeper nesting; Python writes and reads no longer integer by default.
-JSON_LEVELS = 31
-JSON_BIGGEST = 10**4000
+
 
 _shown = Repr()
 _shown.maxstring = _shown.maxother = 60
@@ -247,50 +245,6 @@ def literal_check(choices: tuple[Any, ...]) -> Check:
     # The class first: a value of another one may be unhashable.
     condition = "{v}.__class__ in {kinds} and ({v}.__class__, {v}) in {known}"
     return Check(expected, condition, admit, {"known": known, "kinds": kinds})
-
-
-def json_problem(value: Any, levels: int = JSON_LEVELS) -> str | None:
-    """What JSON, or one of the databases, would change or refuse in *value*, or None.
-
-    *levels*: how deep lists and dicts may be nested; a circle is deeper than that.
-    """
-    kind = type(value)
-    if value is None or kind is bool:
-        return None
-    if kind is str:
-        return "a NUL character" if "\0" in value else None if encodable(value) else "a lone surrogate"
-    if kind is int:
-        return None if abs(value) < JSON_BIGGEST else "an int of too many digits"
-    if kind is float:
-        return None if math.isfinite(value) else str(value)
-    if kind is not list and kind is not dict:
-        return shown(value)
-    if not levels:
-        return f"more than {JSON_LEVELS} levels"
-    for key in value if kind is dict else ():
-        if type(key) is not str:
-            return f"the key {shown(key)}"
-        if found := json_problem(key):
-            return found
-    for item in value.values() if kind is dict else value:
-        if found := json_problem(item, levels - 1):
-            return found
-    return None
-
-
-def json_check(container: type) -> Check:
-    """A `dict` or `list` that comes back from JSON as it was."""
-    expected = container.__name__
-
-    def admit(value: Any) -> Any:
-        if type(value) is not container:
-            raise Refused(f"wants {expected}, not {shown(value)}")
-        if (found := json_problem(value)) is not None:
-            raise Refused(f"wants {expected} that JSON can hold, not one with {found}")
-        return value
-
-    names = {"container": container, "problem": json_problem}
-    return Check(expected, "{v}.__class__ is {container} and {problem}({v}) is None", admit, names)
 
 
 def instance_check(kind: Any) -> Check:
