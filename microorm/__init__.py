@@ -42,6 +42,14 @@ connection = default_databases.connection
 create_all = default_registry.create_all
 drop_all = default_registry.drop_all
 
+
+def setup(entries: list[str] | tuple[str, ...]) -> None:
+    """Set up the applications of this process, as `microorm.apps.Apps.setup` says."""
+    from microorm import apps  # noqa: PLC0415 - loaded by those who have applications
+
+    apps.setup(entries)
+
+
 __all__ = [
     "CommitOutcomeUnknown",
     "ConfigurationError",
@@ -79,5 +87,6 @@ __all__ = [
     "muted",
     "on_commit",
     "receiver",
+    "setup",
     "using",
 ]
