@@ -24,17 +24,17 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
     databases, model = schema.registry.databases, schema.model
     database: Database = databases.for_write(model, schema.home, using, instance)
-    told = post_delete._route(model)
     alone = databases.transaction(database) is None
-    if not alone or pre_delete._route(model) or post_delete.immediate(model) or len(told) > 1:
+    if not alone or pre_delete._route(model) or post_delete.immediate(model):
         return delete_found(schema, database, lambda: [instance], instance)
     refuse_waiting(schema)
     with databases.channel(database, prepared=True, writes=True) as channel:
         total = plans_of(schema, database).delete().run(channel, _key_of(schema, instance)).rowcount
     try:
-        if told:
-            # A receiver that waits for the commit, which is done.
-            post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+        if post_delete._route(model):
+            # Receivers that wait for the commit, which is done.
+            with databases.receiving(database.alias):
+                post_delete.send(model, instance=instance, using=database.alias, origin=instance)
     finally:
         _forget_keys(schema, [instance], [image_of(instance)])
     return counts(schema, total)

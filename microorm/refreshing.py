@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy.sql import ClauseElement
+
 from microorm.errors import UnsavedError
 from microorm.fields import MISSING
 from microorm.query import Query
@@ -17,8 +19,8 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     schema: Schema = instance.__schema__
     if instance.pk is None:
         raise UnsavedError(f"{schema.name} has no key, and a refresh needs one")
-    if isinstance(fields, (str, bytes)):
-        raise TypeError(f"fields wants a list of names or columns, not the string {fields!r}")
+    if isinstance(fields, (str, bytes, ClauseElement)):
+        raise TypeError(f"fields wants a list of names or columns, not {fields!r}")
     names = schema.names if fields is None else tuple(schema.field(name).name for name in fields)
     query: Query[Any] = Query(schema.model)
     if (alias := using or instance._origin.alias) is not None:

@@ -58,10 +58,10 @@ def save(
 def field_names(schema: Schema, given: Iterable[Any]) -> frozenset[str]:
     """The names of the fields *given* by name or column.
 
-    Raises `TypeError` for a bare string, `FieldError` for what is not a field, or is the key.
+    Raises `TypeError` for a bare name or column, `FieldError` for what is not a field, or is the key.
     """
-    if isinstance(given, (str, bytes)):
-        raise TypeError(f"update_fields wants a list of names or columns, not the string {given!r}")
+    if isinstance(given, (str, bytes, ClauseElement)):
+        raise TypeError(f"update_fields wants a list of names or columns, not {given!r}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:
@@ -131,13 +131,12 @@ def _save_telling(schema: Schema, database: Database, instance: Any, order: Orde
     post_save.refuse_waiting(model)
     if databases.transaction(database) is not None:
         _save_in_block(schema, database, instance, order)
-    elif pre_save.immediate(model) or post_save.immediate(model) or len(post_save._route(model)) > 1:
+    elif pre_save.immediate(model) or post_save.immediate(model):
         note_split_write(databases, database.alias)
         with databases.block(database):
             _save_in_block(schema, database, instance, order)
     else:
-        # A receiver that waits for the commit has it as soon as the one statement is done. Several wait in a
-        # block, which calls all of them although one fails.
+        # Receivers that wait for the commit have it as soon as the one statement is done.
         before = (instance._origin, instance._row)
         created = _save_silently(schema, database, instance, order)
         _tell_saved(schema, database.alias, instance, order, before, created=created)
