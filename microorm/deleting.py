@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from microorm.codegen import Row
 from microorm.engines import Database
 from microorm.errors import UnsavedError
 from microorm.schema import Schema
 from microorm.signals import post_delete, pre_delete
-from microorm.statements import plans_of
+from microorm.statements import key_row, plans_of
 from microorm.transactions import note_split_write
 from microorm.undo import Image, image_of, settle
 
@@ -28,8 +27,9 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     if not alone or pre_delete._route(model) or post_delete.immediate(model):
         return delete_found(schema, database, lambda: [instance], instance)
     refuse_waiting(schema)
+    key = key_row(schema, instance)
     with databases.channel(database, prepared=True, writes=True) as channel:
-        total = plans_of(schema, database).delete().run(channel, _key_of(schema, instance)).rowcount
+        total = plans_of(schema, database).delete().run(channel, key).rowcount
     try:
         if post_delete._route(model):
             # Receivers that wait for the commit, which is done.
@@ -83,7 +83,7 @@ def _delete_in_block(schema: Schema, database: Database, instances: list[Any], o
                     told = pre_delete.send(model, instance=instance, using=alias, origin=origin)
                 half_way = before or bool(told)
             for instance in instances:
-                key = _key_of(schema, instance)
+                key = key_row(schema, instance)
                 with channel:  # which a receiver may have doomed
                     half_way = True
                     total += statement.run(channel, key).rowcount
@@ -98,10 +98,6 @@ def _delete_in_block(schema: Schema, database: Database, instances: list[Any], o
         for image in images:
             channel.undo.record(image)
     return total
-
-
-def _key_of(schema: Schema, instance: Any) -> Row:
-    return tuple([instance.__dict__.get(name) for name in schema.key_names])
 
 
 def _forget_keys(schema: Schema, instances: list[Any], images: list[Image]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, text, true
+from sqlalchemy import ColumnElement, Select, and_, func, select, true
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
@@ -14,9 +14,10 @@ from microorm.conditions import assignments, conditions, expression, key_values,
 from microorm.constructor import create_instance
 from microorm.deleting import counts, delete_found, heard
 from microorm.engines import Database
-from microorm.errors import FieldError
+from microorm.loading import instances_of
+from microorm.raw import raw_instances
 from microorm.schema import Schema
-from microorm.statements import instances_of, plans_of
+from microorm.statements import plans_of
 from microorm.updating import update_found
 
 M = TypeVar("M", bound="Any")
@@ -217,21 +218,8 @@ class Query(Generic[M]):
         Its columns are the model's, in any order. Raises `FieldError` where one is missing or is not the
         model's, and what the database raises.
         """
-        schema, database = self._schema, self._database()
-        by_column = {field.column.name: field for field in schema.fields}
-        statement = text(sql).columns(**{name: field.column.type for name, field in by_column.items()})
-        with schema.registry.databases.channel(database, prepared=False, writes=True) as channel:
-            result = channel.execute(statement, dict(parameters or {}))
-            names = list(result.keys())
-            rows = result.fetchall()
-        if wrong := [name for name in by_column if name not in names] + [
-            n for n in names if n not in by_column
-        ]:
-            state = "selects" if wrong[0] in names else "lacks"
-            raise FieldError(f"the SQL for {schema.name} {state} the column {wrong[0]!r}")
-        places = [names.index(field.column.name) for field in schema.fields]
-        ordered = [tuple(row[place] for place in places) for row in rows]
-        return instances_of(schema, ordered, database.alias)
+        found: list[M] = raw_instances(self._schema, self._database(), sql, parameters)
+        return found
 
     @property
     def _schema(self) -> Schema:
@@ -283,7 +271,7 @@ class Query(Generic[M]):
         schema = self._schema
         load = plans_of(schema, database).load(tuple([name for name, _ in self._equal]), limit=limit)
         with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
-            found: list[M] = load.select(channel, tuple([value for _, value in self._equal]))
+            found: list[M] = load.instances(channel, tuple([value for _, value in self._equal]))
         return found
 
     def _load(self, database: Database, statement: Select[Any]) -> list[M]:

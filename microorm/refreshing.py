@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
+from microorm.engines import Database
 from microorm.errors import UnsavedError
-from microorm.fields import MISSING
-from microorm.query import Query
 from microorm.schema import Schema
-from microorm.state import Layout, Origin, loaded_value
+from microorm.scopes import USING, current_alias
+from microorm.state import Layout, Origin, kept
+from microorm.statements import key_row, plans_of
 
 
 def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> None:
@@ -21,14 +22,31 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
         raise UnsavedError(f"{schema.name} has no key, and a refresh needs one")
     if isinstance(fields, (str, bytes, ClauseElement)):
         raise TypeError(f"fields wants a list of names or columns, not {fields!r}")
-    names = schema.names if fields is None else tuple(schema.field(name).name for name in fields)
-    query: Query[Any] = Query(schema.model)
-    if (alias := using or instance._origin.alias) is not None:
-        query = query.using(alias)
-    fresh = query.get(pk=instance.pk)
-    row = [(name, loaded_value(fresh if name in names else instance, name)) for name in schema.names]
-    known = [(name, value) for name, value in row if value is not MISSING]
-    instance._row = tuple(value for _, value in known)
-    instance._origin = Origin(fresh._origin.alias, Layout(tuple(name for name, _ in known)))
-    for name in names:
-        instance.__dict__[name] = fresh.__dict__[name]
+    names = schema.names if fields is None else [schema.field(name).name for name in fields]
+    databases = schema.registry.databases
+    told = using if using is not None else current_alias(databases, USING)
+    where = told if told is not None else instance._origin.alias
+    database: Database = databases.for_read(schema.model, schema.home, where, instance)
+    fresh = _row_of(schema, database, instance)
+    wanted = {name: fresh[name] for name in schema.names if name in names}
+    copies = kept([schema.by_name[name] for name in wanted], tuple(wanted.values()))
+    loaded = dict(zip(wanted, copies, strict=True))
+    layout, row = instance._origin.layout, instance._row
+    for name in () if row is None else layout.names:
+        if name not in loaded:
+            loaded[name] = layout.value(row, name)
+    instance.__dict__.update(wanted)
+    instance._row = tuple(loaded.values())
+    instance._origin = Origin(database.alias, Layout(tuple(loaded)))
+
+
+def _row_of(schema: Schema, database: Database, instance: Any) -> dict[str, Any]:
+    """The values in the row of *instance*, read without making another instance (CONTRACT G5)."""
+    key = key_row(schema, instance)
+    load = plans_of(schema, database).load(schema.key_names)
+    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+        found = load.values(channel, key)
+    if not found:
+        asked = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
+        raise schema.model.DoesNotExist(f"no {schema.name} with {asked} in {database.alias!r}")
+    return dict(zip(schema.names, found[0], strict=True))

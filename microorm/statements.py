@@ -1,4 +1,4 @@
-"""Statements: SQL that SQLAlchemy compiles once per schema, shape and dialect, and rows made instances.
+"""Statements: SQL that SQLAlchemy compiles once per schema, shape and dialect.
 
 A `Prepared` runs on the driver's cursor where its channel has one, else through SQLAlchemy's `Connection`:
 the same SQL, the same checks, the same rows (DESIGN 13). `Plans` are the statements of one schema on one
@@ -10,22 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ARRAY, Float, Numeric, bindparam, delete, exists, insert, select, update
+from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql import Executable
 
 from microorm.channels import Channel
-from microorm.codegen import Row, binder, builder
+from microorm.codegen import Row, binder
 from microorm.engines import Database
+from microorm.errors import InvalidValue
 from microorm.fields import Field
+from microorm.loading import Loader, decoded, instances_of, read_decoders
 from microorm.schema import Schema
-from microorm.signals import post_init, pre_init
-from microorm.state import Layout, Origin, kept
+from microorm.state import Layout, Origin
 
 P = TypeVar("P")
 
 MOST_SHAPES = 256
-# The codes by which psycopg names what SQLAlchemy's types ask for: one number, and an array of them.
-_CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 
 
 class Prepared:
@@ -105,47 +104,41 @@ class Insert(Prepared):
         if not self._returns:
             return (done.lastrowid,)
         (made,) = done.fetchall()
-        if channel.cursor is None:
-            return tuple(made)
-        return tuple(
-            value if decode is None else decode(value)
-            for value, decode in zip(made, self._decoders, strict=True)
-        )
+        return tuple(made) if channel.cursor is None else decoded(made, self._decoders)
 
 
-class Load:
-    """A SELECT of all fields and what makes its rows instances; *prepared* where equalities choose the rows."""
+class Load(Prepared):
+    """The SELECT of all fields of a model, by the values of *fields*."""
 
-    __slots__ = ("_build", "_decoders", "_layout", "_schema", "prepared")
+    __slots__ = ("_schema", "loader")
 
-    def __init__(self, schema: Schema, database: Database, prepared: Prepared | None = None) -> None:
-        dialect = database.engine.dialect
+    def __init__(
+        self, schema: Schema, statement: Any, fields: Sequence[Field[Any]], dialect: Any, loader: Loader
+    ) -> None:
+        super().__init__(statement, fields, dialect)
         self._schema = schema
-        self._decoders = read_decoders(schema.fields, dialect)
-        self._build = builder(schema.model, schema.fields, self._decoders, raw=True)
-        # A mutable value that the driver itself decodes is copied by the builder and needs no decoding again.
-        self._layout = Layout(schema.names, self._decoders)
-        self.prepared = prepared
+        self.loader = loader
 
-    def select(self, channel: Channel, row: Row) -> list[Any]:
-        """The instances that the prepared statement finds with the values of *row*."""
-        assert self.prepared is not None
-        done = self.prepared.run(channel, row)
-        try:
-            rows = done.fetchall()
-        except BaseException as error:
-            raise channel.translated(error, self.prepared.sql, row) from error
+    def instances(self, channel: Channel, row: Row) -> list[Any]:
+        """The instances of the rows that have the values of *row*."""
+        found = self._fetch(channel, row)
         alias = channel.database.alias
         if channel.cursor is None:
-            return instances_of(self._schema, rows, alias)
-        origin = Origin(alias, self._layout)
-        if pre_init._connections or post_init._connections:
-            decoded = [
-                tuple(v if d is None else d(v) for v, d in zip(each, self._decoders, strict=True))
-                for each in rows
-            ]
-            return _told(self._schema, decoded, alias)
-        return self._build(rows, origin)
+            return instances_of(self._schema, found, alias)
+        return self.loader.instances(found, alias)
+
+    def values(self, channel: Channel, row: Row) -> list[Row]:
+        """The values of all fields in the rows that have the values of *row*."""
+        found = self._fetch(channel, row)
+        return [tuple(each) for each in found] if channel.cursor is None else self.loader.values(found)
+
+    def _fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
+        done = self.run(channel, row)
+        try:
+            rows: Sequence[Any] = done.fetchall()
+        except BaseException as error:
+            raise channel.translated(error, self.sql, row) from error
+        return rows
 
 
 class Plans:
@@ -155,6 +148,7 @@ class Plans:
         self._schema = schema
         self._database = database
         self._dialect = database.engine.dialect
+        self.loader = Loader(schema, self._dialect)
         self._made: dict[Any, Any] = {}
         self._origins: dict[tuple[str, ...], Origin] = {}
 
@@ -211,7 +205,7 @@ class Plans:
         statement = select(*[each.column for each in schema.fields]).where(*_equal(fields))
         if limit is not None:
             statement = statement.suffix_with(f"LIMIT {limit:d}")
-        return Load(schema, self._database, Prepared(statement, fields, self._dialect))
+        return Load(schema, statement, fields, self._dialect, self.loader)
 
     def _kept(self, key: Any, make: Callable[[], P]) -> P:
         plan: P | None = self._made.get(key)
@@ -230,6 +224,14 @@ def plans_of(schema: Schema, database: Database) -> Plans:
     return plans
 
 
+def key_row(schema: Schema, instance: Any) -> Row:
+    """The key of *instance* as a row, checked. `InvalidValue` where it cannot be one."""
+    row = schema.collector(schema.key_names)(instance.__dict__)
+    if row.__class__ is not tuple:
+        raise InvalidValue(schema.name, {"pk": "wants a value, not an expression"})
+    return row
+
+
 def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tuple[str, ...]:
     """Those of *names* that are in *values*; the database makes the others, and a key that is None."""
     return tuple(
@@ -238,55 +240,6 @@ def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tup
         if name not in schema.server_made
         or (name in values and not (values[name] is None and name in schema.key_names))
     )
-
-
-def instances_of(schema: Schema, rows: Sequence[Any], alias: str) -> list[Any]:
-    """The instances of *rows* that SQLAlchemy has decoded."""
-    if pre_init._connections or post_init._connections:
-        return _told(schema, rows, alias)
-    build = builder_of(schema)
-    return build(rows, Origin(alias, schema.layout))
-
-
-def builder_of(schema: Schema) -> Callable[[Sequence[Any], Origin], list[Any]]:
-    """The function that makes decoded rows instances, generated once per schema."""
-    if not schema.builders:
-        none = [None] * len(schema.fields)
-        schema.builders.append(builder(schema.model, schema.fields, none, raw=False))
-    build: Callable[[Sequence[Any], Origin], list[Any]] = schema.builders[0]
-    return build
-
-
-def _told(schema: Schema, rows: Sequence[Any], alias: str) -> list[Any]:
-    """Instances whose making is told by `pre_init` and `post_init` (CONTRACT G4)."""
-    origin, model, instances = Origin(alias, schema.layout), schema.model, []
-    for row in rows:
-        values = dict(zip(schema.names, row, strict=True))
-        pre_init.send(model, args=(), kwargs=values)
-        instance = object.__new__(model)
-        instance.__dict__ = values
-        instance._row = kept(schema.fields, tuple(row)) if schema.mutable else tuple(row)
-        instance._origin = origin
-        post_init.send(model, instance=instance)
-        instances.append(instance)
-    return instances
-
-
-def read_decoders(fields: Sequence[Field[Any]], dialect: Any) -> tuple[Callable[[Any], Any] | None, ...]:
-    """For each field, what turns the driver's value into ours, or None."""
-    return tuple(_decoder(each.column.type, dialect) for each in fields)
-
-
-def _decoder(kind: Any, dialect: Any) -> Callable[[Any], Any] | None:
-    implementation = kind.dialect_impl(dialect)
-    code = None
-    if dialect.name == "postgresql":
-        # psycopg's numbers come as Decimal or float, and SQLAlchemy asks the server's type which.
-        stored = getattr(implementation, "impl_instance", implementation)
-        number = stored.item_type if isinstance(stored, ARRAY) else stored
-        code = next((c[stored is not number] for kind, c in _CODES.items() if isinstance(number, kind)), None)
-    decode: Callable[[Any], Any] | None = implementation.result_processor(dialect, code)
-    return decode
 
 
 def _name(place: int) -> str:
