@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.dispatch import Signal
+from microorm.documents import json_text
 from microorm.errors import ConfigurationError
 from microorm.forks import watch
 from microorm.urls import is_memory, masked, read_url
@@ -182,7 +183,7 @@ class Database:
         return engine
 
     def _engine_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"hide_parameters": True}
+        options: dict[str, Any] = {"hide_parameters": True, "json_serializer": json_text}
         if self.is_sqlite:
             connect_args = {"isolation_level": None, "check_same_thread": False, "timeout": 5.0}
             options["connect_args"] = {**connect_args, **self.options.get("connect_args", {})}

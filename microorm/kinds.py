@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
-from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String, Uuid
+from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
 
 from microorm import documents, types, values
@@ -129,7 +129,7 @@ KINDS: dict[Any, Kind] = {
     date: _plain(Date, values.DATE),
     time: _plain(types.time_type, values.TIME),
     timedelta: _plain(types.Duration, values.TIMEDELTA),
-    UUID: _plain(Uuid, values.UUID_),
+    UUID: _plain(types.Identifier, values.UUID_),
     str: Kind(
         lambda python_type, options: types.text_type(options.get("max_length")),
         lambda python_type, options: values.text_check(options.get("max_length")),

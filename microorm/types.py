@@ -9,6 +9,7 @@ import enum
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     JSON,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     String,
     Text,
     Time,
+    Uuid,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -121,6 +123,24 @@ class Duration(TypeDecorator[timedelta]):
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
         # A duration is added to durations, and multiplied by numbers.
         return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
+
+
+class Identifier(TypeDecorator[UUID]):
+    """A `UUID` of any bits; MariaDB's own type refuses all that are of no registered version."""
+
+    impl = Uuid
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in MARIADB:
+            return dialect.type_descriptor(mysql.CHAR(32, charset="ascii", collation="ascii_bin"))
+        return dialect.type_descriptor(Uuid())
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
+        return value.hex if value is not None and dialect.name in MARIADB else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
+        return UUID(value) if isinstance(value, str) else value
 
 
 class Choice(TypeDecorator[Any]):
