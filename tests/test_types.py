@@ -1,8 +1,10 @@
 """One Python value stays the same on every database: each cell of the table in docs/types.md, edges included (DESIGN 3)."""
+# ruff: noqa: DTZ001, DTZ901 (naive moments are what some fields hold)
 
 import enum
 import itertools
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,11 +17,24 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import ARRAY, JSON, Float, Integer, LargeBinary, SmallInteger, String, func, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Float,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    create_engine,
+    func,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 import microorm
 from microorm import Field, InvalidValue, ModelError
+from microorm.values import Refused
 
 PARIS = ZoneInfo("Europe/Paris")
 ALL_BYTES = bytes(range(256))
@@ -115,7 +130,7 @@ NAIVE = [
     datetime.max,
     datetime(2024, 10, 27, 2, 30),
     datetime(2024, 10, 27, 2, 30, 0, 1, fold=1),
-]  # noqa: DTZ001
+]
 SPANS = [
     timedelta(0),
     timedelta(microseconds=-1),
@@ -340,3 +355,306 @@ def test_a_value_finds_its_row_and_no_other(Base, registry, row) -> None:
 @each(SERVER_ROWS)
 def test_a_value_of_the_servers_finds_its_row(Base, registry, row) -> None:
     check_comparisons(Base, registry, row)
+
+
+KEYS = {
+    "int": (int, [0, -(2**63), 2**63 - 1], {}),
+    "str": (str, ["", "a", "A", "a ", "é", "🎉" * 5], {"max_length": 5}),
+    "bytes": (bytes, [b"", b"\0", b"a", b"a "], {"max_length": 2}),
+    "Decimal": (Decimal, decimals("0.1", "9999999999999.99"), digits(15, 2)),
+    "datetime": (datetime, [MOMENTS[1], MOMENTS[6], MOMENTS[7]], {}),
+    "date": (date, [date.min, date.max], {}),
+    "UUID": (UUID, [UUID(int=0), UUID(int=2**127)], {}),
+    "Enum": (Colour, list(Colour), {}),
+    "Literal": (Literal["a", "A"], ["a", "A"], {}),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_value_is_a_key(Base, registry, name) -> None:
+    """Saved, read, updated, refreshed and deleted by it; no two values are one key, and equal instances have one hash."""
+    annotation, values, options = KEYS[name]
+
+    class Thing(Base, table=f"thing_{next(NUMBERS)}"):
+        key: Field[annotation] = microorm.field(primary_key=True, **options)
+        number: Field[int] = microorm.field(default=0)
+
+    registry.create_all()
+    with registry.databases.atomic():
+        things = [Thing(key=value, number=number).save() for number, value in enumerate(values)]
+        for number, (thing, value) in enumerate(zip(things, values, strict=True)):
+            found = Thing.objects.get(pk=value)
+            assert (found.number, found.changes()) == (number, {})
+            found.number = 100 + number
+            found.save()
+            thing.refresh_from_db()
+            assert thing.number == 100 + number
+        assert Thing.objects.count() == len(values)
+        assert {hash(thing) for thing in things} == {hash(found) for found in Thing.objects.all()}
+        for left, thing in enumerate(reversed(things)):
+            assert thing.delete()[0] == 1
+            assert Thing.objects.count() == len(values) - 1 - left
+
+
+def test_text_is_compared_letter_by_letter(Base, registry) -> None:
+    """Case, trailing blanks, accents and composed letters make a difference, in a unique column, too."""
+
+    class Word(Base, table=f"word_{next(NUMBERS)}"):
+        text: Field[str] = microorm.field(max_length=20, unique=True)
+        kind: Field[str] = microorm.field()
+
+    registry.create_all()
+    words = [*ODD_TEXTS, "a  ", "Ä", "ä", "A\u0308", "ss ", "SS", "ı", "i", "I", "İ"]
+    Word.objects.bulk_create([Word(text=word, kind=word) for word in words])
+    for word in words:
+        assert [each.text for each in Word.objects.filter(text=word)] == [word]
+        assert [each.text for each in Word.objects.filter(Word.kind == word)] == [word]
+        assert [each.text for each in Word.objects.filter(Word.text == Word.kind, kind=word)] == [word]
+    with pytest.raises(IntegrityError):
+        Word(text="a ", kind="").save()
+
+
+def test_listed_values_are_checked_by_the_database_too(Base, registry) -> None:
+    """A CHECK keeps raw SQL to the values of an Enum or Literal; NULL passes where None does."""
+
+    class Paint(Base, table=f"paint_{next(NUMBERS)}"):
+        colour: Field[Colour]
+        size: Field[Size | None] = microorm.field(default=None)
+        tone: Field[Literal["a", "b"]] = microorm.field(default="a")
+        level: Field[Literal[1, 2]] = microorm.field(default=1)
+
+    registry.create_all()
+    for colour in Colour:
+        Paint(colour=colour).save()
+    table, databases = Paint.__table__.name, registry.databases
+    for column, bad in [
+        ("colour", "'RED'"),
+        ("colour", "'Red'"),
+        ("colour", "'red  '"),
+        ("size", "0"),
+        ("tone", "'B'"),
+        ("level", "3"),
+    ]:
+        with (
+            pytest.raises(DBAPIError, match=f"ck_{table}_{column}"),
+            databases.connection("default") as connection,
+        ):
+            connection.execute(text(f"UPDATE {table} SET {column} = {bad}"))
+    assert Paint.objects.filter(tone="a", level=1).count() == len(Colour)
+
+
+class Plain:
+    """Subclasses of what fields take; no driver knows them."""
+
+    class Int(int): ...
+
+    class Number(float): ...
+
+    class Text(str):
+        def __len__(self) -> int:
+            return 0
+
+    class Blob(bytes): ...
+
+    class Exact(Decimal): ...
+
+    class Moment(datetime): ...
+
+    class Day(date): ...
+
+    class Clock(time): ...
+
+    class Span(timedelta): ...
+
+    class Id(UUID): ...
+
+
+SUBCLASSES = {
+    "int": (int, Plain.Int(5), 5, {}),
+    "float": (float, Plain.Number(0.1), 0.1, {}),
+    "an int for a float": (float, 3, 3.0, {}),
+    "str": (str, Plain.Text("abc"), "abc", {"max_length": 3}),
+    "bytes": (bytes, Plain.Blob(b"abc"), b"abc", {}),
+    "Decimal": (Decimal, Plain.Exact("0.5"), Decimal("0.5"), digits(5, 2)),
+    "an int for a Decimal": (Decimal, 3, Decimal(3), digits(5, 2)),
+    "datetime": (
+        datetime,
+        Plain.Moment(2024, 1, 1, tzinfo=PARIS),
+        datetime(2023, 12, 31, 23, tzinfo=UTC),
+        {},
+    ),
+    "naive": (datetime, Plain.Moment(2024, 1, 1), datetime(2024, 1, 1), {"timezone": False}),
+    "date": (date, Plain.Day(2024, 1, 1), date(2024, 1, 1), {}),
+    "time": (time, Plain.Clock(1, 2, 3, 4), time(1, 2, 3, 4), {}),
+    "timedelta": (timedelta, Plain.Span(1, 2, 3), timedelta(1, 2, 3), {}),
+    "UUID": (UUID, Plain.Id(int=5), UUID(int=5), {}),
+}
+
+
+@pytest.mark.parametrize("name", SUBCLASSES)
+def test_a_value_of_a_subclass_is_stored_as_what_it_is(Base, registry, name) -> None:
+    annotation, value, plain, options = SUBCLASSES[name]
+
+    class Thing(Base, table=f"thing_{next(NUMBERS)}"):
+        value: Field[annotation] = microorm.field(**options)
+
+    registry.create_all()
+    thing = Thing(value=value).save()
+    assert thing.changes() == {}
+    assert same(Thing.objects.get(value=value).value, plain)
+    assert [same(each.value, plain) for each in Thing.objects.filter(Thing.value == value)] == [True]
+
+
+def test_decimals_of_more_digits_than_sqlite_keeps_are_refused_there(sqlite_url) -> None:
+    with microorm.Databases({"default": sqlite_url}) as databases:
+        registry = microorm.Registry(databases)
+
+        class Thing(microorm.Model, registry=registry):
+            value: Field[Decimal] = microorm.field(max_digits=16, decimal_places=2)
+
+        with pytest.raises(
+            ModelError, match="a Decimal of max_digits=16 is not exact on SQLite, which keeps 15 digits"
+        ):
+            registry.create_all()
+
+
+def test_an_expression_is_stored_as_its_value_would_be(Base, registry) -> None:
+    """A Decimal that SQL computed has the column's places, so that its value finds it; so has a moment of SQL's clock."""
+
+    class Price(Base, table=f"price_{next(NUMBERS)}"):
+        net: Field[Decimal] = microorm.field(max_digits=15, decimal_places=2)
+        span: Field[timedelta] = microorm.field(default=timedelta(hours=1))
+        seen: Field[datetime] = microorm.field(default=datetime(2000, 1, 1, tzinfo=UTC))
+        local: Field[datetime] = microorm.field(default=datetime(2000, 1, 1), timezone=False)
+
+    registry.create_all()
+    price = Price(net=Decimal("0.10")).save()
+    price.net = Price.net + Decimal("0.20")
+    price.span = Price.span * 3
+    price.seen = func.now()
+    price.local = func.current_timestamp()
+    price.save()
+    assert (price.net, price.span, price.changes()) == (Decimal("0.30"), timedelta(hours=3), {})
+    assert abs(datetime.now(UTC) - price.seen) < timedelta(minutes=5)
+    assert abs(price.seen.replace(tzinfo=None) - price.local) < timedelta(seconds=5)
+    found = Price.objects.get(net=price.net, span=price.span, seen=price.seen, local=price.local)
+    assert found.id == price.id
+    Price.objects.update(net=Price.net / 7, span=-Price.span * 0.5, seen=func.now(), local=func.now())
+    changed = Price.objects.get(net=Decimal("0.04"), span=timedelta(hours=-1.5))
+    assert Price.objects.get(seen=changed.seen, local=changed.local).seen >= price.seen - timedelta(seconds=1)
+
+
+def test_the_database_s_clock_tells_utc(Base, registry) -> None:
+    """`server_default=func.now()` is the moment that it says, findable as it was read."""
+
+    class Event(Base, table=f"event_{next(NUMBERS)}"):
+        seen: Field[datetime] = microorm.field(server_default=func.now())
+        local: Field[datetime] = microorm.field(server_default=func.now(), timezone=False)
+
+    registry.create_all()
+    event = Event().save()
+    assert event.seen.tzinfo is UTC
+    assert abs(datetime.now(UTC) - event.seen) < timedelta(minutes=5)
+    assert abs(event.seen.replace(tzinfo=None) - event.local) < timedelta(seconds=5)
+    assert Event.objects.get(seen=event.seen, local=event.local).changes() == {}
+
+
+@pytest.mark.servers_only
+def test_the_zone_of_a_session_changes_nothing(backend, fresh_url) -> None:
+    """An engine of the user's own, whose session is elsewhere: moments are the same, and so is SQL's clock."""
+    url, arguments = make_url(fresh_url()), {"init_command": "SET time_zone = '+09:00'"}
+    if backend == "postgresql":
+        arguments = {"options": f"{url.query['options']} -ctimezone=Asia/Tokyo"}
+    engine = create_engine(url, connect_args=arguments)
+    with microorm.Databases({"default": engine}) as databases:
+        registry = microorm.Registry(databases)
+
+        class Event(microorm.Model, registry=registry):
+            at: Field[datetime]
+            seen: Field[datetime] = microorm.field(server_default=func.now())
+
+        registry.create_all()
+        for moment in MOMENTS[2:]:
+            event = Event(at=moment).save()
+            assert same(Event.objects.get(Event.at == moment, id=event.id).at, moment.astimezone(UTC))
+            assert abs(datetime.now(UTC) - event.seen) < timedelta(minutes=5)
+    engine.dispose()
+
+
+def test_a_naive_moment_is_no_operand_of_an_aware_column(Base, registry) -> None:
+    class Event(Base, table=f"event_{next(NUMBERS)}"):
+        at: Field[datetime]
+
+    registry.create_all()
+    with pytest.raises(StatementError, match="a datetime with a time zone is wanted"):
+        Event.objects.filter(Event.at < datetime(2024, 1, 1)).all()
+
+
+def documents(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """JSON values, and a few that only look like it."""
+    keys = st.text(max_size=5) | st.sampled_from([1, None, "\ud800", "\0"])
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
+    )
+
+
+# Wider than what the fields take: what they refuse must not reach the database.
+CHARACTERS = st.characters(codec=None)
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(CHARACTERS, max_size=5) | st.dates()
+)
+ANY = {
+    "int": (int, {}, st.integers() | st.integers(-(2**63), 2**63 - 1)),
+    "float": (float, {}, st.floats() | st.integers()),
+    "str": (str, {}, st.text(CHARACTERS)),
+    "str(5)": (str, {"max_length": 5}, st.text(CHARACTERS, max_size=7)),
+    "bytes": (bytes, {}, st.binary()),
+    "bytes(5)": (bytes, {"max_length": 5}, st.binary(max_size=7)),
+    "Decimal": (
+        Decimal,
+        digits(15, 4),
+        st.decimals() | st.decimals(-(10**11), 10**11, places=4) | st.integers(),
+    ),
+    "datetime": (datetime, {}, st.datetimes(timezones=st.none() | st.timezones(), allow_imaginary=True)),
+    "naive datetime": (datetime, {"timezone": False}, st.datetimes(timezones=st.none() | st.timezones())),
+    "date": (date, {}, st.dates() | st.datetimes()),
+    "time": (time, {}, st.times(timezones=st.none() | st.timezones())),
+    "timedelta": (timedelta, {}, st.timedeltas()),
+    "UUID": (UUID, {}, st.uuids()),
+    "dict": (dict[str, Any], {}, documents(LEAVES)),
+    "list": (list[Any], {}, documents(LEAVES)),
+}
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+@pytest.mark.parametrize("name", ANY)
+def test_whatever_a_field_takes_comes_back_and_the_rest_is_refused(Base, registry, name) -> None:
+    annotation, options, strategy = ANY[name]
+    Thing = model_of(Base, registry, Row(annotation, [], options))
+    column = Thing.__schema__.field("value")
+
+    @settings(max_examples=10)
+    @given(st.lists(strategy, min_size=1, max_size=20))
+    def check(values: list[Any]) -> None:
+        taken = []
+        for value in values:
+            try:
+                column.admit(value)
+                taken.append(value)
+            except Refused as refused:
+                with pytest.raises(InvalidValue, match=re.escape(f"Thing.value {refused}")):
+                    Thing(value=value).save()
+        with registry.databases.atomic():
+            assert Thing.objects.count() == 0
+            things = Thing.objects.bulk_create([Thing(value=value) for value in taken])
+            found = {each.id: each for each in Thing.objects.all()}
+            for thing in things:
+                assert thing.changes() == {}
+                assert same(found[thing.id].value, stored(Thing, thing.value))
+                assert found[thing.id].changes() == {}
+                assert Thing.objects.filter(value=thing.value, id=thing.id).exists()
+                same_value = Thing.value == stored(Thing, thing.value)
+                assert Thing.objects.filter(same_value, Thing.id == thing.id).exists()
+            Thing.objects.delete()
+
+    check()
