@@ -21,7 +21,7 @@ _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class AppConfig:
-    """One application: the package *name*, whose models carry *label*.
+    """One application: the package, or the module, *name*, whose models carry *label*.
 
     Derive from it in the package's `apps.py`, set `name` and, if the last component of the name will not do,
     `label`; override `ready`. Raises `ConfigurationError` for a name that is no dotted path, and for a label

@@ -111,7 +111,12 @@ def test_the_phases_follow_each_other(write: Any, world: Any, apps: Apps) -> Non
     """P1: all configurations in order, then all models, then every ready(); the flags turn between the phases."""
     note = "world.log.append((world.apps.apps_ready, world.apps.models_ready, world.apps.ready))"
     for name in ("zoo", "ark"):
-        write({f"{name}.apps": config(name, ready=note), f"{name}.models": models(f"{name.title()}Animal", more=note)})
+        write(
+            {
+                f"{name}.apps": config(name, ready=note),
+                f"{name}.models": models(f"{name.title()}Animal", more=note),
+            }
+        )
     world.log.append((apps.apps_ready, apps.models_ready, apps.ready))
     apps.setup(["zoo.apps.Config", "ark"])
     world.log.append((apps.apps_ready, apps.models_ready, apps.ready))
@@ -269,15 +274,17 @@ def test_an_entry_is_a_configuration_or_a_package(write: Any, world: Any, apps: 
             "shop.apps": f"from elsewhere import Imported\n{config('shop')}\nAgain = Config\n",
             "two.apps": config("two", "One") + config("two", "Two"),
             "company.blog.models": models("Post"),
+            "script": config("script") + models("Note"),
         }
     )
-    apps.setup(["shop", "two.apps.Two", "company.blog"])
+    apps.setup(["shop", "two.apps.Two", "company.blog", "script.Config"])
     assert [(type(each).__name__, each.name) for each in apps.configs.values()] == [
         ("Config", "shop"),
         ("Two", "two"),
         ("AppConfig", "company.blog"),
+        ("Config", "script"),
     ]
-    assert "blog.Post" in apps.registry.models
+    assert list(apps.registry.models) == ["script.Note", "blog.Post"]
 
 
 @pytest.mark.parametrize(
@@ -418,7 +425,7 @@ def test_a_model_has_the_label_of_the_application_that_holds_it(write: Any, apps
 
 
 def test_a_model_that_came_before_its_label_is_an_error(write: Any, world: Any, apps: Apps) -> None:
-    """P1: it could not be found by the label that others use; one that has the label anyway came in time."""
+    """P1: it could not be found by the label that others use; not so one whose class says its label."""
     for name in ("shop", "blog", "news"):
         write({f"{name}.__init__": f"import {name}.models"})
     write(
@@ -427,7 +434,7 @@ def test_a_model_that_came_before_its_label_is_an_error(write: Any, world: Any, 
             "shop.models": models("Book"),
             "blog.models": models("Post"),
             "news.apps": config("news", more='label = "press"'),
-            "news.models": models("Item", keywords=', app="press"'),
+            "news.models": models("Item", keywords=', app="own"'),
         }
     )
     with pytest.raises(ConfigurationError) as caught:
@@ -435,7 +442,7 @@ def test_a_model_that_came_before_its_label_is_an_error(write: Any, world: Any, 
     assert str(caught.value) == "the model 'store.Book' was defined as 'shop.Book', before setup()"
     assert (apps.registry.apps, apps.configs) == ({}, {})
     apps.setup(["blog", "news"])
-    assert sorted(apps.registry.models) == ["blog.Post", "press.Item", "shop.Book"]
+    assert sorted(apps.registry.models) == ["blog.Post", "own.Item", "shop.Book"]
 
 
 SIGNALS = """
