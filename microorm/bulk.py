@@ -51,7 +51,7 @@ def bulk_create(
 def _create_in_block(schema: Schema, database: Database, objects: list[Any], batch_size: int | None) -> None:
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     with databases.channel(database, prepared=True, writes=True) as channel:
-        images = [image_of(instance) for instance in objects]
+        images = {id(instance): image_of(instance) for instance in objects}
         half_way = bool(pre_bulk_create._route(model))
         try:
             if half_way:
@@ -65,7 +65,7 @@ def _create_in_block(schema: Schema, database: Database, objects: list[Any], bat
                 with databases.receiving(alias):
                     post_bulk_create.send(model, objects=list(objects), using=alias)
         except BaseException as error:
-            for image in reversed(images):
+            for image in images.values():
                 restore(image)
             if half_way:
                 channel.doom(error)
@@ -73,11 +73,12 @@ def _create_in_block(schema: Schema, database: Database, objects: list[Any], bat
 
 
 def _batches(
-    schema: Schema, objects: list[Any], images: list[Image], batch_size: int | None
+    schema: Schema, objects: list[Any], images: dict[int, Image], batch_size: int | None
 ) -> list[tuple[tuple[str, ...], list[Planned]]]:
     """What to insert together, every row checked: those that have a key first, so that none is made twice."""
     alike: dict[tuple[str, ...], list[Planned]] = {}
-    for place, (instance, image) in enumerate(zip(objects, images, strict=True)):
+    for place, instance in enumerate(objects):
+        image = images[id(instance)]
         names, row = _row_of(schema, instance, image, place)
         alike.setdefault(names, []).append((instance, row, image))
     batches = []

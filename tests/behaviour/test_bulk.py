@@ -1,0 +1,394 @@
+"""Many rows at once: all or none, in few statements, keys in order (CONTRACT M; DESIGN 6)."""
+
+import asyncio
+import random
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from microorm import Field, FieldError, InvalidValue, Model, TransactionError, field, muted
+from microorm.signals import post_bulk_create, post_save, post_update, pre_bulk_create, pre_save, pre_update
+
+MEMORY = pytest.mark.backends("sqlite-memory")
+
+
+class Broken(Exception):
+    """What the failing receivers raise."""
+
+
+@pytest.fixture
+def heard(Book, listen):
+    """All that receivers of `Book` were told of bulk creates, in order."""
+    heard: list[dict[str, Any]] = []
+    for signal in (pre_bulk_create, post_bulk_create):
+        listen(signal, lambda **kwargs: heard.append(kwargs), sender=Book)
+    return heard
+
+
+def test_keys_and_state_come_back_in_order(Book, wire, stored):
+    """M2: the list comes back; each has the key of its own row, and nothing counts as changed."""
+    Book(title="before").save()
+    titles = [f"t{number}" for number in range(20)]
+    random.Random(7).shuffle(titles)
+    books = [Book(title=title, tags=[title]) for title in titles]
+    with wire.record() as sent:
+        made = Book.objects.bulk_create(books)
+    assert len(sent) <= 2
+    assert made == books
+    assert all(mine is its for mine, its in zip(made, books, strict=True))
+    assert stored(Book, "id", "title")[1:] == [(book.id, book.title) for book in books]
+    assert [book.id for book in books] == sorted(book.id for book in books)
+    for book in books:
+        assert (book.changes(), book._state.adding, book._state.db) == ({}, False, "default")
+    books[3].tags.append("more")
+    assert books[3].changed_fields == {"tags"}
+    books[3].save(update_fields=["tags"])
+    assert Book.objects.get(id=books[3].id).tags == [books[3].title, "more"]
+
+
+def test_hundreds_of_rows_go_over_in_batches(Book, wire, stored):
+    """M2, DESIGN 6: at most `batch_size` rows in one statement."""
+    books = [Book(title=f"t{number}", pages=number) for number in range(700)]
+    Book.objects.bulk_create(books[:500])
+    with wire.record() as sent:
+        Book.objects.bulk_create(iter(books[500:]), batch_size=70)
+    assert sum("INSERT" in each for each in sent) == 3
+    assert stored(Book, "id", "title", "pages") == [(book.id, book.title, book.pages) for book in books]
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_what_the_database_makes_is_read_back(Base, registry, stored, wire, size):
+    """M2: server defaults of each row, for made keys and for those that were there."""
+
+    class Event(Base):
+        name: Field[str] = field(max_length=9)
+        rank: Field[int] = field(server_default="7")
+        note: Field[str | None] = field(server_default="none", max_length=9)
+
+    class Token(Model[UUID], registry=registry):
+        name: Field[str] = field(max_length=9)
+        rank: Field[int] = field(server_default="7")
+
+    registry.create_all("default")
+    for model in (Event, Token):
+        given = [model(name=f"n{number}") for number in range(5)]
+        given[1].rank, given[3].rank = 1, 3
+        model.objects.bulk_create(given, batch_size=size)
+        assert [each.rank for each in given] == [7, 1, 7, 3, 7]
+        assert [each.changes() for each in given] == [{}] * 5
+        for each in given:
+            assert model.objects.get(pk=each.pk).name == each.name
+    events = [Event(name="a"), Event(name="b")]
+    events[0].note = None
+    Event.objects.bulk_create(events)
+    assert [event.note for event in events] == [None, "none"]
+
+
+def test_rows_with_and_without_a_key_mix(Book, wire, stored):
+    """M2: those with a key go first, so that none of them is made for another; two statements, not one a row."""
+    books = [Book(title=f"t{number}") for number in range(10)]
+    for book in books[::2]:
+        book.id = 100 + int(book.title[1:])
+    with wire.record() as sent:
+        Book.objects.bulk_create(books)
+    assert sum("INSERT" in each for each in sent) == 2
+    assert sorted(stored(Book, "id", "title")) == sorted((book.id, book.title) for book in books)
+    made = [book.id for book in books[1::2]]
+    assert made == sorted(made)
+    # The next key that the database would make is asked for by the second of these.
+    taker = Book(title="second")
+    taker.id = max(stored(Book, "id")) + 1
+    assert len({book.id for book in Book.objects.bulk_create([Book(title="first"), taker])}) == 2
+
+
+def test_keys_made_here_natural_and_composite_ones_are_inserted_as_they_are(Base, registry, stored, wire):
+    """M2: one statement."""
+
+    class Token(Model[UUID], registry=registry):
+        pass
+
+    class Pair(Base):
+        left: Field[int] = field(primary_key=True)
+        right: Field[int] = field(primary_key=True)
+
+    registry.create_all("default")
+    tokens = [Token() for _ in range(9)]
+    keys = [token.id for token in tokens]
+    with wire.record() as sent:
+        Token.objects.bulk_create(tokens)
+        Pair.objects.bulk_create([Pair(left=number % 3, right=number) for number in range(9)])
+    assert len(sent) == 2
+    assert ([token.id for token in tokens], sorted(stored(Token))) == (keys, sorted(keys))
+    assert len(stored(Pair)) == 9
+    assert all(not token._state.adding for token in tokens)
+
+
+def test_rows_of_nothing_but_a_made_key(registry, stored):
+    """M2: INSERT … DEFAULT VALUES has no batch of its own everywhere."""
+
+    class Number(Model, registry=registry):
+        pass
+
+    registry.create_all("default")
+    numbers = Number.objects.bulk_create([Number() for _ in range(3)])
+    assert [number.id for number in numbers] == stored(Number)
+    assert len(set(stored(Number))) == 3
+
+
+def test_no_objects_are_no_work(Book, heard, wire):
+    """DESIGN 6: no SQL, no signal."""
+    with wire.everything() as sent:
+        assert Book.objects.bulk_create([]) == []
+    assert (sent, heard) == ([], [])
+
+
+@MEMORY
+def test_wrong_arguments_are_errors_before_anything(Base, registry, Book, heard, wire, databases):
+    """DESIGN 6: other models' instances, no instances, a batch size that is none; no block is doomed."""
+
+    class Other(Base):
+        pass
+
+    registry.create_all("default")
+    book = Book(title="x")
+    with wire.record() as sent, databases.atomic():
+        for objects, name in (([book, Other()], "Other"), (["x"], "str"), ([None], "NoneType")):
+            with pytest.raises(
+                TypeError, match=f"^bulk_create\\(\\) of Book wants its instances, not {name}$"
+            ):
+                Book.objects.bulk_create(objects)
+        for size in (0, -1, 2.0, "3", True):
+            with pytest.raises(ValueError, match=r"^batch_size= wants a positive int, not ") as raised:
+                Book.objects.bulk_create([book], batch_size=size)
+            assert str(raised.value).endswith(repr(size))
+        with pytest.raises(TypeError):
+            Book.objects.bulk_create(book)
+        assert Book.objects.count() == 0
+    assert (heard, len(sent), book._state.adding) == ([], 1, True)
+
+
+@MEMORY
+def test_a_value_that_does_not_fit_names_its_object(Book, databases, stored):
+    """DESIGN 3: InvalidValue, with a note; nothing was written and no block is doomed."""
+    books = [Book(title="a"), Book(title="b"), Book(title="x" * 41, pages="many")]
+    with databases.atomic():
+        with pytest.raises(InvalidValue) as raised:
+            Book.objects.bulk_create(books)
+        Book(title="kept").save()
+    assert set(raised.value.problems) == {"title", "pages"}
+    assert raised.value.__notes__ == ["in object 2 of bulk_create()"]
+    books[2] = Book(title=func.upper("x"))
+    with pytest.raises(FieldError, match=r"takes values, not expressions, in object 2$"):
+        Book.objects.bulk_create(books)
+    assert [book.id for book in books] == [None] * 3
+    assert stored(Book, "title") == ["kept"]
+
+
+def test_a_refused_row_takes_all_along(Base, registry, databases, stored):
+    """M2: the instances are as before; in a block it is doomed, and a nested block recovers."""
+
+    class Event(Base):
+        name: Field[str] = field(max_length=9, unique=True)
+        rank: Field[int] = field(server_default="7")
+
+    registry.create_all("default")
+    Event(name="taken").save()
+    events = [Event(name=name) for name in ("a", "b", "taken", "c")]
+    before = [dict(vars(event)) for event in events]
+    for size in (None, 1):
+        with pytest.raises(IntegrityError):
+            Event.objects.bulk_create(events, batch_size=size)
+        assert [dict(vars(event)) for event in events] == before
+        with databases.atomic():
+            with pytest.raises(IntegrityError), databases.atomic():
+                Event.objects.bulk_create(events, batch_size=size)
+            assert [dict(vars(event)) for event in events] == before
+        with pytest.raises(TransactionError), databases.atomic(), pytest.raises(IntegrityError):
+            Event.objects.bulk_create(events, batch_size=size)
+        assert all(event._state.adding and event._state.db is None for event in events)
+    assert stored(Event, "name") == ["taken"]
+    events[2].name = "free"
+    Event.objects.bulk_create(events)
+    assert stored(Event, "name") == ["taken", "a", "b", "free", "c"]
+
+
+def test_a_rollback_restores_the_instances(Base, registry, undone, stored):
+    """H17: keys, server and on_update values, state; what the caller set stays."""
+
+    class Event(Base):
+        name: Field[str] = field(max_length=9)
+        rank: Field[int] = field(server_default="7")
+        stamp: Field[int] = field(on_update=lambda: 5)
+
+    registry.create_all("default")
+    events = [Event(name="a"), Event(name="b"), Event(name="c")]
+    events[1].id = 77
+    before = [dict(vars(event)) for event in events]
+    with undone():
+        Event.objects.bulk_create(events)
+        assert [(event.rank, event.stamp) for event in events] == [(7, 5)] * 3
+        events[2].rank = 8
+    assert [dict(vars(event)) for event in events] == [*before[:2], {**before[2], "rank": 8}]
+    assert [event._state.adding for event in events] == [True] * 3
+    assert stored(Event) == []
+
+
+@MEMORY
+def test_the_same_instance_twice_is_two_rows_and_restored_once(Book, listen, stored):
+    """M2: the instance is the last of them; after an error it is as before."""
+    book = Book(title="x")
+    Book.objects.bulk_create([book, book])
+    assert stored(Book, "id") == [1, 2]
+    assert book.id == 2
+    twice = Book(title="y")
+
+    def fail(**kwargs):
+        raise Broken
+
+    listen(post_bulk_create, fail, sender=Book)
+    with pytest.raises(Broken):
+        Book.objects.bulk_create([twice, twice])
+    assert (twice.id, twice._state.adding) == (None, True)
+
+
+@MEMORY
+def test_receivers_get_exactly_these_arguments(Book, listen, heard):
+    """DESIGN 6, M1: once for all, before and after; no signals of single saves."""
+    single = []
+    for signal in (pre_save, post_save):
+        listen(signal, lambda **kwargs: single.append(kwargs), sender=Book)
+    keys = []
+    listen(pre_bulk_create, lambda objects, **kwargs: keys.append([each.id for each in objects]), sender=Book)
+    listen(
+        post_bulk_create, lambda objects, **kwargs: keys.append([each.id for each in objects]), sender=Book
+    )
+    books = [Book(title="a"), Book(title="b")]
+    Book.objects.bulk_create(books)
+    assert heard == [
+        {"signal": pre_bulk_create, "sender": Book, "objects": books, "using": "default"},
+        {"signal": post_bulk_create, "sender": Book, "objects": books, "using": "default"},
+    ]
+    assert heard[0]["objects"][0] is books[0]
+    assert (keys, single) == ([[None, None], [1, 2]], [])
+
+
+@MEMORY
+def test_what_a_receiver_changes_is_written(Book, listen, stored):
+    """H11 for many."""
+
+    def change(objects, **kwargs):
+        for each in objects:
+            each.title = each.title.upper()
+        objects.clear()
+
+    listen(pre_bulk_create, change, sender=Book)
+    assert len(Book.objects.bulk_create([Book(title="a"), Book(title="b")])) == 2
+    assert stored(Book, "title") == ["A", "B"]
+
+
+@MEMORY
+@pytest.mark.parametrize("signal", [pre_bulk_create, post_bulk_create])
+def test_an_error_in_a_receiver_undoes_all(Book, listen, databases, stored, signal):
+    """M2, H13: and dooms the block around."""
+
+    def fail(**kwargs):
+        raise Broken
+
+    listen(signal, fail, sender=Book)
+    books = [Book(title="a"), Book(title="b")]
+    with pytest.raises(Broken):
+        Book.objects.bulk_create(books)
+    with pytest.raises(TransactionError), databases.atomic(), pytest.raises(Broken):
+        Book.objects.bulk_create(books)
+    assert [(book.id, book._state.adding) for book in books] == [(None, True)] * 2
+    assert stored(Book) == []
+    with databases.atomic(), muted(signal):
+        with pytest.raises(InvalidValue):
+            Book.objects.bulk_create([Book(title=3)])
+        Book.objects.bulk_create(books)
+    assert stored(Book, "title") == ["a", "b"]
+
+
+@MEMORY
+def test_a_receiver_that_hides_an_error_creates_nothing(Book, databases, listen, stored):
+    """O5."""
+
+    def hide(**kwargs):
+        with pytest.raises(DBAPIError), databases.connection() as connection:
+            connection.execute(text("SELECT * FROM nowhere"))
+
+    for signal in (pre_bulk_create, post_bulk_create):
+        listen(signal, hide, sender=Book)
+        with pytest.raises(TransactionError):
+            Book.objects.bulk_create([Book(title="x")])
+        signal.disconnect(hide, sender=Book)
+    assert stored(Book) == []
+
+
+@MEMORY
+def test_receivers_of_the_commit_get_copies(Book, listen, undone, databases):
+    """DESIGN 5, M1: with their keys; never after a rollback."""
+    told = []
+
+    def note(objects, **kwargs):
+        told.append([(each.id, each.title) for each in objects])
+
+    listen(post_bulk_create, note, sender=Book, delivery="on_commit")
+    books = [Book(title="a"), Book(title="b")]
+    with databases.atomic():
+        Book.objects.bulk_create(books)
+        books[0].title = "later"
+        assert told == []
+    with undone():
+        Book.objects.bulk_create([Book(title="never")])
+    assert told == [[(1, "a"), (2, "b")]]
+
+
+@MEMORY
+def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book, listen, wire, databases):
+    """F3: for creating and for updating many; the block lives on."""
+    ran = []
+
+    async def receive(**kwargs):
+        ran.append(1)
+
+    listen(post_bulk_create, receive, sender=Book)
+    listen(post_update, receive, sender=Book)
+
+    async def main():
+        with databases.atomic():
+            with pytest.raises(RuntimeError, match="on a running event loop"):
+                Book.objects.bulk_create([Book(title="x")])
+            with pytest.raises(RuntimeError, match="on a running event loop"):
+                Book.objects.update(pages=3)
+            return Book.objects.count()
+
+    with wire.record() as sent:
+        assert asyncio.run(main()) == 0
+    assert (len(sent), ran) == (1, [])
+    Book.objects.bulk_create([Book(title="x")])
+    Book.objects.update(pages=3)
+    assert ran == [1, 1]
+
+
+@MEMORY
+def test_many_rows_on_another_alias_than_the_open_block_are_noted(Book, registry, databases, listen, caplog):
+    """DESIGN 8."""
+    registry.create_all("other")
+    listen(pre_update, lambda **kwargs: None, sender=Book)
+    query = Book.objects.using("other")
+    for write in (lambda: query.bulk_create([Book(title="x")]), lambda: query.update(pages=3)):
+        caplog.clear()
+        with databases.atomic():
+            write()
+        assert [record.getMessage() for record in caplog.records] == [
+            "a write to 'other' inside a block on 'default' is a transaction of its own"
+        ]
+    with databases.atomic("other", readonly=True):
+        for write in (lambda: query.bulk_create([Book(title="x")]), lambda: query.update(pages=3)):
+            with pytest.raises(TransactionError, match="^the block on 'other' is read-only$"):
+                write()
+        assert query.count() == 1
