@@ -241,6 +241,9 @@ class Database:
         """Tell the open transaction of an error in a statement that went through SQLAlchemy's `Connection`."""
         if context.is_disconnect:
             self.lost = True
+        statement = context.execution_context
+        if statement is not None and statement.execution_options.get("skip_user_error_events"):
+            return  # SQLAlchemy asks a question so, whether a table is there, and an error is the answer
         if context.connection is not None:
             transaction = context.connection.get_execution_options().get(TRANSACTION)
             if transaction is not None:
