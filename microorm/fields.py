@@ -12,7 +12,7 @@ from copy import copy
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 
-from sqlalchemy import CheckConstraint, Column, ColumnElement, literal, type_coerce
+from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
@@ -213,6 +213,8 @@ def refuse_misuse(options: Mapping[str, Any]) -> None:
     column = given.get("column", "name")
     if not isinstance(column, str) or not column:
         raise Unfit(f"column= wants a name, not {shown(column)}")
+    if isinstance(options.get("server_default"), (Computed, Identity)):
+        raise Unfit(f"server_default= wants SQL or a string, not {type(options['server_default']).__name__}")
     if "default" in options and "default_factory" in given:
         raise Unfit("default= and default_factory= contradict each other")
     if isinstance(options.get("default"), (dict, list, set, bytearray)):

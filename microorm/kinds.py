@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
@@ -56,6 +57,7 @@ def kind_of(python_type: Any) -> Kind | None:
 
 def custom_check(python_type: Any, column: TypeEngine[Any]) -> Check:
     """The check for a column type of the user's own: what is known of it and of *python_type*."""
+    origin = get_origin(python_type) or python_type
     if python_type is int and type(column) in _BITS:
         return values.int_check(_BITS[type(column)])
     if python_type is str:
@@ -64,12 +66,12 @@ def custom_check(python_type: Any, column: TypeEngine[Any]) -> Check:
     elif python_type is Decimal:
         if isinstance(column, Numeric) and column.precision is not None:
             return values.decimal_check(column.precision, column.scale or 0)
-    elif (get_origin(python_type) or python_type) in (dict, list):
+    elif origin in (dict, list):
         if isinstance(column, JSON):
-            return documents.json_check(get_origin(python_type) or python_type)
+            return documents.json_check(origin)
     elif python_type not in (bytes, datetime) and (kind := kind_of(python_type)) is not None:
         return kind.check(python_type, {})
-    return values.instance_check(get_origin(python_type) or python_type)
+    return values.instance_check(python_type if origin in (Union, UnionType) else origin)
 
 
 def type_name(python_type: Any) -> str:

@@ -261,7 +261,7 @@ def instance_check(kind: Any) -> Check:
             lambda value: value,
             {"ClauseElement": ClauseElement},
         )
-    expected = kind.__name__ if isinstance(kind, type) else str(kind)
+    expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
     def admit(value: Any) -> Any:
         if not isinstance(value, kind):
