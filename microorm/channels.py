@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Executable, PoolProxiedConnection
+from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
 from microorm.engines import BEGIN, Database
@@ -45,7 +45,7 @@ class Channel:
         if not isinstance(error, driver.Error):
             if not isinstance(error, Exception):
                 # Interrupted half-way: nobody knows what the connection still has to say.
-                raw.invalidate(error)
+                _drop(raw, error)
             return error
         lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)
         wrapped = DBAPIError.instance(
@@ -60,7 +60,7 @@ class Channel:
         )
         if lost:
             self.database.lost = True
-            raw.invalidate(error)
+            _drop(raw, error)
         wrapped.__cause__ = error
         return wrapped
 
@@ -86,7 +86,7 @@ class Lone(Channel):
         if not prepared or database.listened(engine):
             self._connection = lone_connection(database, committing=writes)
             return
-        self._raw = engine.raw_connection()
+        self._raw = _pooled_connection(engine)
         try:
             driver: Any = self._raw.dbapi_connection
             if database.dialect == "postgresql" and not driver.autocommit:
@@ -110,7 +110,8 @@ class Lone(Channel):
                 self._restore_autocommit()
         finally:
             pooled.close()
-        if lost and self._writes:
+        # What waits for a COMMIT of its own was not stored.
+        if lost and self._writes and (self._raw is None or not self.database.needs_commit):
             raise CommitOutcomeUnknown(
                 f"the connection to {self.database.alias!r} was lost while a statement ran"
             ) from error
@@ -140,11 +141,36 @@ def lone_connection(database: Database, *, committing: bool = True) -> Connectio
     """A connection outside any transaction, each statement of which commits by itself if *committing*."""
     connection = database.engine.connect()
     try:
-        if database.autocommits:
+        if database.is_sqlite:
             connection.execution_options(**{BEGIN: ""})
-        elif committing or database.dialect == "postgresql":
+        if not database.autocommits and (committing or database.dialect == "postgresql"):
             connection.execution_options(isolation_level="AUTOCOMMIT")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
+    """The driver's connection from the pool; where there is none to get, the error is SQLAlchemy's."""
+    try:
+        return engine.raw_connection()
+    except Exception as error:
+        dialect = engine.dialect
+        driver = dialect.loaded_dbapi
+        if not isinstance(error, driver.Error):
+            raise
+        raise DBAPIError.instance(
+            None,
+            None,
+            error,
+            driver.Error,
+            hide_parameters=engine.hide_parameters,
+            connection_invalidated=dialect.is_disconnect(error, None, None),
+            dialect=dialect,
+        ) from error
+
+
+def _drop(raw: PoolProxiedConnection, error: BaseException) -> None:
+    if raw.is_valid:  # else it was dropped before
+        raw.invalidate(error)

@@ -231,10 +231,13 @@ class Database:
             _log.debug("WAL not set on %r: %s", self.alias, error)
 
     def _begin(self, connection: Connection) -> None:
-        if self._given is not None and connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-            return  # its owner begins by himself, as SQLAlchemy's manual shows
-        ordinary = "BEGIN" if self._given is None else ""
-        if statement := connection.get_execution_options().get(BEGIN, ordinary):
+        statement = connection.get_execution_options().get(BEGIN, "BEGIN" if self._given is None else "")
+        raw: Any = connection.connection.dbapi_connection
+        if self._given is not None and raw.in_transaction:
+            # Its owner begins by himself, as SQLAlchemy's manual shows.
+            if connection.get_execution_options().get(BEGIN) == "":
+                raw.commit()
+        elif statement:
             connection.exec_driver_sql(statement)
 
     def _doom(self, context: Any) -> None:
