@@ -36,7 +36,7 @@ _preparing = RLock()
 class Options:
     """The class keywords of a model, those of its abstract bases included."""
 
-    __slots__ = (*KEYWORDS, "own_args")
+    __slots__ = (*KEYWORDS, "own", "own_args")
 
     abstract: bool
     app: str | None
@@ -44,6 +44,7 @@ class Options:
     registry: Registry | None
     table: str | None
     table_args: tuple[Any, ...]
+    own: dict[str, Any]
     own_args: tuple[Any, ...]
 
     def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
@@ -54,9 +55,11 @@ class Options:
             )
         self.abstract = given.get("abstract", False)
         self.table = given.get("table")
+        self.own = given
+        # As with any attribute: what a later base states itself counts more than what an earlier one inherits.
         for option in ("app", "database", "registry"):
-            inherited = next((v for parent in parents if (v := getattr(parent, option)) is not None), None)
-            setattr(self, option, given.get(option, inherited))
+            stated = [each.own[option] for each in (self, *parents) if option in each.own]
+            setattr(self, option, stated[0] if stated else None)
         self.own_args = given.get("table_args", ())
         self._check(name)
         # Each base adds its constraints: one that a mixin states is never lost for another's sake.
@@ -119,17 +122,21 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
         setattr(cls, name, declaration.field)
     if options.abstract:
         return
+    label = registry.label(cls, options.app)
+    older = registry.models.get(label)
     try:
         prepare(cls)
     except PendingName:
-        registry.postpone(cls, registry.label(cls, options.app))
+        registry.postpone(cls, label)
+    except BaseException:
+        registry.take_back(cls, label, older)
+        raise
 
 
 def prepare(cls: Any) -> Schema:
-    """Make the schema of *cls* and all that hangs on it, and register the model.
+    """Make the schema of *cls* and all that hangs on it, register the model, and tell `class_prepared` (G1).
 
-    Raises `ModelError`, and `PendingName` where a name in an annotation is not defined yet; the registry and its
-    metadata are then as they were.
+    Raises `ModelError`, and `PendingName` where a name in an annotation is not defined yet.
     """
     options = cls.__options__
     registry = options.registry or default_registry
@@ -158,11 +165,7 @@ def prepare(cls: Any) -> Schema:
         schema = make(registry.tables)
         _install(cls, schema)
         registry.add(cls, label)
-    try:
-        class_prepared.send(cls)
-    except BaseException:
-        registry.discard(cls, label)
-        raise
+    class_prepared.send(cls)
     return schema
 
 

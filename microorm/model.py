@@ -50,8 +50,9 @@ class PrimaryKey:
     else:
 
         def __get__(self, instance, owner):
-            if owner.__dict__.get("__schema__") is None and not owner.__options__.abstract:
-                return owner.__schema__.field("id").column
+            pending = owner.__dict__.get("__schema__") is None and not owner.__options__.abstract
+            if pending and "id" in owner.__schema__.by_name:
+                return owner.__schema__.by_name["id"].column
             raise AttributeError(f"{owner.__name__} has no field 'id'")
 
 

@@ -60,10 +60,11 @@ class Registry:
                 return label
         if "models" in packages[1:]:
             return packages[packages.index("models", 1) - 1]
-        return "main" if module == "__main__" else packages[-1]
+        # A process that multiprocessing spawned calls its script otherwise.
+        return "main" if module in ("__main__", "__mp_main__") else packages[-1]
 
     def check_free(self, cls: type, label: str) -> Any:
-        """The model labelled *label* that *cls* takes the place of, with a warning, or None (CONTRACT P7).
+        """The model labelled *label* that *cls* takes the place of, with one warning, or None (CONTRACT P7).
 
         Raises `ModelError` where that model comes from another module: only what a reload or a notebook defines
         again takes a place.
@@ -75,7 +76,10 @@ class Registry:
             raise ModelError(
                 f"two models are labelled {label!r}: in {known.__module__} and in {cls.__module__}"
             )
-        warnings.warn(f"the model {label!r} is defined again", RuntimeWarning, stacklevel=_TO_CLASS_STATEMENT)
+        if self._postponed.get(label) is not cls:  # else its class statement has warned already
+            warnings.warn(
+                f"the model {label!r} is defined again", RuntimeWarning, stacklevel=_TO_CLASS_STATEMENT
+            )
         return self.models.get(label)
 
     def forget_table(self, model: Any) -> None:
@@ -89,15 +93,27 @@ class Registry:
 
     def add(self, model: Any, label: str) -> None:
         """Make *model* known as *label*, and run what waited for it."""
-        self._postponed.pop(label, None)
+        if self._postponed.get(label) is model:
+            del self._postponed[label]
         self.models[label] = model
-        for function in self._waiting.pop(label, []):
-            function(model)
+        waiting = self._waiting.pop(label, [])
+        while waiting:
+            try:
+                waiting[0](model)
+            except BaseException:
+                self._waiting[label] = waiting
+                raise
+            del waiting[0]
 
-    def discard(self, model: Any, label: str) -> None:
-        """Take back what `add` did of *model*."""
-        del self.models[label]
-        self.forget_table(model)
+    def take_back(self, model: Any, label: str, older: Any) -> None:
+        """Forget *model*, whose class statement failed; *older*, if any, has its place again."""
+        if self.models.get(label) is model:
+            del self.models[label]
+            self.forget_table(model)
+        if older is not None:
+            self.models[label] = older
+            if older.__table__.key not in self.tables.tables:
+                older.__table__.to_metadata(self.tables)
 
     def when_defined(self, label: str, function: Callable[[Any], object]) -> None:
         """Call *function* with the model labelled *label*: now, or when it is defined (CONTRACT P8)."""
