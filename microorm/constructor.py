@@ -51,17 +51,14 @@ def make_init(schema: Schema) -> Callable[..., None]:
 def _argument(field: Field[Any], place: int, namespace: dict[str, Any]) -> tuple[str, str]:
     """The source of one field: its parameter, if it has one, and its item in the instance's dictionary."""
     name = field.name
-    if field.default_factory is not None:
-        namespace[f"_f{place}"] = field.default_factory
-        made = f"_f{place}()"
+    if field.has_default:
+        calls = field.default_factory is not None
+        namespace[f"_d{place}"] = field.default_factory if calls else field.default
+        made = f"_d{place}()" if calls else f"_d{place}"
         if field.init:
+            # Not `name=made`: a listener of pre_init is told what the caller gave, and no defaults.
             return f"{name}=_missing, ", f"{name!r}: {made} if {name} is _missing else {name}, "
         return "", f"{name!r}: {made}, "
-    if field.default is not MISSING:
-        namespace[f"_c{place}"] = field.default
-        return (
-            (f"{name}=_c{place}, ", f"{name!r}: {name}, ") if field.init else ("", f"{name!r}: _c{place}, ")
-        )
     if field.init:
         return f"{name}=_missing, ", f"{name!r}: {name}, "
     return "", f"{name!r}: None, " if field.primary_key else ""
@@ -89,7 +86,7 @@ def fill(
     """Give *instance* the values *given* and the defaults of the other fields. `TypeError` for a wrong argument."""
     name = schema.name
     if args:
-        raise TypeError(f"{name}() takes keywords only, not {len(args)} positional arguments")
+        raise TypeError(f"{name}() takes keywords only, not positional arguments ({len(args)} given)")
     for key in given:
         if key not in accepted:
             raise TypeError(f"{name}() has no field {key!r} to set{nearest(key, accepted)}")

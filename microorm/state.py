@@ -144,9 +144,22 @@ def _differ(loaded: Any, present: Any) -> bool:
         ):
             # Python calls a moment in a clock's change unequal to the same moment in another zone.
             return loaded.astimezone(UTC) != present.astimezone(UTC)
-        return bool(loaded != present)
+        return bool(loaded != present) or not _alike(loaded, present)
     except Exception:  # noqa: BLE001 a type whose comparison is no truth value (an array) counts as changed
         return True
+
+
+def _alike(loaded: Any, present: Any) -> bool:
+    """Whether two equal values are the same in JSON, too, where true is not 1, and 1 not 1.0."""
+    if isinstance(loaded, dict):
+        return all(_one_json(value, present[key]) for key, value in loaded.items())
+    if isinstance(loaded, list):
+        return all(map(_one_json, loaded, present))
+    return True
+
+
+def _one_json(loaded: Any, present: Any) -> bool:
+    return loaded.__class__ is present.__class__ and _alike(loaded, present)
 
 
 def picklable(instance: Any) -> dict[str, Any]:
