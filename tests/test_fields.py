@@ -116,7 +116,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (dict, {"default": {}}, "a mutable default is shared by all instances; default_factory= is not"),
     (
         datetime,
-        {"default": datetime(2024, 1, 1)},
+        {"default": datetime(2024, 1, 1)},  # noqa: DTZ001
         "the default wants datetime with a time zone, not a naive one",
     ),
     (int, {"server_default": 5}, "Argument 'arg' is expected to be one of type"),
@@ -150,7 +150,7 @@ def test_a_wrong_declaration_is_told_with_the_field_s_name(annotation, options, 
     [
         (int, int, False),
         (int | None, int, True),
-        (Optional[int], int, True),
+        (Optional[int], int, True),  # noqa: UP045
         (Union[None, int], int, True),  # noqa: UP007
         (dict[str, int] | None, dict[str, int], True),
         (Literal["a", None], Literal["a"], True),
