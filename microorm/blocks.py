@@ -151,23 +151,30 @@ def _fail(block: Block, error: BaseException | None) -> None:
             transaction.blocks.clear()
             transaction.hooks.clear()
     else:
-        doom = (cause or error) if block.savepoint is None else _undone(block)
-        transaction.blocks.pop()
-        if doom is not None:
-            transaction.doom(doom)
+        doom = cause or error
+        try:
+            if block.savepoint is not None:
+                doom = _undone(block, doom)
+        finally:
+            transaction.blocks.pop()
+            if doom is not None:
+                transaction.doom(doom)
     if error is None:
         raise TransactionError(
             f"the block on {block.alias!r} was rolled back, since an error had doomed it: {cause!r}"
         ) from cause
 
 
-def _undone(block: Block) -> BaseException | None:
-    """Roll back to the savepoint; what dooms the block around, if the database had forgotten the savepoint."""
+def _undone(block: Block, error: BaseException | None) -> BaseException | None:
+    """Roll back to the savepoint; what dooms the block around, if the database had forgotten the savepoint.
+
+    *error* is what ends the block.
+    """
     try:
         block.roll_back()
     except Exception as failure:  # noqa: BLE001 a deadlock, say, that rolled back everything: it says more
         return block.doomed_by or failure
-    return None
+    return error if block.transaction.connection.invalidated else None
 
 
 def refuse_unfit(function: Any) -> None:

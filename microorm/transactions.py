@@ -217,6 +217,8 @@ class Block(Entered):
         transaction = self.transaction
         del transaction.hooks[self.hooks_before :]
         try:
+            if transaction.connection.invalidated:
+                return
             if self.nested is not None:
                 self.nested.rollback()
             else:

@@ -1,0 +1,362 @@
+"""Lost connections: at COMMIT, in the middle of a transaction, and while they were idle (DESIGN 8, CONTRACT O19)."""
+
+from collections.abc import Callable, Iterator
+from time import sleep
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+import microorm
+from microorm import CommitOutcomeUnknown, TransactionError
+from microorm.signals import post_save
+from tests.failures.proxy import Proxy
+
+pytestmark = pytest.mark.servers_only
+
+AT_COMMIT = "the connection to 'default' was lost while COMMIT ran"
+AT_STATEMENT = "the connection to 'default' was lost while a statement ran"
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[Proxy]:
+    """What the alias `default` goes through."""
+    with Proxy(url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def databases(proxy: Proxy, on_its_way: Any) -> Iterator[microorm.Databases]:
+    """The alias `default`, reached through the proxy."""
+    with microorm.Databases(
+        {"default": {"url": proxy.url, "connect_args": {"connect_timeout": 5}}}
+    ) as databases:
+        yield on_its_way(databases)
+
+
+@pytest.fixture
+def commits_apart(backend: str, way: str) -> bool:
+    """Whether a lone write is followed by a COMMIT of its own, and does not commit by itself."""
+    return (backend, way) == ("mariadb", "driver")
+
+
+@pytest.fixture
+def kill(backend: str, find_server: Any) -> Callable[[int], None]:
+    """Gives a function that kills a backend, and returns when it is gone."""
+    server = find_server(backend)
+
+    def kill(backend_id: int) -> None:
+        if backend == "postgresql":
+            assert server._run("SELECT pg_terminate_backend(:id, 5000)", id=backend_id) == [True]
+            return
+        server._run("KILL CONNECTION :id", id=backend_id)
+        alive = "SELECT id FROM information_schema.processlist WHERE id = :id"
+        while server._run(alive, id=backend_id):
+            sleep(0.001)
+
+    return kill
+
+
+@pytest.fixture
+def backend_id(backend: str, databases: microorm.Databases) -> Callable[[], int]:
+    """Gives the number of the backend that serves the alias `default` here and now."""
+    sql = "SELECT pg_backend_pid()" if backend == "postgresql" else "SELECT connection_id()"
+
+    def backend_id() -> int:
+        with databases.connection() as connection:
+            return connection.scalar(text(sql))  # type: ignore[no-any-return]
+
+    return backend_id
+
+
+def lost(error: BaseException | None) -> bool:
+    """Whether *error* is SQLAlchemy's for a lost connection."""
+    return isinstance(error, OperationalError) and error.connection_invalidated
+
+
+def works(databases: Any, Book: Any) -> bool:
+    """Whether later work, of each kind, is unharmed; leaves nothing behind."""
+    ran: list[str] = []
+    lone = Book(title="later").save()
+    with databases.atomic():
+        inside = Book(title="later still").save()
+        databases.on_commit(lambda: ran.append("committed"))
+        with databases.atomic():
+            inside.pages = 5
+            inside.save()
+    found = {book.title: book.pages for book in Book.objects.filter(Book.title.like("later%"))}
+    lone.delete()
+    inside.delete()
+    return found == {"later": 0, "later still": 5} and ran == ["committed"]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_block_whose_commit_has_no_answer_has_no_known_outcome(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, answered: bool
+) -> None:
+    """DESIGN 8, O8, O19: whether it reached the server or not; no hook runs, instances keep what was written."""
+    ran: list[str] = []
+    old = Book(title="old").save()
+    new, inner = Book(title="new"), Book(title="inner")
+    with pytest.raises(CommitOutcomeUnknown) as caught, databases.atomic():
+        databases.on_commit(lambda: ran.append("committed"))
+        new.save()
+        with databases.atomic():
+            inner.save()
+        old.title = "renamed"
+        old.save()
+        proxy.cut(b"COMMIT", answered=answered)
+    assert str(caught.value) == AT_COMMIT
+    assert lost(caught.value.__cause__)
+    assert titles() == (["inner", "new", "renamed"] if answered else ["old"])
+    assert ran == []
+    assert (new._state.adding, new._state.db, new.changes(), old.changes()) == (False, "default", {}, {})
+    assert Book.objects.filter(id=new.id, title="new").exists() is answered
+    assert Book.objects.filter(id=inner.id, title="inner").exists() is answered
+    assert works(databases, Book)
+    assert ran == []
+    assert proxy.cuts == 1
+
+
+def test_a_lone_save_whose_answer_is_lost_has_no_known_outcome(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, commits_apart: bool
+) -> None:
+    """DESIGN 8: the row is stored; the instance keeps its key, and what it was given."""
+    Book(title="old").save()
+    new = Book(title="new")
+    new.id = 77
+    proxy.cut(b"COMMIT" if commits_apart else b"INSERT", answered=True)
+    with pytest.raises(CommitOutcomeUnknown) as caught:
+        new.save()
+    assert str(caught.value) == (AT_COMMIT if commits_apart else AT_STATEMENT)
+    assert lost(caught.value.__cause__)
+    assert titles() == ["new", "old"]
+    assert (new.id, new.title, new.pages) == (77, "new", 0)
+    assert Book.objects.get(id=new.id).title == "new"
+    assert works(databases, Book)
+
+
+def test_a_key_that_came_before_the_lost_answer_is_kept(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, commits_apart: bool
+) -> None:
+    """DESIGN 8: a key in the lost answer itself nobody can know; then the instance is as it was."""
+    new = Book(title="new")
+    before = look(new)
+    proxy.cut(b"COMMIT" if commits_apart else b"INSERT", answered=True)
+    with pytest.raises(CommitOutcomeUnknown):
+        new.save()
+    assert titles() == ["new"]
+    if commits_apart:
+        assert (new.id, new._state.adding) == (Book.objects.get(title="new").id, False)
+    else:
+        assert look(new) == before
+    assert works(databases, Book)
+
+
+def test_a_lone_update_whose_answer_is_lost_has_no_known_outcome(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, commits_apart: bool
+) -> None:
+    """DESIGN 8: of an instance, of a query, and a delete."""
+    book = Book(title="old").save()
+    book.title = "new"
+    proxy.cut(b"COMMIT" if commits_apart else b"UPDATE", answered=True)
+    with pytest.raises(CommitOutcomeUnknown):
+        book.save()
+    assert (titles(), book.title, book.id) == (["new"], "new", Book.objects.get().id)
+    proxy.cut(b"UPDATE", answered=True)
+    with pytest.raises(CommitOutcomeUnknown):
+        Book.objects.filter(title="new").update(title="newer")
+    assert titles() == ["newer"]
+    assert Book.objects.get().title == "newer"  # and has a connection again, to be cut
+    proxy.cut(b"COMMIT" if commits_apart else b"DELETE", answered=True)
+    with pytest.raises(CommitOutcomeUnknown):
+        book.delete()
+    assert (titles(), book.pk is None) == ([], False)
+    assert works(databases, Book)
+
+
+def test_a_save_with_receivers_whose_commit_has_no_answer(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any
+) -> None:
+    """DESIGN 8: it is a block; receivers that wait for the commit are not told."""
+    told: list[str] = []
+
+    def at_once(instance: Any, **kwargs: Any) -> None:
+        told.append("at once")
+
+    def waiting(instance: Any, **kwargs: Any) -> None:
+        told.append("committed")
+
+    post_save.connect(at_once, sender=Book, weak=False)
+    post_save.connect(waiting, sender=Book, weak=False, delivery="on_commit")
+    new = Book(title="new")
+    proxy.cut(b"COMMIT", answered=True)
+    with pytest.raises(CommitOutcomeUnknown, match=f"^{AT_COMMIT}$"):
+        new.save()
+    assert told == ["at once"]
+    assert titles() == ["new"]
+    assert (new.id, new._state.adding) == (Book.objects.get(title="new").id, False)
+    post_save.disconnect(at_once, sender=Book)
+    post_save.disconnect(waiting, sender=Book)
+    assert works(databases, Book)
+
+
+def test_a_bulk_create_whose_commit_has_no_answer(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any
+) -> None:
+    """DESIGN 8: all are stored and keep their keys."""
+    books = [Book(title=f"{n}") for n in range(5, 9)]
+    proxy.cut(b"COMMIT", answered=True)
+    with pytest.raises(CommitOutcomeUnknown, match=f"^{AT_COMMIT}$"), databases.atomic():
+        Book.objects.bulk_create(books)
+    assert titles() == ["5", "6", "7", "8"]
+    assert [(book.id, book._state.adding) for book in books] == [
+        (Book.objects.get(title=book.title).id, False) for book in books
+    ]
+    assert works(databases, Book)
+
+
+def test_a_lone_statement_that_is_lost(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, commits_apart: bool
+) -> None:
+    """DESIGN 8: what commits by itself may have been stored; what has a COMMIT of its own was not."""
+    new = Book(title="new")
+    before = look(new)
+    proxy.cut(b"INSERT", answered=False)
+    with pytest.raises((CommitOutcomeUnknown, OperationalError)) as caught:
+        new.save()
+    if commits_apart:
+        assert lost(caught.value)
+    else:
+        assert str(caught.value) == AT_STATEMENT
+        assert lost(caught.value.__cause__)
+    assert look(new) == before
+    assert titles() == []
+    new.save()
+    assert titles() == ["new"]
+    assert works(databases, Book)
+
+
+def test_a_read_that_is_lost_says_so(databases: Any, Book: Any, proxy: Proxy) -> None:
+    """DESIGN 11: SQLAlchemy's error; there is nothing to be unsure of."""
+    book = Book(title="a", pages=3).save()
+    for read in (
+        lambda: Book.objects.get(id=book.id),
+        lambda: Book.objects.count(),
+        lambda: Book.objects.filter(Book.pages > 2).all(),
+        book.refresh_from_db,
+    ):
+        proxy.cut(b"FROM", answered=False)
+        with pytest.raises(OperationalError) as caught:
+            read()
+        assert lost(caught.value)
+    assert (book.title, book.pages, proxy.cuts) == ("a", 3, 4)
+    assert works(databases, Book)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_statement_lost_in_a_block_undoes_all_of_it(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, nested: bool
+) -> None:
+    """O5, O19: a savepoint around it is lost, too; rows, instances and hooks are as before."""
+    ran: list[str] = []
+    old, first, second = Book(title="old").save(), Book(title="first"), Book(title="second")
+    before = [look(each) for each in (old, first, second)]
+    with pytest.raises(TransactionError) as caught, databases.atomic():
+        databases.on_commit(lambda: ran.append("committed"))
+        first.save()
+        old.pages = 5
+        old.save()
+        proxy.cut(b"INSERT", answered=False)
+        with pytest.raises(OperationalError) as statement:
+            if nested:
+                with databases.atomic():
+                    second.save()
+            else:
+                second.save()
+        assert lost(statement.value)
+        with pytest.raises(TransactionError, match="^the block on 'default' is doomed by an earlier error: "):
+            Book.objects.count()
+        with pytest.raises(TransactionError, match="^the block on 'default' is doomed by an earlier error: "):
+            second.save()
+    assert str(caught.value).startswith(
+        "the block on 'default' was rolled back, since an error had doomed it: OperationalError("
+    )
+    assert caught.value.__cause__ is statement.value
+    old.pages = 0
+    assert [look(each) for each in (old, first, second)] == before
+    assert titles() == ["old"]
+    assert works(databases, Book)
+    assert ran == []
+
+
+@pytest.mark.parametrize("verb", [b"SAVEPOINT microorm_1", b"RELEASE SAVEPOINT", b"ROLLBACK TO"])
+def test_a_savepoint_that_is_lost_undoes_all(
+    databases: Any, Book: Any, proxy: Proxy, titles: Any, verb: bytes
+) -> None:
+    """O3, O19: when it is set, kept or gone back to."""
+    first, second = Book(title="first"), Book(title="second")
+    with pytest.raises((TransactionError, OperationalError)), databases.atomic():
+        first.save()
+        proxy.cut(verb.replace(b"microorm_1", b""), answered=False)
+        with pytest.raises((LookupError, OperationalError)), databases.atomic():
+            second.save()
+            if verb == b"ROLLBACK TO":
+                raise LookupError("mine")
+        assert proxy.cuts == 1
+        with pytest.raises(TransactionError):
+            Book.objects.count()
+    assert (first.id, first._state.adding, second.id, second._state.adding) == (None, True, None, True)
+    assert titles() == []
+    assert works(databases, Book)
+
+
+def test_a_backend_killed_in_a_block(
+    databases: Any, Book: Any, kill: Any, backend_id: Any, titles: Any, look: Any
+) -> None:
+    """O5, O19: the next statement raises SQLAlchemy's error, the end of the block ours; the pool recovers."""
+    first, second = Book(title="first"), Book(title="second")
+    before = [look(first), look(second)]
+    with pytest.raises(TransactionError) as caught, databases.atomic():
+        first.save()
+        kill(backend_id())
+        with pytest.raises(DBAPIError) as statement:
+            second.save()
+        assert lost(statement.value)
+    assert caught.value.__cause__ is statement.value
+    assert [look(first), look(second)] == before
+    assert titles() == []
+    assert works(databases, Book)
+
+
+def test_a_backend_killed_before_the_block_ends(
+    databases: Any, Book: Any, kill: Any, backend_id: Any, titles: Any
+) -> None:
+    """DESIGN 8: COMMIT itself meets the dead connection; an exception of one's own goes on as it is."""
+    with pytest.raises(CommitOutcomeUnknown, match=f"^{AT_COMMIT}$"), databases.atomic():
+        Book(title="first").save()
+        kill(backend_id())
+    second = Book(title="second")
+    with pytest.raises(LookupError, match="^mine$"), databases.atomic():
+        second.save()
+        kill(backend_id())
+        raise LookupError("mine")
+    assert (second.id, second._state.adding) == (None, True)
+    assert titles() == []
+    assert works(databases, Book)
+
+
+def test_a_backend_killed_while_idle_is_not_noticed(
+    databases: Any, Book: Any, kill: Any, backend_id: Any, titles: Any
+) -> None:
+    """DESIGN 2: connections are looked at before they are used: lone writes, reads and blocks just work."""
+    Book(title="a").save()
+    kill(backend_id())
+    Book(title="b").save()
+    kill(backend_id())
+    assert Book.objects.get(title="b").id
+    kill(backend_id())
+    with databases.atomic():
+        Book(title="c").save()
+    assert titles() == ["a", "b", "c"]
