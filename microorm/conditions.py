@@ -55,6 +55,24 @@ def natural(what: str, count: Any) -> int:
     return count
 
 
+def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None]:
+    """Offset and limit of *part* of what *offset* and *limit* leave. `ValueError` for a step and for negatives."""
+    if part.step is not None:
+        raise ValueError("a query is sliced without a step")
+    start = 0 if part.start is None else natural("a slice", part.start)
+    left = None if limit is None else max(limit - start, 0)
+    if part.stop is not None:
+        wanted = max(natural("a slice", part.stop) - start, 0)
+        left = wanted if left is None else min(wanted, left)
+    return offset + start, left
+
+
+def asked(where: Where, equal: Equal) -> str:
+    """What a query asked for, for the message of one that found too little or too much."""
+    shown = [f"{name}={value!r}" for name, value in equal] + [str(each) for each in where]
+    return f" with {', '.join(shown)}" if shown else ""
+
+
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
     """The fields of the key, each with its part of *value*, a tuple where the key is composite.
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
 from microorm.bulk import bulk_create
-from microorm.conditions import assignments, conditions, expression, key_values, natural
+from microorm.conditions import asked, assignments, conditions, expression, key_values, natural, window
 from microorm.constructor import create_instance
 from microorm.deleting import counts, delete_found, heard
 from microorm.engines import Database
@@ -21,7 +21,6 @@ from microorm.statements import plans_of
 from microorm.updating import update_found
 
 M = TypeVar("M", bound="Any")
-E = TypeVar("E")
 
 
 class Query(Generic[M]):
@@ -46,7 +45,7 @@ class Query(Generic[M]):
     def __repr__(self) -> str:
         return f"<Query of {self._model.__name__}>"
 
-    def filter(self, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+    def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
         """The rows for which all *expressions* are true and all fields have these values.
 
         A value None means NULL; `pk=` means the key. Raises `FieldError` for an unknown name, `InvalidValue`
@@ -55,7 +54,7 @@ class Query(Generic[M]):
         where, equal = conditions(self._schema, "filter", expressions, equalities)
         return self._with(_where=self._where + where, _equal=self._equal + equal)
 
-    def exclude(self, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+    def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
         """The rows that `filter` with the same arguments leaves out: the exact complement, NULLs included."""
         where, equal = conditions(self._schema, "exclude", expressions, equalities)
         refused = [*where, *self._equal_expressions(equal)]
@@ -77,11 +76,11 @@ class Query(Generic[M]):
 
     def limit(self, count: int) -> Self:
         """At most *count* rows. `ValueError` for a negative one."""
-        return self._with(_limit=natural("limit", count))
+        return self._with(_limit=natural("limit()", count))
 
     def offset(self, count: int) -> Self:
         """Without the first *count* rows. `ValueError` for a negative one."""
-        return self._with(_offset=natural("offset", count))
+        return self._with(_offset=natural("offset()", count))
 
     def distinct(self) -> Self:
         """Without repeated rows."""
@@ -94,8 +93,7 @@ class Query(Generic[M]):
     @property
     def statement(self) -> Select[Any]:
         """The same query as a plain SQLAlchemy `Select` of the model's columns."""
-        statement = select(*[field.column for field in self._schema.fields])
-        return self._shaped(statement)
+        return self._shaped(select(*[field.column for field in self._schema.fields]))
 
     def all(self) -> list[M]:
         """The instances. Raises what the database raises."""
@@ -108,19 +106,21 @@ class Query(Generic[M]):
         """Send the query and go through its instances."""
         return iter(self.all())
 
-    def get(self, *expressions: ColumnElement[bool], **equalities: Any) -> M:
+    def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
         """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
         query = self.filter(*expressions, **equalities) if expressions or equalities else self
-        found = query._at_most_two()
+        database = query._database()
+        found = query._at_most_two(database)
         if len(found) == 1:
             return found[0]
-        raise query._not_one(found)
+        raise query._not_one(found, database)
 
     def one_or_none(self) -> M | None:
         """The one instance, or None where there is none. Raises `Model.MultipleObjectsReturned`."""
-        found = self._at_most_two()
+        database = self._database()
+        found = self._at_most_two(database)
         if len(found) > 1:
-            raise self._not_one(found)
+            raise self._not_one(found, database)
         return found[0] if found else None
 
     def first(self) -> M | None:
@@ -137,11 +137,12 @@ class Query(Generic[M]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> M | Self:
         """`query[3]` is an instance (`IndexError` where there is none), `query[2:5]` a query."""
+        part = index if isinstance(index, slice) else slice(natural("an index", index), index + 1)
+        offset, limit = window(self._offset, self._limit, part)
+        query = self._with(_offset=offset, _limit=limit)
         if isinstance(index, slice):
-            return self._sliced(index)
-        if type(index) is not int:
-            raise TypeError(f"a query is indexed by an int or a slice, not {index!r}")
-        found = self._sliced(slice(index, index + 1)).all()
+            return query
+        found = query.all()
         if not found:
             raise IndexError(f"the query has no row {index}")
         return found[0]
@@ -164,12 +165,11 @@ class Query(Generic[M]):
         """Whether there is a row."""
         return bool(self._scalar(select(self.statement.order_by(None).exists())))
 
-    def create(self, **values: Any) -> M:
+    def create(self, /, **values: Any) -> M:
         """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises."""
         schema = self._schema
         if "pk" in values:
-            for field, value in key_values(schema, values.pop("pk")):
-                values[field.name] = value
+            values.update({field.name: value for field, value in key_values(schema, values.pop("pk"))})
         instance = create_instance(schema, values)
         saved: M = instance.save(using=self._write_database().alias, force_insert=True)
         return saved
@@ -183,7 +183,7 @@ class Query(Generic[M]):
         """
         return bulk_create(self._schema, self._write_database(), objects, batch_size=batch_size)
 
-    def update(self, **values: Any) -> int:
+    def update(self, /, **values: Any) -> int:
         """Set *values*, which may be expressions, in every row of the query; returns how many there were.
 
         `pre_update` and `post_update` are sent, the signals of single saves are not. Raises `FieldError`,
@@ -259,13 +259,13 @@ class Query(Generic[M]):
             statement = statement.offset(self._offset)
         return statement.distinct() if self._distinct else statement
 
-    def _at_most_two(self) -> list[M]:
+    def _at_most_two(self, database: Database) -> list[M]:
         if self._where or self._offset or self._distinct or self._limit is not None:
             query = self if self._limit is not None and self._limit < 2 else self._with(_limit=2)
-            return query.all()
+            return self._load(database, query.statement)
         names = {name for name, _ in self._equal}
         limit = None if names.issuperset(self._schema.key_names) else 2
-        return self._load_prepared(self._database(), limit=limit)
+        return self._load_prepared(database, limit=limit)
 
     def _load_prepared(self, database: Database, *, limit: int | None) -> list[M]:
         schema = self._schema
@@ -285,28 +285,16 @@ class Query(Generic[M]):
         with databases.channel(self._database(), prepared=False, writes=False) as channel:
             return channel.execute(statement).scalar_one()
 
-    def _sliced(self, part: slice) -> Self:
-        if part.step is not None:
-            raise ValueError("a query is sliced without a step")
-        start = 0 if part.start is None else natural("slice", part.start)
-        stop = None if part.stop is None else max(natural("slice", part.stop) - start, 0)
-        if self._limit is not None:
-            left = max(self._limit - start, 0)
-            stop = left if stop is None else min(stop, left)
-        return self._with(_offset=self._offset + start, _limit=stop)
-
     def _refuse_sliced(self, method: str) -> None:
         if self._limit is not None or self._offset or self._distinct:
             raise TypeError(f"{method}() is for whole queries, and this one is limited or distinct")
 
-    def _not_one(self, found: list[M]) -> Exception:
-        asked = [f"{name}={value!r}" for name, value in self._equal] + [str(each) for each in self._where]
-        which = f" with {', '.join(asked)}" if asked else ""
-        name, alias = self._model.__name__, self._database().alias
+    def _not_one(self, found: list[M], database: Database) -> Exception:
+        which = asked(self._where, self._equal)
         if found:
             error: Exception = self._model.MultipleObjectsReturned(
-                f"more than one {name}{which} in {alias!r}"
+                f"more than one {self._model.__name__}{which} in {database.alias!r}"
             )
         else:
-            error = self._model.DoesNotExist(f"no {name}{which} in {alias!r}")
+            error = self._model.DoesNotExist(f"no {self._model.__name__}{which} in {database.alias!r}")
         return error

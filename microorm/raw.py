@@ -29,11 +29,13 @@ def raw_instances(
 
     Raises `FieldError` where a column is missing or is not the model's.
     """
-    statement = text(sql).bindparams(*[_bound(name, value) for name, value in (parameters or {}).items()])
+    plain = dict(parameters or {})
+    converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
+    statement = text(sql).bindparams(*converted)
     # What the SQL does is its own affair: alone it commits, and in a block for reading the database refuses.
     opened: Transaction | None = schema.registry.databases.transaction(database)
     with opened or Lone(database, prepared=False, writes=True) as channel:
-        result = channel.execute(statement)
+        result = channel.execute(statement, plain)
         names, rows = list(result.keys()), result.fetchall()
     columns = [field.column.name for field in schema.fields]
     for name in columns:
@@ -47,8 +49,11 @@ def raw_instances(
     return plans_of(schema, database).loader.instances(ordered, database.alias)
 
 
+def _is_converted(value: Any) -> bool:
+    return isinstance(value, _CONVERTED) and kind_of(type(value)) is not None
+
+
 def _bound(name: str, value: Any) -> BindParameter[Any]:
-    if isinstance(value, _CONVERTED) and (kind := kind_of(type(value))) is not None:
-        options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
-        return bindparam(name, value, type_=kind.column(type(value), options))
-    return bindparam(name, value)
+    kind: Any = kind_of(type(value))
+    options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
+    return bindparam(name, value, type_=kind.column(type(value), options))
