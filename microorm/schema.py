@@ -110,7 +110,8 @@ def make_schema(
             raise ModelError(f"{model.__name__}.id: declared, but no field says primary_key=True")
         fields.insert(0, _implicit_key(model))
     key = tuple(each for each in fields if each.primary_key)
-    if len(key) == 1 and key[0].python_type is int and not (key[0].init or key[0].server_made):
+    made_here = any(each.init or each.server_made or each.has_default for each in key)
+    if len(key) == 1 and key[0].python_type is int and not made_here:
         key[0].generated = True
         key[0].column.autoincrement = True
     return Schema(
@@ -168,9 +169,14 @@ def _make_table(
     model: Any, name: str, metadata: MetaData, fields: list[Field[Any]], table_args: tuple[Any, ...]
 ) -> Table:
     columns = [each.column for each in fields]
-    if len({column.name for column in columns}) < len(columns):
-        raise ModelError(f"{model.__name__}: two fields have one column")
-    if name in metadata.tables:
+    known: dict[str, str] = {}
+    for each in fields:
+        # To SQLite and MariaDB a column is the same in small and in capital letters, and a table may be.
+        if (other := known.setdefault(each.column.name.lower(), each.name)) is not each.name:
+            raise ModelError(
+                f"{model.__name__}: {other} and {each.name} have one column, {each.column.name!r}"
+            )
+    if name.lower() in (table.lower() for table in metadata.tables):
         raise ModelError(f"{model.__name__}: the table {name!r} is another model's already")
     checks = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
