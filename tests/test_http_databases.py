@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -213,6 +214,24 @@ def test_a_generator_may_hold_a_block_open_while_it_streams(world: Any) -> None:
     assert next(body) == b"1"
     body.close()
     assert world.pages() == ["/read"]
+
+
+def test_a_body_closed_in_another_thread_ends_what_its_own_left_open(world: Any) -> None:
+    """R8, R5: servers that send files in a thread of their own close them there."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        world.databases.atomic().__enter__()
+        world.Visit(page="lost").save()
+        return []
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    body: Any = WSGISignals(app, databases=world.databases)(environ, lambda *arguments: None)
+    thread = threading.Thread(target=body.close)
+    thread.start()
+    thread.join()
+    with world.databases.atomic(durable=True):
+        assert world.pages() == []
 
 
 def test_the_rollback_comes_before_the_last_signal(world: Any, answer: Any, connect: Any) -> None:
