@@ -97,7 +97,7 @@ def binder(
 
     *order*: for each parameter its place in the row, its name, and its processor.
     """
-    if positional and [place for place, _, process in order if process is None] == list(range(width)):
+    if positional and [(place, process) for place, _, process in order] == [(i, None) for i in range(width)]:
         return None
     namespace: dict[str, Any] = {}
     parts = []
