@@ -35,7 +35,7 @@ class Prepared:
     def __init__(self, statement: Any, fields: Sequence[Field[Any]], dialect: Any) -> None:
         compiled = statement.compile(dialect=dialect)
         places = {_name(place): place for place in range(len(fields))}
-        names = compiled.positiontup if compiled.positional else list(places)
+        names = compiled.positiontup if compiled.positional else list(compiled.params)
         order = []
         for name in names:
             kind = fields[places[name]].column.type
@@ -176,8 +176,10 @@ class Plans:
     def delete(self) -> Prepared:
         """The DELETE by key; its row is the key."""
         key = self._schema.key
-        statement = delete(self._schema.table).where(*_equal(key))
-        return self._kept("delete", lambda: Prepared(statement, key, self._dialect))
+        return self._kept(
+            "delete",
+            lambda: Prepared(delete(self._schema.table).where(*_equal(key)), key, self._dialect),
+        )
 
     def exists(self) -> Prepared:
         """The SELECT that finds a row where the key is taken; its row is the key."""
