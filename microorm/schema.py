@@ -196,6 +196,4 @@ def _make_table(
     try:
         return Table(name, metadata, *columns, *checks, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
-        if name in metadata.tables:
-            metadata.remove(metadata.tables[name])
         raise ModelError(f"{model.__name__}: the table {name!r} cannot be made: {error}") from error

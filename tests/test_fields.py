@@ -176,6 +176,14 @@ def test_a_column_has_what_the_options_say() -> None:
     assert (key.unique, key.index) == (None, None)
 
 
+def test_an_option_that_is_none_is_not_given() -> None:
+    options = dict.fromkeys(
+        ["max_length", "max_digits", "timezone", "type_", "column", "unique", "init", "on_update"]
+    )
+    made = bound(int, **options)
+    assert (made.column.name, made.column.unique, made.init) == ("title", None, True)
+
+
 def test_a_type_of_ones_own_is_the_column_s() -> None:
     mine = Numeric(5, 1)
     assert bound(Decimal, type_=mine).column.type is mine
