@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import types
 import warnings
 import weakref
@@ -16,7 +17,7 @@ from sqlalchemy import CheckConstraint, Index, UniqueConstraint, inspect
 
 import microorm
 from microorm import Databases, Field, Model, ModelError, Registry, field
-from microorm.definition import snake_case
+from microorm.definition import prepare, snake_case
 from microorm.signals import class_prepared
 
 
@@ -180,7 +181,7 @@ def test_each_way_to_be_wrong_in_the_body_names_model_and_field(Base, registry) 
         plain_mixin: "Book: Plain has fields but is no model; class Plain(Model, abstract=True) is one",
         overwritten: "Book.title: 'title' is a field that Book inherits",
         id_without_key: "Book.id: declared, but no field says primary_key=True",
-        one_column: "Book: two fields have one column",
+        one_column: "Book: title and name have one column, 'name'",
         one_table: "Book: the table 'author' is another model's already",
         wrong_key: "Book: Model[str] makes no key; declare one by primary_key=True",
     }
@@ -192,7 +193,8 @@ def test_each_way_to_be_wrong_in_the_body_names_model_and_field(Base, registry) 
     for state, message in (messages | starts).items():
         with pytest.raises(ModelError) as caught:
             state()
-        assert str(caught.value) == message if state in messages else str(caught.value).startswith(message)
+        text = str(caught.value)
+        assert text == message if state in messages else text.startswith(message), text
         assert contents(registry) == before
 
 
@@ -684,3 +686,49 @@ def test_the_documented_attributes_of_a_model(Base, registry) -> None:
     with pytest.raises(AttributeError, match="^Base has no field 'id'$"):
         _ = Base.id
     assert issubclass(Book, microorm.Model)
+
+
+def test_threads_that_use_a_model_first_prepare_it_once(Base, registry, prepared) -> None:
+    """CONTRACT G1: a model that waited for a name is made by one of them, and all get the same."""
+
+    class Book(Base):
+        size: Field["Later"]
+
+    Later = int
+    start = threading.Barrier(6)
+    found: list[Any] = []
+
+    def use() -> None:
+        start.wait(timeout=30)
+        found.append((Book.__schema__, Book(size=Later(1)).size))
+
+    threads = [threading.Thread(target=use) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [(Book.__schema__, 1)] * 6
+    assert prepared == [Book]
+    assert prepare(Book) is Book.__schema__
+    assert prepared == [Book]
+
+
+def test_a_superseded_model_that_still_waits_takes_no_place_from_the_newer(Base, registry) -> None:
+    """CONTRACT P7: the newer one is there once its names are."""
+
+    class Book(Base):
+        size: Field["Later"]
+
+    first = Book
+    with pytest.warns(RuntimeWarning, match="is defined again"):
+
+        class Book(Base):
+            size: Field["Later"]
+            more: Field[int]
+
+    Later = int
+    with pytest.warns(RuntimeWarning, match="is defined again"):
+        assert first(size=Later(1)).size == 1
+    assert Book(size=1, more=2).more == 2
+    assert registry.models == {"test_definition.Book": Book}
+    assert registry.metadata.tables["book"] is Book.__table__

@@ -361,3 +361,19 @@ def test_float_changes_are_exact(Base, registry) -> None:
     assert point.changed_fields == frozenset()
     point.x = math.nextafter(0.1, 1)
     assert point.changed_fields == {"x"}
+
+
+def test_a_value_that_is_neither_there_nor_loaded_is_no_change(Base, registry) -> None:
+    """What the database will make is not there yet."""
+
+    class Book(Base):
+        title: Field[str]
+        added: Field[int] = field(server_default="7")
+
+    registry.create_all()
+    book = Book(title="t")
+    assert book.changed_fields == {"id", "title"}
+    book.save()
+    assert (book.added, book.changed_fields) == (7, frozenset())
+    book.added = 8
+    assert book.changes() == {"added": (7, 8)}
