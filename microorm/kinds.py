@@ -131,7 +131,7 @@ KINDS: dict[Any, Kind] = {
     date: _plain(Date, values.DATE),
     time: _plain(types.time_type, values.TIME),
     timedelta: _plain(types.Duration, values.TIMEDELTA),
-    UUID: _plain(types.Identifier, values.UUID_),
+    UUID: _plain(types.uuid_type, values.UUID_),
     str: Kind(
         lambda python_type, options: types.text_type(options.get("max_length")),
         lambda python_type, options: values.text_check(options.get("max_length")),

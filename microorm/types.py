@@ -125,22 +125,20 @@ class Duration(TypeDecorator[timedelta]):
         return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
 
 
-class Identifier(TypeDecorator[UUID]):
-    """A `UUID` of any bits; MariaDB's own type refuses all that are of no registered version."""
+class UuidText(TypeDecorator[UUID]):
+    """A `UUID` as 32 characters, for MariaDB, whose own type refuses all that are of no registered version."""
 
-    impl = Uuid
+    impl = String
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in MARIADB:
-            return dialect.type_descriptor(mysql.CHAR(32, charset="ascii", collation="ascii_bin"))
-        return dialect.type_descriptor(Uuid())
+        return dialect.type_descriptor(mysql.CHAR(32, charset="ascii", collation="ascii_bin"))
 
-    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
-        return value.hex if value is not None and dialect.name in MARIADB else value
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.hex
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
-        return UUID(value) if isinstance(value, str) else value
+    def process_result_value(self, value: str | None, dialect: Dialect) -> UUID | None:
+        return None if value is None else UUID(value)
 
 
 class Choice(TypeDecorator[Any]):
@@ -192,6 +190,11 @@ def bytes_type(max_length: int | None) -> TypeEngine[bytes]:
 def integer_type() -> TypeEngine[int]:
     """Eight bytes; SQLite's INTEGER, so that a key of this type is the rowid."""
     return BigInteger().with_variant(Integer(), "sqlite")
+
+
+def uuid_type() -> TypeEngine[UUID]:
+    """A `UUID` of any bits."""
+    return Uuid().with_variant(UuidText(), *MARIADB)
 
 
 def json_type() -> TypeEngine[Any]:
