@@ -50,6 +50,20 @@ def Book(Base: Any, registry: "microorm.Registry") -> Any:
 
 
 @pytest.fixture
+def shelf(Book: Any) -> Any:
+    """Five books; two have no price."""
+    for title, pages, price in (
+        ("a", 1, None),
+        ("b", 2, Decimal(2)),
+        ("c", 3, Decimal(3)),
+        ("d", 4, None),
+        ("e", 5, Decimal(5)),
+    ):
+        Book(title=title, pages=pages, price=price).save()
+    return Book.objects.order_by("title")
+
+
+@pytest.fixture
 def listen() -> Iterator[Callable[..., Any]]:
     """Connects a function to a signal until the test is over, and gives it back."""
     connected: list[tuple[Any, Any, Any]] = []
