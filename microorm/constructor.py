@@ -7,7 +7,8 @@ aside for whatever is out of the ordinary: wrong arguments, and listeners of `pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from inspect import Parameter, Signature
+from typing import Any, Union
 
 from microorm.codegen import compiled
 from microorm.errors import nearest
@@ -45,7 +46,26 @@ def make_init(schema: Schema) -> Callable[..., None]:
         ]
     )
     init: Callable[..., None] = compiled("__init__", source, namespace)
+    init.__signature__ = _signature(schema)  # type: ignore[attr-defined]
     return init
+
+
+def _signature(schema: Schema) -> Signature:
+    """What `help()` and editors show: the keywords, with `...` for a default that is made each time."""
+    parameters = [Parameter("_self", Parameter.POSITIONAL_ONLY)]
+    for field in schema.fields:
+        if field.init:
+            default = ... if field.default_factory is not None else field.default
+            kind = Union[field.python_type, None] if field.nullable else field.python_type  # noqa: UP007
+            parameters.append(
+                Parameter(
+                    field.name,
+                    Parameter.KEYWORD_ONLY,
+                    default=Parameter.empty if default is MISSING else default,
+                    annotation=kind,
+                )
+            )
+    return Signature(parameters)
 
 
 def _argument(field: Field[Any], place: int, namespace: dict[str, Any]) -> tuple[str, str]:

@@ -190,6 +190,16 @@ def refuse_overwritten(cls: type, inherited: Iterator[str]) -> None:
             raise ModelError(f"{cls.__name__}.{name}: {name!r} is a field that {cls.__name__} inherits")
 
 
+def has_fields(cls: type) -> bool:
+    """Whether the body of *cls*, which is no model, has a `field()` or an annotation `Field[...]`."""
+    if any(isinstance(value, Field) for value in vars(cls).values()):
+        return True
+    return any(
+        re.match(r"(\w+\.)?Field\[", each) if isinstance(each, str) else get_origin(each) is Field
+        for each in declared(cls).values()
+    )
+
+
 def _refuse_name(cls: type, name: str, reserved: frozenset[str]) -> None:
     if name.startswith("_") or not name.isidentifier() or keyword.iskeyword(name):
         raise ModelError(

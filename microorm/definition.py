@@ -15,7 +15,7 @@ from sqlalchemy import MetaData, Table
 
 from microorm.annotations import Names, PendingName, enclosing_frames
 from microorm.constructor import make_init
-from microorm.declarations import Declaration, read_declarations, refuse_overwritten
+from microorm.declarations import Declaration, has_fields, read_declarations, refuse_overwritten
 from microorm.errors import (
     ModelError,
     MultipleObjectsReturned,
@@ -187,7 +187,7 @@ def _understood(cls: type) -> Mapping[str, tuple[Field[Any], Any]]:
 
 def _refuse_plain_mixins(cls: type) -> None:
     for parent in cls.__mro__[1:]:
-        if "__options__" not in vars(parent) and any(isinstance(v, Field) for v in vars(parent).values()):
+        if "__options__" not in vars(parent) and has_fields(parent):
             raise ModelError(
                 f"{cls.__name__}: {parent.__name__} has fields but is no model; "
                 f"class {parent.__name__}(Model, abstract=True) is one"

@@ -1,5 +1,6 @@
 """The constructor of a model: what it takes, what it refuses, and whom it tells (DESIGN 3, CONTRACT G2 and G3)."""
 
+import inspect
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -89,6 +90,22 @@ def test_what_is_given_is_set_and_the_rest_has_its_default(Book, either_way) -> 
     assert [given.price, given.tags, given.number, given.note, given.both] == [1, ["x"], 9, "n", 8]
     assert Book(title="t", pages=3).number == 2  # the factory of 9 was not called
     assert (book._state.adding, book._state.db) == (True, None)
+
+
+def test_its_signature_is_what_it_takes(Base, Book) -> None:
+    class Paper(Base):
+        title: Field[str]
+        shelf: Field[str | None] = field(default=None)
+        tags: Field[list[Any]] = field(default_factory=list)
+
+    told = [(p.name, p.default, p.annotation) for p in inspect.signature(Paper).parameters.values()]
+    assert told == [
+        ("title", inspect.Parameter.empty, str),
+        ("shelf", None, str | None),
+        ("tags", ..., list[Any]),
+    ]
+    assert {p.kind for p in inspect.signature(Paper).parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert list(inspect.signature(Book).parameters) == [f.name for f in Book.__schema__.fields if f.init]
 
 
 def test_a_factory_is_called_for_each_instance(Book, either_way) -> None:

@@ -140,6 +140,21 @@ def test_each_way_to_be_wrong_in_the_body_names_model_and_field(Base, registry) 
         class Book(Plain, Base):
             title: Field[str]
 
+    class Annotated:
+        note: Field[str]
+
+    def annotated_mixin():
+        class Book(Annotated, Base):
+            title: Field[str]
+
+    class Texted:
+        other: int
+        note: "microorm.Field[str]"
+
+    def texted_mixin():
+        class Book(Texted, Base):
+            title: Field[str]
+
     def overwritten():
         class Titled(Base, abstract=True):
             title: Field[str]
@@ -179,6 +194,9 @@ def test_each_way_to_be_wrong_in_the_body_names_model_and_field(Base, registry) 
         no_field: "Book.title: the annotation 'str' is not Field[...]",
         no_field_as_text: "Book.title: the annotation 'str' is not Field[...]",
         plain_mixin: "Book: Plain has fields but is no model; class Plain(Model, abstract=True) is one",
+        annotated_mixin: "Book: Annotated has fields but is no model; "
+        "class Annotated(Model, abstract=True) is one",
+        texted_mixin: "Book: Texted has fields but is no model; class Texted(Model, abstract=True) is one",
         overwritten: "Book.title: 'title' is a field that Book inherits",
         id_without_key: "Book.id: declared, but no field says primary_key=True",
         one_column: "Book: title and name have one column, 'name'",
@@ -449,6 +467,35 @@ def test_mixins_give_their_fields_to_each_model_separately(Base) -> None:
     assert Book.__schema__.names == ("id", "title")
     with pytest.raises(AttributeError, match="^Titled is abstract and has no schema$"):
         _ = Titled.title
+
+
+def test_a_plain_mixin_without_fields_gives_its_methods(Base) -> None:
+    class Shouting:
+        volume: int = 3
+        note: "str"
+
+        def shout(self) -> str:
+            return self.title.upper() + "!" * self.volume
+
+    class Book(Shouting, Base):
+        title: Field[str]
+
+    assert Book(title="t").shout() == "T!!!"
+    assert Book.__schema__.names == ("id", "title")
+
+
+def test_a_base_may_have_class_keywords_of_its_own(Base) -> None:
+    class Tracked(Base, abstract=True):
+        colour: ClassVar[str | None] = None
+
+        def __init_subclass__(cls, colour: str | None = None, **keywords: Any) -> None:
+            super().__init_subclass__(**keywords)
+            cls.colour = colour
+
+    class Book(Tracked, colour="red", table="books"):
+        title: Field[str]
+
+    assert (Book.colour, Book.__table__.name) == ("red", "books")
 
 
 def test_one_field_object_may_be_written_twice(Base) -> None:
