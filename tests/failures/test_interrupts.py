@@ -1,0 +1,253 @@
+"""Interrupts: Ctrl-C while a block is open, a statement runs, or a block ends; nothing half-done is used again."""
+
+import gc
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pymysql.cursors
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+import microorm
+from microorm import TransactionError
+from microorm.signals import post_save, pre_save
+
+
+class Interrupting:
+    """Raises `KeyboardInterrupt` once, when the server has had the next statement that begins so."""
+
+    def __init__(self) -> None:
+        self._at: str | None = None
+
+    def at(self, beginning: str) -> None:
+        """Interrupt the next statement with this *beginning*."""
+        self._at = beginning
+
+    def heard(self, statement: Any) -> None:
+        """What the cursors call after each statement."""
+        if self._at is not None and str(statement).startswith(self._at):
+            self._at = None
+            raise KeyboardInterrupt
+
+    def attach(self, engine: Any) -> None:
+        """Use cursors that can be interrupted in the connections that *engine* makes from now on."""
+        interrupting = self
+
+        class Interrupted:
+            def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+                done = super().execute(statement, *args, **options)  # type: ignore[misc]
+                interrupting.heard(statement)
+                return done
+
+        class SQLite(Interrupted, sqlite3.Cursor):
+            pass
+
+        class Psycopg(Interrupted, psycopg.Cursor[Any]):
+            pass
+
+        class PyMySQL(Interrupted, pymysql.cursors.Cursor):
+            pass
+
+        class Connection(sqlite3.Connection):
+            def cursor(self, factory: Any = SQLite) -> Any:
+                return super().cursor(factory)
+
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "do_connect", lambda d, r, args, options: options.update(factory=Connection))
+        elif engine.dialect.name == "postgresql":
+            event.listen(engine, "connect", lambda raw, _: setattr(raw, "cursor_factory", Psycopg))
+        else:
+            event.listen(engine, "connect", lambda raw, _: setattr(raw, "cursorclass", PyMySQL))
+
+
+@pytest.fixture
+def interrupt() -> Interrupting:
+    """What interrupts the statements of the alias `default`."""
+    return Interrupting()
+
+
+@pytest.fixture
+def databases(url: str, on_its_way: Any, interrupt: Interrupting) -> Iterator[microorm.Databases]:
+    """The alias `default`, whose statements can be interrupted."""
+    with microorm.Databases(url) as databases:
+        interrupt.attach(databases.engine())
+        yield on_its_way(databases)
+
+
+@pytest.fixture
+def closed(databases: microorm.Databases) -> Iterator[list[Any]]:
+    """The connections that were closed as unfit for further use."""
+    closed: list[Any] = []
+    event.listen(databases.engine(), "invalidate", lambda raw, *_: closed.append(raw))
+    return closed
+
+
+def works(databases: Any, Book: Any, titles: Callable[[], list[str]]) -> bool:
+    """Whether later work, of each kind, is unharmed, and no connection is kept but one for it."""
+    before = titles()
+    lone = Book(title="later").save()
+    with databases.atomic():
+        inside = Book(title="later still").save()
+        with databases.atomic():
+            inside.pages = 5
+            inside.save()
+    stored = titles() == sorted([*before, "later", "later still"])
+    lone.delete()
+    inside.delete()
+    return stored and titles() == before and databases.engine().pool.checkedout() <= 1
+
+
+def test_an_interrupt_in_a_block_undoes_it(
+    databases: Any, Book: Any, titles: Any, look: Any, closed: Any
+) -> None:
+    """O2, O13: as any exception; the connection is fit for further use."""
+    new, inner, ran = Book(title="new"), Book(title="inner"), []
+    before = [look(new), look(inner)]
+    with pytest.raises(KeyboardInterrupt), databases.atomic():
+        databases.on_commit(lambda: ran.append("committed"))
+        new.save()
+        with databases.atomic():
+            inner.save()
+            raise KeyboardInterrupt
+    assert [look(new), look(inner)] == before
+    assert (titles(), ran, closed) == ([], [], [])
+    assert works(databases, Book, titles)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_interrupted_statement_undoes_the_block(
+    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any, nested: bool
+) -> None:
+    """DESIGN 8: nobody knows what the connection still has to say, so it is closed; whoever goes on is refused."""
+    Book(title="kept").save()
+    new, lost = Book(title="new"), Book(title="lost")
+    before = [look(new), look(lost)]
+    with pytest.raises(TransactionError) as caught, databases.atomic():
+        new.save()
+        interrupt.at("INSERT")
+        with pytest.raises(KeyboardInterrupt) as interrupted:
+            if nested:
+                with databases.atomic():
+                    lost.save()
+            else:
+                lost.save()
+        with pytest.raises(
+            TransactionError, match="^the block on 'default' is doomed by an earlier error: K"
+        ):
+            Book.objects.count()
+    assert caught.value.__cause__ is interrupted.value
+    assert [look(new), look(lost)] == before
+    assert len(closed) == 1
+    assert titles() == ["kept"]
+    assert works(databases, Book, titles)
+
+
+def test_an_interrupt_goes_through_all_blocks(
+    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any
+) -> None:
+    """DESIGN 8: it stops the program as it is."""
+    new, lost = Book(title="new"), Book(title="lost")
+    before = [look(new), look(lost)]
+    with pytest.raises(KeyboardInterrupt), databases.atomic():
+        new.save()
+        with databases.atomic(), databases.atomic(savepoint=False):
+            interrupt.at("INSERT")
+            lost.save()
+    assert [look(new), look(lost)] == before
+    assert (titles(), len(closed)) == ([], 1)
+    assert works(databases, Book, titles)
+
+
+def test_an_interrupted_lone_statement(
+    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any
+) -> None:
+    """DESIGN 8: its connection is closed, the instance is as it was."""
+    book = Book(title="kept").save()
+    before = look(book)
+    interrupt.at("SELECT")
+    with pytest.raises(KeyboardInterrupt):
+        Book.objects.get(title="kept")
+    assert len(closed) == 1
+    gc.collect()  # the traceback holds the cursor, and that a lock on a database in memory
+    interrupt.at("UPDATE")
+    book.pages = 7
+    with pytest.raises(KeyboardInterrupt):
+        book.save()
+    assert book.changes() == {"pages": (0, 7)}
+    book.pages = 0
+    assert look(book) == before
+    assert len(closed) == 2
+    assert titles() == ["kept"]
+    assert works(databases, Book, titles)
+
+
+@pytest.mark.parametrize("verb", ["SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT"])
+def test_an_interrupted_savepoint_undoes_all(
+    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, verb: str
+) -> None:
+    """O3: when it is set, kept or gone back to; both blocks end, and the connection is not used again."""
+    new, lost = Book(title="new"), Book(title="lost")
+    before = [look(new), look(lost)]
+    with pytest.raises(KeyboardInterrupt), databases.atomic():
+        new.save()
+        interrupt.at(verb)
+        with databases.atomic():
+            lost.save()
+            if verb.startswith("ROLLBACK"):
+                raise LookupError("mine")
+    assert [look(new), look(lost)] == before
+    assert titles() == []
+    assert works(databases, Book, titles)
+
+
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_an_interrupted_receiver_undoes_the_save(
+    databases: Any, Book: Any, titles: Any, look: Any, closed: Any, signal: Any
+) -> None:
+    """H13, E5: alone and in a block; the connection is fit for further use."""
+    new, told = Book(title="new"), []
+    before = look(new)
+
+    def tell(instance: Any, **kwargs: Any) -> None:
+        told.append(instance.title)
+        if instance is new:
+            raise KeyboardInterrupt
+
+    signal.connect(tell, sender=Book)
+    with pytest.raises(KeyboardInterrupt):
+        new.save()
+    assert (look(new), titles()) == (before, [])
+    with pytest.raises(KeyboardInterrupt), databases.atomic():
+        Book(title="other").save()
+        new.save()
+    assert (look(new), titles(), closed) == (before, [], [])
+    assert told == ["new", "other", "new"]
+    signal.disconnect(tell, sender=Book)
+    new.save()
+    assert titles() == ["new"]
+    assert works(databases, Book, titles)
+
+
+@pytest.mark.backends("sqlite-file", "sqlite-memory")
+def test_a_statement_stopped_from_outside_is_an_operational_error(
+    databases: Any, Book: Any, titles: Any, look: Any
+) -> None:
+    """DESIGN 11: SQLite's own interrupt, which a progress handler asks for, dooms the block as any error does."""
+    new = Book(title="new")
+    before = look(new)
+    with pytest.raises(TransactionError) as caught, databases.atomic():
+        new.save()
+        with databases.connection() as connection:
+            raw = connection.connection.dbapi_connection
+            raw.set_progress_handler(lambda: 1, 1)
+        with pytest.raises(
+            OperationalError, match=r"^\(sqlite3\.OperationalError\) interrupted\n"
+        ) as stopped:
+            Book(title="lost").save()
+        raw.set_progress_handler(None, 1)
+    assert caught.value.__cause__ is stopped.value
+    assert (look(new), titles()) == (before, [])
+    assert works(databases, Book, titles)
