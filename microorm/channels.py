@@ -86,6 +86,9 @@ class Lone(Channel):
         if not prepared or database.listened(engine):
             self._connection = lone_connection(database, committing=writes)
             return
+        if (spare := database.spares.take()) is not None:
+            self._raw, self.cursor = spare
+            return
         self._raw = _pooled_connection(engine)
         try:
             driver: Any = self._raw.dbapi_connection
@@ -100,6 +103,8 @@ class Lone(Channel):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None and self._raw is not None and self.database.spares.keep(self._raw, self.cursor):
+            return
         pooled = self._raw if self._raw is not None else self._connection
         assert pooled is not None
         lost = isinstance(error, DBAPIError) and error.connection_invalidated

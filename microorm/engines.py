@@ -20,6 +20,7 @@ from microorm.dispatch import Signal
 from microorm.documents import json_text
 from microorm.errors import ConfigurationError
 from microorm.forks import watch
+from microorm.spares import Spares
 from microorm.urls import is_memory, masked, read_url
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Database:
         self.lost = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
+        self.spares = Spares()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
@@ -118,6 +120,7 @@ class Database:
 
     def close(self) -> None:
         """Close every pooled connection; a database in memory is gone. An engine that was given stays open."""
+        self.spares.close()
         with self._lock:
             for engine, name, listener in self._listeners:
                 event.remove(engine, name, listener)
@@ -155,7 +158,10 @@ class Database:
             self._anchor = sqlite3.connect(
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )
-        return self._made(create_engine, self.url)
+        engine = self._made(create_engine, self.url)
+        if self.autocommits:
+            self.spares.allow(engine)
+        return engine
 
     def _make_async_engine(self) -> AsyncEngine:
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 wants greenlet, an extra
@@ -255,11 +261,13 @@ class Database:
     def before_fork(self) -> None:
         """Close the idle connections to an SQLite file: SQLite forbids to carry them into a child."""
         if self.is_sqlite and not self.is_memory and self._engine is not None:
+            self.spares.clear()
             self._engine.dispose()
 
     def after_fork(self) -> None:
         """In the child: forget the parent's connections without closing them."""
         self._lock = threading.RLock()  # another thread may have held it
+        self.spares.abandon()
         if self._engine is not None and not (self.is_memory and self._given is not None):
             self._engine.dispose(close=False)
         if self._async_engine is not None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from microorm import Field, TransactionError, TransactionSharedError, field
 from microorm.blocks import Atomic, end_scopes
 from microorm.scopes import innermost, open_scopes
+from tests.pools import unreturned
 
 ENDED = r"^this block has ended already, with the one around it$"
 
@@ -773,7 +774,7 @@ def test_a_block_that_cannot_begin_is_not_open(databases: Any, Book: Any, titles
     with pytest.raises(LookupError, match="no BEGIN"):
         databases.atomic().__enter__()
     assert innermost() is None
-    assert databases.engine().pool.checkedout() == 0
+    assert unreturned(databases) == 0
     event.remove(databases.engine(), "begin", fail)
     with databases.atomic():
         Book(title="a").save()

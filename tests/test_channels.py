@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from microorm import CommitOutcomeUnknown, Field, field
 from microorm.channels import Channel, Lone, lone_connection
+from tests.pools import unreturned
 
 ways = pytest.mark.parametrize("listened", [False, True], ids=["driver", "listened"])
 
@@ -52,7 +53,7 @@ def test_a_lone_statement_has_the_drivers_cursor_where_nobody_listens(databases:
             assert channel.cursor is None
             assert channel.execute(select(text("42"))).scalar_one() == 42
             assert channel.connection.engine is databases.engine()
-    assert databases.engine().pool.checkedout() == 0
+    assert unreturned(databases) == 0
 
 
 @ways
@@ -72,7 +73,7 @@ def test_a_lone_write_is_committed_and_a_failed_one_leaves_nothing(
         book.save()
         raise LookupError
     assert [each.title for each in Book.objects] == ["a"]
-    assert databases.engine().pool.checkedout() == 0
+    assert unreturned(databases) == 0
     with databases.engine().connect() as connection:
         assert connection.execute(select(Book.title)).scalars().all() == ["a"]
 
@@ -153,7 +154,7 @@ def test_a_commit_that_is_lost_has_an_unknown_outcome(databases: Any) -> None:
     assert str(caught.value) == "the connection to 'default' was lost while COMMIT ran"
     assert isinstance(caught.value.__cause__, DBAPIError)
     assert caught.value.__cause__.statement == "COMMIT"
-    assert databases.engine().pool.checkedout() == 0
+    assert unreturned(databases) == 0
 
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
@@ -167,7 +168,7 @@ def test_a_lone_connection_commits_each_statement(databases: Any, Book: Any) -> 
     assert "True" in written
     with databases.atomic(), databases.connection() as connection:
         assert connection.in_transaction()
-    assert databases.engine().pool.checkedout() == 0
+    assert unreturned(databases) == 0
 
 
 @pytest.mark.backends("postgresql")

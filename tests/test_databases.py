@@ -24,6 +24,7 @@ from microorm import (
     TransactionError,
     UnknownAlias,
 )
+from tests.pools import unreturned
 
 ROOT = Path(__file__).parent.parent
 
@@ -309,7 +310,7 @@ def test_a_connection_outside_a_block_commits_each_statement(databases: Any) -> 
         connection.execute(text("INSERT INTO t VALUES (2)"))
         raise LookupError
     assert connection.closed
-    assert databases.engine().pool.checkedout() == 0
+    assert unreturned(databases) == 0
     with databases.connection() as connection:
         assert list(connection.execute(text("SELECT n FROM t ORDER BY n")).scalars()) == [1, 2]
     with databases.using("other"), databases.connection() as connection:

@@ -17,6 +17,7 @@ from microorm import ConfigurationError, Databases, Field, Model, Registry, Tran
 from microorm.scopes import innermost, open_scopes
 from microorm.signals import post_save, pre_save
 from microorm.transactions import open_transaction, postpone
+from tests.pools import unreturned
 
 memory = pytest.mark.backends("sqlite-memory")
 ways = pytest.mark.parametrize("listened", [False, True], ids=["driver", "listened"])
@@ -445,7 +446,7 @@ def test_a_connection_that_commits_by_itself_has_no_blocks(url: str) -> None:
                 "the connections of 'default' commit each statement, and a block needs a transaction"
             )
         assert Book.objects.count() == 2
-        assert databases.engine().pool.checkedout() == 0
+        assert unreturned(databases) == 0
         engine = databases.engine()
     engine.dispose()
 
