@@ -20,6 +20,7 @@ from sqlalchemy import ARRAY, Integer
 
 from microorm import Databases, Field, Model, field
 from microorm.fields import MISSING
+from microorm.signals import post_save
 from microorm.state import Layout, Origin, State, changes, loaded_value
 
 
@@ -377,3 +378,29 @@ def test_a_value_that_is_neither_there_nor_loaded_is_no_change(Base, registry) -
     assert (book.added, book.changed_fields) == (7, frozenset())
     book.added = 8
     assert book.changes() == {"added": (7, 8)}
+
+
+def test_while_receivers_are_told_changes_are_those_of_the_save(Base, registry, databases) -> None:
+    """DESIGN 3: inside `post_save`, too; what a receiver keeps a copy of, knows them still."""
+
+    class Book(Base):
+        title: Field[str]
+
+    registry.create_all()
+    kept: list[Any] = []
+
+    def hear(instance, **kwargs):
+        assert instance.changes() == {"title": ("t", "u")}
+        instance._state.db = "default"
+        kept.extend([copy.copy(instance), copy.deepcopy(instance)])
+        assert instance.changes() == {"title": ("t", "u")}
+
+    book = Book(title="t").save()
+    post_save.connect(hear, sender=Book)
+    try:
+        book.title = "u"
+        book.save()
+    finally:
+        post_save.disconnect(hear, Book)
+    assert book.changes() == {}
+    assert [each.changes() for each in kept] == [{"title": ("t", "u")}] * 2
