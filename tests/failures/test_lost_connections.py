@@ -291,24 +291,27 @@ def test_a_statement_lost_in_a_block_undoes_all_of_it(
     assert ran == []
 
 
-@pytest.mark.parametrize("verb", [b"SAVEPOINT microorm_1", b"RELEASE SAVEPOINT", b"ROLLBACK TO"])
-def test_a_savepoint_that_is_lost_undoes_all(
-    databases: Any, Book: Any, proxy: Proxy, titles: Any, verb: bytes
-) -> None:
+def test_a_savepoint_that_is_lost_undoes_all(databases: Any, Book: Any, proxy: Proxy, titles: Any) -> None:
     """O3, O19: when it is set, kept or gone back to."""
-    first, second = Book(title="first"), Book(title="second")
-    with pytest.raises((TransactionError, OperationalError)), databases.atomic():
-        first.save()
-        proxy.cut(verb.replace(b"microorm_1", b""), answered=False)
-        with pytest.raises((LookupError, OperationalError)), databases.atomic():
-            second.save()
-            if verb == b"ROLLBACK TO":
-                raise LookupError("mine")
-        assert proxy.cuts == 1
-        with pytest.raises(TransactionError):
-            Book.objects.count()
-    assert (first.id, first._state.adding, second.id, second._state.adding) == (None, True, None, True)
-    assert titles() == []
+    for verb in (b"SAVEPOINT", b"RELEASE SAVEPOINT", b"ROLLBACK TO SAVEPOINT"):
+        first, second = Book(title="first"), Book(title="second")
+        Book.objects.count()  # and has a connection again, to be cut
+        with pytest.raises(TransactionError) as caught, databases.atomic():
+            first.save()
+            proxy.cut(verb, answered=False)
+            with pytest.raises((LookupError, OperationalError)) as inner, databases.atomic():
+                second.save()
+                if verb.startswith(b"ROLLBACK"):
+                    raise LookupError("mine")
+            assert lost(inner.value) is not verb.startswith(b"ROLLBACK")
+            with pytest.raises(
+                TransactionError, match="^the block on 'default' is doomed by an earlier error"
+            ):
+                Book.objects.count()
+        assert lost(caught.value.__cause__)
+        assert [(each.id, each._state.adding) for each in (first, second)] == [(None, True)] * 2
+        assert titles() == []
+    assert proxy.cuts == 3
     assert works(databases, Book)
 
 
