@@ -56,7 +56,7 @@ class Prepared:
                 parameters = self._bind(row)
             cursor.execute(self.sql, parameters)
         except BaseException as error:
-            raise channel.translated(error, self.sql, parameters) from error
+            raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
         return cursor
 
     def run_many(self, channel: Channel, rows: Sequence[Row]) -> None:
@@ -71,7 +71,7 @@ class Prepared:
                 parameters = list(map(self._bind, rows))
             cursor.executemany(self.sql, parameters)
         except BaseException as error:
-            raise channel.translated(error, self.sql, parameters) from error
+            raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(place): row[place] for place in range(self.width)}
@@ -134,10 +134,14 @@ class Load(Prepared):
 
     def _fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
         done = self.run(channel, row)
+        rows: Sequence[Any]
+        if channel.cursor is None:
+            rows = done.fetchall()
+            return rows
         try:
-            rows: Sequence[Any] = done.fetchall()
+            rows = done.fetchall()
         except BaseException as error:
-            raise channel.translated(error, self.sql, row) from error
+            raise (failed := channel.translated(error, self.sql, row)) from failed.__cause__
         return rows
 
 

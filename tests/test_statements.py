@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.types import String, TypeDecorator
 
-from microorm import Databases, Field, InvalidValue, Model, Registry, field
+from microorm import Databases, Field, InvalidValue, Model, Registry, TransactionError, field
 from microorm.statements import MOST_SHAPES, plans_of
 from tests.behaviour.wire import Wire
 
@@ -272,9 +272,37 @@ def test_what_a_type_cannot_bind_is_an_error_like_any_other(registry, databases)
 
     registry.create_all()
     thing = Thing(text="bad")
-    with pytest.raises((LookupError, StatementError)):
+    with pytest.raises((LookupError, StatementError)) as raised:
         thing.save()
+    assert raised.value.__cause__ is not raised.value
     assert (thing.id, thing._state.adding, Thing.objects.count()) == (None, True, 0)
     with pytest.raises(InvalidValue):
         Thing(text=3).save()
     assert Thing(text="good").save().id
+
+
+@pytest.mark.backends("sqlite-memory")
+def test_an_error_while_rows_are_fetched_is_the_same_on_both_ways(Book, databases):
+    """DESIGN 13: SQLite decodes text then, and somebody else may have stored what is none; the block is doomed.
+
+    The statement is in the text of the driver's way only: SQLAlchemy does not know it any more when it fetches.
+    """
+    told = []
+    for alias in databases.aliases:
+        with databases.connection(alias) as connection:
+            connection.execute(
+                text("INSERT INTO book (title, pages, tags) VALUES (CAST(x'ff' AS TEXT), 1, '[]')")
+            )
+        with pytest.raises(TransactionError), databases.atomic(alias):
+            with pytest.raises(OperationalError) as raised:
+                Book.objects.using(alias).get(pages=1)
+            with pytest.raises(TransactionError) as refused:
+                Book.objects.using(alias).count()
+            assert refused.value.__cause__ is raised.value
+        told.append(described(raised.value))
+        assert "Could not decode to UTF-8" in str(raised.value)
+        assert raised.value.__cause__ is raised.value.orig
+    for each in told:
+        for different in ("text", "statement", "parameters"):
+            each.pop(different)
+    assert told[0] == told[1]

@@ -77,6 +77,21 @@ def test_a_value_that_the_field_cannot_have_is_an_error(Book, wire):
 
 
 @MEMORY
+def test_bytes_that_are_too_long_equal_nothing(registry):
+    """DESIGN 6: as with text."""
+
+    class Blob(Model, registry=registry):
+        data: Field[bytes] = field(max_length=2)
+
+    registry.create_all("default")
+    Blob(data=b"ab").save()
+    assert Blob.objects.filter(data=b"abc").count() == 0
+    assert Blob.objects.exclude(data=b"abc").count() == 1
+    with pytest.raises(Blob.DoesNotExist, match=r"^no Blob with data=b'abc' in 'default'$"):
+        Blob.objects.get(data=b"abc")
+
+
+@MEMORY
 @pytest.mark.parametrize("method", ["limit", "offset"])
 def test_limit_and_offset_want_a_natural_number(Book, method):
     """DESIGN 6."""
