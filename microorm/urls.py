@@ -22,14 +22,15 @@ def read_url(alias: str, given: str | URL) -> URL:
     """
     try:
         url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            f"the URL of database {alias!r} is not a URL that SQLAlchemy can read"
+        ) from None
+    try:
         is_async = url.get_dialect().is_async
     except NoSuchModuleError:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which SQLAlchemy does not know"
-        ) from None
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            f"the URL of database {alias!r} is not a URL that SQLAlchemy can read"
         ) from None
     if is_async:
         raise ConfigurationError(

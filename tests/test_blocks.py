@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from microorm import Field, TransactionError, TransactionSharedError, field
 from microorm.blocks import Atomic, end_scopes
@@ -447,6 +447,35 @@ def test_a_doomed_block_left_open_dooms_the_one_around_it(
     assert isinstance(caught.value.__cause__, IntegrityError)
     generator.close()
     assert titles() == ["a"]
+
+
+@memory
+@pytest.mark.parametrize("outermost", [True, False])
+def test_a_block_left_open_that_cannot_be_released_dooms_the_one_around_it(
+    databases: Any, Book: Any, titles: Any, way: str, outermost: bool
+) -> None:
+    """H16: the database has forgotten its savepoint, and so more than that."""
+    book = Book(title="a")
+
+    def work() -> Iterator[None]:
+        with databases.atomic():
+            book.save()
+            yield
+
+    generator = work()
+    with contextlib.ExitStack() as stack:
+        if not outermost:
+            stack.enter_context(contextlib.suppress(TransactionError))
+            stack.enter_context(databases.atomic())
+        with pytest.raises(TransactionError) as caught, databases.atomic():
+            next(generator)
+            with databases.connection() as connection:
+                connection.connection.driver_connection.rollback()
+    assert isinstance(caught.value.__cause__, OperationalError)
+    assert "no such savepoint" in str(caught.value.__cause__)
+    generator.close()
+    assert (titles(), book._state.adding) == ([], True)
+    assert book.save().id
 
 
 @memory

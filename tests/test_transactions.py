@@ -452,6 +452,33 @@ def test_a_connection_that_commits_by_itself_has_no_blocks(url: str) -> None:
 
 
 @memory
+def test_a_driver_that_cannot_tell_whether_it_commits_is_trusted(url: str, monkeypatch: Any) -> None:
+    """DESIGN 2: not every driver knows."""
+    engine = create_engine(url, poolclass=QueuePool)
+
+    def unknown(raw: Any) -> bool:
+        raise NotImplementedError
+
+    monkeypatch.setattr(engine.dialect, "detect_autocommit_setting", unknown)
+    with Databases(engine) as databases, databases.atomic():
+        assert innermost() is not None
+    engine.dispose()
+
+
+@memory
+def test_what_has_no_connection_has_nothing_to_let_go_of(databases: Any, Book: Any) -> None:
+    """DESIGN 2: in a forked child, once and for all; a memory database is the child's own copy, and is rolled back."""
+    block = databases.atomic()
+    block.__enter__()
+    Book(title="a").save()
+    (opened,) = open_scopes(databases)
+    for _ in range(2):
+        opened.transaction.after_fork()
+    opened.close()
+    assert Book.objects.count() == 0
+
+
+@memory
 def test_a_write_elsewhere_is_noted_once_per_transaction(
     databases: Any, Book: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
