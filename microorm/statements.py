@@ -55,7 +55,7 @@ class Prepared:
             if self._bind is not None:
                 parameters = self._bind(row)
             cursor.execute(self.sql, parameters)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
         return cursor
 
@@ -70,7 +70,7 @@ class Prepared:
             if self._bind is not None:
                 parameters = list(map(self._bind, rows))
             cursor.executemany(self.sql, parameters)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
 
     def _named(self, row: Row) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Load(Prepared):
             return rows
         try:
             rows = done.fetchall()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, row)) from failed.__cause__
         return rows
 
