@@ -50,12 +50,12 @@ class Wire:
 
     @contextmanager
     def everything(self) -> Iterator[list[str]]:
-        """Gives, once the block is over, all that was sent in it, BEGIN and SAVEPOINT as far as it is SQL."""
+        """Gives, once the block is over, all that was sent in it but settings: BEGIN and SAVEPOINT where they are SQL."""
         start, sent = len(self.texts), []
         try:
             yield sent
         finally:
-            sent += self.texts[start:]
+            sent += [text for text in self.texts[start:] if not text.startswith("PRAGMA")]
 
     def _noted(self, text: Any, send: Any) -> Any:
         if self._inside:
