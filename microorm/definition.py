@@ -211,8 +211,12 @@ def _install(cls: Any, schema: Schema) -> None:
 
 
 def taken_names(root: type) -> frozenset[str]:
-    """The names that a field cannot have: those of the methods and attributes of every model."""
-    return frozenset(name for name in dir(root) if not name.startswith("__")) - {"id"}
+    """The names that a field cannot have: those of the methods and attributes of every model.
+
+    Methods that talk to a database have their async twins' names reserved, too, before these exist.
+    """
+    twins = {"asave", "adelete", "arefresh_from_db"}
+    return (frozenset(name for name in dir(root) if not name.startswith("__")) | twins) - {"id"}
 
 
 def snake_case(name: str) -> str:

@@ -232,7 +232,7 @@ class Block(Entered):
         try:
             transaction.cursor.execute(sql)
         except BaseException as error:
-            raise transaction.translated(error, sql, None) from error
+            raise (failed := transaction.translated(error, sql, None)) from failed.__cause__
 
 
 def commits_by_itself(database: Database, connection: Connection) -> bool:

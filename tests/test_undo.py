@@ -1,215 +1,149 @@
-"""Undo: what a rollback puts back into instances (DESIGN 4, H17; FEASIBILITY 'All-or-nothing saves')."""
+"""Undo: before-images of instances, by level, newest first, and nothing kept alive."""
 
 import gc
-import weakref
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
+from microorm import Field, field
 from microorm.undo import UndoLog, image_of, restore, settle
 
 
-class Thing:
-    """What undo sees of an instance: its values, its origin, its loaded row."""
+@pytest.fixture
+def Book(Base: Any) -> Any:
+    """A model; no row of it is ever stored here."""
 
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-        state[self] = ("new", None)
+    class Book(Base):
+        title: Field[str] = field(default="")
+        pages: Field[int] = field(default=0)
 
-    @property
-    def _origin(self) -> Any:
-        return state[self][0]
-
-    @_origin.setter
-    def _origin(self, origin: Any) -> None:
-        state[self] = (origin, state[self][1])
-
-    @property
-    def _row(self) -> Any:
-        return state[self][1]
-
-    @_row.setter
-    def _row(self, row: Any) -> None:
-        state[self] = (state[self][0], row)
+    return Book
 
 
-state: "weakref.WeakKeyDictionary[Thing, tuple[Any, Any]]" = weakref.WeakKeyDictionary()
+pytestmark = pytest.mark.backends("sqlite-memory")
 
 
-def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
-    """What a save does to *thing*: made values, a row, an origin, and a note in the log."""
-    image = image_of(thing)
-    settle(thing, image, made)
-    thing._origin, thing._row = object(), dict(vars(thing))
-    if log is not None:
-        log.record(image)
-    return image
-
-
-def look(thing: Thing) -> Any:
-    return dict(vars(thing)), thing._origin, thing._row
-
-
-def test_a_restored_instance_has_its_origin_row_and_values_again() -> None:
-    """What was made is gone, or what it was before; what the user has set since stays."""
-    thing = Thing(name="a", stamp=1, note="n")
-    before = look(thing)
-    image = save(thing, None, id=5, stamp=2)
-    assert look(thing)[0] == {"name": "a", "stamp": 2, "note": "n", "id": 5}
+def test_what_was_made_goes_back_to_what_was_there(Book: Any) -> None:
+    book = Book(title="a")
+    image = image_of(book)
+    settle(book, image, {"id": 5, "title": "made"})
+    assert (book.id, book.title) == (5, "made")
     restore(image)
-    assert look(thing) == before
-    image = save(thing, None, id=5, stamp=2)
-    thing.__dict__.update(name="b", stamp=3)
+    assert (book.id, book.title) == (None, "a")
+
+
+def test_what_was_not_there_is_gone_again(Book: Any) -> None:
+    book = Book()
+    del book.__dict__["pages"]
+    image = image_of(book)
+    settle(book, image, {"pages": 7})
     restore(image)
-    assert vars(thing) == {"name": "b", "stamp": 3, "note": "n"}
-    assert (thing._origin, thing._row) == before[1:]
+    assert "pages" not in vars(book)
 
 
-def test_none_is_a_value_and_not_an_absence() -> None:
-    """A key that was None is None again; a value that was not there is not there again."""
-    thing = Thing(id=None)
-    restore(save(thing, None, id=5, rank=None))
-    assert vars(thing) == {"id": None}
-    image = save(thing, None, rank=None)
-    assert vars(thing) == {"id": None, "rank": None}
+def test_what_the_user_has_set_since_stays(Book: Any) -> None:
+    """DESIGN 4: what the caller set stays."""
+    book = Book(title="a")
+    image = image_of(book)
+    settle(book, image, {"id": 5000, "title": "made"})
+    book.title = "mine"
     restore(image)
-    assert vars(thing) == {"id": None}
+    assert (book.id, book.title) == (None, "mine")
 
 
-def test_a_value_made_twice_in_one_save_goes_back_to_the_first() -> None:
-    thing = Thing(stamp="old")
-    image = image_of(thing)
-    settle(thing, image, {"stamp": "expression"})
-    settle(thing, image, {"stamp": "read back"})
+def test_origin_and_loaded_row_go_back(Book: Any) -> None:
+    book = Book()
+    image = image_of(book)
+    before = (book._origin, book._row)
+    book._origin, book._row = object(), ("x",)
     restore(image)
-    assert vars(thing) == {"stamp": "old"}
+    assert (book._origin, book._row) == before
 
 
-def test_a_user_value_that_replaced_a_made_one_is_not_taken_for_it() -> None:
-    """Identity decides: an equal value that the user set is the user's."""
-    thing = Thing(text=None)
-    image = save(thing, None, text="".join(["a", "b"]))
-    thing.text = "".join(["a", "b"])
+def test_settling_twice_remembers_the_first(Book: Any) -> None:
+    book = Book(title="a")
+    image = image_of(book)
+    settle(book, image, {"title": "b"})
+    settle(book, image, {"title": "c"})
     restore(image)
-    assert thing.text == "ab"
+    assert book.title == "a"
 
 
-def test_a_deleted_attribute_stays_deleted() -> None:
-    thing = Thing()
-    image = save(thing, None, id=5)
-    del thing.id
-    restore(image)
-    assert vars(thing) == {}
-
-
-def test_a_rollback_goes_back_over_all_saves_of_a_level() -> None:
-    """One image per instance and level: the oldest, with all that was made since."""
-    log, thing = UndoLog(), Thing(stamp=0)
-    before = look(thing)
-    save(thing, log, id=5, stamp=1)
-    save(thing, log, stamp=2)
-    save(thing, log, stamp=3, rank=7)
-    log.roll_back()
-    assert look(thing) == before
-
-
-def test_what_the_user_set_between_two_saves_comes_back() -> None:
-    """The second save made something of it; it is not what was made by the first."""
-    log, thing = UndoLog(), Thing(price=None)
-    expression = object()
-    save(thing, log, price=6)
-    thing.price = expression
-    save(thing, log, price=7)
-    save(thing, log, price=8)
-    log.roll_back()
-    assert thing.price is expression
-
-
-def test_levels_go_back_one_by_one() -> None:
-    log, thing = UndoLog(), Thing(n=0)
-    looks = [look(thing)]
-    for number in (1, 2, 3):
-        save(thing, log, n=number)
-        looks.append(look(thing))
-        log.push()
-    log.roll_back()
-    assert look(thing) == looks[3]
-    log.roll_back()
-    assert look(thing) == looks[2]
-    log.roll_back()
-    assert look(thing) == looks[1]
-    log.roll_back()
-    assert look(thing) == looks[0]
-
-
-def test_a_released_level_belongs_to_the_one_around_it() -> None:
-    log, both, inner = UndoLog(), Thing(n=0), Thing(n=0)
-    before = [look(both), look(inner)]
-    save(both, log, n=1)
-    log.push()
-    save(both, log, n=2, m=2)
-    save(inner, log, n=2)
-    log.release()
-    assert (both.n, inner.n) == (2, 2)
-    log.roll_back()
-    assert [look(both), look(inner)] == before
-
-
-def test_nothing_is_kept_alive_and_a_successor_is_not_confused() -> None:
-    """An instance that died is passed over; one at its address has an image of its own."""
-    log = UndoLog()
-    things = [Thing(n=0) for _ in range(20)]
-    dead = [weakref.ref(thing) for thing in things]
-    for thing in things:
-        save(thing, log, n=1)
-    log.push()
-    save(things[0], log, n=2)
-    del thing, things
+def test_an_image_keeps_nothing_alive(Book: Any) -> None:
+    """One entry per instance, held weakly: a rollback that never comes costs no instances."""
+    log, book = UndoLog(), Book()
+    image = image_of(book)
+    log.record(image)
+    del book
     gc.collect()
-    assert [reference() for reference in dead] == [None] * 20
-    successors = [Thing(n=number) for number in range(20)]
-    for successor in successors:
-        save(successor, log, n="made")
-    log.release()
-    for successor in successors:
-        save(successor, log, n="again")
+    assert image[0]() is None
     log.roll_back()
-    assert [successor.n for successor in successors] == list(range(20))
 
 
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("save"), st.integers(0, 2), st.sampled_from("ab")),
-        st.tuples(st.just("set"), st.integers(0, 2), st.sampled_from("ab")),
-        st.tuples(st.sampled_from(["push", "release", "back"]), st.none(), st.none()),
-    ),
-    max_size=25,
-)
+def test_two_saves_in_one_level_are_one_image(Book: Any) -> None:
+    """The rollback goes back to before the first, whatever the second made."""
+    log, book = UndoLog(), Book(title="a")
+    for number, made in enumerate(({"id": 5000}, {"title": "made", "id": 6000})):
+        image = image_of(book)
+        settle(book, image, made)
+        log.record(image)
+        assert book.id == (5000, 6000)[number]
+    log.roll_back()
+    assert (book.id, book.title) == (None, "a")
 
 
-@given(STEPS)
-def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) -> None:
-    """Origin and row of every level's beginning; a value is the user's last, or what it was before."""
-    log, things = UndoLog(), [Thing(a=("user", 0)) for _ in range(3)]
-    levels = [[(each._origin, each._row) for each in things]]
-    last = [dict(vars(each)) for each in things]
-    for number, (step, which, name) in enumerate(steps, start=1):
-        if step == "save":
-            save(things[which], log, **{name: ("made", number)})
-        elif step == "set":
-            last[which][name] = ("user", number)
-            setattr(things[which], name, last[which][name])
-        elif step == "push":
-            log.push()
-            levels.append([(each._origin, each._row) for each in things])
-        elif step == "release" and len(levels) > 1:
-            log.release()
-            levels.pop()
-        elif step == "back" and len(levels) > 1:
-            log.roll_back()
-            assert [(each._origin, each._row) for each in things] == levels.pop()
-    while levels:
-        log.roll_back()
-        assert [(each._origin, each._row) for each in things] == levels.pop()
-    assert [vars(each) for each in things] == last
+def test_what_the_user_set_between_two_saves_stays(Book: Any) -> None:
+    log, book = UndoLog(), Book(title="a")
+    for made in ("first", "second"):
+        image = image_of(book)
+        settle(book, image, {"title": made})
+        log.record(image)
+        if made == "first":
+            book.title = "mine"
+    log.roll_back()
+    assert book.title == "mine"
+
+
+def test_an_inner_level_is_undone_alone(Book: Any) -> None:
+    """A savepoint: what was saved before it stays saved."""
+    log, book = UndoLog(), Book(title="a")
+    outer = image_of(book)
+    settle(book, outer, {"id": 5000})
+    log.record(outer)
+    log.push()
+    inner = image_of(book)
+    settle(book, inner, {"title": "made"})
+    log.record(inner)
+    log.roll_back()
+    assert (book.id, book.title) == (5000, "a")
+    log.roll_back()
+    assert book.id is None
+
+
+def test_a_released_level_belongs_to_the_one_around(Book: Any) -> None:
+    log, book, other = UndoLog(), Book(title="a"), Book(title="b")
+    outer = image_of(book)
+    settle(book, outer, {"id": 5000})
+    log.record(outer)
+    log.push()
+    for each in (book, other):
+        inner = image_of(each)
+        settle(each, inner, {"title": "made"})
+        log.record(inner)
+    log.release()
+    log.roll_back()
+    assert (book.id, book.title, other.title) == (None, "a", "b")
+
+
+def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> None:
+    """Images are found by identity, which a dead instance may have handed on."""
+    log = UndoLog()
+    for _ in range(50):
+        book = Book(title="a")
+        image = image_of(book)
+        settle(book, image, {"title": "made"})
+        log.record(image)
+        last = book
+        del book
+    log.roll_back()
+    assert last.title == "a"
