@@ -8,16 +8,17 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from microorm.channels import Channel
-from microorm.codegen import Row
+from microorm.codegen import ExpressionRow, Row
 from microorm.databases import Databases
 from microorm.engines import Database
-from microorm.errors import FieldError, InvalidValue
+from microorm.errors import InvalidValue
 from microorm.schema import Schema
 from microorm.signals import post_bulk_create, pre_bulk_create
 from microorm.state import kept
-from microorm.statements import Plans, given, plans_of
+from microorm.statements import Plans, plans_of
 from microorm.transactions import Transaction, note_split_write
 from microorm.undo import Image, image_of, restore, settle
+from microorm.writing import INSERT, row_to_write, write_row
 
 Planned = tuple[Any, Row, Image]
 
@@ -58,9 +59,10 @@ def _create_in_block(schema: Schema, database: Database, objects: list[Any], bat
                 with databases.receiving(alias):
                     half_way = bool(pre_bulk_create.send(model, objects=list(objects), using=alias))
             batches = _batches(schema, objects, images, batch_size)
-            half_way = True
-            for names, batch in batches:
-                _insert_batch(schema, channel, names, batch)
+            with channel:  # which a receiver may have doomed
+                half_way = True
+                for names, batch in batches:
+                    _insert_batch(schema, channel, names, batch)
             if post_bulk_create._route(model):
                 with databases.receiving(alias):
                     post_bulk_create.send(model, objects=list(objects), using=alias)
@@ -76,40 +78,30 @@ def _batches(
     schema: Schema, objects: list[Any], images: dict[int, Image], batch_size: int | None
 ) -> list[tuple[tuple[str, ...], list[Planned]]]:
     """What to insert together, every row checked: those that have a key first, so that none is made twice."""
-    alike: dict[tuple[str, ...], list[Planned]] = {}
+    alike: dict[tuple[tuple[str, ...], type], list[Planned]] = {}
     for place, instance in enumerate(objects):
         image = images[id(instance)]
-        names, row = _row_of(schema, instance, image, place)
-        alike.setdefault(names, []).append((instance, row, image))
+        try:
+            names, row = row_to_write(schema, instance, INSERT, image)
+        except InvalidValue as error:
+            error.add_note(f"in object {place} of bulk_create()")
+            raise
+        alike.setdefault((names, row.__class__), []).append((instance, row, image))
     batches = []
-    for names in sorted(alike, key=lambda names: not set(schema.key_names).issubset(names)):
-        planned = alike[names]
+    for shape in sorted(alike, key=lambda shape: not set(schema.key_names).issubset(shape[0])):
+        planned = alike[shape]
         size = batch_size or len(planned)
-        batches += [(names, planned[start : start + size]) for start in range(0, len(planned), size)]
+        batches += [(shape[0], planned[start : start + size]) for start in range(0, len(planned), size)]
     return batches
-
-
-def _row_of(schema: Schema, instance: Any, image: Image, place: int) -> tuple[tuple[str, ...], Row]:
-    values = instance.__dict__
-    if schema.updating:
-        settle(instance, image, {f.name: f.on_update() for f in schema.updating if f.on_update is not None})
-    generated = schema.generated
-    keyless = generated is not None and values.get(generated.name) is None
-    names = schema.plain_names if keyless else schema.written_names
-    if schema.server_made:
-        names = given(schema, names, values)
-    try:
-        row = schema.collector(names)(values)
-    except InvalidValue as error:
-        error.add_note(f"in object {place} of bulk_create()")
-        raise
-    if row.__class__ is not tuple:
-        raise FieldError(f"bulk_create() of {schema.name} takes values, not expressions, in object {place}")
-    return names, row
 
 
 def _insert_batch(schema: Schema, channel: Any, names: tuple[str, ...], batch: Sequence[Planned]) -> None:
     transaction: Transaction = channel
+    if batch[0][1].__class__ is ExpressionRow:
+        for instance, row, image in batch:
+            write_row(schema, transaction, instance, INSERT, names, row, image)
+            transaction.undo.record(image)
+        return
     plans = plans_of(schema, transaction.database)
     made_names = plans.insert(names).made_names
     made = _insert_rows(schema, plans, transaction, names, [row for _, row, _ in batch])

@@ -13,14 +13,13 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
-from microorm.errors import CommitOutcomeUnknown, FieldError, InvalidValue, UnsavedError
+from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.schema import Schema
 from microorm.signals import post_save, pre_save
 from microorm.state import Origin
-from microorm.statements import given
 from microorm.transactions import note_split_write
-from microorm.undo import Image, image_of, restore, settle
-from microorm.writing import PLAIN, Order, write_row
+from microorm.undo import Image, image_of, restore
+from microorm.writing import PLAIN, Order, row_to_write, write_row
 
 
 def save(
@@ -88,7 +87,7 @@ def _save_silently(schema: Schema, database: Database, instance: Any, order: Ord
     databases = schema.registry.databases
     image = image_of(instance)
     try:
-        names, row = _row_to_write(schema, instance, order, image)
+        names, row = row_to_write(schema, instance, order, image)
         if row.__class__ is ExpressionRow and databases.transaction(database) is None:
             # An expression is read back after it was written: two statements, so one transaction.
             note_split_write(databases, database.alias)
@@ -158,7 +157,7 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
                     )
                 half_way = bool(told)
             before = (instance._origin, instance._row)
-            names, row = _row_to_write(schema, instance, order, image)
+            names, row = row_to_write(schema, instance, order, image)
             with channel:  # which a receiver may have doomed
                 half_way = True
                 created = write_row(schema, channel, instance, order, names, row, image)
@@ -203,29 +202,3 @@ def _tell_saved(
             instance._origin = settled
         elif instance._origin.before is before:
             instance._origin = Origin(instance._origin.alias, instance._origin.layout)
-
-
-def _row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> tuple[tuple[str, ...], Row]:
-    """The names to write and their values, checked; the key comes last where there is one.
-
-    `on_update` values are put into the instance first. Raises `InvalidValue`.
-    """
-    values = instance.__dict__
-    if schema.updating and not order.raw:
-        wanted = [f for f in schema.updating if order.fields is None or f.name in order.fields]
-        settle(instance, image, {f.name: f.on_update() for f in wanted if f.on_update is not None})
-    if order.fields is not None:
-        names = (*(n for n in schema.plain_names if n in order.fields), *schema.key_names)
-    else:
-        generated = schema.generated
-        keyless = generated is not None and values.get(generated.name) is None
-        names = schema.plain_names if keyless else schema.written_names
-        if schema.server_made:
-            names = given(schema, names, values)
-    row = schema.collector(names)(values)
-    if row.__class__ is ExpressionRow:
-        for name in schema.key_names:
-            if isinstance(values.get(name), ClauseElement):
-                problem = "is the primary key, and wants a value, not an expression"
-                raise InvalidValue(schema.name, {name: problem})
-    return names, row

@@ -9,10 +9,10 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
-from microorm.errors import NotUpdated
+from microorm.errors import InvalidValue, NotUpdated
 from microorm.schema import Schema
 from microorm.state import kept
-from microorm.statements import Plans, plans_of
+from microorm.statements import Plans, given, plans_of
 from microorm.undo import Image, settle
 
 
@@ -31,6 +31,33 @@ class Order:
 
 
 PLAIN = Order(None, raw=False, force_insert=False, force_update=False)
+INSERT = Order(None, raw=False, force_insert=True, force_update=False)
+
+
+def row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> tuple[tuple[str, ...], Row]:
+    """The names to write and their values, checked; the key comes last where there is one.
+
+    `on_update` values are put into the instance first. Raises `InvalidValue`.
+    """
+    values = instance.__dict__
+    if schema.updating and not order.raw:
+        wanted = [f for f in schema.updating if order.fields is None or f.name in order.fields]
+        settle(instance, image, {f.name: f.on_update() for f in wanted if f.on_update is not None})
+    if order.fields is not None:
+        names = (*(n for n in schema.plain_names if n in order.fields), *schema.key_names)
+    else:
+        generated = schema.generated
+        keyless = generated is not None and values.get(generated.name) is None
+        names = schema.plain_names if keyless else schema.written_names
+        if schema.server_made:
+            names = given(schema, names, values)
+    row = schema.collector(names)(values)
+    if row.__class__ is ExpressionRow:
+        for name in schema.key_names:
+            if isinstance(values.get(name), ClauseElement):
+                problem = "is the primary key, and wants a value, not an expression"
+                raise InvalidValue(schema.name, {name: problem})
+    return names, row
 
 
 def write_row(
