@@ -222,3 +222,16 @@ def test_equalities_of_every_kind_of_value(registry):
     assert vars(Thing.objects.get(**values)) == vars(Thing.objects.filter(Thing.size < 1)[0])
     assert Thing.objects.filter(size=2).count() == 0
     assert Thing.objects.filter(cost=Decimal("1.5")).count() == 2
+
+
+def test_json_equals_json(Book):
+    """DESIGN 3, 6: as it is stored, on the prepared way and in an expression."""
+    value = ["a", "b", "é\"'%"]
+    book = Book(title="x", tags=value).save()
+    Book(title="y", tags=["b", "a"]).save()
+    assert Book.objects.get(tags=value) == book
+    assert Book.objects.filter(tags=value).all() == [book]
+    assert Book.objects.filter(Book.tags == value).all() == [book]
+    assert Book.objects.filter(Book.title != "y", tags=value).all() == [book]
+    assert [each.title for each in Book.objects.exclude(tags=value)] == ["y"]
+    assert Book.objects.filter(tags=[]).count() == 0
