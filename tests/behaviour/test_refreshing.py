@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from microorm import Field, FieldError, InvalidValue, UnsavedError, field
+from microorm import Field, FieldError, InvalidValue, Model, UnsavedError, field
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 
@@ -51,6 +51,30 @@ def test_a_refresh_reads_where_the_row_is_unless_told_otherwise(Book, registry, 
     with databases.using("other"):
         book.refresh_from_db()
     assert (book.title, book._state.db) == ("there", "other")
+
+
+@MEMORY
+def test_an_instance_that_was_never_loaded_is_refreshed_from_where_it_is_routed(registry, databases):
+    """I20: routers are asked, with the instance as a hint; then comes the model's home."""
+    asked = []
+
+    class Ask:
+        def db_for_read(self, model, **hints):
+            asked.append((model, hints))
+
+    class Note(Model, registry=registry, database="other"):
+        text: Field[str]
+
+    registry.create_all("other")
+    key = Note(text="x").save().id
+    twin = Note(text="?")
+    twin.id = key
+    databases.routers = (Ask(),)
+    twin.refresh_from_db()
+    assert (twin.text, twin._state.db) == ("x", "other")
+    assert asked == [(Note, {"instance": twin, "in_atomic": False})]
+    twin.refresh_from_db()
+    assert len(asked) == 1
 
 
 @MEMORY

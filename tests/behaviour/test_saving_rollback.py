@@ -429,19 +429,25 @@ def test_an_expression_is_readable_after_the_save(Book, databases, stored, wire)
     assert stored(Book, "pages", "title") == [(20, "ABC")]
 
 
-def test_an_expression_is_inserted_and_read_back_with_what_the_database_made(Event, stored):
+def test_an_expression_is_inserted_and_read_back_with_what_the_database_made(Event, stored, wire):
     """DESIGN 3, H9: key, server default and expression; a row that is not there is inserted."""
     event = Event(name=func.lower("NEW"))
-    event.save()
+    with wire.record() as sent:
+        event.save()
+    assert [each.split()[0] for each in sent] == ["INSERT", "SELECT"]
     assert (event.name, event.made, event._state.adding, event.changes()) == ("new", 7, False, {})
     assert stored(Event, "id", "name") == [(event.id, "new")]
     keyed = Event(name=select(literal("from a query")).scalar_subquery())
     keyed.id = 900
-    keyed.save()
+    with wire.record() as sent:
+        keyed.save()
+    assert [each.split()[0] for each in sent] == ["UPDATE", "INSERT", "SELECT"]
     assert (keyed.name, keyed.made, keyed.id) == ("from a query", 7, 900)
     forced = Event(name=func.lower("FORCED"))
     forced.id = 901
-    forced.save(force_insert=True)
+    with wire.record() as sent:
+        forced.save(force_insert=True)
+    assert [each.split()[0] for each in sent] == ["INSERT", "SELECT"]
     assert stored(Event, "name")[1:] == ["from a query", "forced"]
 
 

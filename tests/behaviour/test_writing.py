@@ -210,6 +210,8 @@ def test_update_fields_updates_these_and_nothing_else(trial, models, numbers):
     )
     with pytest.raises(Book.NotUpdated, match=rf"^Book with id={absent} is not in 'default'$"):
         with_key(Book(title="y"), absent).save(update_fields=["title"])
+    with pytest.raises(models["Pair"].NotUpdated, match=r"^Pair with left=3, right='x' is not in 'default'$"):
+        models["Pair"](left=3, right="x").save(update_fields=["title"])
 
 
 @pytest.mark.backends("sqlite-memory")
