@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -103,6 +104,8 @@ def _end(block: Block, error: BaseException | None) -> None:
     while (inner := block.transaction.blocks[-1]) is not block:
         _end_left_open(inner, block, error)
     block.close()
+    if block.doomed_by is None:
+        block.doomed_by = block.transaction.ended_elsewhere()
     if error is None and block.doomed_by is None:
         _succeed(block)
     else:
@@ -116,10 +119,8 @@ def _end_left_open(inner: Block, around: Block, error: BaseException | None) -> 
     if error is not None or around.doomed_by is not None:
         _fail(inner, error or around.doomed_by)
         return
-    try:
+    with suppress(Exception):  # it has doomed the block around, and is raised there
         _succeed(inner)
-    except Exception as failure:  # noqa: BLE001 it is what dooms the block around, and is raised there
-        around.doomed_by = around.doomed_by or failure
 
 
 def _succeed(block: Block) -> None:
@@ -181,8 +182,7 @@ def refuse_unfit(function: Any) -> None:
     """Raise `TypeError` unless *function* has done its work when it returns."""
     if not callable(function):
         raise TypeError(f"atomic() wants a function, not {function!r}")
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004
-    for each in (function, called):
+    for each in (function, type(function).__call__):
         if inspect.iscoroutinefunction(each):
             raise TypeError(f"atomic() runs functions, and {function!r} is a coroutine function")
         if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):

@@ -187,6 +187,9 @@ def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.Monke
     forks._after_in_child()
     assert watched.told == ["before", "after"]
     assert forks.process() is not token
+    child = forks.process()
+    forks._after_in_child()
+    assert forks.process() is not child
     forks.forget(watched)
     forks.forget(watched)
     forks._before()

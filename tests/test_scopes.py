@@ -134,6 +134,19 @@ def test_an_entrance_left_in_another_context_ends_the_newest() -> None:
     using.__exit__(None, None, None)
 
 
+def test_an_entrance_in_two_contexts_ends_the_scope_of_its_own() -> None:
+    """As one `with` object that two threads share."""
+    using = Using(HERE, "a")
+    context = contextvars.copy_context()
+    using.__enter__()
+    context.run(using.__enter__)
+    using.__exit__(None, None, None)
+    assert current_alias(HERE, USING) is None
+    assert context.run(current_alias, HERE, USING) == "a"
+    context.run(using.__exit__, None, None, None)
+    assert context.run(current_alias, HERE, USING) is None
+
+
 def test_using_opens_a_scope_each_time() -> None:
     """DESIGN 2: it may be kept, entered again and entered in itself."""
     using = Using(HERE, "a")

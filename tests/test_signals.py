@@ -257,7 +257,7 @@ def test_an_unfit_receiver_does_not_wait(registry: Any) -> None:
     with pytest.raises(TypeError, match="^receiver is not callable"):
         post_save.connect(5, sender="shop.Page", registry=registry)  # type: ignore[type-var]
     assert registry.forget_waiting("shop.Page", quiet) is False
-    assert not [each for each in post_save._queued if each.place[1] == "shop.Page"]
+    assert not [each for each in post_save._labelled if each.place[1] == "shop.Page"]
 
 
 def test_functions_wait_for_a_model(Base: Any, registry: Any) -> None:
@@ -434,6 +434,18 @@ def test_without_a_block_it_follows_the_statement(databases: Any, Book: Any, lis
         book.delete()
     assert Book.objects.count() == 0
     assert told == ["fail a", "tell a 1", "fail a", "tell a 0"]
+
+
+def test_its_error_is_raised_after_the_commit(databases: Any, Book: Any, listen: Any) -> None:
+    """O16: as that of any function that waited; the row is there by then."""
+
+    def fail(**kwargs: Any) -> None:
+        raise LookupError("late")
+
+    listen(post_save, fail, Book, delivery="on_commit")
+    with pytest.raises(LookupError, match="^late$"), databases.atomic():
+        Book(title="a").save()
+    assert Book.objects.count() == 1
 
 
 def test_the_alias_that_was_written_is_the_current_one(databases: Any, Book: Any, listen: Any) -> None:

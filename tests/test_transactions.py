@@ -13,7 +13,18 @@ import pytest
 from sqlalchemy import QueuePool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from microorm import ConfigurationError, Databases, Field, Model, Registry, TransactionError, field
+from microorm import (
+    CommitOutcomeUnknown,
+    ConfigurationError,
+    Databases,
+    Field,
+    Model,
+    Registry,
+    TransactionError,
+    field,
+    forks,
+    transactions,
+)
 from microorm.scopes import innermost, open_scopes
 from microorm.signals import post_save, pre_save
 from microorm.transactions import open_transaction, postpone
@@ -104,7 +115,7 @@ def test_savepoints_go_to_the_cursor_where_nobody_listens(databases: Any, Book: 
             raise LookupError
         with databases.atomic(savepoint=False):
             pass
-        driver.set_trace_callback(None)
+    driver.set_trace_callback(None)
     assert sent == [
         "SAVEPOINT microorm_1",
         "SAVEPOINT microorm_2",
@@ -113,6 +124,7 @@ def test_savepoints_go_to_the_cursor_where_nobody_listens(databases: Any, Book: 
         "SAVEPOINT microorm_1",
         "ROLLBACK TO SAVEPOINT microorm_1",
         "RELEASE SAVEPOINT microorm_1",
+        "COMMIT",
     ]
 
 
@@ -307,6 +319,79 @@ def test_an_interrupt_at_commit_drops_the_connection(databases: Any, Book: Any, 
 
 
 @memory
+def test_a_connection_lost_at_commit_leaves_the_outcome_unknown(databases: Any, Book: Any) -> None:
+    """DESIGN 8: functions do not run, and instances keep what was written, so that it can be looked up."""
+    ran: list[int] = []
+    lost = OperationalError("COMMIT", None, OSError("gone"), connection_invalidated=True)
+
+    def lose(connection: Any) -> None:
+        raise lost
+
+    event.listen(databases.engine(), "commit", lose)
+    book = Book(title="a")
+    with pytest.raises(CommitOutcomeUnknown) as caught, databases.atomic():
+        databases.on_commit(lambda: ran.append(1))
+        book.save()
+    event.remove(databases.engine(), "commit", lose)
+    assert str(caught.value) == "the connection to 'default' was lost while COMMIT ran"
+    assert caught.value.__cause__ is lost
+    assert (ran, book._state.adding) == ([], False)
+
+
+@memory
+def test_a_read_that_fails_dooms_the_block_too(databases: Any, Book: Any) -> None:
+    """O5: its error says what was sent."""
+    with pytest.raises(TransactionError) as caught, databases.atomic():
+        with databases.connection() as connection:
+            connection.exec_driver_sql("DROP TABLE book")
+        with pytest.raises(OperationalError, match="no such table: book") as lost:
+            Book.objects.get(title="a")
+    assert caught.value.__cause__ is lost.value
+    assert lost.value.statement.startswith("SELECT book.id, book.title")
+    assert lost.value.params == ("a",)
+    assert Book.objects.count() == 0
+
+
+@memory
+@ways
+def test_a_connection_lost_in_an_inner_block_dooms_the_outer(
+    databases: Any, Book: Any, listened: bool
+) -> None:
+    """H16: what was done before the inner block is gone, too."""
+    if listened:
+        event.listen(databases.engine(), "before_cursor_execute", lambda *_: None)
+    book = Book(title="a")
+    with pytest.raises(TransactionError) as caught, databases.atomic():
+        book.save()
+        with pytest.raises(LookupError) as lost, databases.atomic():
+            with databases.connection() as connection:
+                connection.invalidate()
+            raise LookupError
+    assert caught.value.__cause__ is lost.value
+    assert (book._state.adding, Book.objects.count()) == (True, 0)
+
+
+@memory
+def test_a_connection_is_watched_only_where_it_was_handed_out(databases: Any, Book: Any) -> None:
+    """DESIGN 13: and once, however many of its blocks are doomed."""
+    Book(title="a").save()
+
+    def doom() -> None:
+        with pytest.raises(TransactionError), databases.atomic(), contextlib.suppress(IntegrityError):
+            Book(title="a").save()
+
+    with databases.atomic():
+        connection = next(open_scopes(databases)).transaction.connection
+        doom()
+        assert len(connection.dispatch.before_cursor_execute) == 0
+        with databases.connection() as handed_out:
+            assert handed_out is connection
+        for _ in range(2):
+            doom()
+            assert len(connection.dispatch.before_cursor_execute) == 1
+
+
+@memory
 def test_a_rollback_that_fails_drops_the_connection(
     databases: Any, Book: Any, titles: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -375,6 +460,7 @@ def test_a_savepoint_that_cannot_be_released_dooms_the_block_around(
             (driver,) = drivers(databases)
             driver.rollback()
     assert caught.value.__cause__ is lost.value
+    assert lost.value.statement == f"RELEASE SAVEPOINT {'sa_savepoint' if listened else 'microorm'}_1"
     assert [(book.id, book._state.adding) for book in (first, second)] == [(None, True)] * 2
     assert titles() == []
     with pytest.raises(TransactionError) as caught, databases.atomic():
@@ -401,7 +487,7 @@ def test_an_error_on_the_connection_dooms_the_block(databases: Any, Book: Any, t
             with pytest.raises(TransactionError) as refused:
                 connection.execute(Book.__table__.insert().values(title="c"))
     assert refused.value.__cause__ is lost.value
-    assert str(refused.value).startswith("the block on 'default' is doomed by an earlier error: ")
+    assert str(refused.value) == f"the block on 'default' is doomed by an earlier error: {lost.value!r}"
     assert caught.value.__cause__ is lost.value
     assert titles() == []
 
@@ -463,6 +549,27 @@ def test_a_driver_that_cannot_tell_whether_it_commits_is_trusted(url: str, monke
     with Databases(engine) as databases, databases.atomic():
         assert innermost() is not None
     engine.dispose()
+
+
+@pytest.mark.backends("sqlite-file")
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_child_keeps_what_it_inherited_without_using_it(
+    databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """DESIGN 2: collected, it would say goodbye; one that was lost already has nothing to say."""
+    inherited: list[Any] = []
+    monkeypatch.setattr(transactions, "_inherited", inherited)
+    databases.atomic(readonly=True).__enter__()
+    (opened,) = open_scopes(databases)
+    connection = opened.transaction.connection
+    if lost:
+        connection.invalidate()
+    opened.transaction.after_fork()
+    opened.close()
+    assert inherited == [connection]
+    assert not connection.closed
+    connection.close()
+    Book(title="a").save()
 
 
 @memory
@@ -561,7 +668,10 @@ def test_what_is_open_is_found_by_alias(databases: Any, Book: Any) -> None:
             assert [block.outermost for block in transaction.blocks] == [True, False]
             assert open_transaction(databases, "other") is not transaction
         assert databases.transaction(databases.database("default")) is transaction
+        assert id(transaction) in forks._watched
     assert open_transaction(databases, "default") is None
+    assert (transaction.cursor, transaction._connection) == (None, None)
+    assert id(transaction) not in forks._watched
 
 
 @memory
