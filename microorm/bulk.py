@@ -13,10 +13,11 @@ from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import InvalidValue
 from microorm.schema import Schema
+from microorm.scopes import note_split_write
 from microorm.signals import post_bulk_create, pre_bulk_create
 from microorm.state import kept
 from microorm.statements import Plans, plans_of
-from microorm.transactions import Transaction, note_split_write
+from microorm.transactions import Transaction
 from microorm.undo import Image, image_of, restore, settle
 from microorm.writing import INSERT, row_to_write, write_row
 
@@ -28,11 +29,14 @@ def bulk_create(
 ) -> list[Any]:
     """Insert all of *instances* or none, in few statements; they get their keys and their state."""
     objects = list(instances)
-    for instance in objects:
+    places: dict[int, int] = {}
+    for place, instance in enumerate(objects):
         if type(instance) is not schema.model:
             raise TypeError(
                 f"bulk_create() of {schema.name} wants its instances, not {type(instance).__name__}"
             )
+        if (first := places.setdefault(id(instance), place)) != place:
+            raise ValueError(f"object {place} of bulk_create() is object {first} again")
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ValueError(f"batch_size= wants a positive int, not {batch_size!r}")
     if not objects:

@@ -5,7 +5,6 @@ An instance stands alone; `default_databases` is the one behind the package's fu
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,9 +18,19 @@ from microorm.channels import Channel, Lone, lone_connection
 from microorm.engines import Database, connection_created
 from microorm.errors import ConfigurationError, TransactionError, UnknownAlias
 from microorm.hooks import Receiving, run_hooks
+from microorm.receivers import is_async
 from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
-from microorm.scopes import BLOCK, RECEIVER, USING, Scope, Using, current_alias, routed_aliases
-from microorm.transactions import Transaction, note_split_write, open_transaction
+from microorm.scopes import (
+    BLOCK,
+    RECEIVER,
+    USING,
+    Scope,
+    Using,
+    current_alias,
+    note_split_write,
+    routed_aliases,
+)
+from microorm.transactions import Transaction, open_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -30,7 +39,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Settings = str | URL | Engine | Mapping[str, Any]
 
-_ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Databases:
@@ -77,7 +86,7 @@ class Databases:
             raise ConfigurationError(f"routers= wants instances; {classes[0].__name__} is a class")
         fresh: dict[str, Database] = {}
         for alias, settings in databases.items():
-            if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
+            if not isinstance(alias, str) or not ALIAS.fullmatch(alias):
                 raise ConfigurationError(f"an alias wants letters, digits and underscores, not {alias!r}")
             fresh[alias] = Database(alias, settings, self._announce)
         if not fresh:
@@ -165,7 +174,7 @@ class Databases:
         """
         if not callable(function):
             raise TypeError(f"on_commit() wants a callable, not {function!r}")
-        if inspect.iscoroutinefunction(function):
+        if is_async(function):
             raise TypeError(f"on_commit() calls functions, and {function!r} is a coroutine function")
         if using is None:
             using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
@@ -219,6 +228,8 @@ class Databases:
             if writes:
                 note_split_write(self, database.alias)
             return Lone(database, prepared=prepared, writes=writes)
+        if transaction.database is not database:
+            raise TransactionError(f"the databases were closed while a block was open on {database.alias!r}")
         if writes and transaction.readonly:
             raise TransactionError(f"the block on {database.alias!r} is read-only")
         return transaction

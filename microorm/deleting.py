@@ -8,12 +8,13 @@ from typing import Any
 from microorm.engines import Database
 from microorm.errors import UnsavedError
 from microorm.schema import Schema
+from microorm.scopes import note_split_write
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
-from microorm.transactions import note_split_write
 from microorm.undo import Image, image_of, settle
 
 Counts = tuple[int, dict[str, int]]
+Loaded = tuple[Any, Any]  # an instance's origin and row, which a save replaces
 
 
 def delete(instance: Any, *, using: str | None = None) -> Counts:
@@ -30,13 +31,14 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     key = key_row(schema, instance)
     with databases.channel(database, prepared=True, writes=True) as channel:
         total = plans_of(schema, database).delete().run(channel, key).rowcount
+    image, loaded = image_of(instance), _loaded(instance)
     try:
         if post_delete._route(model):
             # Receivers that wait for the commit, which is done.
             with databases.receiving(database.alias):
                 post_delete.send(model, instance=instance, using=database.alias, origin=instance)
     finally:
-        _forget_keys(schema, [instance], [image_of(instance)])
+        _forget_keys(schema, [instance], [image], [loaded])
     return counts(schema, total)
 
 
@@ -73,7 +75,7 @@ def delete_found(schema: Schema, database: Database, find: Callable[[], list[Any
 def _delete_in_block(schema: Schema, database: Database, instances: list[Any], origin: Any) -> int:
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     statement = plans_of(schema, database).delete()
-    total, half_way = 0, False
+    total, half_way, deleted = 0, False, []
     with databases.channel(database, prepared=True, writes=True) as channel:
         images = [image_of(instance) for instance in instances]
         try:
@@ -87,6 +89,7 @@ def _delete_in_block(schema: Schema, database: Database, instances: list[Any], o
                 with channel:  # which a receiver may have doomed
                     half_way = True
                     total += statement.run(channel, key).rowcount
+                deleted.append(_loaded(instance))
                 if post_delete._route(model):
                     with databases.receiving(alias):
                         post_delete.send(model, instance=instance, using=alias, origin=origin)
@@ -94,14 +97,22 @@ def _delete_in_block(schema: Schema, database: Database, instances: list[Any], o
             if half_way:
                 channel.doom(error)
             raise
-        _forget_keys(schema, instances, images)
+        _forget_keys(schema, instances, images, deleted)
         for image in images:
             channel.undo.record(image)
     return total
 
 
-def _forget_keys(schema: Schema, instances: list[Any], images: list[Image]) -> None:
-    """A key that the database made is None after a delete; the others stay (CONTRACT J4)."""
+def _loaded(instance: Any) -> Loaded:
+    return instance._origin, instance._row
+
+
+def _forget_keys(schema: Schema, instances: list[Any], images: list[Image], deleted: list[Loaded]) -> None:
+    """A key that the database made is None after a delete; the others stay (CONTRACT J4).
+
+    An instance that a receiver has saved since it was *deleted* has a row again, and keeps its key.
+    """
     if (generated := schema.generated) is not None:
-        for instance, image in zip(instances, images, strict=True):
-            settle(instance, image, {generated.name: None})
+        for instance, image, (origin, row) in zip(instances, images, deleted, strict=True):
+            if instance._origin is origin and instance._row is row:
+                settle(instance, image, {generated.name: None})

@@ -112,6 +112,16 @@ class Database:
             or self.engine.logger.isEnabledFor(logging.INFO)
         )
 
+    def commits_by_itself(self, connection: Connection) -> bool:
+        """Whether somebody has set *connection* to commit each statement, so that it has no transactions."""
+        raw = connection.connection.dbapi_connection
+        if self.autocommits or raw is None:
+            return False
+        try:
+            return connection.dialect.detect_autocommit_setting(raw)
+        except NotImplementedError:  # a driver that cannot tell
+            return False
+
     def drop_lost_connections(self) -> None:
         """Close the idle connections if one was *lost* since the last call: what cut it may have cut them."""
         if self.lost and self._engine is not None:

@@ -13,6 +13,7 @@ from microorm.schema import Schema
 from microorm.scopes import USING, current_alias
 from microorm.state import Layout, Origin, kept
 from microorm.statements import key_row, plans_of
+from microorm.undo import image_of, settle
 
 
 def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> None:
@@ -35,9 +36,13 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     for name in () if row is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(row, name)
-    instance.__dict__.update(wanted)
+    image = image_of(instance)
+    settle(instance, image, wanted)
     instance._row = tuple(loaded.values())
     instance._origin = Origin(database.alias, Layout(tuple(loaded)))
+    if (transaction := databases.transaction(database)) is not None:
+        # What was read inside a block may be undone with it.
+        transaction.undo.record(image)
 
 
 def _row_of(schema: Schema, database: Database, instance: Any) -> dict[str, Any]:

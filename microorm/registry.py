@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import MetaData
 
 from microorm.databases import Databases, default_databases
-from microorm.errors import ConfigurationError, ModelError
+from microorm.errors import ConfigurationError, ModelError, TransactionError
 from microorm.schema import NAMING
+from microorm.types import MARIADB
 
 _TO_CLASS_STATEMENT = 5
 _LABEL = re.compile(r"[^\W\d]\w*\.[^\W\d]\w*")
@@ -29,7 +30,7 @@ class Registry:
         self.models: dict[str, Any] = {}
         self.apps: dict[str, str] = {}
         self._postponed: dict[str, Any] = {}
-        self._waiting: dict[str, list[Callable[[Any], object]]] = {}
+        self._waiting: dict[str, list[tuple[Callable[[Any], object], bool]]] = {}
 
     def __repr__(self) -> str:
         return f"<Registry of {len(self.models)} models>"
@@ -96,14 +97,12 @@ class Registry:
         if self._postponed.get(label) is model:
             del self._postponed[label]
         self.models[label] = model
-        waiting = self._waiting.pop(label, [])
-        while waiting:
-            try:
-                waiting[0](model)
-            except BaseException:
-                self._waiting[label] = waiting
-                raise
-            del waiting[0]
+        waiting = self._waiting.get(label, [])
+        for entry in list(waiting):
+            function, always = entry
+            function(model)
+            if not always and entry in waiting:
+                waiting.remove(entry)
 
     def take_back(self, model: Any, label: str, older: Any) -> None:
         """Forget *model*, whose class statement failed; *older*, if any, has its place again."""
@@ -115,28 +114,35 @@ class Registry:
             if older.__table__.key not in self.tables.tables:
                 older.__table__.to_metadata(self.tables)
 
-    def when_defined(self, label: str, function: Callable[[Any], object]) -> None:
-        """Call *function* with the model labelled *label*: now, or when it is defined (CONTRACT P8)."""
+    def when_defined(self, label: str, function: Callable[[Any], object], *, always: bool = False) -> None:
+        """Call *function* with the model labelled *label*: now, or when it is defined (CONTRACT P8).
+
+        *always*: again with each model that takes the label later (CONTRACT P7), until `forget_waiting`.
+        """
         check_label(label)
-        if (model := self.models.get(label)) is not None:
+        model = self.models.get(label)
+        if always or model is None:
+            self._waiting.setdefault(label, []).append((function, always))
+        if model is not None:
             function(model)
-        else:
-            self._waiting.setdefault(label, []).append(function)
 
     def forget_waiting(self, label: str, function: Callable[[Any], object]) -> bool:
         """Take *function* out of what waits for *label*; whether it was there."""
         waiting = self._waiting.get(label, [])
-        if function in waiting:
-            waiting.remove(function)
-            return True
+        for entry in list(waiting):
+            if entry[0] == function:
+                waiting.remove(entry)
+                return True
         return False
 
     def create_all(self, using: str | None = None) -> None:
         """Make the tables that are missing: those the routers allow on each alias, or on *using* alone.
 
-        Raises `UnknownAlias`, and `ConfigurationError` where no database is configured.
+        Raises `UnknownAlias`, `ConfigurationError` where no database is configured, and `TransactionError` inside
+        a block on MariaDB, which commits when a table is made or dropped.
         """
         for alias, tables in self._placed(using):
+            self._refuse_implicit_commit(alias)
             with self.databases.connection(alias) as connection:
                 self.metadata.create_all(connection, tables=tables)
 
@@ -146,8 +152,16 @@ class Registry:
         Raises as `create_all` does.
         """
         for alias, tables in self._placed(using):
+            self._refuse_implicit_commit(alias)
             with self.databases.connection(alias) as connection:
                 self.metadata.drop_all(connection, tables=tables)
+
+    def _refuse_implicit_commit(self, alias: str) -> None:
+        database = self.databases.database(alias)
+        if database.dialect in MARIADB and self.databases.transaction(database) is not None:
+            raise TransactionError(
+                f"{alias!r} commits when tables are made or dropped, and a block is open on it"
+            )
 
     def _placed(self, using: str | None) -> list[tuple[str, list[Any]]]:
         _ = self.metadata  # a model that waits for a name has its table made, too

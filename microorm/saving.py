@@ -15,9 +15,9 @@ from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.schema import Schema
+from microorm.scopes import note_split_write
 from microorm.signals import post_save, pre_save
 from microorm.state import Origin
-from microorm.transactions import note_split_write
 from microorm.undo import Image, image_of, restore
 from microorm.writing import PLAIN, Order, row_to_write, write_row
 

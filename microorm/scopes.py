@@ -7,9 +7,12 @@ another context: it is marked closed, and closed ones are passed over.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
+
+_log = logging.getLogger("microorm.transactions")
 
 USING = "using"
 RECEIVER = "receiver"
@@ -155,3 +158,15 @@ def current_alias(owner: object, *kinds: str) -> str | None:
             return scope.alias
         scope = scope.parent
     return None
+
+
+def note_split_write(owner: object, alias: str) -> None:
+    """Log once per transaction that a write goes to *alias*, on which no block is open, while one is elsewhere."""
+    for scope in open_scopes(owner):
+        if scope.kind == BLOCK:
+            if not scope.transaction.warned:
+                scope.transaction.warned = True
+                _log.warning(
+                    "a write to %r inside a block on %r is a transaction of its own", alias, scope.alias
+                )
+            return

@@ -8,8 +8,8 @@ from sqlalchemy import Update
 
 from microorm.engines import Database
 from microorm.schema import Schema
+from microorm.scopes import note_split_write
 from microorm.signals import post_update, pre_update
-from microorm.transactions import note_split_write
 
 
 def update_found(
@@ -17,7 +17,8 @@ def update_found(
 ) -> int:
     """Send *statement*, which sets *values* in the rows of *query*, as one unit with its signals.
 
-    Returns the number of rows.
+    Each receiving signal has a copy of *values*, so that none is told what was not sent. Returns the number of
+    rows.
     """
     databases, model = schema.registry.databases, schema.model
     pre_update.refuse_waiting(model)
@@ -32,21 +33,20 @@ def update_found(
 
 def _update(schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]) -> int:
     databases, model, alias = schema.registry.databases, schema.model, database.alias
-    named = {"query": query, "values": values, "using": alias}
     half_way = False
     with databases.channel(database, prepared=False, writes=True) as channel:
         try:
             if pre_update._route(model):
                 half_way = True
                 with databases.receiving(alias):
-                    half_way = bool(pre_update.send(model, **named))
+                    half_way = bool(pre_update.send(model, query=query, values=dict(values), using=alias))
                 with channel:  # a receiver may have doomed it
                     pass
             half_way = True
             count = int(channel.execute(statement).rowcount)
             if post_update._route(model):
                 with databases.receiving(alias):
-                    post_update.send(model, **named, count=count)
+                    post_update.send(model, query=query, values=dict(values), using=alias, count=count)
         except BaseException as error:
             if half_way:
                 channel.doom(error)
