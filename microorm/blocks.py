@@ -104,6 +104,8 @@ def _end(block: Block, error: BaseException | None) -> None:
     while (inner := block.transaction.blocks[-1]) is not block:
         _end_left_open(inner, block, error)
     block.close()
+    if block.doomed_by is None:
+        block.doomed_by = block.transaction.ended_elsewhere()
     if error is None and block.doomed_by is None:
         _succeed(block)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, RootTransaction, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.channels import Channel
@@ -34,7 +34,17 @@ _log = logging.getLogger("microorm.transactions")
 class Transaction(Channel):
     """What is open on one alias: a connection, its blocks, hooks and before-images."""
 
-    __slots__ = ("__weakref__", "_guarded", "_handed_out", "blocks", "hooks", "owner", "undo", "warned")
+    __slots__ = (
+        "__weakref__",
+        "_guarded",
+        "_handed_out",
+        "_root",
+        "blocks",
+        "hooks",
+        "owner",
+        "undo",
+        "warned",
+    )
 
     def __init__(self, database: Database, *, readonly: bool) -> None:
         self.database = database
@@ -43,9 +53,11 @@ class Transaction(Channel):
         self.owner = Owner()
         self.undo = UndoLog()
         self.warned = self._handed_out = self._guarded = False
+        self._root: RootTransaction | None = None
         self._connection = database.engine.connect()
         try:
             self._begin(readonly)
+            self._root = self._connection.get_transaction()
             listened = database.listened(self._connection)
             self.cursor = None if listened else self._connection.connection.cursor()
         except BaseException:
@@ -55,6 +67,8 @@ class Transaction(Channel):
 
     def __enter__(self) -> Transaction:
         self.owner.check(self.database.alias)
+        if self._handed_out and (ended := self.ended_elsewhere()) is not None:
+            self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
             raise self._doomed(error) from error
         return self
@@ -71,6 +85,18 @@ class Transaction(Channel):
         """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
         self._handed_out = True
         return self.connection
+
+    def ended_elsewhere(self) -> TransactionError | None:
+        """What to raise where somebody has ended the transaction through the connection that was handed out."""
+        connection, root = self.connection, self._root
+        if (
+            connection.closed
+            or root is None
+            or connection.get_transaction() is not root
+            or not root.is_active
+        ):
+            return TransactionError(f"the block on {self.database.alias!r} was ended through its connection")
+        return None
 
     def doom(self, error: BaseException) -> None:
         """Let the innermost block end in a rollback only, because of *error*."""
@@ -111,7 +137,8 @@ class Transaction(Channel):
             self.connection.rollback()
         except Exception as error:  # noqa: BLE001 the error that led here matters more; the connection is dropped
             _log.debug("rollback on %r failed: %s", self.database.alias, error)
-            self.connection.invalidate()
+            if not self.connection.closed:
+                self.connection.invalidate()
         finally:
             self._close()
             self.undo.roll_back()
@@ -134,7 +161,7 @@ class Transaction(Channel):
 
     def _begin(self, readonly: bool) -> None:
         connection, dialect = self.connection, self.database.dialect
-        if commits_by_itself(self.database, connection):
+        if self.database.commits_by_itself(connection):
             raise ConfigurationError(
                 f"the connections of {self.database.alias!r} commit each statement, and a block needs a transaction"
             )
@@ -156,7 +183,11 @@ class Transaction(Channel):
         self.cursor = self._connection = None
         forget(self)
         try:
-            if self.database.is_sqlite and self.blocks[0].readonly and not connection.invalidated:
+            if (
+                self.database.is_sqlite
+                and self.blocks[0].readonly
+                and not (connection.closed or connection.invalidated)
+            ):
                 connection.connection.cursor().execute("PRAGMA query_only=OFF")
         finally:
             connection.close()
@@ -231,19 +262,8 @@ class Block(Entered):
         transaction, sql = self.transaction, f"{verb} {self.savepoint}"
         try:
             transaction.cursor.execute(sql)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := transaction.translated(error, sql, None)) from failed.__cause__
-
-
-def commits_by_itself(database: Database, connection: Connection) -> bool:
-    """Whether somebody has set *connection* to commit each statement, so that it has no transactions."""
-    raw = connection.connection.dbapi_connection
-    if database.autocommits or raw is None:
-        return False
-    try:
-        return connection.dialect.detect_autocommit_setting(raw)
-    except NotImplementedError:  # a driver that cannot tell
-        return False
 
 
 def open_transaction(owner: object, alias: str) -> Transaction | None:
@@ -275,18 +295,6 @@ def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
             scope.postpone(function)
             return True
     return False
-
-
-def note_split_write(owner: object, alias: str) -> None:
-    """Log once per transaction that a write goes to *alias*, on which no block is open, while one is elsewhere."""
-    for scope in open_scopes(owner):
-        if scope.kind == BLOCK:
-            if not scope.transaction.warned:
-                scope.transaction.warned = True
-                _log.warning(
-                    "a write to %r inside a block on %r is a transaction of its own", alias, scope.alias
-                )
-            return
 
 
 _inherited: list[Connection] = []
