@@ -103,8 +103,8 @@ def field(**options: Any) -> Any:
     """Declare a field of a model.
 
     *primary_key*: the column is (part of) the key. *default*, *default_factory*: what a constructor without
-    the field gives it. *on_update*: called at each save that is not raw, to fill the value. *server_default*:
-    SQL (or a string) by which the database makes the value where none was given; it is read back. *unique*,
+    the field gives it. *on_update*: called at each save that writes the field and is not raw, to fill
+    the value; `update_fields` without it and `Query.update` leave it. *server_default*: SQL (or a string) by which the database makes the value where none was given; it is read back. *unique*,
     *index*: of this column alone. *max_length* in characters (bytes for `bytes`), *max_digits* and
     *decimal_places* for `Decimal`. *type_*: a SQLAlchemy type instead of the table's. *column*: the column's
     name, else the field's. *timezone=False*: a naive `datetime`. *init=False*: not in the constructor.
@@ -114,7 +114,10 @@ def field(**options: Any) -> Any:
     """
     for option in options:
         if option not in _OPTIONS:
-            raise TypeError(f"field() has no option {option!r}{nearest(option, _OPTIONS)}")
+            hint = nearest(option, _OPTIONS)
+            if nearest(option, ("null", "nullable")):
+                hint = "; a field that may be None says so in its annotation: Field[int | None]"
+            raise TypeError(f"field() has no option {option!r}{hint}")
     return Field(**options)
 
 

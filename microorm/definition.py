@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, Table
 
 from microorm.annotations import Names, PendingName, enclosing_frames
 from microorm.constructor import make_init
+from microorm.databases import ALIAS
 from microorm.declarations import Declaration, has_fields, read_declarations, refuse_overwritten
 from microorm.errors import (
     ModelError,
@@ -72,6 +73,10 @@ class Options:
                 raise ModelError(f"{name}: {option}= wants a name, not {value!r}")
         if self.app is not None and not self.app.isidentifier():
             raise ModelError(f"{name}: app= wants an identifier, not {self.app!r}")
+        if self.database is not None and not ALIAS.fullmatch(self.database):
+            raise ModelError(
+                f"{name}: database= wants an alias (letters, digits, underscores), not {self.database!r}"
+            )
         if not isinstance(self.abstract, bool):
             raise ModelError(f"{name}: abstract= wants a bool, not {self.abstract!r}")
         if self.registry is not None and not isinstance(self.registry, Registry):
@@ -201,13 +206,13 @@ def _install(cls: Any, schema: Schema) -> None:
         name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
         own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
         setattr(cls, name, type(name, (kind,), own))
-    cls.__schema__ = schema
     cls.__table__ = schema.table
     cls.__declarations__ = {}
     cls.__construct__ = make_init(schema)
     root = next(parent for parent in reversed(cls.__mro__) if "__options__" in vars(parent))
     if not any("__init__" in vars(parent) for parent in cls.__mro__[: cls.__mro__.index(root)]):
         cls.__init__ = cls.__construct__
+    cls.__schema__ = schema  # last: another thread that sees it uses the rest
 
 
 def taken_names(root: type) -> frozenset[str]:

@@ -49,6 +49,8 @@ class Signal(Listeners):
     - `_connect(receiver, sender, weak, dispatch_uid, options)` registers; *options* end up in the Connection.
     - `_matches(connection, sender)` decides who hears a sender. It is asked once per sender until something is
       connected or disconnected.
+    - `_check_sender(sender)` raises for what cannot be a sender; `_means(named, sender)` tells whether the sender
+      that `muted` was given is the one of a send.
     - `_route(sender)` is the cached answer; `if signal._route(sender):` is the cheap way to ask for listeners.
     - `_accepts(connection, named)` may leave out a connection that has options, at each send.
     - `_deliver(connection, receiver, sender, named)` calls a receiver whose connection has options; others may
@@ -142,6 +144,12 @@ class Signal(Listeners):
             return responses
         return [await call(*pair) for pair in living]
 
+    def _check_sender(self, sender: object) -> None:
+        """Anything can be a sender."""
+
+    def _means(self, named: object, sender: object) -> bool:
+        return named is sender
+
     def _accepting(self, connections: Iterable[Connection], named: Mapping[str, Any]) -> list[Connection]:
         return [each for each in connections if not each.options or self._accepts(each, named)]
 
@@ -187,9 +195,9 @@ class _Mute:
         self.over = False
 
     def silences(self, signal: Signal, sender: object) -> bool:
-        if self.over or (self.sender is not ANY and self.sender is not sender):
+        if self.over or not any(muted is signal for muted in self.signals):
             return False
-        return any(muted is signal for muted in self.signals)
+        return self.sender is ANY or signal._means(self.sender, sender)
 
 
 _mutes: ContextVar[tuple[_Mute, ...]] = ContextVar("microorm.dispatch.mutes", default=())
@@ -202,9 +210,13 @@ def muted(
     """Silence a signal, or several, while the block runs; with *sender*, for that sender alone.
 
     It counts for this thread or task, and for tasks started in the block until the block ends. Blocks nest;
-    connections stay as they are, and so does `has_listeners`. TypeError for anything else than signals.
+    connections stay as they are, and so does `has_listeners`. TypeError for anything else than signals; a sender
+    that a signal's `connect` refuses is refused here, too.
     """
     mute = _Mute(_signals("muted", signal_or_signals), sender)
+    if sender is not ANY:
+        for signal in mute.signals:
+            signal._check_sender(sender)
     _mutes.set((*_mutes.get(), mute))
     try:
         yield

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
+from weakref import ReferenceType, WeakSet, ref
 
 from microorm.dispatch import EMPTY, Connection, Route, Signal, muted, receiver, run_coroutine
 from microorm.engines import connection_created
@@ -45,10 +46,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 Delivery = Literal["immediate", "on_commit"]
 
 
-class _Queued:
-    """A connection to a label that no model has yet.
+class _Labelled:
+    """A connection to a label: to the model that has it, and to each that takes it later (CONTRACT L5, P7).
 
-    A signal of its own checks the receiver, holds it as weakly as it will be held, and warns if it is lost.
+    A signal of its own checks the receiver, holds it as weakly as it was asked to, and warns if it is lost.
     """
 
     def __init__(self, signal: ModelSignal, registry: Registry, label: str, key: Hashable) -> None:
@@ -56,11 +57,17 @@ class _Queued:
         self._holder = Signal()
         self.place = (registry, label, key)
         self._arguments: tuple[Any, ...] = ()
+        self._models: list[ReferenceType[Any]] = []
 
     @property
     def alive(self) -> bool:
         """Whether the receiver is there still."""
         return bool(self._holder._route(None))
+
+    @property
+    def models(self) -> list[Any]:
+        """The models that it was connected to, as far as they are there still."""
+        return [model for each in self._models if (model := each()) is not None]
 
     def hold(self, receiver: Any, weak: bool, dispatch_uid: object, options: dict[str, Any]) -> None:
         """Keep *receiver*, and how it is to be connected. Raises what `Signal.connect` raises."""
@@ -69,10 +76,20 @@ class _Queued:
 
     def __call__(self, model: Any) -> None:
         """Connect the receiver, if it is there still, to *model*, which has the label now."""
-        self._signal._queued.remove(self)
-        for connection in self._holder._route(None):
+        if not (route := self._holder._route(None)):
+            self.forget()
+        for connection in route:
+            connection.ran = True  # from now on it is the model's connection that warns
             if (receiver := connection.receiver) is not None:
                 self._signal._connect(receiver, model, *self._arguments)
+                self._models = [*filter(ReferenceType.__call__, self._models), ref(model)]
+
+    def forget(self) -> None:
+        """Follow the label no longer; the connections that were made stay."""
+        registry, label, _ = self.place
+        registry.forget_waiting(label, self)
+        with self._signal._lock:
+            self._signal._labelled.discard(self)
 
 
 class ModelSignal(Signal):
@@ -84,7 +101,7 @@ class ModelSignal(Signal):
     def __init__(self, *, postponable: bool = False) -> None:
         super().__init__()
         self._postponable = postponable
-        self._queued: list[_Queued] = []
+        self._labelled: WeakSet[_Labelled] = WeakSet()  # the registries keep them
 
     def connect(  # type: ignore[override]
         self,
@@ -100,7 +117,8 @@ class ModelSignal(Signal):
     ) -> F:
         """Connect *receiver* to the signals of *sender*: a model, a label `"app.Model"`, or None for all.
 
-        A label that no model has yet waits for it, in *registry* (else the default one). *delivery*:
+        A label that no model has yet waits for it, in *registry* (else the default one); a model that is defined
+        again takes the connections of its label over (CONTRACT P7). *delivery*:
         `"on_commit"` calls the receiver after the commit of the alias that was written, with the arguments as
         they were, and never after a rollback. *subclasses*: also for models derived from *sender*. *skip_raw*:
         not for raw saves. The rest is as `Signal.connect` says. Returns the receiver.
@@ -119,12 +137,11 @@ class ModelSignal(Signal):
             options["subclasses"] = True
         if skip_raw:
             options["skip_raw"] = True
+        self._check_sender(sender)
         if isinstance(sender, str):
             self._connect_label(receiver, sender, weak, dispatch_uid, options, registry or default_registry)
-        elif sender is None or isinstance(sender, type):
-            self._connect(receiver, sender, weak, dispatch_uid, options)
         else:
-            raise TypeError(f"the sender of a model signal is a model or its label, not {sender!r}")
+            self._connect(receiver, sender, weak, dispatch_uid, options)
         return receiver
 
     def disconnect(
@@ -135,41 +152,69 @@ class ModelSignal(Signal):
         *,
         registry: Registry | None = None,
     ) -> bool:
-        """End a connection, or take it out of what waits for a label; whether there was one (CONTRACT L6)."""
+        """End a connection, or take it out of what waits for a label; whether there was one (CONTRACT L6).
+
+        By label it ends for each model that has, had or will have it; by class also for those that take the
+        class's place.
+        """
+        key, place = connection_key(receiver, None, dispatch_uid), registry or default_registry
         if not isinstance(sender, str):
+            for known in self._following(key):
+                if sender is not None and known.place[0].models.get(known.place[1]) is sender:
+                    known.forget()
             return super().disconnect(receiver, sender, dispatch_uid)
-        registry = registry or default_registry
         check_label(sender)
-        if (model := registry.models.get(sender)) is not None:
-            return super().disconnect(receiver, model, dispatch_uid)
-        queued = self._waiting_for(registry, sender, connection_key(receiver, None, dispatch_uid))
-        if queued is None:
-            return False
-        self._queued.remove(queued)
-        registry.forget_waiting(sender, queued)
-        return queued.alive
+        found = [each for each in self._following(key) if each.place == (place, sender, key)]
+        models = [model for each in found for model in each.models]
+        ended = any(not each.models and each.alive for each in found)
+        for each in found:
+            each.forget()
+        for model in (*models, place.models.get(sender)):
+            if model is not None and super().disconnect(receiver, model, dispatch_uid):
+                ended = True
+        return ended
+
+    def has_listeners(self, sender: object = None, *, registry: Registry | None = None) -> bool:
+        """Whether a send of *sender*, a model or its label in *registry*, would reach a receiver (CONTRACT D6)."""
+        self._check_sender(sender)
+        if not isinstance(sender, str):
+            return super().has_listeners(sender)
+        place = registry or default_registry
+        if (model := place.models.get(sender)) is not None:
+            return super().has_listeners(model)
+        waits = any(each.place[:2] == (place, sender) and each.alive for each in self._following())
+        return waits or any(each.wildcard for each in self.receivers)
 
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry
     ) -> None:
-        check_label(label)
-        if (model := registry.models.get(label)) is not None:
-            self._connect(receiver, model, weak, uid, options)
-            return
         key = connection_key(receiver, None, uid)
-        if (known := self._waiting_for(registry, label, key)) is not None:
-            if known.alive:
-                return
-            self._queued.remove(known)
-            registry.forget_waiting(label, known)
-        queued = _Queued(self, registry, label, key)
-        queued.hold(receiver, weak, uid, options)
-        self._queued.append(queued)
-        registry.when_defined(label, queued)
+        for known in self._following(key):
+            if known.place == (registry, label, key):
+                if known.alive:
+                    return
+                known.forget()
+        labelled = _Labelled(self, registry, label, key)
+        labelled.hold(receiver, weak, uid, options)
+        with self._lock:
+            self._labelled.add(labelled)
+        registry.when_defined(label, labelled, always=True)
 
-    def _waiting_for(self, registry: Registry, label: str, key: Hashable) -> _Queued | None:
-        place = (registry, label, key)
-        return next((each for each in self._queued if each.place == place), None)
+    def _following(self, key: Hashable = None) -> list[_Labelled]:
+        with self._lock:
+            return [each for each in self._labelled if key is None or each.place[2] == key]
+
+    def _check_sender(self, sender: object) -> None:
+        if isinstance(sender, str):
+            check_label(sender)
+        elif sender is not None and not isinstance(sender, type):
+            raise TypeError(f"the sender of a model signal is a model or its label, not {sender!r}")
+
+    def _means(self, named: object, sender: object) -> bool:
+        if isinstance(named, str):  # whichever registry it is in, and when it is defined in the block only
+            schema = getattr(sender, "__schema__", None)
+            return schema is not None and schema.label == named
+        return named is sender
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         if super()._matches(connection, sender):

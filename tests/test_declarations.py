@@ -18,6 +18,13 @@ def read(body: dict[str, Any], annotations: dict[str, Any], **known: Any) -> dic
 def test_an_unknown_option_is_a_type_error_with_the_nearest() -> None:
     with pytest.raises(TypeError, match=r"^field\(\) has no option 'max_lenght'; nearest: 'max_length'$"):
         field(max_lenght=5)
+    for option in ("null", "nullable", "nulable"):
+        with pytest.raises(TypeError) as caught:
+            field(**{option: True})
+        assert str(caught.value) == (
+            f"field() has no option {option!r}; a field that may be None says so in its annotation: "
+            "Field[int | None]"
+        )
     with pytest.raises(TypeError, match=r"^field\(\) has no option 'qqq'$"):
         field(qqq=5)
     with pytest.raises(TypeError):

@@ -70,6 +70,10 @@ WRONG_KEYWORDS = [
     ({"app": ""}, "Book: app= wants a name, not ''"),
     ({"app": "my.shop"}, "Book: app= wants an identifier, not 'my.shop'"),
     ({"database": 7}, "Book: database= wants a name, not 7"),
+    (
+        {"database": "no such"},
+        "Book: database= wants an alias (letters, digits, underscores), not 'no such'",
+    ),
     ({"abstract": 1}, "Book: abstract= wants a bool, not 1"),
     ({"registry": "default"}, "Book: registry= wants a Registry, not 'default'"),
     ({"table_args": ["x"]}, "Book: table_args= wants a tuple, not ['x']"),

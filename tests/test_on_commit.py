@@ -198,6 +198,9 @@ def test_what_cannot_be_called_or_run_is_refused(databases: Any) -> None:
 
     async def coroutine() -> None: ...
 
+    class Awaited:
+        async def __call__(self) -> None: ...
+
     for function in (5, None, "name"):
         with pytest.raises(TypeError) as caught:
             databases.on_commit(function)
@@ -205,6 +208,10 @@ def test_what_cannot_be_called_or_run_is_refused(databases: Any) -> None:
     with pytest.raises(TypeError) as caught:
         databases.on_commit(coroutine)
     assert str(caught.value) == f"on_commit() calls functions, and {coroutine!r} is a coroutine function"
+    awaited = Awaited()
+    with pytest.raises(TypeError) as caught:
+        databases.on_commit(awaited)
+    assert str(caught.value) == f"on_commit() calls functions, and {awaited!r} is a coroutine function"
     with pytest.raises(UnknownAlias, match=r"^no database named 'othre'; configured: .*; nearest: 'other'$"):
         databases.on_commit(print, using="othre")
 

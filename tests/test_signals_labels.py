@@ -1,0 +1,158 @@
+"""Labels as senders: asked, muted, and taken over by a model that is defined again (CONTRACT L5, L6, P7)."""
+
+import gc
+import warnings
+from typing import Any
+
+import pytest
+
+from microorm import Field, muted
+from microorm.dispatch import Signal
+from microorm.registry import default_registry
+from microorm.signals import post_save, pre_save
+
+pytestmark = pytest.mark.backends("sqlite-memory")
+
+
+class Log:
+    """A receiver that keeps the senders it heard."""
+
+    def __init__(self) -> None:
+        self.senders: list[Any] = []
+
+    def __call__(self, sender: Any, **kwargs: Any) -> None:
+        self.senders.append(sender)
+
+
+def define(Base: Any, registry: Any) -> Any:
+    """The model `shop.Page`, again where it is there already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+
+        class Page(Base, app="shop"):
+            title: Field[str]
+
+    registry.create_all("default")
+    return Page
+
+
+def test_listeners_are_asked_for_by_label(Base: Any, registry: Any) -> None:
+    """D6, L5: of the model that has the label, or of what waits for it, in that registry."""
+    log = Log()
+    assert not post_save.has_listeners("shop.Page", registry=registry)
+    post_save.connect(log, "shop.Page", registry=registry)
+    assert post_save.has_listeners("shop.Page", registry=registry)
+    assert not post_save.has_listeners("shop.Pages", registry=registry)
+    assert not post_save.has_listeners("shop.Page")
+    define(Base, registry)
+    assert post_save.has_listeners("shop.Page", registry=registry)
+    assert not pre_save.has_listeners("shop.Page", registry=registry)
+    assert post_save.disconnect(log, "shop.Page", registry=registry)
+    assert not post_save.has_listeners("shop.Page", registry=registry)
+    post_save.connect(log)
+    assert post_save.has_listeners("shop.Page", registry=registry)
+    assert post_save.has_listeners("shop.Nowhere")
+    assert post_save.disconnect(log)
+    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not 'Page'$"):
+        post_save.has_listeners("Page")
+
+
+def test_a_label_mutes_its_model(Base: Any, registry: Any) -> None:
+    """D6: also one that is defined in the block only; other models are heard."""
+    log = Log()
+    post_save.connect(log)
+    with muted(post_save, sender="shop.Page"):
+        Page = define(Base, registry)
+
+        class Other(Base, app="shop"):
+            pass
+
+        registry.create_all("default")
+        Page(title="a").save()
+        Other().save()
+    assert log.senders == [Other]
+    Page(title="b").save()
+    assert log.senders == [Other, Page]
+    assert post_save.disconnect(log)
+
+
+def test_what_cannot_be_a_sender_is_not_muted_silently(Base: Any, registry: Any) -> None:
+    """DESIGN 5: as `connect` refuses it; a plain signal takes anything."""
+    page = define(Base, registry)(title="a")
+    with (
+        pytest.raises(ValueError, match="^a label has the form 'app.Model', not 'Page'$"),
+        muted(post_save, "Page"),
+    ):
+        raise AssertionError
+    with pytest.raises(TypeError, match="^the sender of a model signal is a model"), muted(post_save, page):
+        raise AssertionError
+    plain, log = Signal(), Log()
+    plain.connect(log)
+    with muted(plain, sender=page):
+        plain.send(page)
+        plain.send("Page")
+    assert log.senders == ["Page"]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_model_defined_again_keeps_the_receivers_of_its_label(
+    Base: Any, registry: Any, early: bool
+) -> None:
+    """P7: whether connected before the first definition or after it; disconnected by label, from all of them."""
+    log, uid = Log(), Log()
+    first = None if early else define(Base, registry)
+    post_save.connect(log, "shop.Page", registry=registry, skip_raw=True)
+    post_save.connect(uid, "shop.Page", registry=registry, dispatch_uid="uid")
+    first = first or define(Base, registry)
+    second = define(Base, registry)
+    third = define(Base, registry)
+    third(title="a").save()
+    third(title="b").save(raw=True)
+    assert log.senders == [third]
+    assert uid.senders == [third, third]
+    assert post_save.disconnect(log, "shop.Page", registry=registry) is True
+    assert post_save.disconnect(log, "shop.Page", registry=registry) is False
+    assert post_save.disconnect(sender="shop.Page", dispatch_uid="uid", registry=registry) is True
+    assert not any(post_save.has_listeners(each) for each in (first, second, third))
+    assert not post_save.has_listeners(define(Base, registry))
+
+
+def test_a_connection_ended_by_class_does_not_come_back(Base: Any, registry: Any) -> None:
+    """P7, A7: one to the class itself stays with that class; to all senders is another connection."""
+    log, to_class = Log(), Log()
+    post_save.connect(log, "shop.Page", registry=registry)
+    assert post_save.disconnect(log) is False
+    first = define(Base, registry)
+    post_save.connect(to_class, first)
+    assert post_save.has_listeners(first)
+    assert post_save.disconnect(log, first) is True
+    second = define(Base, registry)
+    assert not post_save.has_listeners(second)
+    assert post_save.connect(log, "shop.Page", registry=registry) is log
+    assert post_save.has_listeners(second)
+    assert post_save.disconnect(to_class, first)
+    assert post_save.disconnect(log, "shop.Page", registry=registry)
+
+
+def test_a_label_keeps_no_receiver_alive(Base: Any, registry: Any) -> None:
+    """C1, C2, P7: one that ran dies without a warning, and is not connected again."""
+    heard: list[Any] = []
+
+    def connect() -> Any:
+        def nested(sender: Any, **kwargs: Any) -> None:
+            heard.append(sender)
+
+        return post_save.connect(nested, "shop.Page", registry=registry)
+
+    held = connect()
+    first = define(Base, registry)
+    first(title="a").save()
+    del held
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not post_save.has_listeners("shop.Page", registry=registry)
+        assert not post_save.has_listeners(first)
+    assert not post_save.has_listeners(define(Base, registry))
+    assert heard == [first]
+    assert "shop.Page" not in default_registry.models
