@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import Column, ColumnElement, Exists, ScalarSelect, SelectBase, Table
+from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
@@ -22,10 +23,10 @@ def conditions(
 ) -> tuple[Where, Equal]:
     """The expressions, and the names with the values that they must have, that *method* was given.
 
-    Raises `TypeError` for what is no expression, `FieldError` for an unknown name, `InvalidValue` for a value
-    that the field cannot have.
+    Raises `TypeError` for what is no expression, `FieldError` for an unknown name and for a column of another
+    table, `InvalidValue` for a value that the field cannot have.
     """
-    where = [expression(method, each) for each in expressions]
+    where = [expression(schema, method, each) for each in expressions]
     equal: list[tuple[str, Any]] = []
     for name, value in equalities.items():
         pairs = key_values(schema, value) if name == "pk" else [(schema.field(name), value)]
@@ -33,17 +34,36 @@ def conditions(
             if wanted is None:
                 where.append(field.column.is_(None))
             elif isinstance(wanted, ColumnElement):
-                where.append(field.column == wanted)
+                where.append(field.column == expression(schema, method, wanted))
             else:
                 equal.append((field.name, _comparable(schema, field, wanted)))
     return tuple(where), tuple(equal)
 
 
-def expression(method: str, given: Any) -> Any:
-    """*given*, which *method* got. `TypeError` where it is no SQL expression; a string never becomes one."""
+def expression(schema: Schema, method: str, given: Any) -> Any:
+    """*given*, which *method* got. `TypeError` where it is no SQL expression; a string never becomes one.
+
+    `FieldError` where it has a column of another table.
+    """
     if not isinstance(given, ColumnElement):
         raise TypeError(f"{method}() wants column expressions, not {given!r}")
+    _refuse_foreign(schema, given)
     return given
+
+
+def _refuse_foreign(schema: Schema, given: ClauseElement) -> None:
+    """FieldError for a column of another table: it would join every row of that table, and delete too much.
+
+    A sub-select has tables of its own and is left alone.
+    """
+    left: list[Any] = [given]
+    while left:
+        element = left.pop()
+        if isinstance(element, Column):
+            if isinstance(element.table, Table) and element.table is not schema.table:
+                raise FieldError(f"{schema.name}: {element} is a column of another table")
+        elif not isinstance(element, (SelectBase, ScalarSelect, Exists)):
+            left += element.get_children()
 
 
 def natural(what: str, count: Any) -> int:
@@ -69,8 +89,13 @@ def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None
 
 def asked(where: Where, equal: Equal) -> str:
     """What a query asked for, for the message of one that found too little or too much."""
-    shown = [f"{name}={value!r}" for name, value in equal] + [str(each) for each in where]
+    shown = [f"{name}={value!r}" for name, value in equal] + [_with_values(each) for each in where]
     return f" with {', '.join(shown)}" if shown else ""
+
+
+def _with_values(condition: ColumnElement[bool]) -> str:
+    compiled = condition.compile()
+    return f"{compiled} ({compiled.params!r})" if compiled.params else str(compiled)
 
 
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
@@ -90,7 +115,8 @@ def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
 def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
     """`{column: value}` of *values*, checked as a save checks them.
 
-    Raises `FieldError` for an unknown name and for the key, `InvalidValue` for values that do not fit.
+    Raises `FieldError` for an unknown name, for the key and for a column of another table, `InvalidValue` for
+    values that do not fit.
     """
     fields = [schema.field(name) for name in values]
     for field in fields:
@@ -98,6 +124,9 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
+    for value in values.values():
+        if isinstance(value, ClauseElement):
+            _refuse_foreign(schema, value)
     row = admit_all(schema.name, fields, dict(values))
     return {field.column: value for field, value in zip(fields, row, strict=True)}
 

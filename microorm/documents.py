@@ -62,10 +62,10 @@ def json_text(value: Any) -> str:
     """*value* as JSON whose text is the same for equal values, and whose floats JSONB leaves floats.
 
     Keys are in order, since SQLite and MariaDB compare texts. JSONB keeps a number as its digits: of 1e+23 it
-    makes an integer, of 100000000000000000000000.0 it does not.
+    makes an integer, of 100000000000000000000000.0 it does not. It knows no -0.0, which is 0.0 everywhere.
     """
     text = json.dumps(value, sort_keys=True)
-    return _spelled_out(value) if "e+" in text else text
+    return _spelled_out(value) if "e+" in text or "-0.0" in text else text
 
 
 def _spelled_out(value: Any) -> str:
@@ -74,5 +74,7 @@ def _spelled_out(value: Any) -> str:
         return "{" + ", ".join(parts) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_spelled_out, value)) + "]"
+    if isinstance(value, float) and not value:
+        return "0.0"
     text = json.dumps(value)
     return f"{Decimal(text):f}.0" if isinstance(value, float) and "e+" in text else text

@@ -69,7 +69,7 @@ class Query(Generic[M]):
         """
         schema = self._schema
         order = tuple(
-            schema.field(each).column if isinstance(each, str) else expression("order_by", each)
+            schema.field(each).column if isinstance(each, str) else expression(schema, "order_by", each)
             for each in columns
         )
         return self._with(_order=order)
@@ -178,8 +178,8 @@ class Query(Generic[M]):
         """Insert all of *objects* or none, in few statements, at most *batch_size* rows in one.
 
         They get their keys and their state. `pre_bulk_create` and `post_bulk_create` are sent, the signals of
-        single saves are not. Returns the list of objects. Raises `TypeError` for other models' instances,
-        `InvalidValue` (a note says which object), and what the database raises; then nothing was written.
+        single saves are not. Returns the list. Raises `TypeError` for other models' instances, `ValueError` for
+        one given twice, `InvalidValue` (a note says which), and the database's errors; nothing was written then.
         """
         return bulk_create(self._schema, self._write_database(), objects, batch_size=batch_size)
 

@@ -27,8 +27,11 @@ def raw_instances(
 ) -> list[Any]:
     """The instances of the rows that *sql* selects, with *parameters* for its `:name`s.
 
-    Raises `FieldError` where a column is missing or is not the model's.
+    Raises `FieldError` where a column is missing or is not the model's, and where nothing is selected;
+    `TypeError` where *sql* is no str.
     """
+    if not isinstance(sql, str):
+        raise TypeError(f"raw() wants SQL as a str, not {sql!r}")
     plain = dict(parameters or {})
     converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
     statement = text(sql).bindparams(*converted)
@@ -36,6 +39,8 @@ def raw_instances(
     opened: Transaction | None = schema.registry.databases.transaction(database)
     with opened or Lone(database, prepared=False, writes=True) as channel:
         result = channel.execute(statement, plain)
+        if not result.returns_rows:
+            raise FieldError(f"the SQL for {schema.name} selects nothing")
         names, rows = list(result.keys()), result.fetchall()
     columns = [field.column.name for field in schema.fields]
     for name in columns:

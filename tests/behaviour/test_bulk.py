@@ -266,24 +266,6 @@ def test_a_rollback_restores_the_instances(Base, registry, undone, stored):
 
 
 @MEMORY
-def test_the_same_instance_twice_is_two_rows_and_restored_once(Book, listen, stored):
-    """M2: the instance is the last of them; after an error it is as before."""
-    book = Book(title="x")
-    Book.objects.bulk_create([book, book])
-    assert stored(Book, "id") == [1, 2]
-    assert book.id == 2
-    twice = Book(title="y")
-
-    def fail(**kwargs):
-        raise Broken
-
-    listen(post_bulk_create, fail, sender=Book)
-    with pytest.raises(Broken):
-        Book.objects.bulk_create([twice, twice])
-    assert (twice.id, twice._state.adding) == (None, True)
-
-
-@MEMORY
 def test_receivers_get_exactly_these_arguments(Book, listen, heard):
     """DESIGN 6, M1: once for all, before and after; no signals of single saves."""
     single = []
@@ -421,3 +403,16 @@ def test_many_rows_on_another_alias_than_the_open_block_are_noted(Book, registry
             with pytest.raises(TransactionError, match="^the block on 'other' is read-only$"):
                 write()
         assert query.count() == 1
+
+
+@MEMORY
+def test_the_same_instance_twice_is_an_error(Book, wire):
+    """M2: it could have one key only; nothing is sent."""
+    book = Book(title="x")
+    with (
+        wire.everything() as sent,
+        pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) is object 0 again$"),
+    ):
+        Book.objects.bulk_create([book, Book(title="x"), book])
+    assert sent == []
+    assert (book.id, book._state.adding) == (None, True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import and_, exists, func, select, text
 
 from microorm import Field, FieldError, InvalidValue, Model, field
 
@@ -235,3 +235,61 @@ def test_json_equals_json(Book):
     assert Book.objects.filter(Book.title != "y", tags=value).all() == [book]
     assert [each.title for each in Book.objects.exclude(tags=value)] == ["y"]
     assert Book.objects.filter(tags=[]).count() == 0
+
+
+@pytest.fixture
+def Author(registry):
+    """A model that is no part of a query of books."""
+
+    class Author(Model, registry=registry):
+        name: Field[str] = field(max_length=40)
+        born: Field[int] = field(default=0)
+
+    registry.create_all("default")
+    return Author
+
+
+def test_a_column_of_another_table_is_an_error(Book, shelf, Author, wire):
+    """DESIGN 6: it would join every row of that table, and update or delete every row of this one."""
+    Author(name="a").save()
+    same = Book.title == Author.name
+    with wire.everything() as sent:
+        for call in (
+            lambda: Book.objects.filter(same),
+            lambda: Book.objects.filter(Book.pages > 1, and_(Book.pages < 9, func.lower(Author.name) == "a")),
+            lambda: Book.objects.filter(title=Author.name),
+            lambda: Book.objects.exclude(same),
+            lambda: Book.objects.exclude(title=Author.name),
+            lambda: Book.objects.get(same),
+            lambda: Book.objects.order_by(Author.name),
+            lambda: Book.objects.order_by("title", Author.name.desc()),
+            lambda: Book.objects.update(title=Author.name),
+            lambda: Book.objects.update(title=Book.title + Author.name),
+            lambda: Book.objects.filter(same).update(pages=0),
+            lambda: Book.objects.filter(same).delete(),
+            lambda: Book.objects.exclude(same).delete(),
+        ):
+            with pytest.raises(FieldError) as raised:
+                call()
+            assert str(raised.value) == "Book: author.name is a column of another table"
+    assert sent == []
+    assert Book.objects.filter(title="a", pages=1).count() == 1
+
+
+def test_a_sub_select_has_tables_of_its_own(Book, shelf, Author):
+    """DESIGN 6: `in_`, `exists` and scalars, correlated or not, in conditions, in an order and as values."""
+    Author(name="b", born=7).save()
+    names = select(Author.name)
+    born = select(Author.born).where(Author.name == Book.title).scalar_subquery()
+    assert [each.title for each in Book.objects.filter(Book.title.in_(names))] == ["b"]
+    assert [each.title for each in shelf.exclude(Book.title.in_(names))] == ["a", "c", "d", "e"]
+    alike = exists().where(Author.name == Book.title)
+    assert [each.title for each in Book.objects.filter(alike)] == ["b"]
+    assert [each.title for each in shelf.filter(~alike)] == ["a", "c", "d", "e"]
+    assert [each.title for each in Book.objects.filter(title=names.scalar_subquery())] == ["b"]
+    assert Book.objects.filter(born == 7).count() == 1
+    assert Book.objects.order_by(func.coalesce(born, 0).desc(), "title").first().title == "b"
+    assert Book.objects.filter(title="b").update(pages=born) == 1
+    assert Book.objects.get(pages=7).title == "b"
+    assert Book.objects.filter(Book.title.in_(names.union(select(Author.name)))).delete()[0] == 1
+    assert Book.objects.count() == 4

@@ -458,3 +458,29 @@ def test_a_delete_on_another_alias_than_the_open_block_is_noted(
             "a write to 'other' inside a block on 'default' is a transaction of its own"
         ]
     assert (rest.id is None, Book.objects.using("other").count()) == (False, 0)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_instance_that_a_receiver_saved_again_keeps_its_key(Book, listen, databases, stored, inside):
+    """J4: it has a row again, the same or a new one; the others of the delete have none."""
+    again, anew, gone = books = [Book(title=title).save() for title in ("again", "anew", "gone")]
+    key = again.id
+
+    def save(instance, **kwargs):
+        if instance is anew:
+            instance.id = None
+            instance.save(force_insert=True)
+        elif instance is again:
+            instance.save(force_insert=True)
+
+    listen(post_delete, save, sender=Book)
+    for book in books:
+        if inside:
+            with databases.atomic():
+                book.delete()
+        else:
+            book.delete()
+    assert (again.id, gone.id) == (key, None)
+    assert anew.id is not None
+    assert stored(Book, "id") == sorted([again.id, anew.id])
+    assert all(book.changes() == {} for book in (again, anew))

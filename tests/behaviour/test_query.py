@@ -108,7 +108,7 @@ def test_get_says_what_it_did_not_find(Book, shelf):
     for call, message in (
         (lambda: Book.objects.get(id=0), "no Book with id=0 in 'default'"),
         (lambda: Book.objects.get(title="z", pages=9), "no Book with title='z', pages=9 in 'default'"),
-        (lambda: Book.objects.get(Book.pages > 9), "no Book with book.pages > :pages_1 in 'default'"),
+        (lambda: Book.objects.get(Book.pages > 9), "no Book with book.pages > :pages_1 ({'pages_1': 9}) in"),
         (
             lambda: Book.objects.filter(title="z").get(price=None),
             "no Book with title='z', book.price IS NULL",
@@ -307,3 +307,14 @@ def test_iteration_goes_through_a_fixed_list(Book, shelf):
     for book in shelf:
         book.delete()
     assert Book.objects.count() == 0
+
+
+@MEMORY
+def test_what_was_asked_is_told_with_its_values(Book):
+    """DESIGN 6: of expressions too."""
+    with pytest.raises(Book.DoesNotExist) as raised:
+        Book.objects.get(Book.pages > 5, Book.price.is_(None), Book.title.in_(["x", "y"]), title="z")
+    assert str(raised.value) == (
+        "no Book with title='z', book.pages > :pages_1 ({'pages_1': 5}), book.price IS NULL, "
+        "book.title IN (__[POSTCOMPILE_title_1]) ({'title_1': ['x', 'y']}) in 'default'"
+    )

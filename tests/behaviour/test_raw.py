@@ -82,3 +82,14 @@ def test_raw_sql_that_writes_is_committed(Book, stored):
         "INSERT INTO book (title, pages, tags) VALUES ('new', 9, :tags) RETURNING *", {"tags": "[]"}
     )
     assert (book.title, book.tags, stored(Book, "title")[-1]) == ("new", [], "new")
+
+
+def test_raw_wants_a_str_that_selects(Book, shelf, stored):
+    """DESIGN 6: what gives no rows gives no instances; what the SQL did is its own affair."""
+    with pytest.raises(FieldError, match="^the SQL for Book selects nothing$"):
+        Book.objects.raw("UPDATE book SET pages = 0")
+    assert stored(Book, "pages") == [0] * 5
+    for wrong in (None, 3, b"SELECT * FROM book"):
+        with pytest.raises(TypeError) as raised:
+            Book.objects.raw(wrong)
+        assert str(raised.value) == f"raw() wants SQL as a str, not {wrong!r}"

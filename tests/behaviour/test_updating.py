@@ -97,3 +97,19 @@ def test_a_receiver_that_hides_an_error_updates_nothing(Book, shelf, listen, dat
     with pytest.raises(TransactionError, match="was rolled back"):
         Book.objects.update(pages=9)
     assert (told, Book.objects.filter(pages=9).count()) == ([1], 0)
+
+
+@MEMORY
+def test_a_receiver_changes_neither_the_update_nor_what_others_are_told(Book, shelf, listen):
+    """DESIGN 6, M1: the values told are a copy for each signal."""
+    told = []
+
+    def change(values, **kwargs):
+        told.append(dict(values))
+        values.clear()
+
+    listen(pre_update, change, sender=Book)
+    listen(post_update, change, sender=Book)
+    assert Book.objects.filter(title="a").update(pages=9) == 1
+    assert told == [{"pages": 9}] * 2
+    assert Book.objects.get(title="a").pages == 9
