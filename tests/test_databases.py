@@ -337,6 +337,7 @@ def test_a_block_after_a_lone_connection_is_a_transaction_again(databases: Any) 
         connection.execute(text("DROP TABLE t"))
 
 
+@pytest.mark.backends("sqlite-file", "sqlite-memory", "postgresql")
 def test_tables_are_made_inside_a_block_too(databases: Any, registry: Any, Base: Any) -> None:
     """DESIGN 2: `create_all` uses the connection of the open block."""
 
@@ -351,6 +352,29 @@ def test_tables_are_made_inside_a_block_too(databases: Any, registry: Any, Base:
     assert Book.objects.count() == 1
     with databases.connection("other") as connection:
         assert not inspect(connection).has_table("book")
+
+
+@pytest.mark.backends("mariadb")
+def test_tables_are_not_made_in_a_block_that_they_would_commit(
+    databases: Any, registry: Any, Base: Any
+) -> None:
+    """O2: MariaDB commits when a table is made or dropped; a block on another alias does not mind."""
+
+    class Book(Base):
+        title: Field[str]
+
+    registry.create_all("default")
+    with contextlib.suppress(LookupError), databases.atomic():
+        Book(title="lost").save()
+        for act in (registry.create_all, registry.drop_all):
+            with pytest.raises(TransactionError) as caught:
+                act("default")
+            assert str(caught.value) == (
+                "'default' commits when tables are made or dropped, and a block is open on it"
+            )
+        registry.create_all("other")
+        raise LookupError
+    assert (Book.objects.count(), Book.objects.using("other").count()) == (0, 0)
 
 
 @pytest.mark.backends("sqlite-memory")
