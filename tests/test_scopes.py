@@ -98,11 +98,16 @@ def test_a_scope_that_ends_out_of_turn_is_passed_over() -> None:
 
 def test_a_scope_closed_in_another_context_is_closed_in_all() -> None:
     """FEASIBILITY, Async 3: there is no token to reset."""
-    scope = Scope(USING, HERE, "a")
+    around, scope = Scope(RECEIVER, HERE, "a"), Scope(USING, HERE, "b")
+    assert (scope.closed, scope.parent) == (False, None)
+    around.open()
     scope.open()
     contextvars.copy_context().run(scope.close)
+    assert innermost() is around
+    assert list(open_scopes(HERE)) == [around]
+    assert (current_alias(HERE, RECEIVER), routed_aliases(HERE)) == ("a", (None, "a"))
+    contextvars.copy_context().run(around.close)
     assert innermost() is None
-    scope.close()
 
 
 def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
