@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Exists, ScalarSelect, SelectBase, Table
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy import ColumnElement
 
 from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
+from microorm.expressions import refuse_foreign
 from microorm.fields import Field
 from microorm.schema import Schema
 from microorm.values import Refused, encodable
@@ -47,23 +47,8 @@ def expression(schema: Schema, method: str, given: Any) -> Any:
     """
     if not isinstance(given, ColumnElement):
         raise TypeError(f"{method}() wants column expressions, not {given!r}")
-    _refuse_foreign(schema, given)
+    refuse_foreign(schema.name, schema.table, given)
     return given
-
-
-def _refuse_foreign(schema: Schema, given: ClauseElement) -> None:
-    """FieldError for a column of another table: it would join every row of that table, and delete too much.
-
-    A sub-select has tables of its own and is left alone.
-    """
-    left: list[Any] = [given]
-    while left:
-        element = left.pop()
-        if isinstance(element, Column):
-            if isinstance(element.table, Table) and element.table is not schema.table:
-                raise FieldError(f"{schema.name}: {element} is a column of another table")
-        elif not isinstance(element, (SelectBase, ScalarSelect, Exists)):
-            left += element.get_children()
 
 
 def natural(what: str, count: Any) -> int:
@@ -125,8 +110,8 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
     for value in values.values():
-        if isinstance(value, ClauseElement):
-            _refuse_foreign(schema, value)
+        if isinstance(value, ColumnElement):
+            refuse_foreign(schema.name, schema.table, value)
     row = admit_all(schema.name, fields, dict(values))
     return {field.column: value for field, value in zip(fields, row, strict=True)}
 

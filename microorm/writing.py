@@ -10,6 +10,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.errors import InvalidValue, NotUpdated
+from microorm.expressions import refuse_foreign
 from microorm.schema import Schema
 from microorm.state import kept
 from microorm.statements import Plans, given, plans_of
@@ -57,6 +58,9 @@ def row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> t
             if isinstance(values.get(name), ClauseElement):
                 problem = "is the primary key, and wants a value, not an expression"
                 raise InvalidValue(schema.name, {name: problem})
+        for value in row:
+            if isinstance(value, ClauseElement):
+                refuse_foreign(schema.name, schema.table, value)
     return names, row
 
 
