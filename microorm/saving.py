@@ -25,11 +25,11 @@ from microorm.writing import PLAIN, Order, row_to_write, write_row
 def save(
     instance: Any,
     *,
-    using: str | None = None,
-    update_fields: Iterable[Any] | None = None,
-    raw: bool = False,
-    force_insert: bool = False,
-    force_update: bool = False,
+    using: str | None,
+    update_fields: Iterable[Any] | None,
+    raw: bool,
+    force_insert: bool,
+    force_update: bool,
 ) -> None:
     """Write *instance* to the alias that the routing picks; all of it happens or nothing."""
     schema: Schema = instance.__schema__

@@ -238,6 +238,23 @@ def test_who_listens_is_asked_once_for_a_transaction(Book, databases):
 
 
 @pytest.mark.backends("sqlite-memory")
+def test_where_nobody_listens_a_lone_statement_needs_no_connection_object(Book, databases):
+    """DESIGN 13: save, get, refresh and delete go to the driver's cursor; where somebody does, none."""
+    opened = dict.fromkeys(databases.aliases, 0)
+    for alias in databases.aliases:
+
+        def count(connection, alias=alias):
+            opened[alias] += 1
+
+        event.listen(databases.engine(alias), "engine_connect", count)
+        book = Book(title="x").save(using=alias)
+        book.save()
+        Book.objects.using(alias).get(id=book.id).refresh_from_db()
+        book.delete()
+    assert opened == [databases.engine("other")] * 5
+
+
+@pytest.mark.backends("sqlite-memory")
 def test_statements_are_prepared_once_and_their_number_is_bounded(Book, databases):
     """DESIGN 13: by the shapes that a program uses, never by its values."""
     plans = plans_of(Book.__schema__, databases.database("default"))

@@ -191,7 +191,7 @@ def test_a_nested_block_is_the_way_to_catch_and_go_on(Event, rows, databases, br
 
 
 @pytest.mark.backends("sqlite-memory")
-def test_a_save_that_nothing_ran_for_dooms_no_block(Book, databases, stored):
+def test_a_save_that_nothing_ran_for_dooms_no_block(Book, databases, listen, stored):
     """DESIGN 4: a refused value or argument, before a receiver ran or SQL was sent, leaves the block alone."""
     with databases.atomic():
         first = Book(title="first").save()
@@ -204,11 +204,26 @@ def test_a_save_that_nothing_ran_for_dooms_no_block(Book, databases, stored):
                 wrong()
         unsent = Book(title="x")
         unsent.id = Book.id + 1
-        with pytest.raises(InvalidValue, match="is the primary key, and wants a value, not an expression"):
+        with pytest.raises(InvalidValue) as raised:
             unsent.save()
+        assert str(raised.value) == "Book.id is the primary key, and wants a value, not an expression"
+        listen(post_save, lambda **kwargs: None, sender=Book)
+        with pytest.raises(InvalidValue):
+            Book(title=3).save()
         assert isinstance(unsent.id, type(Book.id + 1))
         Book(title="last").save()
     assert stored(Book, "title") == ["first", "last"]
+
+
+@pytest.mark.backends("sqlite-memory")
+def test_an_update_that_found_no_row_dooms_the_block_although_nobody_listens(Book, databases):
+    """DESIGN 8: SQL was sent; the cause is the error."""
+    book = Book(title="x").save()
+    Book.objects.delete()
+    with pytest.raises(TransactionError) as left, databases.atomic():
+        with pytest.raises(Book.NotUpdated) as raised:
+            book.save(force_update=True)
+    assert left.value.__cause__ is raised.value
 
 
 @pytest.mark.backends("sqlite-memory")

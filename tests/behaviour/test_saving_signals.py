@@ -362,13 +362,24 @@ def test_a_save_in_post_save_recurses(Book, listen):
 
     def late(instance, created, **kwargs):
         seen.append(("late", created, sorted(instance.changed_fields)))
+        states.append((instance._state.adding, instance._state.db))
 
+    def early(instance, **kwargs):
+        seen.append(("early", sorted(instance.changed_fields)))
+        states.append((instance._state.adding, instance._state.db))
+
+    states = []
+    listen(pre_save, early, sender=Book)
     listen(post_save, again, sender=Book)
     listen(post_save, late, sender=Book)
     book = Book(title="x").save()
     every = ["id", "pages", "price", "tags", "title"]
+    assert states == [(True, None), *[(False, "default")] * 3]
+    assert (book._state.adding, book._state.db) == (False, "default")
     assert seen == [
+        ("early", every),
         (True, "x", every),
+        ("early", ["title"]),
         (False, "again", ["title"]),
         ("late", False, ["title"]),
         ("back", "again", every),
@@ -658,6 +669,11 @@ class TestOnCommit:
 
         listen(post_save, receive, sender=Book, delivery="on_commit")
         book = Book(title="x").save()
+        assert seen[0][3] == {name: (None, value) for name, value in vars(book).items()}
+        seen.clear()
+        book.pages = 3
+        book.save()
+        assert seen[0][3] == {"pages": (0, 3)}
         seen.clear()
         with databases.atomic():
             book.title = "y"
