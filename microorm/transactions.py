@@ -36,7 +36,6 @@ class Transaction(Channel):
 
     __slots__ = (
         "__weakref__",
-        "_guarded",
         "_handed_out",
         "_root",
         "blocks",
@@ -52,7 +51,7 @@ class Transaction(Channel):
         self.hooks: list[Hook] = []
         self.owner = Owner()
         self.undo = UndoLog()
-        self.warned = self._handed_out = self._guarded = False
+        self.warned = self._handed_out = False
         self._root: RootTransaction | None = None
         self._connection = database.engine.connect()
         try:
@@ -103,8 +102,7 @@ class Transaction(Channel):
         if not self.blocks or self.blocks[-1].doomed_by is not None:
             return
         self.blocks[-1].doomed_by = error
-        if self._handed_out and not self._guarded:
-            self._guarded = True
+        if self._handed_out:
             event.listen(self.connection, "before_cursor_execute", self._refuse)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
