@@ -23,6 +23,8 @@ from benchmarks.rounds import WATCHED, measure
 from benchmarks.run import main
 from benchmarks.workloads import KEYS, WORKLOADS, chosen
 
+pytestmark = pytest.mark.slow
+
 HOUSE = (Driver, Mapper, Core, CoreObjects, MicroORM)
 ROWS = 40
 

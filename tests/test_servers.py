@@ -11,6 +11,8 @@ from sqlalchemy import NullPool, create_engine, inspect, text
 
 from tests.servers import KINDS, MariaDB, PostgreSQL, Server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 NOBODY = "127.0.0.1:1/test"  # the port of a service that no machine runs
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 ACCEPTS = ROOT / "tests" / "typing" / "accepts.py"
 REJECTS = ROOT / "tests" / "typing" / "rejects.py"
