@@ -33,7 +33,6 @@ def update_found(
 
 def _update(schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]) -> int:
     databases, model, alias = schema.registry.databases, schema.model, database.alias
-    half_way = False
     with databases.channel(database, prepared=False, writes=True) as channel:
         try:
             if pre_update._route(model):
@@ -42,13 +41,11 @@ def _update(schema: Schema, database: Database, statement: Update, query: Any, v
                     half_way = bool(pre_update.send(model, query=query, values=dict(values), using=alias))
                 with channel:  # a receiver may have doomed it
                     pass
-            half_way = True
             count = int(channel.execute(statement).rowcount)
             if post_update._route(model):
                 with databases.receiving(alias):
                     post_update.send(model, query=query, values=dict(values), using=alias, count=count)
         except BaseException as error:
-            if half_way:
-                channel.doom(error)
+            channel.doom(error)
             raise
     return count
