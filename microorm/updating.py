@@ -36,9 +36,8 @@ def _update(schema: Schema, database: Database, statement: Update, query: Any, v
     with databases.channel(database, prepared=False, writes=True) as channel:
         try:
             if pre_update._route(model):
-                half_way = True
                 with databases.receiving(alias):
-                    half_way = bool(pre_update.send(model, query=query, values=dict(values), using=alias))
+                    pre_update.send(model, query=query, values=dict(values), using=alias)
                 with channel:  # a receiver may have doomed it
                     pass
             count = int(channel.execute(statement).rowcount)
