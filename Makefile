@@ -18,7 +18,8 @@ demo: $(VENV)/.demo  ## load a month of real flights through save() and signals,
 	@$(RUN) -m examples.flights $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
-	@$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+	@echo "tests of whole programs (examples, benchmarks, type checkers) run in 'make check', or by ARGS='-m slow'"
+	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 
 check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases
 	@echo "== check: all passed"
