@@ -17,8 +17,8 @@ help:  ## list the targets
 demo: $(VENV)/.demo  ## load a month of real flights through save() and signals, and print the summary
 	@$(RUN) -m examples.flights $(ARGS)
 
-test: $(VENV)/.dev  ## run the tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
-	@echo "tests of whole programs (examples, benchmarks, type checkers) run in 'make check', or by ARGS='-m slow'"
+test: $(VENV)/.dev  ## run the quick tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
+	@echo "tests of whole programs (examples, benchmarks, type checkers, forks) run in 'make check', or by ARGS='-m slow'"
 	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 
 check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases

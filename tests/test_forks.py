@@ -12,6 +12,8 @@ import pytest
 
 from microorm import forks
 
+pytestmark = pytest.mark.slow  # a process for each
+
 ROOT = Path(__file__).parent.parent
 
 WORLD = """
