@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, and_
 
 from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
 from microorm.expressions import refuse_foreign
 from microorm.fields import Field
+from microorm.paths import Path, exists_along, follow, paths_in, root
 from microorm.schema import Schema
 from microorm.values import Refused, encodable
 
@@ -18,37 +19,92 @@ Where = tuple[ColumnElement[bool], ...]
 Equal = tuple[tuple[str, Any], ...]
 
 
+class Asked(NamedTuple):
+    """What one call of `filter` or `exclude` asks for.
+
+    *paths* are those that the expressions need joined; *objects* the instances that fields were compared with.
+    """
+
+    where: Where
+    equal: Equal
+    paths: frozenset[Path]
+    objects: tuple[Any, ...]
+
+
 def conditions(
     schema: Schema, method: str, expressions: Sequence[Any], equalities: Mapping[str, Any]
-) -> tuple[Where, Equal]:
+) -> Asked:
     """The expressions, and the names with the values that they must have, that *method* was given.
 
-    Raises `TypeError` for what is no expression, `FieldError` for an unknown name and for a column of another
-    table, `InvalidValue` for a value that the field cannot have.
+    What is said of paths to many rows is asked of one combination of these rows, and becomes a test that there is
+    one. Raises `TypeError` for what is no expression, `FieldError` for an unknown name and for a column of another
+    table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
     """
-    where = [expression(schema, method, each) for each in expressions]
+    given = [(each, expression(schema, method, each)) for each in expressions]
     equal: list[tuple[str, Any]] = []
+    objects: list[Any] = []
     for name, value in equalities.items():
-        pairs = key_values(schema, value) if name == "pk" else [(schema.field(name), value)]
-        for field, wanted in pairs:
+        relation = schema.relations.get(name)
+        if relation is not None and value is not None and not isinstance(value, ColumnElement):
+            if isinstance(value, relation.target):
+                objects.append(value)
+            value = relation.key_of(value)
+        if relation is not None and not relation.is_foreign_key:
+            end = follow(root(schema), relation)
+            column = getattr(end, end._schema.key[0].name)
+            compared = column.is_(None) if value is None else column == value
+            given.append((compared, expression(schema, method, compared)))
+            continue
+        for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
             if wanted is None:
-                where.append(field.column.is_(None))
+                given.append((field.column.is_(None), frozenset()))
             elif isinstance(wanted, ColumnElement):
-                where.append(field.column == expression(schema, method, wanted))
+                given.append((field.column == wanted, expression(schema, method, wanted)))
             else:
-                equal.append((field.name, _comparable(schema, field, wanted)))
-    return tuple(where), tuple(equal)
+                equal.append((field.name, comparable(schema, field, wanted)))
+    where, paths = _tested(schema, given)
+    return Asked(where, tuple(equal), paths, tuple(objects))
 
 
-def expression(schema: Schema, method: str, given: Any) -> Any:
-    """*given*, which *method* got. `TypeError` where it is no SQL expression; a string never becomes one.
+def _tested(schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]) -> tuple[Where, frozenset[Path]]:
+    """The conditions *given*, each with its paths; those along paths to many rows are made one test."""
+    where = [condition for condition, paths in given if not _many(paths)]
+    joined: frozenset[Path] = frozenset().union(*(paths for _, paths in given if not _many(paths)))
+    if together := [each for each in given if _many(each[1])]:
+        paths = frozenset().union(*(paths for _, paths in together))
+        where.append(exists_along(schema, and_(*[condition for condition, _ in together]), paths))
+    return tuple(where), joined
+
+
+def _many(paths: frozenset[Path]) -> bool:
+    return any(path._many for path in paths)
+
+
+def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
+    """The paths of *given*, which *method* got. `TypeError` where it is no SQL expression: a string never becomes one.
 
     `FieldError` where it has a column of another table.
     """
     if not isinstance(given, ColumnElement):
         raise TypeError(f"{method}() wants column expressions, not {given!r}")
-    refuse_foreign(schema.name, schema.table, given)
-    return given
+    return paths_in(schema, given)
+
+
+def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:
+    """The columns that *given*, expressions or names of fields, stand for, and the paths that they need.
+
+    Raises as `expression` does, and `FieldError` for a path to many rows, which would multiply the rows.
+    """
+    found: list[Any] = []
+    needed: frozenset[Path] = frozenset()
+    for each in given:
+        column = schema.field(each).column if isinstance(each, str) else each
+        paths = frozenset() if isinstance(each, str) else expression(schema, method, each)
+        if many := [path for path in paths if path._many]:
+            raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
+        found.append(column)
+        needed |= paths
+    return found, needed
 
 
 def natural(what: str, count: Any) -> int:
@@ -98,25 +154,30 @@ def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
 
 
 def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
-    """`{column: value}` of *values*, checked as a save checks them.
+    """`{column: value}` of *values*, checked as a save checks them; an instance stands for its key.
 
     Raises `FieldError` for an unknown name, for the key and for a column of another table, `InvalidValue` for
-    values that do not fit.
+    values that do not fit, `UnsavedError` for an instance without a key.
     """
-    fields = [schema.field(name) for name in values]
-    for field in fields:
+    row: dict[str, Any] = {}
+    for name, value in values.items():
+        field = schema.field(name)
         if field.primary_key:
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
-    for value in values.values():
         if isinstance(value, ColumnElement):
             refuse_foreign(schema.name, schema.table, value)
-    row = admit_all(schema.name, fields, dict(values))
-    return {field.column: value for field, value in zip(fields, row, strict=True)}
+        elif name in schema.relations and value is not None:
+            value = schema.relations[name].key_of(value)
+        row[field.name] = value
+    fields = [schema.by_name[name] for name in row]
+    return {
+        field.column: value for field, value in zip(fields, admit_all(schema.name, fields, row), strict=True)
+    }
 
 
-def _comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
+def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
     """*value* as the column compares it; a text that is too long is no error, it just equals nothing."""
     try:
         return field.admit(value)

@@ -29,6 +29,7 @@ class Registry:
         self.tables = MetaData(naming_convention=NAMING)
         self.models: dict[str, Any] = {}
         self.apps: dict[str, str] = {}
+        self.paths: dict[Any, Any] = {}  # the alias in a statement → the path that it stands for
         self._postponed: dict[str, Any] = {}
         self._waiting: dict[str, list[tuple[Callable[[Any], object], bool]]] = {}
 

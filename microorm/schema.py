@@ -50,6 +50,8 @@ class Schema:
     key_names: tuple[str, ...]
     written_names: tuple[str, ...]
     key_has_default: bool
+    relations: Mapping[str, Any] = field(default_factory=dict)
+    paths: dict[str, Any] = field(default_factory=dict)
     builders: list[Any] = field(default_factory=list)
     _collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
 

@@ -1,0 +1,232 @@
+"""Paths: ways along relations, `Book.author.country`, and the joins that a statement with their columns needs.
+
+A path stands for the rows at its end under an alias of their own, made when a column of them is first asked for.
+Each path exists once, so what is said twice of one path is joined once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnClause,
+    ColumnElement,
+    Exists,
+    FromClause,
+    ScalarSelect,
+    SelectBase,
+    select,
+    tuple_,
+)
+from sqlalchemy.sql import ClauseElement, visitors
+from sqlalchemy.sql.selectable import Join, Select
+
+from microorm.errors import FieldError, nearest
+
+_making = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One foreign key, followed from the row that has it, or *reverse*: to the rows that have it."""
+
+    foreign_key: Any
+    reverse: bool
+
+    @property
+    def schema(self) -> Any:
+        """The schema of the rows it leads to."""
+        return (self.foreign_key.owner if self.reverse else self.foreign_key.target).__schema__
+
+    @property
+    def near(self) -> Any:
+        """The field it starts from."""
+        return self.foreign_key.to if self.reverse else self.foreign_key.field
+
+    @property
+    def far(self) -> Any:
+        """The field it leads to."""
+        return self.foreign_key.field if self.reverse else self.foreign_key.to
+
+    @property
+    def many(self) -> bool:
+        """Whether it may lead to several rows."""
+        return self.reverse and not self.foreign_key.unique
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may lead to no row."""
+        return self.reverse or self.foreign_key.optional
+
+
+class Path:
+    """A way along relations: its attributes are the columns at its end, and the paths that go on from there."""
+
+    __slots__ = ("_alias", "_further", "_label", "_many", "_outer", "_parent", "_root", "_schema", "_step")
+
+    def __init__(self, schema: Any, label: str, parent: Path | None = None, step: Step | None = None) -> None:
+        self._schema = schema
+        self._parent = parent
+        self._step = step
+        self._root: Any = schema if parent is None else parent._root
+        self._label = label
+        self._alias: FromClause | None = None
+        self._further: dict[Any, Path] = {}
+        self._many: bool = parent is not None and step is not None and (parent._many or step.many)
+        # What lies behind a row that may be missing may be missing, too.
+        self._outer: bool = parent is not None and step is not None and (parent._outer or step.optional)
+
+    def __repr__(self) -> str:
+        return f"<path {self._label}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        schema = self._schema
+        if (relation := schema.relations.get(name)) is not None:
+            return follow(self, relation)
+        if name == "pk" and len(schema.key) == 1:
+            return column_at(self, schema.key[0])
+        if (field := schema.by_name.get(name)) is None:
+            known = (*schema.names, *schema.relations)
+            raise FieldError(f"{self!r}: {schema.name} has no field {name!r}{nearest(name, known)}")
+        return column_at(self, field)
+
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        raise TypeError(f"{self!r} is a path to rows of {self._schema.name}, not the model")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Path):
+            return self is other
+        raise TypeError(f"{self!r} is compared by a column, or by filter({self._label.partition('.')[2]}=…)")
+
+    __hash__ = object.__hash__
+
+
+def root(schema: Any) -> Path:
+    """The path of no steps from the model of *schema*."""
+    found: Path | None = schema.paths.get("")
+    return schema.paths.setdefault("", Path(schema, schema.name)) if found is None else found
+
+
+def follow(path: Path, relation: Any) -> Path:
+    """The path that goes on from *path* along *relation*."""
+    label = f"{path._label}.{relation.name}"
+    for step in relation.steps:
+        known = path._further.get(step)
+        path = (
+            path._further.setdefault(step, Path(step.schema, label, path, step)) if known is None else known
+        )
+    return path
+
+
+def column_at(path: Path, field: Any) -> ColumnElement[Any]:
+    """The column of *field* at the end of *path*; a key that the row before refers to is that row's own column."""
+    holder, field = _holder(path, field)
+    column: ColumnElement[Any] = (
+        field.column if holder._step is None else alias_of(holder).c[field.column.key]
+    )
+    return column
+
+
+def alias_of(path: Path) -> FromClause:
+    """The rows at the end of *path*, as they stand in a statement."""
+    if path._alias is None:
+        with _making:
+            if path._alias is None:
+                alias = path._schema.table.alias()
+                path._root.registry.paths[alias] = path
+                path._alias = alias
+    return path._alias
+
+
+def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
+    """The table of *schema*, joined to the rows of *paths* and of all that lie on the way to them."""
+    needed: dict[Path, None] = {}
+    for path in sorted(paths, key=lambda path: (_depth(path), path._label)):
+        _add_line(path, needed)
+    source: FromClause = schema.table
+    for path in needed:
+        step, parent = path._step, path._parent
+        assert step is not None and parent is not None
+        there = alias_of(path)
+        met = there.c[step.far.column.key] == column_at(parent, step.near)
+        source = source.join(there, met, isouter=path._outer)
+    return source
+
+
+def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
+    """The paths from the model of *schema* whose columns *given* has.
+
+    Raises `FieldError` for a column of any other table: it would join every row of that table, and change or
+    delete too much. A sub-select has tables of its own; a path in it that is not joined there is ours.
+    """
+    known = schema.registry.paths
+    found: set[Path] = set()
+    left: list[Any] = [given]
+    while left:
+        element = left.pop()
+        if isinstance(element, ColumnClause):
+            table = element.table
+            if table is None or table is schema.table:
+                continue
+            path = known.get(table)
+            if path is None or path._root is not schema:
+                of = f"{path!r}" if path is not None else "another table"
+                raise FieldError(f"{schema.name}: {element} is a column of {of}")
+            found.add(path)
+        elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
+            found.update(_unjoined(schema, element) if known else ())
+        elif not isinstance(element, BindParameter):
+            left += element.get_children()
+    return frozenset(found)
+
+
+def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Path]) -> ColumnElement[bool]:
+    """That *condition* is true of a row and of some of the rows that *paths* lead to: no row is found twice."""
+    key = [field.column for field in schema.key]
+    inner = select(*key).select_from(joined(schema, paths)).where(condition).correlate(None)
+    return (key[0] if len(key) == 1 else tuple_(*key)).in_(inner)
+
+
+def _unjoined(schema: Any, nested: ClauseElement) -> Iterable[Path]:
+    """The paths of *schema* in a sub-select, but for those that it joins itself."""
+    elements = list(visitors.iterate(nested))
+    inside = {
+        table
+        for element in elements
+        if isinstance(element, Select)
+        for source in element.get_final_froms()
+        if isinstance(source, Join)
+        for table in visitors.iterate(source)
+    }
+    for element in elements:
+        if isinstance(element, ColumnClause) and element.table is not None and element.table not in inside:
+            path = schema.registry.paths.get(element.table)
+            if path is not None and path._root is schema:
+                yield path
+
+
+def _holder(path: Path, field: Any) -> tuple[Path, Any]:
+    """Whose rows hold *field* at the end of *path*: a key that the row before refers to is that row's."""
+    step, parent = path._step, path._parent
+    if step is None or parent is None or step.reverse or field is not step.far:
+        return path, field
+    return _holder(parent, step.near)
+
+
+def _add_line(path: Path, needed: dict[Path, None]) -> None:
+    """Add *path* to *needed*, after what it is joined to."""
+    step, parent = path._step, path._parent
+    if step is None or parent is None or path in needed:
+        return
+    _add_line(_holder(parent, step.near)[0], needed)
+    needed[path] = None
+
+
+def _depth(path: Path) -> int:
+    return 0 if path._parent is None else 1 + _depth(path._parent)

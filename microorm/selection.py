@@ -1,0 +1,215 @@
+"""Selection: what a query asks for: which rows, in what order, how many of them, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from sqlalchemy import ColumnElement, Select, and_, select, true, tuple_
+
+from microorm.conditions import columns, conditions, natural
+from microorm.engines import Database
+from microorm.errors import CrossDatabaseRelation
+from microorm.paths import Path, joined
+from microorm.schema import Schema
+from microorm.state import Origin
+
+M = TypeVar("M", bound="Any")
+
+
+class Lock(NamedTuple):
+    """How `for_update` locks the rows it finds."""
+
+    nowait: bool
+    skip_locked: bool
+    of: tuple[Any, ...]
+
+
+class Selection(Generic[M]):
+    """The part of a query that says what is asked for: immutable, each method returns a new one."""
+
+    _model: type[M]
+    _where: tuple[ColumnElement[bool], ...]
+    _equal: tuple[tuple[str, Any], ...]
+    _paths: frozenset[Path]  # what conditions and order need joined
+    _objects: tuple[Any, ...]  # the instances in conditions, which must be of the alias that is asked
+    _order: tuple[ColumnElement[Any], ...]
+    _group: tuple[ColumnElement[Any], ...]
+    _having: tuple[ColumnElement[bool], ...]
+    _limit: int | None
+    _offset: int
+    _distinct: bool
+    _lock: Lock | None
+    _names: tuple[str, ...] | None  # the fields to load, where not all
+    _related: tuple[Path, ...]  # what is loaded in the same statement
+    _prefetched: tuple[Any, ...]  # what is loaded afterwards, by one statement each
+    _owner: Any  # the instance whose related rows these are: a hint to routers
+    _using: str | None
+
+    __slots__ = tuple(__annotations__)
+
+    def __init__(self, model: type[M]) -> None:
+        self._model = model
+        self._where, self._equal, self._paths, self._objects = (), (), frozenset(), ()
+        self._order, self._group, self._having = (), (), ()
+        self._limit, self._offset, self._distinct, self._lock = None, 0, False, None
+        self._names, self._related, self._prefetched = None, (), ()
+        self._owner = self._using = None
+
+    def __repr__(self) -> str:
+        return f"<Query of {self._model.__name__}>"
+
+    def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+        """The rows for which all *expressions* are true and all fields have these values.
+
+        A value None means NULL; `pk=` means the key; an instance stands for its key. What is said of a path to many
+        rows (`Author.books.title`) is true where it is true of one of them, in one call of one and the same; no row
+        is found twice. Raises `FieldError` for an unknown name and a column of another table, `InvalidValue` for a
+        value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for what is no
+        expression.
+        """
+        asked = conditions(self._schema, "filter", expressions, equalities)
+        return self._with(
+            _where=self._where + asked.where,
+            _equal=self._equal + asked.equal,
+            _paths=self._paths | asked.paths,
+            _objects=self._objects + asked.objects,
+        )
+
+    def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+        """The rows that `filter` with the same arguments leaves out: the exact complement, NULLs included."""
+        asked = conditions(self._schema, "exclude", expressions, equalities)
+        refused = [*asked.where, *self._equal_expressions(asked.equal)]
+        if not refused:
+            return self
+        return self._with(
+            _where=(*self._where, and_(*refused).is_not(true())),
+            _paths=self._paths | asked.paths,
+            _objects=self._objects + asked.objects,
+        )
+
+    def order_by(self, *order: ColumnElement[Any] | str) -> Self:
+        """Ordered by columns, or their names, in the place of an earlier order; descending is `.desc()`.
+
+        Where NULLs and letters of different case come is the database's. Raises `FieldError`, for a path to many
+        rows, too.
+        """
+        found, paths = columns(self._schema, "order_by", order)
+        return self._with(_order=tuple(found), _paths=self._paths | paths)
+
+    def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
+        """One row for each combination of values of *groups*, for `values` and `scalars`. Raises `FieldError`."""
+        found, paths = columns(self._schema, "group_by", groups)
+        return self._with(_group=tuple(found), _paths=self._paths | paths)
+
+    def having(self, *expressions: ColumnElement[bool]) -> Self:
+        """Of the groups, those for which all *expressions* are true. Raises `FieldError`."""
+        found, paths = columns(self._schema, "having", expressions)
+        return self._with(_having=self._having + tuple(found), _paths=self._paths | paths)
+
+    def limit(self, count: int) -> Self:
+        """At most *count* rows. `ValueError` for a negative one."""
+        return self._with(_limit=natural("limit()", count))
+
+    def offset(self, count: int) -> Self:
+        """Without the first *count* rows. `ValueError` for a negative one."""
+        return self._with(_offset=natural("offset()", count))
+
+    def distinct(self) -> Self:
+        """Without repeated rows."""
+        return self._with(_distinct=True)
+
+    def using(self, alias: str) -> Self:
+        """Read from, and write to, *alias*; routers are not asked."""
+        return self._with(_using=alias)
+
+    @property
+    def statement(self) -> Select[Any]:
+        """The same query as a plain SQLAlchemy `Select` of the model's columns, its relations joined."""
+        return self._select(*[field.column for field in self._schema.fields])
+
+    @property
+    def _schema(self) -> Schema:
+        schema: Schema = self._model.__schema__
+        return schema
+
+    def _with(self, **changes: Any) -> Self:
+        query = object.__new__(type(self))
+        for name in Selection.__slots__:
+            setattr(query, name, changes[name] if name in changes else getattr(self, name))
+        return query
+
+    def _database(self) -> Database:
+        """Where to read: where locks are held, and rows written, for one that locks."""
+        if self._lock is not None:
+            return self._write_database()
+        return self._picked(self._schema.registry.databases.for_read)
+
+    def _write_database(self) -> Database:
+        return self._picked(self._schema.registry.databases.for_write)
+
+    def _picked(self, pick: Callable[..., Database]) -> Database:
+        schema = self._schema
+        database = pick(schema.model, schema.home, self._using, self._owner)
+        for each in self._objects:
+            self._refuse_elsewhere(each, database)
+        return database
+
+    def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
+        """Raise `CrossDatabaseRelation` where a condition names an *instance* of another alias (CONTRACT N13)."""
+        if instance._origin.alias in (None, database.alias):
+            return
+        asked = object.__new__(self._schema.model)
+        asked._row, asked._origin = None, Origin(database.alias, None, adding=True)
+        if not self._schema.registry.databases.allows_relation(asked, instance):
+            raise CrossDatabaseRelation(
+                f"a query of {self._schema.name} in {database.alias!r} names {instance!r} of "
+                f"{instance._origin.alias!r}"
+            )
+
+    def _equal_expressions(self, equal: tuple[tuple[str, Any], ...]) -> list[ColumnElement[bool]]:
+        return [self._schema.by_name[name].column == value for name, value in equal]
+
+    def _conditions(self) -> list[ColumnElement[bool]]:
+        return [*self._where, *self._equal_expressions(self._equal)]
+
+    def _select(self, *selected: Any, paths: frozenset[Path] = frozenset()) -> Select[Any]:
+        """The rows, whole and in order, of *selected*, which needs *paths* besides those of the query."""
+        statement = self._found(select(*selected), paths)
+        if self._group:
+            statement = statement.group_by(*self._group)
+        if self._having:
+            statement = statement.having(*self._having)
+        if self._order:
+            statement = statement.order_by(*self._order)
+        if self._limit is not None:
+            statement = statement.limit(self._limit)
+        if self._offset:
+            statement = statement.offset(self._offset)
+        if (lock := self._lock) is not None:
+            statement = statement.with_for_update(
+                nowait=lock.nowait, skip_locked=lock.skip_locked, of=lock.of or None
+            )
+        return statement.distinct() if self._distinct else statement
+
+    def _found(self, statement: Select[Any], paths: frozenset[Path] = frozenset()) -> Select[Any]:
+        """*statement* of the rows that fulfil the conditions: neither ordered nor limited."""
+        if needed := self._paths | paths:
+            statement = statement.select_from(joined(self._schema, needed))
+        else:
+            statement = statement.select_from(self._schema.table)
+        wanted = self._conditions()
+        return statement.where(*wanted) if wanted else statement
+
+    def _targeted(self, statement: Any) -> Any:
+        """An UPDATE or DELETE of the rows that fulfil the conditions."""
+        wanted = self._conditions()
+        if self._paths:
+            key = [field.column for field in self._schema.key]
+            found = self._found(select(*key)).correlate(None)
+            wanted = [(key[0] if len(key) == 1 else tuple_(*key)).in_(found)]
+        return statement.where(*wanted) if wanted else statement
+
+    @property
+    def _limited(self) -> bool:
+        return self._limit is not None or bool(self._offset) or self._distinct
