@@ -4,6 +4,7 @@ Fields say what a row holds, the model is the door, the query reads, saving writ
 where, the router picks, the transaction groups, the migration changes the shape.
 """
 
+from microorm.associations import ManyToMany, many_to_many
 from microorm.databases import Databases, default_databases
 from microorm.declarations import field
 from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
@@ -14,6 +15,7 @@ from microorm.errors import (
     FieldError,
     FixtureError,
     InvalidValue,
+    LazyLoadError,
     MicroormError,
     ModelError,
     MultipleObjectsReturned,
@@ -29,6 +31,8 @@ from microorm.fields import Field
 from microorm.model import Model
 from microorm.query import Query
 from microorm.registry import Registry, default_registry
+from microorm.related import Related, RelatedOne, related
+from microorm.relations import ForeignKey, foreign_key
 from microorm.routing import Router
 
 __version__ = "0.1.0"
@@ -58,7 +62,10 @@ __all__ = [
     "Field",
     "FieldError",
     "FixtureError",
+    "ForeignKey",
     "InvalidValue",
+    "LazyLoadError",
+    "ManyToMany",
     "MicroormError",
     "Model",
     "ModelError",
@@ -68,6 +75,8 @@ __all__ = [
     "Query",
     "ReceiverLostWarning",
     "Registry",
+    "Related",
+    "RelatedOne",
     "RestrictedError",
     "Router",
     "Signal",
@@ -84,9 +93,12 @@ __all__ = [
     "default_registry",
     "drop_all",
     "field",
+    "foreign_key",
+    "many_to_many",
     "muted",
     "on_commit",
     "receiver",
+    "related",
     "setup",
     "using",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, UnionType
 from typing import Any, ForwardRef, Union, get_args, get_origin
 
@@ -23,9 +23,14 @@ class PendingName(Exception):
 
 
 class Names(dict[str, Any]):
-    """The names an annotation of *cls* can see: class, enclosing frames, module, builtins, models."""
+    """The names an annotation of *cls* can see: class, enclosing frames, module, builtins, models.
 
-    def __init__(self, cls: type, frames: tuple[FrameType, ...], models: Mapping[str, type]) -> None:
+    *models* gives those that are known when a name is looked for.
+    """
+
+    def __init__(
+        self, cls: type, frames: tuple[FrameType, ...], models: Callable[[], Mapping[str, type]]
+    ) -> None:
         super().__init__()
         self._cls = cls
         self._frames = frames
@@ -41,13 +46,27 @@ class Names(dict[str, Any]):
         module = sys.modules.get(self._cls.__module__)
         yield vars(module) if module is not None else {}
         yield vars(builtins)
-        yield self._models
+        yield self._models()
 
     def __missing__(self, name: str) -> Any:
         for place in self._places():
             if name in place:
                 return place[name]
         raise PendingName(name)
+
+
+class Outlined(dict[str, Any]):
+    """The same names, of which those that are not defined yet stand for themselves."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, name: str) -> Any:
+        try:
+            return self._names[name]
+        except PendingName:
+            return ForwardRef(name)
 
 
 def declared(cls: type) -> dict[str, Any]:
@@ -73,7 +92,7 @@ def enclosing_frames(cls: type, depth: int) -> tuple[FrameType, ...]:
     return tuple(frames)
 
 
-def evaluate(annotation: Any, names: Names) -> Any:
+def evaluate(annotation: Any, names: Names | Outlined) -> Any:
     """The object that *annotation* means. `PendingName` where a name in it is not defined yet."""
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__

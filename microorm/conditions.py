@@ -107,6 +107,25 @@ def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any
     return found, needed
 
 
+def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[str]:
+    """The names of the fields that *given*, names or columns of the model itself, stand for.
+
+    Raises `FieldError` for anything else, a column at the end of a path included.
+    """
+    for each in given:
+        if isinstance(each, Path):
+            raise FieldError(
+                f"{method}() wants fields of {schema.name}, and {each!r} is a path to other rows"
+            )
+        path = schema.registry.paths.get(getattr(each, "table", None))
+        if path is not None:
+            raise FieldError(
+                f"{method}() wants fields of {schema.name}, and {path!r} leads to other rows, "
+                f"of which {each.key!r} is a column"
+            )
+    return frozenset(schema.field(each).name for each in given)
+
+
 def natural(what: str, count: Any) -> int:
     """*count*, an int from 0. `TypeError` and `ValueError` for anything else."""
     if type(count) is not int:

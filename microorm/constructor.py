@@ -30,19 +30,29 @@ def make_init(schema: Schema) -> Callable[..., None]:
         "_post_init": post_init,
     }
     arguments = [_argument(field, place, namespace) for place, field in enumerate(schema.fields)]
-    taken = [field.name for field in schema.fields if field.init]
-    required = [field.name for field in schema.fields if field.init and not field.has_default]
+    taken = [name for field in schema.fields if field.init for name in _names(field)]
     odd = ["_args", "_unknown", "_pre_init._connections", "_post_init._connections"]
+    relate = []
+    for field in schema.fields:
+        given = [f"{name} is _missing" for name in _names(field)]
+        if field.init and not field.has_default:
+            odd.append(f"({' and '.join(given)})")
+        if (relation := field.relation) is not None:
+            odd.append(f"not ({' or '.join(given)})")
+            namespace[f"_relate_{relation.name}"] = relation.__set__
+            relate.append(f"    if {relation.name} is not _missing:")
+            relate.append(f"        _relate_{relation.name}(_self, {relation.name})")
     source = "\n".join(
         [
             f"def __init__(_self, /, *_args, {''.join(parameter for parameter, _ in arguments)}**_unknown):",
-            f"    if {' or '.join(odd + [f'{name} is _missing' for name in required])}:",
+            f"    if {' or '.join(odd)}:",
             f"        _passed = {{{', '.join(f'{name!r}: {name}' for name in taken)}}}",
             "        _careful(_schema, _self, _args, _passed, _unknown)",
             "        return",
             f"    _self.__dict__ = {{{''.join(item for _, item in arguments)}}}",
             "    _self._row = None",
             "    _self._origin = _new",
+            *relate,
         ]
     )
     init: Callable[..., None] = compiled("__init__", source, namespace)
@@ -56,10 +66,11 @@ def _signature(schema: Schema) -> Signature:
     for field in schema.fields:
         if field.init:
             default = ... if field.default_factory is not None else field.default
-            kind = Union[field.python_type, None] if field.nullable else field.python_type  # noqa: UP007
+            kind = field.python_type if field.relation is None else field.relation.target_or_name
+            kind = Union[kind, None] if field.nullable else kind  # noqa: UP007
             parameters.append(
                 Parameter(
-                    field.name,
+                    _names(field)[0],
                     Parameter.KEYWORD_ONLY,
                     default=Parameter.empty if default is MISSING else default,
                     annotation=kind,
@@ -71,17 +82,23 @@ def _signature(schema: Schema) -> Signature:
 def _argument(field: Field[Any], place: int, namespace: dict[str, Any]) -> tuple[str, str]:
     """The source of one field: its parameter, if it has one, and its item in the instance's dictionary."""
     name = field.name
+    others = "".join(f"{each}=_missing, " for each in _names(field) if each != name)
     if field.has_default:
         calls = field.default_factory is not None
         namespace[f"_d{place}"] = field.default_factory if calls else field.default
         made = f"_d{place}()" if calls else f"_d{place}"
         if field.init:
             # Not `name=made`: a listener of pre_init is told what the caller gave, and no defaults.
-            return f"{name}=_missing, ", f"{name!r}: {made} if {name} is _missing else {name}, "
+            return f"{others}{name}=_missing, ", f"{name!r}: {made} if {name} is _missing else {name}, "
         return "", f"{name!r}: {made}, "
     if field.init:
-        return f"{name}=_missing, ", f"{name!r}: {name}, "
+        return f"{others}{name}=_missing, ", f"{name!r}: {name}, "
     return "", f"{name!r}: None, " if field.primary_key else ""
+
+
+def _names(field: Field[Any]) -> tuple[str, ...]:
+    """The keywords that set *field*: of a foreign key the relation, or its column's value."""
+    return (field.name,) if field.relation is None else (field.relation.name, field.name)
 
 
 def careful(
@@ -95,7 +112,8 @@ def careful(
     given.update(unknown)
     if pre_init._connections:
         pre_init.send(schema.model, args=args, kwargs=given)
-    fill(schema, instance, args, given, frozenset(field.name for field in schema.fields if field.init))
+    accepted = frozenset(name for field in schema.fields if field.init for name in _names(field))
+    fill(schema, instance, args, given, accepted)
     if post_init._connections:
         post_init.send(schema.model, instance=instance)
 
@@ -112,15 +130,21 @@ def fill(
             raise TypeError(f"{name}() has no field {key!r} to set{nearest(key, accepted)}")
     values: dict[str, Any] = {}
     lacking = []
+    related = [field.relation for field in schema.fields if field.relation and field.relation.name in given]
+    for relation in related:
+        if relation.field.name in given:
+            raise TypeError(f"{name}() takes {relation.name!r} or {relation.field.name!r}, not both")
     for field in schema.fields:
-        if field.name in given:
+        if field.relation in related and field.relation is not None:
+            values[field.name] = None  # until it is related, below
+        elif field.name in given:
             values[field.name] = given[field.name]
         elif field.default_factory is not None:
             values[field.name] = field.default_factory()
         elif field.default is not MISSING:
             values[field.name] = field.default
         elif field.init:
-            lacking.append(field.name)
+            lacking.append(_names(field)[0])
         elif field.primary_key:
             values[field.name] = None
     if lacking:
@@ -128,6 +152,8 @@ def fill(
     instance.__dict__ = values
     instance._row = None
     instance._origin = NEW
+    for relation in related:
+        relation.__set__(instance, given[relation.name])
 
 
 def create_instance(schema: Schema, given: dict[str, Any]) -> Any:

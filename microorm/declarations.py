@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, overlo
 
 from sqlalchemy.types import TypeEngine
 
-from microorm.annotations import Names, PendingName, declared, evaluate
+from microorm.annotations import Names, Outlined, PendingName, declared, evaluate
 from microorm.errors import ModelError, nearest
 from microorm.fields import MISSING, Field
 from microorm.kinds import type_name
+from microorm.relations import Relation
 
 T = TypeVar("T")
 
@@ -129,73 +130,105 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A field as it stands in a class body; *names* are None once its annotation is understood."""
+    """A field or a relation as it stands in a class body; *names* are None once its annotation is understood."""
 
     owner: str
     name: str
     annotation: Any
-    field: Field[Any]
+    field: Any
     names: Names | None
 
     def understood(self) -> Declaration:
         """The same with its type in the place of the annotation.
 
-        `PendingName` where a name is not defined yet, `ModelError` where the annotation is not `Field[...]`.
-        What is understood needs its names, and the frames behind them, no longer.
+        `PendingName` where a name is not defined yet, `ModelError` where the annotation is not of the kind that is
+        declared. What is understood needs its names, and the frames behind them, no longer.
         """
         if self.names is None:
             return self
+        waits = isinstance(self.field, Field) or self.field.waits
         try:
-            annotation = evaluate(self.annotation, self.names)
-            if get_origin(annotation) is Field:
+            annotation = evaluate(self.annotation, self.names if waits else Outlined(self.names))
+            if (made := self._made(get_origin(annotation))) is not None:
                 (argument,) = get_args(annotation)
-                kind = evaluate(argument, self.names)
-                return Declaration(self.owner, self.name, kind, self.field, None)
+                if waits:
+                    return Declaration(self.owner, self.name, evaluate(argument, self.names), made, None)
+                return Declaration(self.owner, self.name, Later(argument, self.names), made, None)
         except PendingName:
             raise
         except Exception as error:
             raise ModelError(
                 f"{self.owner}.{self.name}: the annotation {self._shown()} is not understood: {error}"
             ) from error
-        raise ModelError(f"{self.owner}.{self.name}: the annotation {self._shown()} is not Field[...]")
+        wanted = _annotation(self.field)
+        raise ModelError(f"{self.owner}.{self.name}: the annotation {self._shown()} is not {wanted}[...]")
+
+    def _made(self, origin: Any) -> Any:
+        """What is declared, of the kind that the annotation names; None where these do not go together."""
+        if origin is type(self.field):
+            return self.field
+        special = isinstance(origin, type) and issubclass(origin, type(self.field))
+        return self.field.of_kind(origin) if special else None
 
     def _shown(self) -> str:
         return repr(self.annotation if isinstance(self.annotation, str) else type_name(self.annotation))
 
 
+class Later:
+    """The model that a relation leads to, which may be defined after the one that has the relation."""
+
+    def __init__(self, annotation: Any, names: Names) -> None:
+        self._annotation = annotation
+        self._names: Names | None = names
+
+    def __call__(self) -> Any:
+        """The type; `PendingName` where it is not defined yet."""
+        if self._names is not None:
+            self._annotation, self._names = evaluate(self._annotation, self._names), None
+        return self._annotation
+
+
 def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict[str, Declaration]:
-    """The fields written in the body of *cls* itself. `ModelError` says what is wrong with one."""
+    """The fields and relations written in the body of *cls* itself. `ModelError` says what is wrong with one."""
     found: dict[str, Declaration] = {}
     for name, annotation in declared(cls).items():
         if _is_class_variable(annotation):
             continue
         _refuse_name(cls, name, reserved)
         written = cls.__dict__.get(name, MISSING)
-        if written is not MISSING and not isinstance(written, Field):
+        if written is not MISSING and not is_declared(written):
             raise ModelError(
                 f"{cls.__name__}.{name}: {written!r} is not a field(); a default is field(default=...)"
             )
-        made: Field[Any] = Field() if written is MISSING else copy(written)
+        made: Any = Field() if written is MISSING else copy(written)
         made.name = name
         found[name] = Declaration(cls.__name__, name, annotation, made, names)
         with suppress(PendingName):  # an error at the first use, if the name is not defined by then
             found[name] = found[name].understood()
     for name, value in cls.__dict__.items():
-        if isinstance(value, Field) and name not in found:
-            raise ModelError(f"{cls.__name__}.{name}: a field() without an annotation Field[...]")
+        if is_declared(value) and name not in found:
+            kind = _annotation(value)
+            raise ModelError(
+                f"{cls.__name__}.{name}: a {_function(kind)}() without an annotation {kind}[...]"
+            )
     return found
+
+
+def is_declared(value: Any) -> bool:
+    """Whether *value* is what a class body declares a field or a relation with."""
+    return isinstance(value, (Field, Relation))
 
 
 def refuse_overwritten(cls: type, inherited: Iterator[str]) -> None:
     """Raise `ModelError` where the body of *cls* gives an *inherited* field's name to something else."""
     for name in inherited:
-        if name in cls.__dict__ and not isinstance(cls.__dict__[name], Field):
+        if name in cls.__dict__ and not is_declared(cls.__dict__[name]):
             raise ModelError(f"{cls.__name__}.{name}: {name!r} is a field that {cls.__name__} inherits")
 
 
 def has_fields(cls: type) -> bool:
     """Whether the body of *cls*, which is no model, has a `field()` or an annotation `Field[...]`."""
-    if any(isinstance(value, Field) for value in vars(cls).values()):
+    if any(map(is_declared, vars(cls).values())):
         return True
     return any(
         re.match(r"(\w+\.)?Field\[", each) if isinstance(each, str) else get_origin(each) is Field
@@ -210,6 +243,14 @@ def _refuse_name(cls: type, name: str, reserved: frozenset[str]) -> None:
         )
     if name in reserved:
         raise ModelError(f"{cls.__name__}.{name}: {name!r} is taken by Model.{name}")
+
+
+def _annotation(value: Any) -> str:
+    return getattr(value, "annotation_name", type(value).__name__)
+
+
+def _function(kind: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
 
 
 def _is_class_variable(annotation: Any) -> bool:

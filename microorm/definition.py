@@ -6,17 +6,16 @@ schema, table, errors and constructor are made and the model is registered.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from threading import RLock
 from typing import Any
 
 from sqlalchemy import MetaData, Table
 
 from microorm.annotations import Names, PendingName, enclosing_frames
+from microorm.binding import Understood, bound, inherited, table_name, understood
 from microorm.constructor import make_init
 from microorm.databases import ALIAS
-from microorm.declarations import Declaration, has_fields, read_declarations, refuse_overwritten
+from microorm.declarations import has_fields, read_declarations, refuse_overwritten
 from microorm.errors import (
     ModelError,
     MultipleObjectsReturned,
@@ -26,6 +25,7 @@ from microorm.errors import (
 )
 from microorm.fields import Field
 from microorm.registry import Registry, default_registry
+from microorm.relations import ForeignKey, Relation
 from microorm.schema import NAMING, Schema, make_schema
 from microorm.signals import class_prepared
 
@@ -119,12 +119,15 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
     _refuse_plain_mixins(cls)
     cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
     registry = options.registry or default_registry
-    models = {model.__name__: model for model in registry.models.values()}
-    names = Names(cls, enclosing_frames(cls, 3), models)
-    refuse_overwritten(cls, iter(_declarations(cls)))
+    names = Names(cls, enclosing_frames(cls, 3), registry.by_name)
+    refuse_overwritten(cls, iter(inherited(cls)))
     cls.__declarations__ = read_declarations(cls, names, taken_names(root))
-    for name, declaration in (cls.__declarations__ if options.abstract else _declarations(cls)).items():
+    for name, declaration in (cls.__declarations__ if options.abstract else inherited(cls)).items():
         setattr(cls, name, declaration.field)
+        if isinstance(declaration.field, ForeignKey):  # until the schema is made, its column asks for that
+            column: Field[Any] = Field()
+            column.name = f"{name}_id"
+            setattr(cls, column.name, column)
     if options.abstract:
         return
     label = registry.label(cls, options.app)
@@ -149,45 +152,53 @@ def prepare(cls: Any) -> Schema:
         if "__schema__" in vars(cls):
             schema: Schema = cls.__schema__
             return schema
-        declarations = _understood(cls)
+        declarations = understood(cls)
         label = registry.label(cls, options.app)
-
-        def make(metadata: MetaData) -> Schema:
-            return make_schema(
-                cls,
-                declarations,
-                label=label,
-                table=options.table or snake_case(cls.__name__),
-                home=options.database,
-                registry=registry,
-                metadata=metadata,
-                table_args=options.table_args,
-            )
-
-        if (older := registry.check_free(cls, label)) is not None:
-            make(MetaData(naming_convention=NAMING))  # the older model stays where the new one cannot be made
-            registry.forget_table(older)
-        schema = make(registry.tables)
-        _install(cls, schema)
+        between = _models_between(cls, declarations, registry)
+        try:
+            older = registry.check_free(cls, label)
+            schema = _make(cls, declarations, label, registry, older)
+        except BaseException:
+            for model in between:
+                registry.take_back(model, model.__schema__.label, None)
+            raise
         registry.add(cls, label)
     class_prepared.send(cls)
     return schema
 
 
-def _declarations(cls: type) -> dict[str, Declaration]:
-    """The fields of *cls*, those of its bases first."""
-    found: dict[str, Declaration] = {}
-    for parent in reversed(cls.__mro__):
-        found.update(vars(parent).get("__declarations__", {}))
-    return found
+def _make(cls: Any, declarations: Understood, label: str, registry: Registry, older: Any) -> Schema:
+    """The schema of *cls*, installed; *older*, whose place it takes, is there until it can be made."""
+    options = cls.__options__
+
+    def make(metadata: MetaData) -> Schema:
+        return make_schema(
+            cls,
+            [bound(cls, name, declared, kind, registry) for name, (declared, kind) in declarations.items()],
+            label=label,
+            table=table_name(cls),
+            home=options.database,
+            registry=registry,
+            metadata=metadata,
+            table_args=options.table_args,
+        )
+
+    if older is not None:
+        make(MetaData(naming_convention=NAMING))  # the older model stays where the new one cannot be made
+        registry.forget_table(older)
+    schema = make(registry.tables)
+    _install(cls, schema)
+    return schema
 
 
-def _understood(cls: type) -> Mapping[str, tuple[Field[Any], Any]]:
-    """The fields of *cls* with their types; what is understood is so for the bases, too."""
-    for parent in cls.__mro__:
-        own = vars(parent).get("__declarations__", {})
-        own.update({name: declaration.understood() for name, declaration in own.items()})
-    return {name: (each.field, each.annotation) for name, each in _declarations(cls).items()}
+def _models_between(cls: Any, declarations: Understood, registry: Registry) -> list[Any]:
+    """The models that relations of *cls* to many rows make for themselves: they come before *cls* (CONTRACT G1)."""
+    return [
+        model
+        for name, (declared, kind) in declarations.items()
+        if isinstance(declared, Relation)
+        for model in declared.models_between(cls, name, kind, registry)
+    ]
 
 
 def _refuse_plain_mixins(cls: type) -> None:
@@ -202,6 +213,8 @@ def _refuse_plain_mixins(cls: type) -> None:
 def _install(cls: Any, schema: Schema) -> None:
     for each in schema.fields:
         setattr(cls, each.name, each)
+    for relation in schema.relations.values():
+        setattr(cls, relation.name, relation)
     for kind in (ObjectDoesNotExist, MultipleObjectsReturned, NotUpdated):
         name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
         own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
@@ -222,8 +235,3 @@ def taken_names(root: type) -> frozenset[str]:
     """
     twins = {"asave", "adelete", "arefresh_from_db"}
     return (frozenset(name for name in dir(root) if not name.startswith("__")) | twins) - {"id"}
-
-
-def snake_case(name: str) -> str:
-    """`HTTPLogEntry` as `http_log_entry`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -46,7 +46,8 @@ class Field(Generic[T]):
     """One column of a model: on the class a SQLAlchemy column, on an instance its value.
 
     At run time this is a non-data descriptor, so reading an instance's value is a plain dictionary hit;
-    where the instance has no value yet (a key or a value that the database will make), it reads None.
+    where the instance has no value yet (a key or a value that the database will make), it reads None, and
+    where the row was loaded without it, it is loaded now.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Field(Generic[T]):
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
         self.generated = False
+        self.relation: Any = None  # the foreign key that this is the column of
 
     if TYPE_CHECKING:
 
@@ -79,7 +81,8 @@ class Field(Generic[T]):
 
         def __get__(self, instance: Any, owner: Any) -> Any:
             if instance is not None:
-                return None
+                origin = getattr(instance, "_origin", None)
+                return None if origin is None or not origin.partial else instance._load_deferred(self.name)
             try:
                 return self.column
             except AttributeError:

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transf
 from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
+from microorm.associations import many_to_many
 from microorm.declarations import Declaration, field
+from microorm.deferring import load_deferred
 from microorm.definition import LazySchema, LazyTable, Options, define
 from microorm.deleting import delete
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
+from microorm.following import follow
 from microorm.query import Query
 from microorm.refreshing import refresh
 from microorm.registry import Registry
+from microorm.related import related
+from microorm.relations import foreign_key
 from microorm.saving import save
 from microorm.schema import Schema
 from microorm.state import Origin, State, changes, picklable, unpickle
@@ -56,7 +61,7 @@ class PrimaryKey:
             raise AttributeError(f"{owner.__name__} has no field 'id'")
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+@dataclass_transform(kw_only_default=True, field_specifiers=(field, foreign_key, related, many_to_many))
 class Model(Generic[K]):
     """One row of a table; derive from it, and annotate fields with `Field[...]`.
 
@@ -129,11 +134,13 @@ class Model(Generic[K]):
     @property
     def changed_fields(self) -> frozenset[str]:
         """The names of the fields whose values differ from what was loaded or saved; all of a new instance."""
-        return frozenset(changes(self, self.__schema__.names))
+        schema = self.__schema__
+        return schema.reported_names(changes(self, schema.names))
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """`{name: (old, new)}` of the changed fields; while `post_save` runs, of what the save changed."""
-        return changes(self, self.__schema__.names)
+        """`{name: (old, new)}` of the changed fields, of a foreign key the keys; in `post_save`, of what was saved."""
+        schema = self.__schema__
+        return {schema.reported[name]: pair for name, pair in changes(self, schema.names).items()}
 
     def save(
         self,
@@ -184,6 +191,12 @@ class Model(Generic[K]):
         gone; the instance is then as it was (CONTRACT I20).
         """
         refresh(self, using, fields)
+
+    def _follow(self, relation: Any, key: Any) -> Any:
+        return follow(self, relation, key)
+
+    def _load_deferred(self, name: str) -> Any:
+        return load_deferred(self, name)
 
     def __repr__(self) -> str:
         schema = self.__schema__

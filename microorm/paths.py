@@ -152,7 +152,8 @@ def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
     source: FromClause = schema.table
     for path in needed:
         step, parent = path._step, path._parent
-        assert step is not None and parent is not None
+        assert step is not None
+        assert parent is not None
         there = alias_of(path)
         met = there.c[step.far.column.key] == column_at(parent, step.near)
         source = source.join(there, met, isouter=path._outer)
@@ -175,9 +176,10 @@ def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
             if table is None or table is schema.table:
                 continue
             path = known.get(table)
-            if path is None or path._root is not schema:
-                of = f"{path!r}" if path is not None else "another table"
-                raise FieldError(f"{schema.name}: {element} is a column of {of}")
+            if path is None:
+                raise FieldError(f"{schema.name}: {element} is a column of another table")
+            if path._root is not schema:
+                raise FieldError(f"{schema.name}: {element.name!r} of {path!r} is a column of another table")
             found.add(path)
         elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
             found.update(_unjoined(schema, element) if known else ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import MetaData
@@ -32,6 +33,7 @@ class Registry:
         self.paths: dict[Any, Any] = {}  # the alias in a statement → the path that it stands for
         self._postponed: dict[str, Any] = {}
         self._waiting: dict[str, list[tuple[Callable[[Any], object], bool]]] = {}
+        self._referring: dict[Any, tuple[Any, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<Registry of {len(self.models)} models>"
@@ -50,6 +52,22 @@ class Registry:
         for model in list(self._postponed.values()):
             _ = model.__schema__
         return self.tables
+
+    def by_name(self) -> dict[str, Any]:
+        """The models by their class names, those that wait for a name included."""
+        known = [*self.models.values(), *self._postponed.values()]
+        return {model.__name__: model for model in known}
+
+    def referring(self, model: Any) -> tuple[Any, ...]:
+        """The foreign keys that refer to *model*; of a model that waits for a name in vain, there are no rows."""
+        for waiting in list(self._postponed.values()):
+            with suppress(ModelError):
+                _ = waiting.__schema__
+        if (found := self._referring.get(model)) is None:
+            models = [*self.models.values()]
+            keys = [key for each in models for key in each.__schema__.foreign_keys]
+            found = self._referring[model] = tuple(key for key in keys if key.target is model)
+        return found
 
     def label(self, cls: type, app: str | None) -> str:
         """The label of a model: its app and its name (DESIGN 3)."""
@@ -98,6 +116,7 @@ class Registry:
         if self._postponed.get(label) is model:
             del self._postponed[label]
         self.models[label] = model
+        self._referring.clear()
         waiting = self._waiting.get(label, [])
         for entry in list(waiting):
             function, always = entry
@@ -109,6 +128,7 @@ class Registry:
         """Forget *model*, whose class statement failed; *older*, if any, has its place again."""
         if self.models.get(label) is model:
             del self.models[label]
+            self._referring.clear()
             self.forget_table(model)
         if older is not None:
             self.models[label] = older

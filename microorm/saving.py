@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import ExpressionRow, Row
+from microorm.deferring import order_of_partial
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.schema import Schema
@@ -43,8 +44,12 @@ def save(
         order = Order(fields, raw=raw, force_insert=force_insert, force_update=force_update)
     if order.force_update or order.fields is not None:
         _refuse_unsaved(schema, instance)
+    if schema.foreign_keys and not order.raw:
+        settle_keys(schema, instance)
     databases = schema.registry.databases
     database: Database = databases.for_write(schema.model, schema.home, using, instance)
+    if instance._origin.partial:
+        order = order_of_partial(schema, database, instance, order)
     model = schema.model
     if not (pre_save._connections and pre_save._route(model)) and not (
         post_save._connections and post_save._route(model)
@@ -54,13 +59,13 @@ def save(
         _save_telling(schema, database, instance, order)
 
 
-def field_names(schema: Schema, given: Iterable[Any]) -> frozenset[str]:
+def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fields") -> frozenset[str]:
     """The names of the fields *given* by name or column.
 
     Raises `TypeError` for a bare name or column, `FieldError` for what is not a field, or is the key.
     """
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"update_fields wants a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument} wants a list of names or columns, not {given!r}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:
@@ -80,6 +85,16 @@ def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force
 def _refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
+
+
+def settle_keys(schema: Schema, instance: Any) -> None:
+    """Take the keys of related instances anew. `UnsavedError` where one has lost its key (CONTRACT I19)."""
+    for foreign_key in schema.foreign_keys:
+        foreign_key.settle(instance)
+
+
+def _reported(schema: Schema, order: Order) -> frozenset[str] | None:
+    return None if order.fields is None else schema.reported_names(order.fields)
 
 
 def _save_silently(schema: Schema, database: Database, instance: Any, order: Order) -> bool:
@@ -138,7 +153,7 @@ def _save_telling(schema: Schema, database: Database, instance: Any, order: Orde
         # Receivers that wait for the commit have it as soon as the one statement is done.
         before = (instance._origin, instance._row)
         created = _save_silently(schema, database, instance, order)
-        _tell_saved(schema, database.alias, instance, order, before, created=created)
+        tell_saved(schema, database.alias, instance, order, before, created=created)
 
 
 def _save_in_block(schema: Schema, database: Database, instance: Any, order: Order) -> None:
@@ -153,7 +168,11 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
                 half_way = True
                 with databases.receiving(alias):
                     told = pre_save.send(
-                        model, instance=instance, raw=order.raw, using=alias, update_fields=order.fields
+                        model,
+                        instance=instance,
+                        raw=order.raw,
+                        using=alias,
+                        update_fields=_reported(schema, order),
                     )
                 half_way = bool(told)
             before = (instance._origin, instance._row)
@@ -162,7 +181,7 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
                 half_way = True
                 created = write_row(schema, channel, instance, order, names, row, image)
             channel.undo.record(image)
-            _tell_saved(schema, alias, instance, order, before, created=created)
+            tell_saved(schema, alias, instance, order, before, created=created)
         except BaseException as error:
             restore(image)
             if half_way:
@@ -173,7 +192,7 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
             instance._origin = Origin(saved.alias, saved.layout, before=around)
 
 
-def _tell_saved(
+def tell_saved(
     schema: Schema,
     alias: str,
     instance: Any,
@@ -195,10 +214,10 @@ def _tell_saved(
                 created=created,
                 raw=order.raw,
                 using=alias,
-                update_fields=order.fields,
+                update_fields=_reported(schema, order),
             )
     finally:
         if instance._origin is telling:
             instance._origin = settled
-        elif instance._origin.before is before:
+        elif instance._origin.before is not None:
             instance._origin = Origin(instance._origin.alias, instance._origin.layout)

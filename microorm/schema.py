@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin
@@ -16,6 +16,7 @@ from microorm.codegen import Row, collector
 from microorm.errors import FieldError, ModelError, nearest
 from microorm.fields import Field
 from microorm.kinds import type_name
+from microorm.relations import Relation
 from microorm.state import Layout
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
@@ -50,9 +51,11 @@ class Schema:
     key_names: tuple[str, ...]
     written_names: tuple[str, ...]
     key_has_default: bool
-    relations: Mapping[str, Any] = field(default_factory=dict)
+    relations: Mapping[str, Relation]
+    foreign_keys: tuple[Any, ...]
+    reported: Mapping[str, str]  # the name of each field → the name it is declared by
     paths: dict[str, Any] = field(default_factory=dict)
-    builders: list[Any] = field(default_factory=list)
+    builders: dict[Any, Any] = field(default_factory=dict)
     _collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -75,12 +78,18 @@ class Schema:
         Raises `FieldError` with the nearest match.
         """
         found = self.by_name.get(name) if isinstance(name, str) else None
+        if found is None and isinstance(name, str) and name in self.relations:
+            found = getattr(self.relations[name], "field", None)
         if found is None and getattr(name, "table", None) is self.table:
             found = next((each for each in self.fields if each.column is name), None)
         if found is None:
             shown = repr(name) if isinstance(name, str) else str(name)
-            raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.names)}")
+            raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
         return found
+
+    def reported_names(self, names: Iterable[str]) -> frozenset[str]:
+        """The *names* of fields as they are declared: `author`, not `author_id` (CONTRACT H5)."""
+        return frozenset(self.reported[name] for name in names)
 
     def collector(self, names: tuple[str, ...]) -> Callable[[dict[str, Any]], Row]:
         """The function that takes *names* from an instance's values, checked."""
@@ -93,7 +102,7 @@ class Schema:
 
 def make_schema(
     model: Any,
-    declarations: Mapping[str, tuple[Field[Any], Any]],
+    bound: Sequence[Any],
     *,
     label: str,
     table: str,
@@ -102,20 +111,13 @@ def make_schema(
     metadata: MetaData,
     table_args: tuple[Any, ...],
 ) -> Schema:
-    """Bind the fields, each with the type of its annotation, to *model* and make its table in *metadata*.
+    """Describe *model* by the fields and relations *bound* to it, and make its table in *metadata*.
 
     Raises `ModelError`; *metadata* is then as it was.
     """
-    fields = [each.bind(model, name, kind) for name, (each, kind) in declarations.items()]
-    if not any(each.primary_key for each in fields):
-        if any(each.name == "id" for each in fields):
-            raise ModelError(f"{model.__name__}.id: declared, but no field says primary_key=True")
-        fields.insert(0, _implicit_key(model))
-    key = tuple(each for each in fields if each.primary_key)
-    made_here = any(each.init or each.server_made or each.has_default for each in key)
-    if len(key) == 1 and key[0].python_type is int and not made_here:
-        key[0].generated = True
-        key[0].column.autoincrement = True
+    relations = {each.name: each for each in bound if isinstance(each, Relation)}
+    fields = _columned(bound)
+    key = _key_of(model, fields)
     return Schema(
         model=model,
         label=label,
@@ -134,18 +136,54 @@ def make_schema(
         key_names=tuple(each.name for each in key),
         written_names=tuple(each.name for each in (*(f for f in fields if not f.primary_key), *key)),
         key_has_default=any(each.has_default or each.server_default is not None for each in key),
+        relations=relations,
+        foreign_keys=tuple(each for each in relations.values() if each.is_foreign_key),
+        reported={each.name: each.name if each.relation is None else each.relation.name for each in fields},
     )
 
 
-def _implicit_key(model: Any) -> Field[Any]:
+def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
+    """The key among *fields*, of which an implicit one becomes the first."""
+    if not any(each.primary_key for each in fields):
+        if any(each.name == "id" for each in fields):
+            raise ModelError(f"{model.__name__}.id: declared, but no field says primary_key=True")
+        fields.insert(0, implicit_key(model).bind(model, "id", key_type(model)))
+    key = tuple(each for each in fields if each.primary_key)
+    made_here = any(each.init or each.server_made or each.has_default for each in key)
+    if len(key) == 1 and key[0].python_type is int and not made_here:
+        key[0].generated = True
+        key[0].column.autoincrement = True
+    return key
+
+
+def _columned(bound: Sequence[Any]) -> list[Field[Any]]:
+    """The fields among *bound*, and those of foreign keys, which a body may declare for the checkers, too."""
+    keys = {each.field.name: each for each in bound if isinstance(each, Relation) and each.is_foreign_key}
+    fields: list[Field[Any]] = []
+    for each in bound:
+        if not isinstance(each, Relation):
+            if (key := keys.get(each.name)) is None:
+                fields.append(each)
+            elif (each.python_type, each.nullable) != (key.field.python_type, key.field.nullable):
+                raise ModelError(f"{each.label}: not of the type of the key that {key.label} refers to")
+        elif each.is_foreign_key:
+            fields.append(each.field)
+    return fields
+
+
+def implicit_key(model: Any) -> Field[Any]:
+    """The key of *model*, which declares none. `ModelError` where its type makes no key."""
     kind = key_type(model)
     if kind is uuid.UUID:
-        return Field(primary_key=True, default_factory=new_uuid, init=False).bind(model, "id", uuid.UUID)
-    if kind is not int:
+        key: Field[Any] = Field(primary_key=True, default_factory=new_uuid, init=False)
+    elif kind is int:
+        key = Field(primary_key=True, init=False)
+    else:
         raise ModelError(
             f"{model.__name__}: Model[{type_name(kind)}] makes no key; declare one by primary_key=True"
         )
-    return Field(primary_key=True, init=False).bind(model, "id", int)
+    key.name = "id"
+    return key
 
 
 def key_type(model: type) -> Any:

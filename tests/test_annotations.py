@@ -20,7 +20,7 @@ class Colour(enum.Enum):
 
 
 def names_of(cls: type, depth: int = 1, **models: type) -> Names:
-    return Names(cls, enclosing_frames(cls, depth + 1), models)
+    return Names(cls, enclosing_frames(cls, depth + 1), lambda: models)
 
 
 class Thing:

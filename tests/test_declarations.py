@@ -12,7 +12,7 @@ from microorm.declarations import read_declarations, refuse_overwritten
 
 def read(body: dict[str, Any], annotations: dict[str, Any], **known: Any) -> dict[str, Any]:
     cls = type("Book", (), {**body, "__annotations__": annotations, "__module__": __name__})
-    return read_declarations(cls, Names(cls, (), known), frozenset({"save", "objects"}))
+    return read_declarations(cls, Names(cls, (), lambda: known), frozenset({"save", "objects"}))
 
 
 def test_an_unknown_option_is_a_type_error_with_the_nearest() -> None:

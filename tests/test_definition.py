@@ -17,7 +17,8 @@ from sqlalchemy import CheckConstraint, Index, UniqueConstraint, inspect
 
 import microorm
 from microorm import Databases, Field, Model, ModelError, Registry, field
-from microorm.definition import prepare, snake_case
+from microorm.binding import snake_case
+from microorm.definition import prepare
 from microorm.signals import class_prepared
 
 

@@ -1,0 +1,21 @@
+"""Following: the one instance that another refers to, or that refers to it, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microorm.engines import Database
+from microorm.schema import Schema
+from microorm.statements import plans_of
+
+
+def follow(instance: Any, relation: Any, key: Any) -> Any:
+    """What *relation* of *instance* leads to by *key*: one statement, on the instance's alias unless routed; or None."""
+    step = relation.steps[-1]
+    schema: Schema = step.schema
+    databases = schema.registry.databases
+    database: Database = databases.for_read(schema.model, schema.home, None, instance)
+    load = plans_of(schema, database).load((step.far.name,))
+    with databases.channel(database, prepared=True, writes=False) as channel:
+        found = load.instances(channel, (key,))
+    return found[0] if found else None
