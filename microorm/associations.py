@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sqlalchemy import UniqueConstraint
 
@@ -100,11 +100,11 @@ class ManyToMany(Relation, Generic[M]):
         return near[0], far[0]
 
 
-def many_to_many(*, through: Any = None) -> Any:
+def many_to_many(*, through: Any = None, init: Literal[False] = False) -> Any:
     """Declare a many-to-many relation: `tags: ManyToMany[Tag] = many_to_many()`.
 
     *through*: the model between the two, or its class name; it has a foreign key to each. Else one is made, called
-    `Post_tags`, whose rows are pairs. Seen from the other side: `posts: Related["Post"] = related("tags")`.
+    `Post_tags`, whose rows are pairs. *init* is for type checkers: the constructor has none. Seen from the other side: `posts: Related["Post"] = related("tags")`.
     """
     return ManyToMany(through)
 
