@@ -1,75 +1,97 @@
-"""Bulk: many rows written at once, without the signals of each (CONTRACT M)."""
+"""Bulk: many rows written at once, without the signals of each unless asked for (CONTRACT M)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
+from sqlalchemy.sql import ClauseElement
 
+from microorm import upserts
+from microorm.batches import Progress, batches, checked_objects
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.databases import Databases
+from microorm.deferring import complete_all
 from microorm.engines import Database
 from microorm.errors import InvalidValue
+from microorm.saving import tell_saved
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
-from microorm.signals import post_bulk_create, pre_bulk_create
-from microorm.state import kept
+from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
+from microorm.state import Origin, kept
 from microorm.statements import Plans, plans_of
 from microorm.transactions import Transaction
 from microorm.undo import Image, image_of, restore, settle
+from microorm.upserts import Upsert
 from microorm.writing import INSERT, row_to_write, write_row
 
-Planned = tuple[Any, Row, Image]
+
+class Wish(NamedTuple):
+    """What one call of `bulk_create()` asks for besides its objects, checked; *each*: with the signals of saves."""
+
+    batch_size: int | None
+    upsert: Upsert | None
+    each: bool
+
+
+class Planned(NamedTuple):
+    """One object, the row to write of it, and its before-image."""
+
+    instance: Any
+    row: Row
+    image: Image
+
+
+class Part(NamedTuple):
+    """Rows that one statement can write: of the same *names*, and by the same way."""
+
+    names: tuple[str, ...]
+    upsert: Upsert | None
+    planned: list[Planned]
 
 
 def bulk_create(
-    schema: Schema, database: Database, instances: Iterable[Any], *, batch_size: int | None = None
+    schema: Schema, database: Database, instances: Iterable[Any], wish: Wish, progress: Any = None
 ) -> list[Any]:
     """Insert all of *instances* or none, in few statements; they get their keys and their state."""
-    objects = list(instances)
-    places: dict[int, int] = {}
-    for place, instance in enumerate(objects):
-        if type(instance) is not schema.model:
-            raise TypeError(
-                f"bulk_create() of {schema.name} wants its instances, not {type(instance).__name__}"
-            )
-        if (first := places.setdefault(id(instance), place)) != place:
-            raise ValueError(f"object {place} of bulk_create() is object {first} again")
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise ValueError(f"batch_size= wants a positive int, not {batch_size!r}")
+    objects = checked_objects(schema, "bulk_create", instances)
+    told = Progress(progress, len(objects))
     if not objects:
         return objects
-    pre_bulk_create.refuse_waiting(schema.model)
-    post_bulk_create.refuse_waiting(schema.model)
+    complete_all(objects)
+    for signal in (pre_save, post_save) if wish.each else (pre_bulk_create, post_bulk_create):
+        signal.refuse_waiting(schema.model)
     databases: Databases = schema.registry.databases
     if databases.transaction(database) is not None:
-        _create_in_block(schema, database, objects, batch_size)
+        _create_in_block(schema, database, objects, wish, told)
     else:
         note_split_write(databases, database.alias)
         with databases.block(database):
-            _create_in_block(schema, database, objects, batch_size)
+            _create_in_block(schema, database, objects, wish, told)
     return objects
 
 
-def _create_in_block(schema: Schema, database: Database, objects: list[Any], batch_size: int | None) -> None:
-    databases, model, alias = schema.registry.databases, schema.model, database.alias
+def _create_in_block(
+    schema: Schema, database: Database, objects: list[Any], wish: Wish, progress: Progress
+) -> None:
+    databases = schema.registry.databases
     with databases.channel(database, prepared=True, writes=True) as channel:
         images = {id(instance): image_of(instance) for instance in objects}
-        half_way = bool(pre_bulk_create._route(model))
+        half_way = bool((pre_save if wish.each else pre_bulk_create)._route(schema.model))
         try:
             if half_way:
-                with databases.receiving(alias):
-                    half_way = bool(pre_bulk_create.send(model, objects=list(objects), using=alias))
-            batches = _batches(schema, objects, images, batch_size)
-            with channel:  # which a receiver may have doomed
-                half_way = True
-                for names, batch in batches:
-                    _insert_batch(schema, channel, names, batch)
-            if post_bulk_create._route(model):
-                with databases.receiving(alias):
-                    post_bulk_create.send(model, objects=list(objects), using=alias)
+                half_way = _tell_before(schema, database.alias, objects, wish)
+            before = [(instance._origin, instance._row) for instance in objects]
+            parts = _parts(schema, objects, images, wish.upsert)
+            for part in parts:
+                for batch in batches(channel, part.planned, _row, wish.batch_size):
+                    with channel:  # which a receiver may have doomed
+                        half_way = True
+                        _write_batch(schema, channel, part, batch)
+                    progress.add(len(batch))
+            _tell_after(schema, database.alias, objects, wish, before)
         except BaseException as error:
             for image in images.values():
                 restore(image)
@@ -78,34 +100,94 @@ def _create_in_block(schema: Schema, database: Database, objects: list[Any], bat
             raise
 
 
-def _batches(
-    schema: Schema, objects: list[Any], images: dict[int, Image], batch_size: int | None
-) -> list[tuple[tuple[str, ...], list[Planned]]]:
-    """What to insert together, every row checked: those that have a key first, so that none is made twice."""
-    alike: dict[tuple[tuple[str, ...], type], list[Planned]] = {}
+def _row(planned: Planned) -> Row:
+    return planned.row
+
+
+def _tell_before(schema: Schema, alias: str, objects: list[Any], wish: Wish) -> bool:
+    """Send what comes before the SQL; whether a receiver has run."""
+    if not wish.each:
+        return _send(schema, alias, pre_bulk_create, objects=list(objects))
+    ran = [_send(schema, alias, pre_save, instance=each, raw=False, update_fields=None) for each in objects]
+    return any(ran)
+
+
+def _tell_after(
+    schema: Schema, alias: str, objects: list[Any], wish: Wish, before: list[tuple[Origin, Row | None]]
+) -> None:
+    """Send what comes after the SQL."""
+    if not wish.each:
+        if post_bulk_create._route(schema.model):
+            _send(schema, alias, post_bulk_create, objects=list(objects))
+        return
+    for instance, earlier in zip(objects, before, strict=True):
+        tell_saved(schema, alias, instance, INSERT, earlier, created=True)
+
+
+def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> bool:
+    with schema.registry.databases.receiving(alias):
+        return bool(signal.send(schema.model, using=alias, **arguments))
+
+
+def _parts(schema: Schema, objects: list[Any], images: dict[int, Image], upsert: Upsert | None) -> list[Part]:
+    """What to write together, every row checked: those that have a key first, so that none is made twice."""
+    alike: dict[tuple[Any, ...], Part] = {}
+    met: dict[Row, int] = {}
     for place, instance in enumerate(objects):
         image = images[id(instance)]
         try:
             names, row = row_to_write(schema, instance, INSERT, image)
+            way = None if upsert is None else _way(schema, upsert, names, row, place, met)
         except InvalidValue as error:
             error.add_note(f"in object {place} of bulk_create()")
             raise
-        alike.setdefault((names, row.__class__), []).append((instance, row, image))
-    batches = []
-    for shape in sorted(alike, key=lambda shape: not set(schema.key_names).issubset(shape[0])):
-        planned = alike[shape]
-        size = batch_size or len(planned)
-        batches += [(shape[0], planned[start : start + size]) for start in range(0, len(planned), size)]
-    return batches
+        part = alike.setdefault((names, row.__class__, way), Part(names, way, []))
+        part.planned.append(Planned(instance, row, image))
+    return sorted(alike.values(), key=lambda part: not set(schema.key_names).issubset(part.names))
 
 
-def _insert_batch(schema: Schema, channel: Any, names: tuple[str, ...], batch: Sequence[Planned]) -> None:
+def _way(
+    schema: Schema, upsert: Upsert, names: tuple[str, ...], row: Row, place: int, met: dict[Row, int]
+) -> Upsert | None:
+    """*upsert*, or None for a row that cannot meet another. `ValueError` for one that meets an earlier one.
+
+    *met* has the values of the unique fields that were there before.
+    """
+    values = dict(zip(names, row, strict=True))
+    unique = tuple([values.get(name) for name in upsert.unique])
+    for name, value in zip(upsert.unique, unique, strict=True):
+        if isinstance(value, ClauseElement):
+            raise InvalidValue(schema.name, {name: "is a unique field, and wants a value, not an expression"})
+    if None in unique:
+        return None
+    if upsert.updates and (first := met.setdefault(unique, place)) != place:
+        shown = ", ".join(f"{name}={value!r}" for name, value in zip(upsert.unique, unique, strict=True))
+        raise ValueError(f"object {place} of bulk_create() has the {shown} of object {first}")
+    return upsert
+
+
+def _write_batch(schema: Schema, channel: Any, part: Part, batch: Sequence[Planned]) -> None:
     transaction: Transaction = channel
-    if batch[0][1].__class__ is ExpressionRow:
+    names = part.names
+    if part.upsert is not None:
+        _upsert_batch(schema, transaction, part.upsert, names, batch)
+    elif batch[0].row.__class__ is ExpressionRow:
         for instance, row, image in batch:
             write_row(schema, transaction, instance, INSERT, names, row, image)
-            transaction.undo.record(image)
+    else:
+        _insert_batch(schema, transaction, names, batch)
+    if part.upsert is not None and not part.upsert.updates:
+        # Nobody knows which rows were inserted, so the instances claim nothing.
+        for planned in batch:
+            restore(planned.image)
         return
+    for planned in batch:
+        transaction.undo.record(planned.image)
+
+
+def _insert_batch(
+    schema: Schema, transaction: Transaction, names: tuple[str, ...], batch: Sequence[Planned]
+) -> None:
     plans = plans_of(schema, transaction.database)
     made_names = plans.insert(names).made_names
     made = _insert_rows(schema, plans, transaction, names, [row for _, row, _ in batch])
@@ -117,7 +199,30 @@ def _insert_batch(schema: Schema, channel: Any, names: tuple[str, ...], batch: S
             row = row + new
         instance._row = kept(fields, row) if schema.mutable else row
         instance._origin = origin
-        transaction.undo.record(image)
+
+
+def _upsert_batch(
+    schema: Schema, channel: Channel, upsert: Upsert, names: tuple[str, ...], batch: Sequence[Planned]
+) -> None:
+    """Insert or update; what an instance does not know of its row is read back."""
+    upserts.run(schema, channel, upsert, names, [row for _, row, _ in batch])
+    if not upsert.updates:
+        return
+    expressions = batch[0].row.__class__ is ExpressionRow
+    written = () if expressions else upsert.updated(schema, names)
+    known = [name for name in names if name in (*upsert.unique, *written)]
+    unknown = tuple(name for name in schema.names if name not in known)
+    places = [names.index(name) for name in upsert.unique]
+    wanted = [tuple([row[place] for place in places]) for _, row, _ in batch]
+    found = upserts.rows_of(schema, channel, upsert.unique, wanted, unknown) if unknown else {}
+    origin = plans_of(schema, channel.database).origin((*known, *unknown))
+    fields = [schema.by_name[name] for name in (*known, *unknown)]
+    places = [names.index(name) for name in known]
+    for (instance, row, image), unique in zip(batch, wanted, strict=True):
+        new = found.get(unique, ())
+        settle(instance, image, dict(zip(unknown, new, strict=True)))
+        instance._row = kept(fields, (*[row[place] for place in places], *new))
+        instance._origin = origin
 
 
 def _insert_rows(

@@ -59,12 +59,11 @@ class Prepared:
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
         return cursor
 
-    def run_many(self, channel: Channel, rows: Sequence[Row]) -> None:
-        """Send the statement once for each of *rows*."""
+    def run_many(self, channel: Channel, rows: Sequence[Row]) -> int:
+        """Send the statement once for each of *rows*; returns how many rows were changed by them."""
         cursor = channel.cursor
         if cursor is None:
-            channel.execute(self._statement, list(map(self._named, rows)))
-            return
+            return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
         parameters: Any = rows
         try:
             if self._bind is not None:
@@ -72,6 +71,7 @@ class Prepared:
             cursor.executemany(self.sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
+        return int(cursor.rowcount)
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(place): row[place] for place in range(self.width)}
@@ -88,7 +88,7 @@ class Insert(Prepared):
         self.made = [each for each in schema.fields if each.name not in names and each.server_made]
         self.made_names = tuple(each.name for each in self.made)
         # Inline: SQLAlchemy adds no RETURNING of its own, so that what the SQL says is what is fetched.
-        statement = insert(schema.table).inline().values(_bound(fields))
+        statement = insert(schema.table).inline().values(bound(fields))
         only_key = len(self.made) == 1 and self.made[0].generated
         self._returns = bool(self.made) and not (only_key and database.dialect != "postgresql")
         if self._returns:
@@ -170,7 +170,7 @@ class Plans:
     def insert_only(self, names: tuple[str, ...]) -> Prepared:
         """The INSERT of *names* that reads nothing back."""
         fields = [self._schema.by_name[name] for name in names]
-        statement = insert(self._schema.table).inline().values(_bound(fields))
+        statement = insert(self._schema.table).inline().values(bound(fields))
         return self._kept(("insert only", names), lambda: Prepared(statement, fields, self._dialect))
 
     def update(self, names: tuple[str, ...]) -> Prepared:
@@ -202,7 +202,7 @@ class Plans:
     def _make_update(self, names: tuple[str, ...]) -> Prepared:
         schema = self._schema
         fields = [schema.by_name[name] for name in names]
-        statement = update(schema.table).values(_bound(fields)).where(*_equal(schema.key, len(fields)))
+        statement = update(schema.table).values(bound(fields)).where(*_equal(schema.key, len(fields)))
         return Prepared(statement, [*fields, *schema.key], self._dialect)
 
     def _make_load(self, names: tuple[str, ...], limit: int | None) -> Load:
@@ -252,7 +252,8 @@ def _name(place: int) -> str:
     return f"_v{place}"
 
 
-def _bound(fields: Sequence[Field[Any]]) -> dict[Any, Any]:
+def bound(fields: Sequence[Field[Any]]) -> dict[Any, Any]:
+    """For each column of *fields* the parameter that a `Prepared` of these fields gives its value."""
     return {each.column: bindparam(_name(place), type_=each.column.type) for place, each in enumerate(fields)}
 
 

@@ -80,7 +80,7 @@ def write_row(
     if order.fields is not None:
         if not _update(schema, plans, channel, names, row):
             raise _not_updated(schema, row, channel)
-        _settle_some(schema, plans, instance, names, row)
+        settle_some(schema, plans, instance, names, row)
         return False
     created = _inserts(schema, instance, order, names)
     if not created and not _update(schema, plans, channel, names, row):
@@ -117,7 +117,7 @@ def _update(schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ..
     return bool(plans.update(written).run(channel, row).rowcount)
 
 
-def _settle_some(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
+def settle_some(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
     """Take *row* as loaded for *names*; the other fields stay as they were loaded, if they were."""
     loaded = dict(zip(names, kept([schema.by_name[n] for n in names], row), strict=True))
     layout, known = instance._origin.layout, instance._row
@@ -160,7 +160,7 @@ def _write_expressions(
     made = dict(zip([f.name for f in wanted], found, strict=True))
     settle(instance, image, made)
     values.update(made)
-    _settle_some(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
+    settle_some(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
     return created
 
 

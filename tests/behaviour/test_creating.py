@@ -1,0 +1,312 @@
+"""The row that is there or a new one, whoever else asks (DESIGN 6; CONTRACT H16, H19, N10)."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from microorm import Databases, Field, FieldError, InvalidValue, Model, Registry, TransactionError, field
+from microorm.signals import post_save, pre_save
+
+MEMORY = pytest.mark.backends("sqlite-memory")
+THREADS = 8
+
+
+class Broken(Exception):
+    """What the failing receivers raise."""
+
+
+@pytest.fixture
+def Word(Base, registry):
+    """A model with a made key and a unique field."""
+
+    class Word(Base):
+        text: Field[str] = field(max_length=9, unique=True)
+        code: Field[int | None] = field(default=None, unique=True)
+        count: Field[int] = field(default=0)
+        stamp: Field[int] = field(on_update=lambda: 5)
+
+    registry.create_all("default")
+    return Word
+
+
+@pytest.fixture
+def at_once() -> Iterator[Callable[..., list[Any]]]:
+    """Runs a function in many threads that start together; gives what they returned."""
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def at_once(function: Callable[[int], Any]) -> list[Any]:
+            barrier = Barrier(THREADS)
+
+            def run(number: int) -> Any:
+                barrier.wait()
+                return function(number)
+
+            return list(pool.map(run, range(THREADS)))
+
+        yield at_once
+
+
+def test_a_row_is_got_or_else_created(Word, stored):
+    """DESIGN 6: the values asked for and the defaults; functions are called, and only where a row is made."""
+    calls = []
+
+    def count() -> int:
+        calls.append(1)
+        return 3
+
+    word, created = Word.objects.get_or_create(text="a", defaults={"count": count})
+    assert (word.text, word.count, created, word.changes()) == ("a", 3, True, {})
+    again, created = Word.objects.get_or_create({"count": count}, text="a")
+    assert (again, created, calls) == (word, False, [1])
+    assert stored(Word, "text", "count", "stamp") == [("a", 3, 5)]
+    keyed, created = Word.objects.get_or_create(pk=70, defaults={"text": "b"})
+    assert (keyed.id, created) == (70, True)
+    assert Word.objects.get_or_create(id=70) == (keyed, False)
+    assert Word.objects.filter(Word.count > 2).get_or_create({}, text="a") == (word, False)
+
+
+def test_a_row_is_updated_or_else_created(Word, stored):
+    """DESIGN 6: expressions are computed by the database; `create_defaults` take the place of `defaults`."""
+    word, created = Word.objects.update_or_create(text="a", defaults={"count": 1})
+    assert (word.count, created) == (1, True)
+    again, created = Word.objects.update_or_create({"count": Word.count + 1, "code": lambda: 4}, text="a")
+    assert (again, again.count, again.code, again.changes(), created) == (word, 2, 4, {}, False)
+    other, created = Word.objects.update_or_create(
+        text="b", defaults={"count": Word.count + 1}, create_defaults={"code": 8}
+    )
+    assert (other.count, other.code, created) == (0, 8, True)
+    assert Word.objects.update_or_create(text="b") == (other, False)
+    assert sorted(stored(Word, "text", "count", "code")) == [("a", 2, 4), ("b", 0, 8)]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_of_many_that_get_or_create_at_once_one_creates(Word, databases, at_once, stored, inside):
+    """DESIGN 6: nobody sees an IntegrityError, and all have the same row."""
+
+    def ask(number: int) -> list[tuple[int, bool]]:
+        found = []
+        for text in "abc":
+            if inside:
+                with databases.atomic():
+                    word, created = Word.objects.get_or_create(text=text, defaults={"count": number})
+            else:
+                word, created = Word.objects.get_or_create(text=text, defaults={"count": number})
+            found.append((word.id, created))
+        return found
+
+    answers = at_once(ask)
+    for place in range(3):
+        assert len({answer[place][0] for answer in answers}) == 1
+        assert sum(answer[place][1] for answer in answers) == 1
+    assert sorted(stored(Word, "text")) == ["a", "b", "c"]
+
+
+def test_of_many_that_update_or_create_at_once_none_is_lost(Word, at_once, stored):
+    """DESIGN 6: one creates, and each of the others updates what the one before it has left."""
+
+    def ask(number: int) -> list[bool]:
+        created = []
+        for text in "abc":
+            created.append(Word.objects.update_or_create({"count": Word.count + 1}, {}, text=text)[1])
+            word, _ = Word.objects.update_or_create({"code": lambda: None}, text=text)
+            assert word.count < THREADS
+        return created
+
+    answers = at_once(ask)
+    assert [sum(answer[place] for answer in answers) for place in range(3)] == [1, 1, 1]
+    assert sorted(stored(Word, "text", "count")) == [(text, THREADS - 1) for text in "abc"]
+
+
+def test_a_row_that_is_updated_is_locked_first(Word, at_once, databases, stored, listen):
+    """DESIGN 6: what a receiver computes from the instance is not computed from an old one."""
+    Word(text="a").save()
+
+    def count(instance: Any, **kwargs: Any) -> None:
+        instance.count += 1
+
+    listen(pre_save, count, sender=Word)
+    at_once(lambda number: Word.objects.update_or_create({"count": lambda: 0, "code": None}, text="a"))
+    at_once(lambda number: Word.objects.update_or_create({"code": None}, text="a"))
+    assert stored(Word, "count") == [1]
+
+
+def test_the_guard_dooms_no_block_around(Word, databases, listen, stored):
+    """H16: an insert that another was faster with; the row is found although the transaction began before it."""
+    faster = Word(text="a")
+
+    def overtake(**kwargs: Any) -> None:
+        pre_save.disconnect(overtake, sender=Word)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: faster.save()).result()
+
+    if databases.engine("default").dialect.name == "sqlite":
+        pytest.skip("nobody else writes while a block of SQLite is open")
+    for method in ("get_or_create", "update_or_create"):
+        with databases.atomic():
+            assert Word.objects.filter(text="a").count() == 0
+            listen(pre_save, overtake, sender=Word)
+            word, created = getattr(Word.objects, method)(text="a", defaults={"count": 3})
+            assert (word.id, created) == (faster.id, False)
+            Word(text=method[:3]).save()
+        faster.delete()
+    assert sorted(stored(Word, "text")) == ["get", "upd"]
+
+
+def test_an_error_of_another_reason_is_raised(Word, databases, stored):
+    """DESIGN 6: of another unique field, a value that does not fit; the block around lives on."""
+    Word(text="a", code=1).save()
+    Word(text="b", code=2).save()
+    with databases.atomic():
+        for method in ("get_or_create", "update_or_create"):
+            ask = getattr(Word.objects, method)
+            with pytest.raises(IntegrityError):
+                ask(text="c", defaults={"code": 1})
+            with pytest.raises(InvalidValue):
+                ask(text="c", defaults={"count": "many"})
+            with pytest.raises(InvalidValue):
+                ask(text="x" * 10)
+        with pytest.raises(IntegrityError):
+            Word.objects.update_or_create(text="b", defaults={"code": 1})
+        Word(text="d").save()
+    assert stored(Word, "text", "code") == [("a", 1), ("b", 2), ("d", None)]
+
+
+def test_an_error_in_a_receiver_undoes_all_of_it(Word, databases, listen, stored):
+    """H13, H19: the signals are sent inside a block of their own."""
+
+    def fail(**kwargs: Any) -> None:
+        raise Broken
+
+    Word(text="a").save()
+    listen(post_save, fail, sender=Word)
+    with databases.atomic():
+        for text in "ab":
+            with pytest.raises(Broken):
+                Word.objects.update_or_create(text=text, defaults={"count": 3})
+        with pytest.raises(Broken):
+            Word.objects.get_or_create(text="b")
+        assert Word.objects.count() == 1
+    assert stored(Word, "text", "count") == [("a", 0)]
+
+
+@MEMORY
+def test_the_signals_are_those_of_a_save(Word, listen):
+    """H19: of a row that is there with the names of the defaults and of what fills itself at each save."""
+    heard = []
+
+    def hear(signal: Any, created: Any = None, *, update_fields: Any, using: str, **kwargs: Any) -> None:
+        heard.append((signal, created, update_fields, using))
+
+    listen(pre_save, hear, sender=Word)
+    listen(post_save, hear, sender=Word)
+    Word.objects.get_or_create(text="a")
+    Word.objects.get_or_create(text="a")
+    assert heard == [
+        (pre_save, None, None, "default"),
+        (post_save, True, None, "default"),
+    ]
+    heard.clear()
+    Word.objects.update_or_create(text="a", defaults={"count": 3})
+    names = frozenset({"count", "stamp"})
+    assert heard == [
+        (pre_save, None, names, "default"),
+        (post_save, False, names, "default"),
+    ]
+    heard.clear()
+    Word.objects.update_or_create(text="a")
+    assert [each[2] for each in heard] == [frozenset({"stamp"})] * 2
+
+
+@MEMORY
+def test_no_defaults_and_nothing_that_fills_itself_save_nothing(Base, registry, listen):
+    """H6."""
+
+    class Tag(Base):
+        name: Field[str] = field(max_length=9, unique=True)
+
+    registry.create_all("default")
+    tag = Tag(name="a").save()
+    heard = []
+    listen(pre_save, lambda **kwargs: heard.append(1), sender=Tag)
+    assert Tag.objects.update_or_create(name="a") == (tag, False)
+    assert heard == []
+
+
+@MEMORY
+def test_reads_go_where_rows_are_written(url, other_url):
+    """N10: the replica, which has not got the row yet, is not asked; the router is asked once."""
+    asked = []
+
+    class Replica:
+        def db_for_read(self, model: Any, **hints: Any) -> str:
+            asked.append("read")
+            return "other"
+
+        def db_for_write(self, model: Any, **hints: Any) -> str:
+            asked.append("write")
+            return "default"
+
+    with Databases({"default": url, "other": other_url}, routers=[Replica()]) as databases:
+
+        class Tag(Model, registry=Registry(databases)):
+            name: Field[str] = field(max_length=9, unique=True)
+            count: Field[int] = field(default=0)
+
+        Tag.__schema__.registry.create_all()
+        tag = Tag(name="a").save(using="default")
+        asked.clear()
+        assert Tag.objects.get_or_create(name="a") == (tag, False)
+        assert asked == ["write"]
+        assert Tag.objects.update_or_create(name="a", defaults={"count": 1}) == (tag, False)
+        assert Tag.objects.get_or_create(name="b")[0]._state.db == "default"
+        assert Tag.objects.using("other").get_or_create(name="b")[0]._state.db == "other"
+        assert "read" not in asked
+
+
+@MEMORY
+def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, databases):
+    """DESIGN 6: and nothing is written."""
+    Word(text="a").save()
+    with wire.record() as sent:
+        for text in "ab":
+            for ask in (Word.objects.get_or_create, Word.objects.update_or_create):
+                with pytest.raises(FieldError, match="^Word has no field 'cuont'; nearest: 'count'$"):
+                    ask(text=text, defaults={"cuont": 3})
+                with pytest.raises(FieldError, match="^Word has no field 'txt'; nearest: 'text'$"):
+                    ask(txt=text)
+                with pytest.raises(TypeError, match="^defaults= wants a dictionary of values, not 3$"):
+                    ask(3, text=text)
+                with pytest.raises(TypeError, match=r"^Word\.text is asked for, and defaults= has it, too$"):
+                    ask(text=text, defaults={"text": "c"})
+                with pytest.raises(TypeError, match=r"^Word\.id is asked for, and defaults= has it, too$"):
+                    ask(pk=3, defaults={"id": 4})
+            with pytest.raises(
+                TypeError, match=r"^Word\.text is asked for, and create_defaults= has it, too$"
+            ):
+                Word.objects.update_or_create(text=text, create_defaults={"text": "c"})
+            for name in ("id", "pk"):
+                with pytest.raises(FieldError, match="is the primary key, which an update does not change$"):
+                    Word.objects.update_or_create(text=text, defaults={name: 3})
+        for query in (Word.objects[:3], Word.objects.distinct()):
+            for method in ("get_or_create", "update_or_create"):
+                with pytest.raises(TypeError, match=f"^{method}\\(\\) is for whole queries"):
+                    getattr(query, method)(text="b")
+    assert sent == []
+    Word(text="b", count=0).save()
+    for ask in (Word.objects.get_or_create, Word.objects.update_or_create):
+        with pytest.raises(Word.MultipleObjectsReturned):
+            ask(count=0)
+
+
+@MEMORY
+def test_in_a_block_for_reading_a_row_is_got_and_none_created(Word, databases):
+    """DESIGN 8."""
+    word = Word(text="a").save()
+    with databases.atomic(readonly=True):
+        assert Word.objects.get_or_create(text="a") == (word, False)
+        with pytest.raises(TransactionError, match="read-only"):
+            Word.objects.get_or_create(text="b")
