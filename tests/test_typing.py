@@ -1,7 +1,7 @@
 """The types are a feature: mypy --strict and pyright infer what the pages promise, and refuse what is wrong.
 
-`typing/accepts.py` passes both; in `typing/rejects.py` the marked lines fail, with the errors that the mark names, and
-no others do.
+The files `typing/accepts*.py` pass both; in `typing/rejects*.py` the marked lines fail, with the errors that the mark
+names, and no others do.
 """
 
 import json
@@ -16,12 +16,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-ACCEPTS = ROOT / "tests" / "typing" / "accepts.py"
-REJECTS = ROOT / "tests" / "typing" / "rejects.py"
+FILES = sorted((ROOT / "tests" / "typing").glob("*.py"))
+REJECTS = [path for path in FILES if path.name.startswith("rejects")]
 
 Found = set[
     tuple[str, int, str]
-]  # file, line, rule; of the two files alone, since `make types` checks the rest
+]  # file, line, rule; of these files alone, since `make types` checks the rest
 
 
 def run(*command: str) -> str:
@@ -34,14 +34,14 @@ def run(*command: str) -> str:
 
 
 def mypy() -> Found:
-    output = run("mypy", "--output=json", str(ACCEPTS), str(REJECTS))
+    output = run("mypy", "--output=json", *map(str, FILES))
     errors = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     judged = [e for e in errors if e["severity"] == "error" and Path(e["file"]).parent.name == "typing"]
     return {(Path(e["file"]).name, e["line"], e["code"]) for e in judged}
 
 
 def pyright() -> Found:
-    output = run("pyright", "--outputjson", "--pythonpath", sys.executable, str(ACCEPTS), str(REJECTS))
+    output = run("pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, FILES))
     errors = [e for e in json.loads(output)["generalDiagnostics"] if e["severity"] == "error"]
     return {(Path(e["file"]).name, e["range"]["start"]["line"] + 1, e.get("rule", "")) for e in errors}
 
@@ -53,8 +53,12 @@ def marked(checker: str) -> Found:
         for found in re.findall(rf"# error:.*\b{checker}\[([\w,-]+)\]", line):
             yield from found.split(",")
 
-    lines = enumerate(REJECTS.read_text().splitlines(), start=1)
-    return {(REJECTS.name, number, rule) for number, line in lines for rule in rules(line)}
+    return {
+        (path.name, number, rule)
+        for path in REJECTS
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        for rule in rules(line)
+    }
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
@@ -67,7 +71,7 @@ def test_the_checkers_accept_and_reject_what_is_promised(checker) -> None:
 
 
 def test_every_mark_names_both_checkers() -> None:
-    marks = [line for line in REJECTS.read_text().splitlines() if "# error:" in line]
+    marks = [line for path in REJECTS for line in path.read_text().splitlines() if "# error:" in line]
     assert [
         line for line in marks if not re.search(r"# error: mypy\[[\w,-]+\] pyright\[[\w,-]+\]$", line)
     ] == []
