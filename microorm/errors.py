@@ -10,6 +10,7 @@
     ├── MultipleObjectsReturned
     ├── NotUpdated
     ├── UnsavedError (ValueError)
+    ├── LazyLoadError
     ├── RestrictedError
     ├── CrossDatabaseRelation (ValueError)
     ├── TransactionError
@@ -85,6 +86,10 @@ class NotUpdated(MicroormError):
 
 class UnsavedError(MicroormError, ValueError):
     """The instance has no key yet, and what was asked for needs one."""
+
+
+class LazyLoadError(MicroormError):
+    """A value was to be loaded by a statement of its own where `microorm.testing.no_lazy_loads()` forbids it."""
 
 
 class RestrictedError(MicroormError):

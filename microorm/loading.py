@@ -14,22 +14,28 @@ from microorm.signals import post_init, pre_init
 from microorm.state import Layout, Origin, kept
 
 Decoders = tuple[Callable[[Any], Any] | None, ...]
+Build = Callable[[Sequence[Any], Origin], list[Any]]
+
+MOST_SUBSETS = 64
 
 # The codes by which psycopg names what SQLAlchemy's types ask for: one number, and an array of them.
 _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 
 
 class Loader:
-    """What makes the driver's rows of all fields of one model values, or instances."""
+    """What makes the driver's rows of one model values, or instances; *wanted* are the fields in a row, if not all."""
 
-    __slots__ = ("_build", "_decoders", "_layout", "_schema")
+    __slots__ = ("_build", "_decoders", "_layout", "_schema", "fields", "wanted")
 
-    def __init__(self, schema: Schema, dialect: Any) -> None:
+    def __init__(self, schema: Schema, dialect: Any, wanted: tuple[str, ...] | None = None) -> None:
         self._schema = schema
-        self._decoders = read_decoders(schema.fields, dialect)
-        self._build = builder(schema.model, schema.fields, self._decoders, raw=True)
+        self.wanted = wanted
+        self.fields = fields_of(schema, wanted)
+        self._decoders = read_decoders(self.fields, dialect)
+        self._build = builder(schema.model, self.fields, self._decoders, raw=True)
         # A mutable value that the driver itself decodes is copied by the builder and needs no decoding again.
-        self._layout = Layout(schema.names, self._decoders)
+        names = schema.names if wanted is None else wanted
+        self._layout = Layout(names, self._decoders, partial=wanted is not None)
 
     def values(self, rows: Sequence[Row]) -> list[Row]:
         """The values of each row, decoded."""
@@ -38,7 +44,7 @@ class Loader:
     def instances(self, rows: Sequence[Row], alias: str) -> list[Any]:
         """The instances of *rows*, which keep their row as what was loaded."""
         if pre_init._connections or post_init._connections:
-            return _told(self._schema, self.values(rows), alias)
+            return _told(self._schema, self.values(rows), alias, self.wanted)
         return self._build(rows, Origin(alias, self._layout))
 
 
@@ -49,32 +55,47 @@ def decoded(row: Row, decoders: Decoders) -> Row:
     )
 
 
-def instances_of(schema: Schema, rows: Sequence[Any], alias: str) -> list[Any]:
-    """The instances of *rows* that SQLAlchemy has decoded."""
+def instances_of(
+    schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ...] | None = None
+) -> list[Any]:
+    """The instances of *rows* that SQLAlchemy has decoded; *wanted* are the fields in a row, if not all."""
     if pre_init._connections or post_init._connections:
-        return _told(schema, rows, alias)
-    build = builder_of(schema)
-    return build(rows, Origin(alias, schema.layout))
+        return _told(schema, rows, alias, wanted)
+    layout, build = builder_of(schema, wanted)
+    return build(rows, Origin(alias, layout))
 
 
-def builder_of(schema: Schema) -> Callable[[Sequence[Any], Origin], list[Any]]:
-    """The function that makes decoded rows instances, generated once per schema."""
-    if not schema.builders:
-        none = [None] * len(schema.fields)
-        schema.builders.append(builder(schema.model, schema.fields, none, raw=False))
-    build: Callable[[Sequence[Any], Origin], list[Any]] = schema.builders[0]
-    return build
+def fields_of(schema: Schema, wanted: tuple[str, ...] | None) -> tuple[Field[Any], ...]:
+    """The fields *wanted*, or all."""
+    return schema.fields if wanted is None else tuple(schema.by_name[name] for name in wanted)
 
 
-def _told(schema: Schema, rows: Sequence[Any], alias: str) -> list[Any]:
+def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[Layout, Build]:
+    """How decoded rows of the fields *wanted* are laid out, and the function that makes them instances.
+
+    Generated once per schema and subset.
+    """
+    made: tuple[Layout, Build] | None = schema.builders.get(wanted)
+    if made is None:
+        if len(schema.builders) >= MOST_SUBSETS:
+            schema.builders.clear()
+        fields = fields_of(schema, wanted)
+        layout = schema.layout if wanted is None else Layout(wanted, partial=True)
+        made = (layout, builder(schema.model, fields, [None] * len(fields), raw=False))
+        schema.builders[wanted] = made
+    return made
+
+
+def _told(schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ...] | None) -> list[Any]:
     """Instances whose making is told by `pre_init` and `post_init` (CONTRACT G4)."""
-    origin, model, instances = Origin(alias, schema.layout), schema.model, []
+    layout, _ = builder_of(schema, wanted)
+    fields, origin, model, instances = fields_of(schema, wanted), Origin(alias, layout), schema.model, []
     for row in rows:
-        values = dict(zip(schema.names, row, strict=True))
+        values = dict(zip(layout.names, row, strict=True))
         pre_init.send(model, args=(), kwargs=values)
         instance = object.__new__(model)
         instance.__dict__ = values
-        instance._row = kept(schema.fields, tuple(row)) if schema.mutable else tuple(row)
+        instance._row = kept(fields, tuple(row)) if schema.mutable else tuple(row)
         instance._origin = origin
         post_init.send(model, instance=instance)
         instances.append(instance)

@@ -114,7 +114,8 @@ class Results(Selection[M]):
 
     def _load_prepared(self, database: Database, *, limit: int | None) -> list[M]:
         schema = self._schema
-        load = plans_of(schema, database).load(tuple([name for name, _ in self._equal]), limit=limit)
+        names = tuple([name for name, _ in self._equal])
+        load = plans_of(schema, database).load(names, limit=limit, wanted=self._names)
         with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
             found: list[M] = load.instances(channel, tuple([value for _, value in self._equal]))
         return found
@@ -123,7 +124,7 @@ class Results(Selection[M]):
         schema = self._schema
         with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
             rows = channel.execute(statement).fetchall()
-        return instances_of(schema, rows, database.alias)
+        return instances_of(schema, rows, database.alias, self._names)
 
     def _scalar(self, statement: Any) -> Any:
         databases = self._schema.registry.databases

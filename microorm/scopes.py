@@ -1,8 +1,8 @@
 """Scopes: what is going on here and now, per thread and per task.
 
-One context variable holds a chain of scopes, innermost first: `using()` blocks, running receivers and open
-`atomic` blocks. A scope is never taken out with `Token.reset`, which fails where a generator is closed in
-another context: it is marked closed, and closed ones are passed over.
+One context variable holds a chain of scopes, innermost first: `using()` blocks, running receivers, open `atomic`
+blocks, and where nothing may be loaded lazily. A scope is never taken out with `Token.reset`, which fails where a
+generator is closed in another context: it is marked closed, and closed ones are passed over.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from microorm.errors import LazyLoadError
+
 _log = logging.getLogger("microorm.transactions")
 
 USING = "using"
 RECEIVER = "receiver"
 BLOCK = "block"
+EAGER = "eager"
 
 
 class Scope:
@@ -158,6 +161,17 @@ def current_alias(owner: object, *kinds: str) -> str | None:
             return scope.alias
         scope = scope.parent
     return None
+
+
+def refuse_lazy(instance: object, name: str) -> None:
+    """Raise `LazyLoadError` where no attribute may be loaded by a statement of its own, as *name* is to be now."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.kind is EAGER and not scope.closed:
+            raise LazyLoadError(
+                f"{type(instance).__name__}.{name} of {instance!r} is not loaded, and no_lazy_loads() is on"
+            )
+        scope = scope.parent
 
 
 def note_split_write(owner: object, alias: str) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, select, true, tuple_
 
-from microorm.conditions import columns, conditions, natural
+from microorm.conditions import columns, conditions, natural, own_names
 from microorm.engines import Database
 from microorm.errors import CrossDatabaseRelation
+from microorm.loading import fields_of
 from microorm.paths import Path, joined
 from microorm.schema import Schema
 from microorm.state import Origin
@@ -119,14 +120,31 @@ class Selection(Generic[M]):
         """Without repeated rows."""
         return self._with(_distinct=True)
 
+    def only(self, *fields: str | ColumnElement[Any]) -> Self:
+        """Load the values of these fields, given by name or column, and of the key; the others when they are read.
+
+        Each of the others is then a statement of its own. Takes the place of an earlier `only` or `defer`. Raises
+        `FieldError` for what is not a field of the model.
+        """
+        return self._loading(own_names(self._schema, "only", fields))
+
+    def defer(self, *fields: str | ColumnElement[Any]) -> Self:
+        """Load none of the values of these fields, given by name or column, before they are read; as `only` says.
+
+        Adds to an earlier `only` or `defer`. The key is loaded all the same. Raises `FieldError`.
+        """
+        left = own_names(self._schema, "defer", fields)
+        loaded = self._schema.names if self._names is None else self._names
+        return self._loading(frozenset(loaded) - left)
+
     def using(self, alias: str) -> Self:
         """Read from, and write to, *alias*; routers are not asked."""
         return self._with(_using=alias)
 
     @property
     def statement(self) -> Select[Any]:
-        """The same query as a plain SQLAlchemy `Select` of the model's columns, its relations joined."""
-        return self._select(*[field.column for field in self._schema.fields])
+        """The same query as a plain SQLAlchemy `Select` of the model's columns that it loads, its relations joined."""
+        return self._select(*[field.column for field in fields_of(self._schema, self._names)])
 
     @property
     def _schema(self) -> Schema:
@@ -138,6 +156,11 @@ class Selection(Generic[M]):
         for name in Selection.__slots__:
             setattr(query, name, changes[name] if name in changes else getattr(self, name))
         return query
+
+    def _loading(self, loaded: frozenset[str]) -> Self:
+        schema = self._schema
+        names = tuple(name for name in schema.names if name in loaded or name in schema.key_names)
+        return self._with(_names=None if names == schema.names else names)
 
     def _database(self) -> Database:
         """Where to read: where locks are held, and rows written, for one that locks."""

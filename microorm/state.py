@@ -6,7 +6,7 @@ copied on a load: the driver's tuple is the loaded state, and it is decoded only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
@@ -19,12 +19,22 @@ Decoder = Callable[[Any], Any]
 
 
 class Layout:
-    """Which field stands where in a loaded row, and how to read it."""
+    """Which field stands where in a loaded row, and how to read it.
 
-    __slots__ = ("decoders", "names", "places")
+    *partial*: other fields of the row were left for later.
+    """
 
-    def __init__(self, names: tuple[str, ...], decoders: tuple[Decoder | None, ...] | None = None) -> None:
+    __slots__ = ("decoders", "names", "partial", "places")
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        decoders: tuple[Decoder | None, ...] | None = None,
+        *,
+        partial: bool = False,
+    ) -> None:
         self.names = names
+        self.partial = partial
         self.places = {name: place for place, name in enumerate(names)}
         self.decoders = decoders if decoders is not None and any(decoders) else None
 
@@ -38,13 +48,13 @@ class Layout:
 
 
 class Origin:
-    """Where an instance's row is, if anywhere, and how its loaded row is laid out.
+    """Where an instance's row is, if anywhere, and how its loaded row is laid out; *partial* as the layout says.
 
     *before* is set while `post_save` receivers run: the origin and row as they were before the save, so that
     `changes()` can tell them what the save changed.
     """
 
-    __slots__ = ("adding", "alias", "before", "layout")
+    __slots__ = ("adding", "alias", "before", "layout", "partial")
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class Origin:
         self.layout = layout
         self.adding = adding
         self.before = before
+        self.partial = layout is not None and layout.partial
 
 
 NEW = Origin(None, None, adding=True)
@@ -105,6 +116,18 @@ def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
         deepcopy(value) if field.mutable and value is not None else value
         for field, value in zip(fields, row, strict=True)
     )
+
+
+def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """What is loaded of *instance*, by name, once it has the *fresh* values."""
+    fields: Mapping[str, Field[Any]] = instance.__schema__.by_name
+    copies = kept([fields[name] for name in fresh], tuple(fresh.values()))
+    loaded = dict(zip(fresh, copies, strict=True))
+    layout, row = instance._origin.layout, instance._row
+    for name in () if row is None else layout.names:
+        if name not in loaded:
+            loaded[name] = layout.value(row, name)
+    return loaded
 
 
 def loaded_value(instance: Any, name: str) -> Any:
@@ -169,7 +192,13 @@ def picklable(instance: Any) -> dict[str, Any]:
         names = instance.__schema__.names
         loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
     origin = instance._origin
-    return {"values": instance.__dict__, "alias": origin.alias, "adding": origin.adding, "loaded": loaded}
+    return {
+        "values": instance.__dict__,
+        "alias": origin.alias,
+        "adding": origin.adding,
+        "loaded": loaded,
+        "partial": origin.partial,
+    }
 
 
 def unpickle(instance: Any, state: dict[str, Any]) -> None:
@@ -177,5 +206,5 @@ def unpickle(instance: Any, state: dict[str, Any]) -> None:
     loaded = state["loaded"]
     instance.__dict__ = dict(state["values"])
     instance._row = None if loaded is None else tuple(loaded.values())
-    layout = None if loaded is None else Layout(tuple(loaded))
+    layout = None if loaded is None else Layout(tuple(loaded), partial=state["partial"])
     instance._origin = Origin(state["alias"], layout, adding=state["adding"])

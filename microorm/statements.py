@@ -108,7 +108,7 @@ class Insert(Prepared):
 
 
 class Load(Prepared):
-    """The SELECT of all fields of a model, by the values of *fields*."""
+    """The SELECT of what *loader* makes instances of, by the values of *fields*."""
 
     __slots__ = ("_schema", "loader")
 
@@ -124,11 +124,11 @@ class Load(Prepared):
         found = self._fetch(channel, row)
         alias = channel.database.alias
         if channel.cursor is None:
-            return instances_of(self._schema, found, alias)
+            return instances_of(self._schema, found, alias, self.loader.wanted)
         return self.loader.instances(found, alias)
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
-        """The values of all fields in the rows that have the values of *row*."""
+        """The values of the fields that are loaded in the rows that have the values of *row*."""
         found = self._fetch(channel, row)
         return [tuple(each) for each in found] if channel.cursor is None else self.loader.values(found)
 
@@ -155,12 +155,16 @@ class Plans:
         self.loader = Loader(schema, self._dialect)
         self._made: dict[Any, Any] = {}
         self._origins: dict[tuple[str, ...], Origin] = {}
+        self._partial_origins: dict[tuple[str, ...], Origin] = {}
 
-    def origin(self, names: tuple[str, ...]) -> Origin:
-        """The origin of an instance whose row was written with *names*, in this order."""
-        origin = self._origins.get(names)
+    def origin(self, names: tuple[str, ...], *, partial: bool = False) -> Origin:
+        """The origin of an instance whose row was written with *names*, in this order; *partial* as in `Layout`."""
+        origins = self._partial_origins if partial else self._origins
+        origin = origins.get(names)
         if origin is None:
-            origin = self._origins[names] = Origin(self._database.alias, Layout(names))
+            if len(origins) >= MOST_SHAPES:
+                origins.clear()
+            origin = origins[names] = Origin(self._database.alias, Layout(names, partial=partial))
         return origin
 
     def insert(self, names: tuple[str, ...]) -> Insert:
@@ -195,9 +199,14 @@ class Plans:
             ),
         )
 
-    def load(self, names: tuple[str, ...], *, limit: int | None = None) -> Load:
-        """The SELECT of all fields where *names* equal the values of its row; *limit* is part of the SQL."""
-        return self._kept(("load", names, limit), lambda: self._make_load(names, limit))
+    def load(
+        self, names: tuple[str, ...], *, limit: int | None = None, wanted: tuple[str, ...] | None = None
+    ) -> Load:
+        """The SELECT of the fields *wanted*, else of all, where *names* equal the values of its row.
+
+        *limit* is part of the SQL.
+        """
+        return self._kept(("load", names, limit, wanted), lambda: self._make_load(names, limit, wanted))
 
     def _make_update(self, names: tuple[str, ...]) -> Prepared:
         schema = self._schema
@@ -205,13 +214,15 @@ class Plans:
         statement = update(schema.table).values(bound(fields)).where(*_equal(schema.key, len(fields)))
         return Prepared(statement, [*fields, *schema.key], self._dialect)
 
-    def _make_load(self, names: tuple[str, ...], limit: int | None) -> Load:
-        schema = self._schema
+    def _make_load(self, names: tuple[str, ...], limit: int | None, wanted: tuple[str, ...] | None) -> Load:
+        schema, loader = self._schema, self.loader
+        if wanted is not None:
+            loader = self._kept(("loader", wanted), lambda: Loader(schema, self._dialect, wanted))
         fields = [schema.by_name[name] for name in names]
-        statement = select(*[each.column for each in schema.fields]).where(*_equal(fields))
+        statement = select(*[each.column for each in loader.fields]).where(*_equal(fields))
         if limit is not None:
             statement = statement.suffix_with(f"LIMIT {limit:d}")
-        return Load(schema, statement, fields, self._dialect, self.loader)
+        return Load(schema, statement, fields, self._dialect, loader)
 
     def _kept(self, key: Any, make: Callable[[], P]) -> P:
         plan: P | None = self._made.get(key)

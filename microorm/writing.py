@@ -125,7 +125,7 @@ def settle_some(schema: Schema, plans: Plans, instance: Any, names: tuple[str, .
         if name not in loaded:
             loaded[name] = layout.value(known, name)
     instance._row = tuple(loaded.values())
-    instance._origin = plans.origin(tuple(loaded))
+    instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
 
 
 def _write_expressions(
