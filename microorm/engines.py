@@ -20,6 +20,7 @@ from microorm.dispatch import Signal
 from microorm.documents import json_text
 from microorm.errors import ConfigurationError
 from microorm.forks import watch
+from microorm.observers import Observers
 from microorm.spares import Spares
 from microorm.urls import is_memory, masked, read_url
 
@@ -53,6 +54,7 @@ class Database:
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self.spares = Spares()
+        self.observers = Observers()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
@@ -92,13 +94,14 @@ class Database:
         return self._given is None and self.is_sqlite
 
     def listened(self, connection: Connection | Engine) -> bool:
-        """Whether anybody but microorm hears of the statements of *connection* (events, echo).
+        """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo).
 
         Costs about two microseconds, so it is asked once per transaction.
         """
         heard, dialect = connection.dispatch, connection.dialect.dispatch
         return bool(
-            heard.before_cursor_execute
+            len(heard.before_cursor_execute) > self.observers.listening
+            or self.observers.told
             or heard.after_cursor_execute
             or heard.before_execute
             or heard.after_execute
@@ -131,6 +134,7 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection; a database in memory is gone. An engine that was given stays open."""
         self.spares.close()
+        self.observers.close()
         with self._lock:
             for engine, name, listener in self._listeners:
                 event.remove(engine, name, listener)

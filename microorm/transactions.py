@@ -70,6 +70,8 @@ class Transaction(Channel):
             self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
             raise self._doomed(error) from error
+        if self.database.observers.told:
+            self.cursor = self.database.observers.watched(self.cursor)
         return self
 
     def __exit__(self, *exc: object) -> None:
