@@ -1,34 +1,57 @@
-"""Results: the ends of a query that read: instances, rows, numbers."""
+"""Results: the ends of a query that give instances."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Self, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, UnaryExpression, asc, desc, nulls_first, nulls_last, tuple_
+from sqlalchemy.sql import operators
 
-from microorm.conditions import asked, natural, window
+from microorm.conditions import asked, comparable, key_values, natural, window
 from microorm.engines import Database
+from microorm.errors import InvalidValue
 from microorm.loading import instances_of
 from microorm.raw import raw_instances
-from microorm.selection import Selection
+from microorm.rows import Rows
 from microorm.statements import plans_of
+from microorm.streams import chunks
 
 M = TypeVar("M", bound="Any")
 
+MOST_VALUES = 5_000
+"""Of the keys in one statement: every database takes more, and leaves room for what else the query says."""
 
-class Results(Selection[M]):
+
+class Results(Rows[M]):
     """A selection that can be sent: its ends give what the database has found."""
 
     __slots__ = ()
 
     def all(self) -> list[M]:
-        """The instances. Raises what the database raises."""
+        """The instances. Raises what the database raises, and `TypeError` for a grouped query."""
         return self._load(self._database())
 
     def __iter__(self) -> Iterator[M]:
         """Send the query and go through its instances."""
         return iter(self.all())
+
+    def iterate(self, chunk: int = 1000) -> Iterator[M]:
+        """Go through the instances, *chunk* of which are in memory at a time; the query is sent at the first step.
+
+        Outside a block the stream has a connection of its own until it is read to the end, or closed; what is
+        done meanwhile, writes and blocks included, has another, and does not show in it. Inside a block
+        PostgreSQL streams, SQLite and MariaDB give the rows at once, of which instances are made chunk by chunk; so does
+        an SQLite database outside of WAL mode, in memory for one, since a reader keeps its writers waiting. What is
+        left in a stream when its block ends cannot be read (`TransactionError`).
+        """
+        if type(chunk) is not int:
+            raise TypeError(f"iterate() wants an int, not {chunk!r}")
+        if chunk < 1:
+            raise ValueError(f"iterate() wants a positive number, not {chunk}")
+        self._refuse_grouped("iterate")
+        return self._stream(chunk)
 
     def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
         """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
@@ -49,11 +72,43 @@ class Results(Selection[M]):
 
     def first(self) -> M | None:
         """The first instance in the query's order, else in the key's; None where there is none."""
-        query = self if self._order else self._with(_order=tuple(f.column for f in self._schema.key))
+        query = self if self._order else self._with(_order=self._key_columns)
         if query._limit != 0:
             query = query._with(_limit=1)
         found = query.all()
         return found[0] if found else None
+
+    def last(self) -> M | None:
+        """The last instance in the query's order, else in the key's; None where there is none.
+
+        The order is turned around, so where NULLs come is the database's still.
+        """
+        self._refuse_grouped("last")
+        query = self._unlimited() if self._limit is not None or self._offset else self
+        found = query._with(_order=tuple(map(_turned, self._order or self._key_columns)), _limit=1).all()
+        return found[0] if found else None
+
+    def in_bulk(self, keys: Iterable[Any] | None = None) -> dict[Any, M]:
+        """The instances by their keys, composite ones as tuples: all, or those of *keys* that there are.
+
+        Many keys are several statements. Raises `InvalidValue` for what cannot be a key, `TypeError` for *keys* of a
+        limited query.
+        """
+        if keys is None:
+            return {instance.pk: instance for instance in self.all()}
+        if self._limited:
+            raise TypeError("in_bulk() finds keys in a whole query, and this one is limited or distinct")
+        if isinstance(keys, (str, bytes)):
+            raise TypeError(f"in_bulk() wants a list of keys, not {keys!r}")
+        wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
+        columns = self._key_columns
+        key = columns[0] if len(columns) == 1 else tuple_(*columns)
+        size = MOST_VALUES // len(columns)
+        found: dict[Any, M] = {}
+        for start in range(0, len(wanted), size):
+            part = self._with(_where=(*self._where, key.in_(wanted[start : start + size])))
+            found.update((instance.pk, instance) for instance in part.all())
+        return found
 
     @overload
     def __getitem__(self, index: int) -> M: ...
@@ -77,18 +132,6 @@ class Results(Selection[M]):
     def __len__(self) -> int:
         raise TypeError("a query has no length; count() asks the database")
 
-    def count(self) -> int:
-        """How many rows there are."""
-        if self._limited:
-            statement = select(func.count()).select_from(self.statement.order_by(None).subquery())
-        else:
-            statement = self._found(select(func.count()))
-        return int(self._scalar(statement))
-
-    def exists(self) -> bool:
-        """Whether there is a row."""
-        return bool(self._scalar(select(self.statement.order_by(None).exists())))
-
     def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
         """The instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
 
@@ -100,12 +143,14 @@ class Results(Selection[M]):
 
     def _load(self, database: Database) -> list[M]:
         """The instances in *database*: by a statement prepared before where the shape of the query is a known one."""
-        if not (self._where or self._order or self._lock or self._limited):
-            return self._load_prepared(database, limit=None)
-        return self._load_by(database, self.statement)
+        self._refuse_grouped("all")
+        if self._order or not self._plain:
+            return self._load_by(database, self.statement)
+        return self._load_prepared(database, limit=None)
 
     def _at_most_two(self, database: Database) -> list[M]:
-        if self._where or self._lock or self._limited:
+        self._refuse_grouped("get")
+        if not self._plain:
             query = self if self._limit is not None and self._limit < 2 else self._with(_limit=2)
             return query._load(database)
         names = {name for name, _ in self._equal}
@@ -124,12 +169,38 @@ class Results(Selection[M]):
         schema = self._schema
         with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
             rows = channel.execute(statement).fetchall()
-        return instances_of(schema, rows, database.alias, self._names)
+        return self._made(rows, database)
 
-    def _scalar(self, statement: Any) -> Any:
-        databases = self._schema.registry.databases
-        with databases.channel(self._database(), prepared=False, writes=False) as channel:
-            return channel.execute(statement).scalar_one()
+    def _stream(self, chunk: int) -> Iterator[M]:
+        database = self._database()
+        with closing(chunks(self._schema.registry.databases, database, self.statement, chunk)) as parts:
+            for rows in parts:
+                yield from self._made(rows, database)
+
+    def _made(self, rows: Sequence[Any], database: Database) -> list[M]:
+        """The instances of *rows* of the query's statement: all of them, or one chunk."""
+        return instances_of(self._schema, rows, database.alias, self._names)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether a statement prepared for the names of the fields will do: nothing is asked but equality."""
+        return not (self._where or self._lock or self._limited or self._related)
+
+    @property
+    def _key_columns(self) -> tuple[ColumnElement[Any], ...]:
+        return tuple(field.column for field in self._schema.key)
+
+    def _key_of(self, value: Any) -> Any:
+        """*value* as a key, checked: a tuple where the key is composite. Raises `InvalidValue`."""
+        schema = self._schema
+        parts = []
+        for field, part in key_values(schema, value):
+            if part is None:
+                raise InvalidValue(
+                    schema.name, {field.name: "is part of the key, and wants a value, not None"}
+                )
+            parts.append(comparable(schema, field, part))
+        return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _not_one(self, found: list[M], database: Database) -> Exception:
         which = asked(self._where, self._equal)
@@ -141,3 +212,17 @@ class Results(Selection[M]):
         else:
             error = self._model.DoesNotExist(f"no {self._model.__name__}{which} in {database.alias!r}")
         return error
+
+
+def _turned(order: Any) -> Any:
+    """*order* the other way around."""
+    if isinstance(order, UnaryExpression):
+        if order.modifier is operators.nulls_first_op:
+            return nulls_last(_turned(order.element))
+        if order.modifier is operators.nulls_last_op:
+            return nulls_first(_turned(order.element))
+        if order.modifier is operators.desc_op:
+            return asc(order.element)
+        if order.modifier is operators.asc_op:
+            return desc(order.element)
+    return desc(order)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, select, true, tuple_
 
@@ -11,19 +11,12 @@ from microorm.conditions import columns, conditions, natural, own_names
 from microorm.engines import Database
 from microorm.errors import CrossDatabaseRelation
 from microorm.loading import fields_of
+from microorm.locks import Lock, lock_of, refuse_unlockable
 from microorm.paths import Path, joined
 from microorm.schema import Schema
 from microorm.state import Origin
 
 M = TypeVar("M", bound="Any")
-
-
-class Lock(NamedTuple):
-    """How `for_update` locks the rows it finds."""
-
-    nowait: bool
-    skip_locked: bool
-    of: tuple[Any, ...]
 
 
 class Selection(Generic[M]):
@@ -137,6 +130,18 @@ class Selection(Generic[M]):
         loaded = self._schema.names if self._names is None else self._names
         return self._loading(frozenset(loaded) - left)
 
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False, of: Sequence[Any] = ()) -> Self:
+        """Lock the rows until the end of the block, which must be open: who else wants them waits.
+
+        With *nowait* a locked row is an error of the database, with *skip_locked* it is left out. *of* are the model,
+        columns, or paths (`Book.author`) whose rows are locked, else the model's; PostgreSQL only. On MariaDB the rows
+        of all tables it reads are. On SQLite a block has locked the whole database already, and knows none of this.
+        Raises `ValueError` for both flags at once, `FieldError`, and where it is sent `TransactionError` outside a block
+        that may write, and for what the database cannot do.
+        """
+        lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
+        return self._with(_lock=lock, _paths=self._paths | paths)
+
     def using(self, alias: str) -> Self:
         """Read from, and write to, *alias*; routers are not asked."""
         return self._with(_using=alias)
@@ -165,7 +170,9 @@ class Selection(Generic[M]):
     def _database(self) -> Database:
         """Where to read: where locks are held, and rows written, for one that locks."""
         if self._lock is not None:
-            return self._write_database()
+            database = self._write_database()
+            refuse_unlockable(self._lock, self._schema.registry.databases, database)
+            return database
         return self._picked(self._schema.registry.databases.for_read)
 
     def _write_database(self) -> Database:
@@ -210,9 +217,9 @@ class Selection(Generic[M]):
         if self._offset:
             statement = statement.offset(self._offset)
         if (lock := self._lock) is not None:
-            statement = statement.with_for_update(
-                nowait=lock.nowait, skip_locked=lock.skip_locked, of=lock.of or None
-            )
+            # Of what is joined, a row that may be missing cannot be locked on PostgreSQL.
+            of = lock.of or (self._schema.table,)
+            statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
         return statement.distinct() if self._distinct else statement
 
     def _found(self, statement: Select[Any], paths: frozenset[Path] = frozenset()) -> Select[Any]:

@@ -1,0 +1,160 @@
+"""Rows: the ends of a query that give columns and numbers, no instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from sqlalchemy import ColumnElement, Row, func, literal, select, tuple_
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+
+from microorm.conditions import columns, expression
+from microorm.explanations import Format, explained, explanation_verb
+from microorm.selection import Selection
+
+M = TypeVar("M", bound="Any")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
+
+C = ColumnElement
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class Rows(Selection[M]):
+    """A selection that can be asked for columns of its rows, and for numbers about them."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @overload
+        def values(self, a: C[T1], /) -> list[Row[T1]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], /) -> list[Row[T1, T2]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], c: C[T3], /) -> list[Row[T1, T2, T3]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], /) -> list[Row[T1, T2, T3, T4]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], /
+        ) -> list[Row[T1, T2, T3, T4, T5]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], h: C[T8], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+        @overload
+        def values(self, *given: C[Any] | str) -> list[AnyRow]: ...
+
+    def values(self, *given: Any) -> Any:
+        """SQLAlchemy's rows of the columns *given*, expressions or names; without any, of all fields.
+
+        A field has its own name in them. Raises `FieldError` and `TypeError` as `filter` does, `FieldError` for a path
+        to many rows, and what the database raises.
+        """
+        return self._rows("values", given or self._schema.names)
+
+    @overload
+    def scalars(self, given: ColumnElement[T1]) -> list[T1]: ...
+    @overload
+    def scalars(self, given: str) -> list[Any]: ...
+    def scalars(self, given: Any) -> Any:
+        """The values of one column, an expression or a name, in a list. Raises what `values` raises."""
+        return [row[0] for row in self._rows("scalars", [given])]
+
+    def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
+        """One row of what *expressions* make of all rows of the query, with the names given.
+
+        Of a limited query they are asked about just its rows. Raises `TypeError` where there is no expression, and
+        for a grouped query, `FieldError`, and what the database raises.
+        """
+        self._refuse_grouped("aggregate")
+        if not expressions:
+            raise TypeError("aggregate() wants at least one expression")
+        for each in expressions.values():
+            expression(self._schema, "aggregate", each)
+        found, paths = columns(self._schema, "aggregate", list(expressions.values()))
+        query = self._unlimited() if self._limited else self
+        with self._reading() as channel:
+            row = channel.execute(query._found(select(*found), paths)).one()
+        # The names never are a part of the SQL.
+        named = SimpleResultMetaData(list(expressions))
+        return IteratorResult(named, iter([tuple(row)])).one()
+
+    def count(self) -> int:
+        """How many rows there are, or groups of a grouped query."""
+        if self._limited or self._grouped:
+            return int(self._scalar(select(func.count()).select_from(self._ones().subquery())))
+        return int(self._scalar(self._found(select(func.count()))))
+
+    def exists(self) -> bool:
+        """Whether there is a row."""
+        return bool(self._scalar(select(self._ones().exists())))
+
+    def explain(self, *, analyze: bool = False, verbose: bool = False, format: Format | None = None) -> str:
+        """How the database would find the rows, in its own words; with *analyze* it does, and tells how it went.
+
+        PostgreSQL knows all options, MariaDB *analyze* and the formats text and json, SQLite none but text. Raises
+        `ValueError` for one that the database does not know.
+        """
+        self._refuse_grouped("explain")
+        query = self._with(_lock=None)
+        database = query._database()
+        verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
+        databases = self._schema.registry.databases
+        with databases.channel(database, prepared=False, writes=False) as channel:
+            return explained(channel, verb, query.statement)
+
+    @property
+    def _grouped(self) -> bool:
+        return bool(self._group or self._having)
+
+    def _refuse_grouped(self, method: str) -> None:
+        if self._grouped:
+            raise TypeError(f"{method}() is about rows, and this query is grouped; values() gives its groups")
+
+    def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
+        schema = self._schema
+        found, paths = columns(schema, method, given)
+        for place, each in enumerate(found):
+            if getattr(each, "table", None) is schema.table and each.key != (name := schema.field(each).name):
+                found[place] = each.label(name)
+        database = self._database()
+        with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+            rows: Sequence[Any] = channel.execute(self._select(*found, paths=paths)).fetchall()
+        return rows
+
+    def _ones(self) -> Any:
+        """A one for each row, or group, of the query: what is counted. No order, no lock: nobody sees them."""
+        ordered = self._order if self._limited else ()
+        return self._with(_order=ordered, _distinct=False, _lock=None)._select(literal(1).label("one"))
+
+    def _unlimited(self) -> Self:
+        """A query without limit of the rows of this one, which are named by their keys."""
+        key = [field.column for field in self._schema.key]
+        rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
+        # In a sub-select of its own, since MariaDB takes no limit in the right side of IN.
+        named = (key[0] if len(key) == 1 else tuple_(*key)).in_(select(*rows.c))
+        return self._with(_where=(named,), _equal=(), _limit=None, _offset=0, _distinct=False)
+
+    def _reading(self) -> Any:
+        query = self._with(_lock=None)
+        return self._schema.registry.databases.channel(query._database(), prepared=False, writes=False)
+
+    def _scalar(self, statement: Any) -> Any:
+        with self._reading() as channel:
+            return channel.execute(statement).scalar_one()
