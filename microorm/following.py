@@ -6,11 +6,16 @@ from typing import Any
 
 from microorm.engines import Database
 from microorm.schema import Schema
+from microorm.scopes import refuse_lazy
 from microorm.statements import plans_of
 
 
 def follow(instance: Any, relation: Any, key: Any) -> Any:
-    """What *relation* of *instance* leads to by *key*: one statement, on the instance's alias unless routed; or None."""
+    """What *relation* of *instance* leads to by *key*: one statement, on the instance's alias unless routed; or None.
+
+    Raises `LazyLoadError` where lazy loads are refused.
+    """
+    refuse_lazy(instance, relation.name)
     step = relation.steps[-1]
     schema: Schema = step.schema
     databases = schema.registry.databases

@@ -14,8 +14,10 @@ from microorm.scopes import BLOCK, EAGER, RECEIVER, USING, Scope, current_alias
 
 __all__ = ["Statements", "count_statements", "no_lazy_loads"]
 
-# What begins and ends transactions, or sets something for the session, is not about rows.
-_NOT_ABOUT_ROWS = frozenset(["BEGIN", "START", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET", "PRAGMA"])
+# What begins and ends transactions, sets something for the session or fetches more of what a statement has found.
+_NOT_ABOUT_ROWS = frozenset(
+    ["BEGIN", "START", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET", "PRAGMA", "FETCH", "CLOSE"]
+)
 
 
 class Statements:
@@ -46,11 +48,11 @@ def count_statements(alias: str | None = None, databases: Databases | None = Non
     """Count the statements that are sent to *alias* of *databases* while the block runs, by whatever thread.
 
     *alias*: else the innermost of open block, `using()` block and running receiver, else `default`. *databases*:
-    else the default ones. What begins and ends transactions and savepoints, or sets something for the session
-    (`PRAGMA`, `SET`), is not counted; one call for many rows is one statement. What is counted goes through
-    SQLAlchemy's `Connection`, not to the driver's cursor, but in a transaction that was open before; the same
-    statements are sent. Opens a connection where the alias has none, since SQLAlchemy asks the first some questions.
-    Raises `UnknownAlias`.
+    else the default ones. What begins and ends transactions and savepoints (`BEGIN`, `SAVEPOINT`, `COMMIT`), or sets
+    something for the session (`PRAGMA`, `SET`), is not counted; one call for many rows is one statement. What is
+    counted goes through SQLAlchemy's `Connection`, not to the driver's cursor, but in a transaction that was open
+    before; the same statements are sent. Opens a connection where the alias has none, since SQLAlchemy asks the
+    first some questions. Raises `UnknownAlias`, and what the database raises where it cannot be reached.
     """
     databases = default_databases if databases is None else databases
     if alias is None:
