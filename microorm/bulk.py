@@ -16,7 +16,7 @@ from microorm.databases import Databases
 from microorm.deferring import complete_all
 from microorm.engines import Database
 from microorm.errors import InvalidValue
-from microorm.saving import tell_saved
+from microorm.saving import settle_all_keys, tell_saved
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
@@ -60,6 +60,7 @@ def bulk_create(
     told = Progress(progress, len(objects))
     if not objects:
         return objects
+    settle_all_keys(schema, "bulk_create", objects)
     complete_all(objects)
     for signal in (pre_save, post_save) if wish.each else (pre_bulk_create, post_bulk_create):
         signal.refuse_waiting(schema.model)

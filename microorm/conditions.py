@@ -176,11 +176,13 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
     """`{column: value}` of *values*, checked as a save checks them; an instance stands for its key.
 
     Raises `FieldError` for an unknown name, for the key and for a column of another table, `InvalidValue` for
-    values that do not fit, `UnsavedError` for an instance without a key.
+    values that do not fit, `UnsavedError` for an instance without a key, `TypeError` for two values of one field.
     """
     row: dict[str, Any] = {}
     for name, value in values.items():
         field = schema.field(name)
+        if field.name in row:
+            raise TypeError(f"update() has two values for {schema.name}.{schema.reported[field.name]}")
         if field.primary_key:
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"

@@ -75,7 +75,7 @@ def _checked(
     for name in given:
         names = schema.key_names if name == "pk" else (schema.field(name).name,)
         if both := taken.intersection(names):
-            raise TypeError(f"{schema.name}.{min(both)} is asked for, and {argument}= has it, too")
+            raise TypeError(f"{schema.name}.{schema.reported[min(both)]} is asked for, and {argument}= has it, too")
     return dict(given)
 
 

@@ -138,7 +138,8 @@ class Query(Results[M]):
         """Set *values*, which may be expressions, in every row of the query; returns how many there were.
 
         `pre_update` and `post_update` are sent, the signals of single saves are not. Raises `FieldError`,
-        `InvalidValue`, and `TypeError` where the query is sliced.
+        `InvalidValue`, `UnsavedError` and `CrossDatabaseRelation` for instances that cannot be related, and `TypeError`
+        for two values of one field and where the query is sliced.
         """
         schema = self._schema
         self._refuse_sliced("update")
@@ -146,8 +147,12 @@ class Query(Results[M]):
         if not columns:
             raise TypeError("update() wants at least one value")
         statement = self._targeted(sql_update(schema.table).values(columns))
-        told = {schema.field(name).name: value for name, value in values.items()}
-        return update_found(schema, self._write_database(), statement, self, told)
+        database = self._write_database()
+        for name, value in values.items():
+            if name in schema.relations and isinstance(value, schema.relations[name].target):
+                self._refuse_elsewhere(value, database)
+        told = {schema.reported[schema.field(name).name]: value for name, value in values.items()}
+        return update_found(schema, database, statement, self, told)
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete every row of the query: by one statement where nobody listens, else one by one, with signals.

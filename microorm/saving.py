@@ -6,7 +6,7 @@ instance is put back and, inside a block, the block is doomed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy.sql import ClauseElement
@@ -91,6 +91,16 @@ def settle_keys(schema: Schema, instance: Any) -> None:
     """Take the keys of related instances anew. `UnsavedError` where one has lost its key (CONTRACT I19)."""
     for foreign_key in schema.foreign_keys:
         foreign_key.settle(instance)
+
+
+def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
+    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
+    for place, instance in enumerate(objects) if schema.foreign_keys else ():
+        try:
+            settle_keys(schema, instance)
+        except UnsavedError as error:
+            error.add_note(f"in object {place} of {method}()")
+            raise
 
 
 def _reported(schema: Schema, order: Order) -> frozenset[str] | None:

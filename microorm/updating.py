@@ -10,9 +10,10 @@ from sqlalchemy import Update, select, tuple_
 from microorm.batches import Progress, batches, checked_objects
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
+from microorm.deferring import complete
 from microorm.engines import Database
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
-from microorm.saving import field_names
+from microorm.saving import field_names, settle_all_keys
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
 from microorm.signals import post_update, pre_update
@@ -89,6 +90,10 @@ def bulk_update(
     _refuse_unfit_keys(schema, objects)
     if not objects:
         return 0
+    settle_all_keys(schema, "bulk_update", objects)
+    for instance in objects:
+        if instance._origin.partial:
+            complete(instance, tuple(names))
     order = Order(names, raw=False, force_insert=False, force_update=False)
     databases = schema.registry.databases
     if databases.transaction(database) is not None:

@@ -9,7 +9,17 @@ import pytest
 from sqlalchemy import func, literal, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from microorm import Field, InvalidValue, Model, TransactionError, field, muted
+from microorm import (
+    Field,
+    ForeignKey,
+    InvalidValue,
+    Model,
+    TransactionError,
+    UnsavedError,
+    field,
+    foreign_key,
+    muted,
+)
 from microorm.signals import post_bulk_create, post_save, post_update, pre_bulk_create, pre_save, pre_update
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -416,3 +426,169 @@ def test_the_same_instance_twice_is_an_error(Book, wire):
         Book.objects.bulk_create([book, Book(title="x"), book])
     assert sent == []
     assert (book.id, book._state.adding) == (None, True)
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_progress_is_told_after_each_batch(Book, stored, databases, size):
+    """DESIGN 6: how many are done, of how many; they are not committed yet."""
+    done = []
+
+    def progress(count, total):
+        done.append((count, total, databases.database("default").is_memory or len(stored(Book))))
+
+    hidden = databases.database("default").is_memory  # where a reader would wait for the open block
+    books = [Book(title=f"t{number}") for number in range(10)]
+    Book.objects.bulk_create(books, batch_size=size, progress=progress)
+    assert done == [(count, 10, hidden) for count in ([10] if size is None else [4, 8, 10])]
+    with pytest.raises(TypeError, match=r"^progress= wants a function of two numbers, not 3$"):
+        Book.objects.bulk_create([Book(title="x")], progress=3)
+    assert Book.objects.bulk_create([], progress=progress) == []
+
+
+def test_an_error_in_the_last_batch_or_of_the_callers_function_undoes_all(Book, databases, stored):
+    """M2, H13: what was written before it, too, and the instances; a block around is doomed."""
+    taken = Book(title="taken").save()
+
+    def fail(done, total):
+        if done == total:
+            raise Broken
+
+    def keyed(title, key):
+        book = Book(title=title)
+        book.id = key
+        return book
+
+    refused = [keyed("a", taken.id + 2), keyed("b", taken.id + 1), keyed("c", taken.id)]
+    fine = [Book(title=title) for title in "abc"]
+    for books, progress, error in ((refused, None, IntegrityError), (fine, fail, Broken)):
+        before = [(dict(vars(book)), book._state.adding) for book in books]
+        with pytest.raises(error):
+            Book.objects.bulk_create(books, batch_size=1, progress=progress)
+        assert [(dict(vars(book)), book._state.adding) for book in books] == before
+        with pytest.raises(TransactionError), databases.atomic(), pytest.raises(error):
+            Book.objects.bulk_create(books, batch_size=1, progress=progress)
+        assert [(dict(vars(book)), book._state.adding) for book in books] == before
+        assert stored(Book, "title") == ["taken"]
+
+
+def test_a_callers_function_that_hides_an_error_creates_nothing(Book, databases, stored):
+    """O5."""
+
+    def hide(done, total):
+        with pytest.raises(DBAPIError), databases.connection() as connection:
+            connection.execute(text("SELECT * FROM nowhere"))
+
+    for size in (1, None):
+        with pytest.raises(TransactionError):
+            Book.objects.bulk_create([Book(title="x"), Book(title="y")], batch_size=size, progress=hide)
+    assert stored(Book) == []
+
+
+def test_each_object_can_have_its_own_signals(Book, listen, stored, heard):
+    """M1, H1, H2: those of a save that inserts, with exactly its arguments; in their place none of the batch."""
+    told = []
+
+    def before(**kwargs):
+        told.append(kwargs)
+        assert (kwargs["instance"].id, kwargs["instance"]._state.adding) == (None, True)
+        kwargs["instance"].title += "!"
+
+    def after(**kwargs):
+        told.append(kwargs)
+        assert (kwargs["instance"]._state.adding, kwargs["instance"]._state.db) == (False, "default")
+        assert kwargs["instance"].changed_fields == frozenset(Book.__schema__.names)
+        assert Book.objects.filter(id=kwargs["instance"].id).count() == 1
+
+    listen(pre_save, before, sender=Book)
+    listen(post_save, after, sender=Book)
+    books = [Book(title=title) for title in "abc"]
+    Book.objects.bulk_create(books, batch_size=2, signals="each")
+    told_before = {
+        "signal": pre_save,
+        "sender": Book,
+        "raw": False,
+        "using": "default",
+        "update_fields": None,
+    }
+    told_after = {**told_before, "signal": post_save, "created": True}
+    assert told == [
+        *({**told_before, "instance": book} for book in books),
+        *({**told_after, "instance": book} for book in books),
+    ]
+    assert stored(Book, "id", "title") == [
+        (book.id, f"{title}!") for book, title in zip(books, "abc", strict=True)
+    ]
+    assert [book.changes() for book in books] == [{}] * 3
+    assert heard == []
+
+
+@MEMORY
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_an_error_in_a_receiver_of_one_object_undoes_all_of_them(Book, listen, databases, stored, signal):
+    """M2, H13."""
+
+    def fail(instance, **kwargs):
+        if instance.title == "b":
+            raise Broken
+
+    listen(signal, fail, sender=Book)
+    books = [Book(title=title) for title in "abc"]
+    with pytest.raises(Broken):
+        Book.objects.bulk_create(books, signals="each")
+    with pytest.raises(TransactionError), databases.atomic(), pytest.raises(Broken):
+        Book.objects.bulk_create(books, signals="each")
+    assert [(book.id, book._state.adding, book.changed_fields) for book in books] == [
+        (None, True, frozenset(vars(book))) for book in books
+    ]
+    assert stored(Book) == []
+    Book.objects.bulk_create(books)
+    assert stored(Book, "title") == ["a", "b", "c"]
+
+
+@MEMORY
+def test_each_objects_receivers_of_the_commit_wait_for_it(Book, listen, undone, databases):
+    """DESIGN 5: and are told nothing of what was undone."""
+    told = []
+    listen(
+        post_save,
+        lambda instance, created, **kwargs: told.append((instance.id, created)),
+        sender=Book,
+        delivery="on_commit",
+    )
+    with undone():
+        Book.objects.bulk_create([Book(title="never")], signals="each")
+    with databases.atomic():
+        Book.objects.bulk_create([Book(title="a"), Book(title="b")], signals="each")
+        assert told == []
+    assert told == [(1, True), (2, True)]
+
+
+def test_objects_refer_to_what_was_saved_meanwhile(Base, registry, stored):
+    """I19, H5: the keys of related instances are taken when the objects are written; without one nothing is."""
+
+    class Author(Base):
+        name: Field[str] = field(max_length=9)
+
+    class Essay(Base):
+        title: Field[str] = field(max_length=9)
+        author: ForeignKey[Author | None] = foreign_key(default=None)
+
+    registry.create_all("default")
+    author = Author(name="a").save()
+    essays = [Essay(title="x", author=author), Essay(title="y", author=author)]
+    Essay.objects.bulk_create(essays)
+    assert stored(Essay, "author_id") == [author.id] * 2
+    other = Author(name="b").save()
+    for essay in essays:
+        essay.author = other
+    assert Essay.objects.bulk_update(essays, ["author"]) == 2
+    assert stored(Essay, "author_id") == [other.id] * 2
+    other.id = None
+    for write in (
+        lambda: Essay.objects.bulk_create([Essay(title="z", author=author), *essays]),
+        lambda: Essay.objects.bulk_update(essays, [Essay.title]),
+    ):
+        with pytest.raises(UnsavedError) as raised:
+            write()
+        assert raised.value.__notes__[0].startswith("in object ")
+    assert stored(Essay, "title") == ["x", "y"]

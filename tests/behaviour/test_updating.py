@@ -5,10 +5,20 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from microorm import FieldError, InvalidValue, TransactionError
-from microorm.signals import post_update, pre_update
+from microorm import (
+    CrossDatabaseRelation,
+    Field,
+    FieldError,
+    ForeignKey,
+    InvalidValue,
+    TransactionError,
+    UnsavedError,
+    field,
+    foreign_key,
+)
+from microorm.signals import post_save, post_update, pre_save, pre_update
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 
@@ -113,3 +123,250 @@ def test_a_receiver_changes_neither_the_update_nor_what_others_are_told(Book, sh
     assert Book.objects.filter(title="a").update(pages=9) == 1
     assert told == [{"pages": 9}] * 2
     assert Book.objects.get(title="a").pages == 9
+
+
+def test_fields_of_many_objects_are_written_by_their_keys(Book, shelf, stored, wire):
+    """DESIGN 6: each its own values; only these fields, by name or column; what was written counts as loaded."""
+    books = shelf.all()
+    for book in books:
+        book.title, book.pages, book.price = book.title * 2, book.pages * 10, Decimal(book.pages)
+        book.tags.append(book.title)
+    with wire.record() as sent:
+        assert Book.objects.bulk_update(reversed(books), ["title", Book.tags, Book.price]) == 5
+    assert {each.removeprefix("many ").split()[0] for each in sent} == {"UPDATE"}
+    assert stored(Book, "title", "pages", "price", "tags") == [
+        (title * 2, pages, Decimal(pages), [title * 2]) for pages, title in enumerate("abcde", start=1)
+    ]
+    assert [book.changed_fields for book in books] == [{"pages"}] * 5
+    books[0].tags.append("more")
+    assert books[0].changed_fields == {"pages", "tags"}
+
+
+def test_what_fills_itself_is_written_where_it_is_named(Base, registry, stored):
+    """DESIGN 3, 6: as by a save with `update_fields`."""
+
+    class Event(Base):
+        name: Field[str] = field(max_length=9)
+        stamp: Field[int] = field(on_update=lambda: next(numbers))
+
+    numbers = iter(range(100))
+    registry.create_all("default")
+    events = [Event(name=name).save() for name in "ab"]
+    Event.objects.bulk_update(events, ["name"])
+    assert stored(Event, "stamp") == [0, 1]
+    Event.objects.bulk_update(events, ["name", "stamp"])
+    assert stored(Event, "stamp") == [event.stamp for event in events] == [2, 3]
+
+
+def test_composite_keys_and_expressions(Base, registry, stored):
+    """DESIGN 3, 6: an expression is read back."""
+
+    class Pair(Base):
+        left: Field[int] = field(primary_key=True)
+        right: Field[int] = field(primary_key=True)
+        note: Field[str] = field(default="", max_length=9)
+        count: Field[int] = field(default=3)
+
+    registry.create_all("default")
+    pairs = Pair.objects.bulk_create([Pair(left=1, right=number) for number in range(4)])
+    gone = Pair(left=2, right=2, note="gone")
+    lost = Pair(left=2, right=3, count=Pair.count + 1)
+    for pair in pairs[:3]:
+        pair.note = f"n{pair.right}"
+    pairs[1].count = Pair.count + Pair.right
+    assert Pair.objects.bulk_update([gone, *pairs, lost], ["note", "count"]) == 4
+    assert stored(Pair, "right", "note", "count") == [(0, "n0", 3), (1, "n1", 4), (2, "n2", 3), (3, "", 3)]
+    assert pairs[1].count == 4
+    assert [pair.changes() for pair in pairs] == [{}] * 4
+    assert (gone._state.adding, lost._state.adding) == (True, True)
+    assert lost.changed_fields == {"left", "right", "note", "count"}
+
+
+def test_an_object_whose_row_is_gone_is_not_counted_and_stays_as_it_was(Book, shelf, stored):
+    """DESIGN 6: the number of rows that there were."""
+    books = shelf.all()
+    Book.objects.filter(title="b").delete()
+    for book in books:
+        book.pages = 9
+    assert Book.objects.bulk_update(books, ["pages"]) == 4
+    assert [book.changed_fields for book in books] == [set(), {"pages"}, set(), set(), set()]
+    assert stored(Book, "pages") == [9] * 4
+
+
+def test_rows_that_have_the_values_already_are_counted(Book, shelf):
+    """DESIGN 6."""
+    books = shelf.all()
+    for size in (None, 2):
+        assert Book.objects.bulk_update(books, ["pages", "title"], batch_size=size) == 5
+
+
+def test_progress_of_an_update_is_told_after_each_batch(Book, shelf):
+    """DESIGN 6."""
+    done: list[tuple[int, int]] = []
+    Book.objects.bulk_update(shelf.all(), ["pages"], batch_size=2, progress=lambda *told: done.append(told))
+    assert done == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_an_error_in_the_last_batch_or_of_the_callers_function_undoes_the_update(
+    Base, registry, databases, stored
+):
+    """H13, H17: rows and instances; a block around is doomed."""
+
+    class Tag(Base):
+        name: Field[str] = field(max_length=9, unique=True)
+        stamp: Field[int] = field(on_update=lambda: next(numbers))
+
+    def fail(done: int, total: int) -> None:
+        if done == total:
+            raise Broken
+
+    numbers = iter(range(100))
+    registry.create_all("default")
+    tags = [Tag(name=name).save() for name in "abc"]
+    for names, progress, error in (("xyx", None, IntegrityError), ("xyz", fail, Broken)):
+        for tag, name in zip(tags, names, strict=True):
+            tag.name = name
+        before = [(dict(vars(tag)), tag.changes()) for tag in tags]
+        with pytest.raises(error):
+            Tag.objects.bulk_update(tags, ["name", "stamp"], batch_size=1, progress=progress)
+        with pytest.raises(TransactionError), databases.atomic(), pytest.raises(error):
+            Tag.objects.bulk_update(tags, ["name", "stamp"], batch_size=1, progress=progress)
+        assert [(dict(vars(tag)), tag.changes()) for tag in tags] == before
+        assert stored(Tag, "name", "stamp") == [("a", 0), ("b", 1), ("c", 2)]
+
+
+def test_a_rollback_makes_what_was_written_changed_again(Book, shelf, undone, stored):
+    """H17."""
+    books = shelf.all()
+    for book in books:
+        book.pages = 9
+    with undone():
+        Book.objects.bulk_update(books, ["pages"])
+        assert [book.changed_fields for book in books] == [set()] * 5
+    assert [book.changes() for book in books] == [{"pages": (number, 9)} for number in range(1, 6)]
+    assert Book.objects.bulk_update(books, ["pages"]) == 5
+    assert stored(Book, "pages") == [9] * 5
+
+
+def test_values_that_were_not_loaded_are_not_overwritten_by_nothing(Book, shelf, stored):
+    """DESIGN 6: of an instance that was loaded without a field its value is loaded first."""
+    books = Book.objects.only("title").order_by("title").all()
+    for book in books:
+        book.title = book.title.upper()
+    assert Book.objects.bulk_update(books, ["title", "price"]) == 5
+    assert stored(Book, "title", "price")[:2] == [("A", None), ("B", Decimal(2))]
+
+
+@MEMORY
+def test_an_update_of_many_objects_sends_no_signal(Book, shelf, listen):
+    """M1: no row was saved alone, and no query and values say what was done."""
+    told = []
+    books = shelf.all()
+    for signal in (pre_update, post_update, pre_save, post_save):
+        listen(signal, lambda **kwargs: told.append(1), sender=Book)
+    Book.objects.bulk_update(books, ["pages"])
+    assert told == []
+
+
+@MEMORY
+def test_objects_that_cannot_be_updated_are_errors_before_anything(
+    Base, registry, Book, shelf, wire, databases
+):
+    """DESIGN 6: and no block is doomed."""
+
+    class Other(Base):
+        pass
+
+    books = shelf.all()
+    twin = Book.objects.get(id=books[0].id)
+    update = Book.objects.bulk_update
+    cases: list[tuple[Any, type[Exception], str]] = [
+        (
+            lambda: update([*books, Book(title="x")], ["pages"]),
+            UnsavedError,
+            "object 5 of bulk_update() has no key, and an update needs one",
+        ),
+        (
+            lambda: update([Other()], ["pages"]),
+            TypeError,
+            "bulk_update() of Book wants its instances, not Other",
+        ),
+        (
+            lambda: update([*books, books[1]], ["pages"]),
+            ValueError,
+            "object 5 of bulk_update() is object 1 again",
+        ),
+        (
+            lambda: update([*books, twin], ["pages"]),
+            ValueError,
+            "object 5 of bulk_update() has the key of object 0: Book(id=1)",
+        ),
+        (lambda: update(books, []), ValueError, "bulk_update() wants at least one field"),
+        (lambda: update(books, "pages"), TypeError, "fields wants a list of names or columns, not 'pages'"),
+        (lambda: update(books, ["pags"]), FieldError, "Book has no field 'pags'; nearest: 'pages'"),
+        (lambda: update([], ["pags"]), FieldError, "Book has no field 'pags'; nearest: 'pages'"),
+        (
+            lambda: update(books, [Book.id]),
+            FieldError,
+            "Book.id is the primary key, which an update does not change",
+        ),
+        (
+            lambda: update(books, ["pages"], batch_size=0),
+            ValueError,
+            "batch_size= wants a positive int, not 0",
+        ),
+        (
+            lambda: update(books, ["pages"], progress=3),
+            TypeError,
+            "progress= wants a function of two numbers, not 3",
+        ),
+    ]
+    for query in (Book.objects.filter(pages=3), Book.objects.filter(Book.pages > 3), Book.objects[:3]):
+        message = "bulk_update() knows its rows by their keys, and this query has conditions or a limit"
+        with pytest.raises(TypeError) as refused:
+            query.bulk_update(books, ["pages"])
+        assert str(refused.value) == message
+    with wire.record() as sent, databases.atomic():
+        for call, error, message in cases:
+            with pytest.raises(error) as raised:
+                call()
+            assert (type(raised.value), str(raised.value)) == (error, message)
+        books[3].pages = "many"
+        with pytest.raises(InvalidValue, match="^Book.pages wants int") as unfit:
+            update(books, ["pages"])
+        assert unfit.value.__notes__ == ["in object 3 of bulk_update()"]
+        books[3].id = Book.id + 1
+        with pytest.raises(InvalidValue, match="wants a value, not an expression"):
+            update(books, ["title"])
+        assert update([], ["pages"]) == 0
+    assert sent == []
+
+
+@MEMORY
+def test_relations_are_updated_by_instance_or_key_and_once(Base, registry, databases, listen, stored):
+    """DESIGN 6, H5, N13: receivers are told the name as it is declared."""
+
+    class Author(Base):
+        name: Field[str] = field(max_length=9)
+
+    class Essay(Base):
+        author: ForeignKey[Author | None] = foreign_key(default=None)
+
+    registry.create_all()
+    told = []
+    listen(pre_update, lambda values, **kwargs: told.append(values), sender=Essay)
+    author, far = Author(name="a").save(), Author(name="b").save(using="other")
+    Essay().save()
+    assert Essay.objects.update(author=author) == 1
+    assert Essay.objects.update(author_id=author.id) == 1
+    assert Essay.objects.filter(Essay.author.name == "a").update(author=None) == 1
+    assert told == [{"author": author}, {"author": author.id}, {"author": None}]
+    with pytest.raises(TypeError, match=r"^update\(\) has two values for Essay\.author$"):
+        Essay.objects.update(author=author, author_id=author.id)
+    with pytest.raises(UnsavedError):
+        Essay.objects.update(author=Author(name="c"))
+    with pytest.raises(CrossDatabaseRelation):
+        Essay.objects.update(author=far)
+    with pytest.raises(FieldError, match="is a column of another table"):
+        Essay.objects.update(author=Author.id)
+    assert stored(Essay, "author_id") == [None]
