@@ -102,7 +102,9 @@ class Rows(Selection[M]):
         return int(self._scalar(self._found(select(func.count()))))
 
     def exists(self) -> bool:
-        """Whether there is a row."""
+        """Whether there is a row, or a group of a grouped query."""
+        if self._grouped:  # which MariaDB would forget inside EXISTS
+            return self.count() > 0
         return bool(self._scalar(select(self._ones().exists())))
 
     def explain(self, *, analyze: bool = False, verbose: bool = False, format: Format | None = None) -> str:

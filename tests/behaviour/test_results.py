@@ -1,7 +1,11 @@
 """The ends of a query that give instances, on every database (DESIGN 6)."""
 
-import pytest
+from uuid import UUID, uuid4
 
+import pytest
+from sqlalchemy import asc, func
+
+from microorm import Field, InvalidValue, Model, field
 from microorm.errors import MultipleObjectsReturned, ObjectDoesNotExist
 from tests.behaviour.shelves import titles
 
@@ -114,3 +118,120 @@ def test_what_was_asked_is_told_with_its_values(Book):
         "no Book with title='z', book.pages > :pages_1 ({'pages_1': 5}), book.price IS NULL, "
         "book.title IN (__[POSTCOMPILE_title_1]) ({'title_1': ['x', 'y']}) in 'default'"
     )
+
+
+def test_last_is_first_the_other_way_around(Book, shelf, wire):
+    """DESIGN 6: in the query's order, else in the key's, of the part of a sliced query; one statement."""
+    with wire.record() as sent:
+        assert Book.objects.last().title == "e"
+        assert Book.objects.order_by(Book.title.desc()).last().title == "a"
+        assert Book.objects.order_by(asc("title")).last().title == "e"
+        assert Book.objects.order_by(Book.pages % 2, Book.title.desc()).last().title == "a"
+        assert Book.objects.order_by(func.lower(Book.title).desc(), "id").last().title == "a"
+        assert shelf.filter(Book.pages < 3).last().title == "b"
+        assert shelf[1:3].last().title == "c"
+        assert shelf[2:].last().title == "e"
+        assert Book.objects.limit(2).order_by(Book.title.desc()).last().title == "d"
+        assert shelf.distinct().last().title == "e"
+    assert len(sent) == 10
+    assert shelf.filter(title="z").last() is None
+    assert shelf.limit(0).last() is None
+    assert shelf[9:].last() is None
+
+
+def test_last_leaves_nulls_where_the_database_has_them(Book, shelf, databases):
+    """The order is turned around whole: what came first comes last."""
+    by_price = Book.objects.order_by("price", "title")
+    assert by_price.last() == by_price.all()[-1]
+    falling = Book.objects.order_by(Book.price.desc(), Book.title.desc())
+    assert falling.last() == falling.all()[-1] == by_price.first()
+    if databases.database("default").dialect not in ("mysql", "mariadb"):
+        for order in (
+            Book.price.asc().nulls_first(),
+            Book.price.desc().nulls_first(),
+            Book.price.asc().nulls_last(),
+            Book.price.nulls_last(),
+        ):
+            query = Book.objects.order_by(order, "title")
+            assert query.last() == query.all()[-1]
+
+
+def test_in_bulk_gives_instances_by_key(Book, shelf, wire):
+    """DESIGN 6: those that there are, each once, of those that the query finds; one statement."""
+    a, b, *_, e = shelf
+    with wire.record() as sent:
+        assert Book.objects.in_bulk([a.id, e.id, 0, a.id]) == {a.id: a, e.id: e}
+        assert shelf.filter(Book.pages > 1).in_bulk(key for key in (a.id, b.id)) == {b.id: b}
+        assert list(shelf.in_bulk().values()) == shelf.all()
+        assert list(shelf[1:2].in_bulk()) == [b.id]
+    assert len(sent) == 5
+    with wire.record() as sent:
+        assert Book.objects.in_bulk([]) == {}
+    assert sent == []
+    for wrong in ("x", None, 1.5, (1,), [1]):
+        with pytest.raises(InvalidValue, match=r"^Book\.id "):
+            Book.objects.in_bulk([wrong])
+    for strings in ("12", b"12"):
+        with pytest.raises(TypeError, match=r"^in_bulk\(\) wants a list of keys, not "):
+            Book.objects.in_bulk(strings)
+    for limited in (shelf[:2], shelf[2:], shelf.distinct()):
+        with pytest.raises(TypeError, match=r"^in_bulk\(\) finds keys in a whole query"):
+            limited.in_bulk([a.id])
+
+
+def test_in_bulk_takes_thousands_of_keys(Book, wire):
+    """Several statements, none of which has more parameters than a database takes."""
+    made = Book.objects.bulk_create([Book(title="x") for _ in range(300)])
+    keys = [book.id for book in made]
+    with wire.record() as sent:
+        found = Book.objects.filter(Book.title == "x").in_bulk([*keys, *range(10**9, 10**9 + 70_000)])
+    assert sorted(found) == sorted(keys)
+    assert 1 < len(sent) < 20
+
+
+def test_in_bulk_takes_composite_and_converted_keys(registry):
+    """Composite ones as tuples; a UUID is a UUID."""
+
+    class Pair(Model, registry=registry):
+        left: Field[int] = field(primary_key=True)
+        right: Field[UUID] = field(primary_key=True)
+
+    class Token(Model[UUID], registry=registry):
+        text: Field[str]
+
+    registry.create_all("default")
+    one, two = uuid4(), uuid4()
+    pairs = [Pair(left=left, right=right).save() for left in (1, 2) for right in (one, two)]
+    assert Pair.objects.in_bulk([(1, one), (2, two), (3, one)]) == {(1, one): pairs[0], (2, two): pairs[3]}
+    assert len(Pair.objects.in_bulk()) == 4
+    tokens = [Token(text=text).save() for text in "ab"]
+    assert Token.objects.in_bulk([each.id for each in tokens]) == {each.id: each for each in tokens}
+    for wrong in (1, (1,), ("a", one), (1, None)):
+        with pytest.raises(InvalidValue, match=r"^Pair\."):
+            Pair.objects.in_bulk([wrong])
+
+
+def test_a_grouped_query_gives_no_instances(Book, shelf):
+    """Its ends are `values` and `scalars`; nothing is sent."""
+    grouped = Book.objects.group_by("pages")
+    for name, end in {
+        "all": grouped.all,
+        "get": grouped.get,
+        "last": grouped.last,
+        "iterate": grouped.iterate,
+        "update": lambda: grouped.update(pages=1),
+        "delete": grouped.delete,
+        "aggregate": lambda: grouped.aggregate(n=func.count()),
+    }.items():
+        with pytest.raises(TypeError, match=rf"^{name}\(\) is about rows, and this query is grouped"):
+            end()
+    for end in (
+        grouped.first,
+        grouped.one_or_none,
+        grouped.in_bulk,
+        lambda: list(grouped),
+        lambda: grouped[0],
+        Book.objects.having(func.count() > 1).all,
+    ):
+        with pytest.raises(TypeError, match="this query is grouped"):
+            end()
