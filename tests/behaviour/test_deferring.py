@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from microorm import Field, FieldError, LazyLoadError, Model, TransactionError, UnsavedError, field
+from microorm import (
+    Field,
+    FieldError,
+    ForeignKey,
+    LazyLoadError,
+    Model,
+    TransactionError,
+    UnsavedError,
+    field,
+    foreign_key,
+)
 from microorm.loading import MOST_SUBSETS
 from microorm.signals import post_delete, post_init, post_save, pre_bulk_create, pre_init, pre_save
 from microorm.testing import no_lazy_loads
@@ -100,6 +110,59 @@ def test_what_is_no_field_is_refused_before_anything_is_sent(Book, Base, wire, m
             with pytest.raises(FieldError):
                 choose(wrong)
     assert sent == []
+
+
+@MEMORY
+@pytest.mark.parametrize("method", ["only", "defer"])
+def test_what_a_path_leads_to_is_refused(Base, registry, method):
+    """But for the key at its end, which is a column of the model itself."""
+
+    class Author(Base):
+        name: Field[str]
+
+    class Story(Base):
+        title: Field[str]
+        author: ForeignKey[Author] = foreign_key()
+
+    registry.create_all("default")
+    choose = getattr(Story.objects, method)
+    with pytest.raises(
+        FieldError, match=r"<path Story.author> leads to other rows, of which 'name' is a column"
+    ):
+        choose(Story.author.name)
+    with pytest.raises(FieldError, match=r"and <path Story.author> is a path to other rows"):
+        choose(Story.author)
+    Story(title="t", author=Author(name="a").save()).save()
+    for named in ("author", "author_id", Story.author.id, Story.author_id):
+        story = choose(named).get()
+        assert ("author_id" in loaded(story)) is (method == "only")
+        assert (story.author.name, story.title, story.changes()) == ("a", "t", {})
+
+
+@MEMORY
+def test_update_fields_of_a_foreign_key_are_told_by_its_name(Base, registry, listen):
+    """H5"""
+
+    class Author(Base):
+        name: Field[str]
+
+    class Story(Base):
+        title: Field[str]
+        author: ForeignKey[Author] = foreign_key()
+        pages: Field[int] = field(default=0)
+
+    registry.create_all("default")
+    Story(title="t", author=Author(name="a").save()).save()
+    heard = []
+    listen(post_save, lambda update_fields, **others: heard.append(update_fields), sender=Story)
+    Story.objects.only("author").get().save()
+    late = Story.objects.only("title").get()
+    late.author = Author(name="b").save()
+    late.save()
+    late.pages = 3
+    late.save()
+    assert heard == [{"author"}, {"author", "title"}, None]  # at last it has all fields
+    assert Story.objects.get().author.name == "b"
 
 
 @MEMORY
