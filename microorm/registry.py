@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.databases import Databases, default_databases
 from microorm.errors import ConfigurationError, ModelError, TransactionError
@@ -175,7 +176,10 @@ class Registry:
         for alias, tables in self._placed(using):
             self._refuse_implicit_commit(alias)
             with self.databases.connection(alias) as connection:
-                self.metadata.drop_all(connection, tables=tables)
+                if connection.dialect.name == "sqlite":
+                    _drop_on_sqlite(connection, tables)
+                else:
+                    self.metadata.drop_all(connection, tables=tables)
 
     def _refuse_implicit_commit(self, alias: str) -> None:
         database = self.databases.database(alias)
@@ -199,6 +203,20 @@ class Registry:
             ]
             placed.append((alias, allowed))
         return placed
+
+
+def _drop_on_sqlite(connection: Connection, tables: list[Any]) -> None:
+    """Drop *tables*, which may refer to each other in a circle: SQLite cannot drop a constraint by itself."""
+    order = [table for table, _ in sort_tables_and_constraints(tables) if table is not None]
+    # Inside a block the checks cannot be switched off, only put off.
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+    (checked,) = connection.exec_driver_sql("PRAGMA foreign_keys").one()
+    connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    try:
+        for table in reversed(order):
+            table.drop(connection, checkfirst=True)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={checked:d}")
 
 
 def check_label(label: str) -> None:
