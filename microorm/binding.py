@@ -65,12 +65,10 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
     keys = [field for field, _ in known.values() if field.primary_key]
     if name is None and len(keys) > 1:
         raise ModelError(f"{where}: {target.__name__} has a key of several fields, and to_field= names none")
-    names = {field.name: field for field, _ in known.values()}
-    if name is not None and (
-        name not in names or not (names[name].options.get("unique") or names[name] in keys)
-    ):
+    fit = {field.name for field, _ in known.values() if field in keys or field.options.get("unique")}
+    if name is not None and name not in fit:
         raise ModelError(
-            f"{where}: to_field={name!r} is no unique field of {target.__name__}{nearest(name, names)}"
+            f"{where}: to_field={name!r} is no unique field of {target.__name__}{nearest(name, fit)}"
         )
     key, kind = known[name or keys[0].name]
     column = key.options.get("column") or key.name
