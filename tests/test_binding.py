@@ -168,8 +168,8 @@ def test_what_cannot_be_declared_says_so_at_the_class_statement(Author, Base) ->
         ),
         (
             ForeignKey[Author],
-            foreign_key(to_field="nme"),
-            "Novel.author: to_field='nme' is no unique field of Author; nearest: 'name'",
+            foreign_key(to_field="cod"),
+            "Novel.author: to_field='cod' is no unique field of Author; nearest: 'code'",
         ),
         (
             ForeignKey[Author],
