@@ -10,9 +10,6 @@ from sqlalchemy.exc import IntegrityError
 from microorm.batches import MOST_PARAMETERS
 from microorm.errors import FieldError
 from microorm.schema import Schema
-from microorm.selection import Lock
-
-LOCKED = Lock(nowait=False, skip_locked=False, of=())
 
 
 def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[str, Any]) -> tuple[Any, bool]:
@@ -75,7 +72,9 @@ def _checked(
     for name in given:
         names = schema.key_names if name == "pk" else (schema.field(name).name,)
         if both := taken.intersection(names):
-            raise TypeError(f"{schema.name}.{schema.reported[min(both)]} is asked for, and {argument}= has it, too")
+            raise TypeError(
+                f"{schema.name}.{schema.reported[min(both)]} is asked for, and {argument}= has it, too"
+            )
     return dict(given)
 
 
@@ -113,7 +112,7 @@ def _update(wanted: Any, given: Mapping[str, Any]) -> Any:
     """Lock the row and save *given* in it; None where there is no row."""
     schema: Schema = wanted._schema
     with schema.registry.databases.atomic(wanted._using):
-        instance = wanted._with(_lock=LOCKED).one_or_none()
+        instance = wanted.for_update().one_or_none()
         if instance is None:
             return None
         for name, value in _values(given).items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Update, select, tuple_
+from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
 
-from microorm.batches import Progress, batches, checked_objects
+from microorm.batches import MOST_PARAMETERS, Progress, batches, checked_objects
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.deferring import complete
@@ -21,6 +21,9 @@ from microorm.statements import key_row, plans_of
 from microorm.transactions import Transaction
 from microorm.undo import Image, image_of, restore
 from microorm.writing import Order, row_to_write, settle_some, write_row
+
+MOST_CASES = 100
+"""Of one statement, each row of which looks through them."""
 
 
 class Planned(NamedTuple):
@@ -164,7 +167,11 @@ def _update_batch(
         return sum(_update_alone(schema, transaction, order, names, each) for each in batch)
     plans = plans_of(schema, transaction.database)
     written = names[: -len(schema.key)]
-    count = plans.update(written).run_many(transaction, [each.row for each in batch])
+    rows = [each.row for each in batch]
+    if transaction.database.dialect in MOST_PARAMETERS:
+        count = plans.update(written).run_many(transaction, rows)
+    else:
+        count = _update_by_cases(schema, transaction, written, rows)
     there = None if count == len(batch) else _keys_there(schema, transaction, batch)
     for instance, row, image in batch:
         if there is None or row[len(written) :] in there:
@@ -189,9 +196,38 @@ def _update_alone(
     return True
 
 
+def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...], rows: Sequence[Row]) -> int:
+    """Write *rows*, each of which ends in its key, some hundred by one statement.
+
+    MariaDB's driver would send a statement for each row, and wait for each.
+    """
+    fields, total = [schema.by_name[name] for name in written], 0
+    for start in range(0, len(rows), MOST_CASES):
+        part = rows[start : start + MOST_CASES]
+        keys = [row[len(fields) :] for row in part]
+        one = schema.key[0].column if len(schema.key) == 1 else None
+        same = [key[0] if one is not None else _same_key(schema, key) for key in keys]
+        values = {}
+        for place, field in enumerate(fields):
+            kind = field.column.type
+            new = [literal(row[place], kind) for row in part]
+            values[field.column] = case(*zip(same, new, strict=True), value=one, else_=field.column)
+        statement = update(schema.table).values(values).where(_among(schema, keys))
+        total += int(channel.execute(statement).rowcount)
+    return total
+
+
+def _same_key(schema: Schema, key: Row) -> ColumnElement[bool]:
+    return and_(*[field.column == value for field, value in zip(schema.key, key, strict=True)])
+
+
+def _among(schema: Schema, keys: Sequence[Row]) -> ColumnElement[bool]:
+    columns = [field.column for field in schema.key]
+    return columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
+
+
 def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> set[Row]:
     """The keys of *batch* that have a row."""
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
-    wanted = columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
-    return {tuple(row) for row in channel.execute(select(*columns).where(wanted))}
+    return {tuple(row) for row in channel.execute(select(*columns).where(_among(schema, keys)))}
