@@ -156,13 +156,15 @@ class Model(Generic[K]):
         *using*: the alias, else as routed. *update_fields*: write only these, by name or column; empty means
         do nothing. *raw*: exactly as it is, without `on_update`. *force_insert*, *force_update*: one statement
         of this kind only. Adding with no key is an INSERT; otherwise an UPDATE and, where no row has the key,
-        an INSERT (CONTRACT I).
+        an INSERT (CONTRACT I). Of fields that are deferred, a save to the row they are in writes none, and tells the
+        others as its `update_fields`; any other loads them first.
 
         Raises `TypeError` and `ValueError` for wrong arguments, `FieldError` for an unknown field,
         `UnsavedError` where an update lacks a key, `InvalidValue` for values that do not fit,
-        `Model.NotUpdated` where an update that was asked for found no row, `TransactionError` in a doomed,
-        foreign or read-only block, and what the database raises. After an error nothing is written and the
-        instance is as it was; an open block is doomed if a receiver or SQL had run.
+        `Model.NotUpdated` where an update that was asked for found no row, `Model.DoesNotExist` where deferred
+        values are gone, `TransactionError` in a doomed, foreign or read-only block, and what the database raises.
+        After an error nothing is written and the instance is as it was; an open block is doomed if a receiver or
+        SQL had run.
         """
         save(
             self,
@@ -185,8 +187,9 @@ class Model(Generic[K]):
     def refresh_from_db(
         self, using: str | None = None, fields: Iterable[str | ColumnElement[Any]] | None = None
     ) -> None:
-        """Take all values, or those of *fields*, from the row; from the alias it was loaded from unless told.
+        """Take all values but deferred ones, or those of *fields*, from the row.
 
+        From the alias it was loaded from unless told.
         Raises `UnsavedError` where there is no key, `FieldError`, and `Model.DoesNotExist` where the row is
         gone; the instance is then as it was (CONTRACT I20).
         """

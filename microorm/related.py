@@ -11,6 +11,7 @@ from microorm.fields import split_optional
 from microorm.paths import Step
 from microorm.query import Query
 from microorm.relations import Relation
+from microorm.scopes import refuse_lazy
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -22,27 +23,35 @@ class RelatedQuery(Query[M]):
     Rows that were loaded together with the instance are known and not asked for again, unless the query is refined.
     """
 
-    __slots__ = ("_known", "_relation")
+    __slots__ = ("_known", "_refined", "_relation")
 
     _relation: Any
     _known: list[M] | None
+    _refined: bool  # whether it asks for something else than the rows of the relation as they are
 
     def all(self) -> list[M]:
-        """The instances. Raises what the database raises."""
-        return super().all() if self._known is None else list(self._known)
+        """The instances. Raises what the database raises, and `LazyLoadError` where lazy loads are refused."""
+        return super().all() if self._unknown else list(self._known or ())
 
     def count(self) -> int:
-        """How many rows there are."""
-        return super().count() if self._known is None else len(self._known)
+        """How many rows there are. Raises as `all` does."""
+        return super().count() if self._unknown else len(self._known or ())
 
     def exists(self) -> bool:
-        """Whether there is a row."""
-        return super().exists() if self._known is None else bool(self._known)
+        """Whether there is a row. Raises as `all` does."""
+        return super().exists() if self._unknown else bool(self._known)
 
     def _with(self, **changes: Any) -> Self:
         query = super()._with(**changes)
-        query._relation, query._known = self._relation, None
+        query._relation, query._known, query._refined = self._relation, None, True
         return query
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether the rows have to be asked for; `LazyLoadError` where they should have been loaded before."""
+        if self._known is None and not self._refined:
+            refuse_lazy(self._owner, self._relation.name)
+        return self._known is None
 
 
 class Reverse(Relation):
@@ -121,6 +130,8 @@ class Related(Reverse, Generic[M]):
 class RelatedOne(Reverse, Generic[R]):
     """The one row that refers to a row by a unique foreign key; R includes None where there may be none."""
 
+    to_one = True
+
     if TYPE_CHECKING:
 
         @overload
@@ -180,7 +191,7 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     if key is None:
         raise UnsavedError(f"{relation.label}: {instance!r} has no key yet")
     query: RelatedQuery[Any] = RelatedQuery(relation.target)
-    query._relation, query._owner, query._known = relation, instance, None
+    query._relation, query._owner, query._known, query._refined = relation, instance, None, False
     if len(steps) == 1:
         query._equal = ((steps[0].far.name, key),)
     else:

@@ -16,10 +16,12 @@ from microorm import (
     LazyLoadError,
     Model,
     Registry,
+    Related,
     UnknownAlias,
     default_databases,
     field,
     foreign_key,
+    related,
 )
 from microorm.signals import post_save
 from microorm.testing import Statements, count_statements, no_lazy_loads
@@ -347,6 +349,7 @@ def test_blocks_and_using_go_on_inside(Book, databases):
 def test_a_related_object_is_a_lazy_load(registry, Base, wire):
     class Author(Base):
         name: Field[str] = field(max_length=20)
+        stories: Related["Story"] = related("author")
 
     class Story(Base):
         title: Field[str]
@@ -367,7 +370,21 @@ def test_a_related_object_is_a_lazy_load(registry, Base, wire):
         assert story.author.name == "a"
         with pytest.raises(LazyLoadError, match=r"Story\.author_id"):
             assert Story.objects.defer("author").get().author_id
-    late = Story.objects.defer("author").get()
+    with no_lazy_loads():
+        author = Author.objects.get()
+        for ask in (lambda: author.stories.all(), lambda: list(author.stories), author.stories.count):
+            with (
+                wire.record() as sent,
+                pytest.raises(LazyLoadError, match=r"Author\.stories of Author\(id=\d+\)"),
+            ):
+                ask()
+            assert sent == []
+        with pytest.raises(LazyLoadError):
+            author.stories.exists()
+        assert [each.title for each in author.stories.limit(1)] == ["t"]
+        assert author.stories.filter(title="x").count() == 0
+    assert author.stories.count() == 1
+    late = Story.objects.defer("author").order_by("id").first()
     assert (late.author.name, late.changes()) == ("a", {})
     assert issubclass(Story, Model)
     assert isinstance(registry, Registry)
