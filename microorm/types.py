@@ -6,8 +6,11 @@ Each class says what a database would otherwise change silently (DESIGN 3, the t
 from __future__ import annotations
 
 import enum
+import json
+import operator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 from uuid import UUID
 
@@ -25,11 +28,13 @@ from sqlalchemy import (
     Text,
     Time,
     Uuid,
+    bindparam,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from microorm.errors import ModelError
+from microorm.errors import FieldError, ModelError
+from microorm.values import encodable
 
 MICROSECOND = timedelta(microseconds=1)
 MARIADB = ("mysql", "mariadb")
@@ -162,6 +167,43 @@ class Choice(TypeDecorator[Any]):
         return None if value is None else self.members(value)
 
 
+class DocumentKey(TypeDecorator[str]):
+    """A key of a JSON object, as the path to it is written: SQLAlchemy's paths take it for what needs no escape."""
+
+    impl = JSON.JSONStrIndexType
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name == "postgresql":
+            return value
+        if '"' in value and dialect.name == "sqlite":
+            raise ValueError(f"SQLite has no way to a JSON key with a double quote, such as {value!r}")
+        if value.startswith("-") and dialect.name in MARIADB:
+            raise ValueError(f"MariaDB has no way to a JSON key that begins with a minus, such as {value!r}")
+        # A key is found by the text it is stored as.
+        return json.dumps(value)[1:-1]
+
+
+class Document(JSON[Any]):
+    """JSON whose values are reached by keys, none of which becomes a path or SQL, whatever is in it."""
+
+    class Comparator(JSON.Comparator[Any]):
+        """`column["key"]`, `column[3]`, and `column["key", 3]` for one in the other."""
+
+        def __getitem__(self, index: Any) -> Any:
+            if isinstance(index, (tuple, list)):
+                return reduce(operator.getitem, index, self.expr)
+            if isinstance(index, str):
+                if "\0" in index or not encodable(index):
+                    raise FieldError(f"no key in JSON is {index!r}")
+                index = bindparam(None, index, type_=DocumentKey(), unique=True)
+            elif type(index) is not int:
+                raise TypeError(f"JSON is reached by str and int, not {index!r}")
+            return super().__getitem__(index)  # type: ignore[no-untyped-call]
+
+    comparator_factory = Comparator
+
+
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     """The column type for a fixed set of strings or of integers."""
     if all(isinstance(value, str) for value in values):
@@ -199,7 +241,7 @@ def uuid_type() -> TypeEngine[UUID]:
 
 def json_type() -> TypeEngine[Any]:
     """JSON, on PostgreSQL JSONB; None is NULL, not the JSON value null."""
-    return JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+    return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
