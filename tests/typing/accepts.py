@@ -186,6 +186,31 @@ def queries() -> None:
     print(statement)
 
 
+def many(books: list[Book], conflict: Literal["ignore", "update"] | None) -> None:
+    def progress(done: int, total: int) -> None: ...
+
+    objects = Book.objects
+    assert_type(objects.bulk_create((book for book in books), progress=progress, signals="each"), list[Book])
+    assert_type(objects.bulk_create(books, on_conflict="ignore"), list[Book])
+    assert_type(
+        objects.bulk_create(books, on_conflict=conflict, progress=lambda *done: print(done)), list[Book]
+    )
+    assert_type(
+        objects.bulk_create(
+            books, on_conflict="update", unique_fields=["title", Book.published], update_fields=(Book.price,)
+        ),
+        list[Book],
+    )
+    assert_type(objects.bulk_update(books, ["title", Book.price], batch_size=100, progress=progress), int)
+    assert_type(objects.bulk_update(set(books), books[0].changed_fields), int)
+    assert_type(objects.get_or_create(title="x"), tuple[Book, bool])
+    assert_type(objects.get_or_create({"price": Decimal}, title="x"), tuple[Book, bool])
+    assert_type(objects.update_or_create(title="x", defaults={"price": Book.price + 1}), tuple[Book, bool])
+    book, created = objects.update_or_create({}, {"price": Decimal(1)}, title="x")
+    assert_type(book, Book)
+    assert_type(created, bool)
+
+
 def own_errors() -> Book | None:
     try:
         return Book.objects.get(title="x")

@@ -91,6 +91,24 @@ def queries() -> None:
     print(tokens)
 
 
+def many(authors: list[Author]) -> None:
+    objects = Author.objects
+    objects.bulk_create(authors, on_conflict="replace")  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.bulk_create(authors, signals="none")  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.bulk_create(authors, unique_fields=[3])  # error: mypy[list-item] pyright[reportArgumentType]
+    objects.bulk_create(authors, progress=print_one)  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.bulk_create(authors, 100)  # error: mypy[call-arg] pyright[reportCallIssue]
+    objects.bulk_update(authors)  # error: mypy[call-arg] pyright[reportCallIssue]
+    objects.bulk_update(authors, [3])  # error: mypy[list-item] pyright[reportArgumentType]
+    objects.bulk_update([Token(text="x")], ["name"])  # error: mypy[list-item] pyright[reportArgumentType]
+    objects.get_or_create(["name"])  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.get_or_create(name="x").name  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    objects.update_or_create({1: "x"})  # error: mypy[dict-item] pyright[reportArgumentType]
+
+
+def print_one(done: int) -> None: ...
+
+
 # Signals and transactions
 
 
