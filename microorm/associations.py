@@ -8,8 +8,10 @@ from sqlalchemy import UniqueConstraint
 
 from microorm.binding import table_name
 from microorm.errors import ModelError, nearest
-from microorm.paths import Step
-from microorm.related import RelatedQuery, rows_of
+from microorm.kin import RelatedQuery
+from microorm.pairing import pairs_of
+from microorm.paths import Path, Step
+from microorm.related import rows_of
 from microorm.relations import ForeignKey, Relation, foreign_key
 
 M = TypeVar("M")
@@ -21,8 +23,16 @@ class ManyToMany(Relation, Generic[M]):
     waits = True
     many_to_many = True
 
-    def __init__(self, through: Any = None) -> None:
+    def __init__(
+        self,
+        through: Any = None,
+        through_fields: tuple[str, str] | None = None,
+        *,
+        symmetrical: bool = False,
+    ) -> None:
         self._through = through
+        self._through_fields = through_fields
+        self.symmetrical = symmetrical
         self._target: Any = None
 
     if TYPE_CHECKING:
@@ -53,6 +63,7 @@ class ManyToMany(Relation, Generic[M]):
         """A copy that is *name* of *owner* and leads to rows of *kind*."""
         bound = self.belonging_to(owner, name)
         bound._target = kind
+        bound._refuse_contradictions()
         if self._through is None:
             bound._through = self._made
         return bound
@@ -88,25 +99,77 @@ class ManyToMany(Relation, Generic[M]):
         """
         through = self.through
         keys = through.__schema__.foreign_keys
-        near = [key for key in keys if key.target is self.owner]
-        far = [key for key in keys if key.target is self.target and key is not near[0]] if near else []
-        if self.target is self.owner:
-            near = near[:1]
-        if len(near) != 1 or len(far) != 1:
+        if self._through_fields is not None:
+            named = {key.name: key for key in keys}
+            near, far = ([named[name]] if name in named else [] for name in self._through_fields)
+        else:
+            near = [key for key in keys if key.target is self.owner]
+            far = [key for key in keys if key.target is self.target]
+            if self.target is self.owner:
+                near, far = near[:1], near[1:]
+        right = len(near) == len(far) == 1 and near[0] is not far[0]
+        if not right or near[0].target is not self.owner or far[0].target is not self.target:
+            which = (
+                "one foreign key to each side"
+                if self._through_fields is None
+                else f"the foreign keys {self._through_fields!r}"
+            )
             raise ModelError(
-                f"{self.label}: {through.__name__} wants one foreign key to {self.owner.__name__} and one to "
-                f"{self.target.__name__}"
+                f"{self.label}: {through.__name__} wants {which}, from {self.owner.__name__} to "
+                f"{self.target.__name__}; it has {', '.join(f'{k.name} to {k.target.__name__}' for k in keys) or 'none'}"
             )
         return near[0], far[0]
 
+    def _refuse_contradictions(self) -> None:
+        through, fields = self._through, self._through_fields
+        if through is not None and not isinstance(through, (type, str)):
+            raise ModelError(f"{self.label}: through= wants a model or its name, not {through!r}")
+        if type(self.symmetrical) is not bool:
+            raise ModelError(f"{self.label}: symmetrical= wants a bool, not {self.symmetrical!r}")
+        if self.symmetrical and self._target is not self.owner:
+            raise ModelError(f"{self.label}: symmetrical=True is for relations of a model to itself")
+        if fields is None:
+            return
+        if through is None:
+            raise ModelError(f"{self.label}: through_fields= says nothing without through=")
+        if not isinstance(fields, tuple) or [*map(type, fields)] != [str, str]:
+            raise ModelError(f"{self.label}: through_fields= wants two names, not {fields!r}")
 
-def many_to_many(*, through: Any = None, init: Literal[False] = False) -> Any:
+
+def many_to_many(
+    *,
+    through: Any = None,
+    through_fields: tuple[str, str] | None = None,
+    symmetrical: bool = False,
+    init: Literal[False] = False,
+) -> Any:
     """Declare a many-to-many relation: `tags: ManyToMany[Tag] = many_to_many()`.
 
     *through*: the model between the two, or its class name; it has a foreign key to each. Else one is made, called
-    `Post_tags`, whose rows are pairs. *init* is for type checkers: the constructor has none. Seen from the other side: `posts: Related["Post"] = related("tags")`.
+    `Post_tags`, whose rows are pairs. *through_fields*: its two foreign keys, to this model and to the other, where it
+    has more. *symmetrical*, of a model to itself: who is related to a row has that row related, too. *init* is for
+    type checkers: the constructor has none. Seen from the other side: `posts: Related["Post"] = related("tags")`.
+
+    What does not go together is a `ModelError`: at the class definition, or where *through* is not what it should be,
+    at the first use.
     """
-    return ManyToMany(through)
+    return ManyToMany(through, through_fields, symmetrical=symmetrical)
+
+
+def through(relation: object) -> type[Any]:
+    """The model between the two sides of a many-to-many relation: `through(Post.tags)`, the sender of `m2m_changed`.
+
+    *relation*: the relation as the class has it, from either side. `TypeError` for anything else.
+    """
+    if isinstance(relation, Path) and (parent := relation._parent) is not None:
+        start = parent._parent
+        steps = (parent._step, relation._step)
+        for each in () if start is None else start._schema.relations.values():
+            pairs = pairs_of(each)
+            if pairs is not None and each.steps == steps:
+                model: type[Any] = pairs.through
+                return model
+    raise TypeError(f"through() wants a many-to-many relation of a model, not {relation!r}")
 
 
 def _made_between(owner: Any, name: str, target: Any, registry: Any) -> Any:

@@ -1,57 +1,19 @@
-"""Related: the rows that refer to an instance, as a query that can change which these are."""
+"""Related: a relation of another model, seen from the rows that it leads to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sqlalchemy import select
 
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields import split_optional
+from microorm.kin import RelatedQuery
 from microorm.paths import Step
-from microorm.query import Query
 from microorm.relations import Relation
-from microorm.scopes import refuse_lazy
 
 M = TypeVar("M")
 R = TypeVar("R")
-
-
-class RelatedQuery(Query[M]):
-    """The rows related to one instance: a query, which can also relate and part rows.
-
-    Rows that were loaded together with the instance are known and not asked for again, unless the query is refined.
-    """
-
-    __slots__ = ("_known", "_refined", "_relation")
-
-    _relation: Any
-    _known: list[M] | None
-    _refined: bool  # whether it asks for something else than the rows of the relation as they are
-
-    def all(self) -> list[M]:
-        """The instances. Raises what the database raises, and `LazyLoadError` where lazy loads are refused."""
-        return super().all() if self._unknown else list(self._known or ())
-
-    def count(self) -> int:
-        """How many rows there are. Raises as `all` does."""
-        return super().count() if self._unknown else len(self._known or ())
-
-    def exists(self) -> bool:
-        """Whether there is a row. Raises as `all` does."""
-        return super().exists() if self._unknown else bool(self._known)
-
-    def _with(self, **changes: Any) -> Self:
-        query = super()._with(**changes)
-        query._relation, query._known, query._refined = self._relation, None, True
-        return query
-
-    @property
-    def _unknown(self) -> bool:
-        """Whether the rows have to be asked for; `LazyLoadError` where they should have been loaded before."""
-        if self._known is None and not self._refined:
-            refuse_lazy(self._owner, self._relation.name)
-        return self._known is None
 
 
 class Reverse(Relation):
@@ -191,15 +153,12 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     if key is None:
         raise UnsavedError(f"{relation.label}: {instance!r} has no key yet")
     query: RelatedQuery[Any] = RelatedQuery(relation.target)
-    query._relation, query._owner, query._known, query._refined = relation, instance, None, False
+    query._relation, query._owner, query._key, query._refined = relation, instance, key, False
     if len(steps) == 1:
         query._equal = ((steps[0].far.name, key),)
     else:
         near, far = steps[0].far.column, steps[1].near.column
         query._where = (steps[1].far.column.in_(select(far).where(near == key)),)
-    kept = instance.__dict__.get(relation.name)
-    if kept is not None and kept[0] == key:
-        query._known = kept[1]
     return query
 
 

@@ -21,7 +21,7 @@ from microorm import (
     many_to_many,
     related,
 )
-from microorm.related import RelatedQuery
+from microorm.kin import RelatedQuery
 
 
 class Country(Model):
