@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, Literal, assert_type
 from uuid import UUID, uuid4
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, String, UniqueConstraint, func
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, String, UniqueConstraint, func
 
 import microorm
 from microorm import (
@@ -209,6 +209,54 @@ def many(books: list[Book], conflict: Literal["ignore", "update"] | None) -> Non
     book, created = objects.update_or_create({}, {"price": Decimal(1)}, title="x")
     assert_type(book, Book)
     assert_type(created, bool)
+
+
+def streams_and_keys() -> None:
+    assert_type(Book.objects.last(), Book | None)
+    assert_type(Book.objects.in_bulk(), dict[Any, Book])
+    assert_type(Book.objects.in_bulk([1, 2]), dict[Any, Book])
+    assert_type(Book.objects.iterate(chunk=10), Iterator[Book])
+    locked = Book.objects.for_update(skip_locked=True, of=[Book, Book.title, "price"])
+    assert_type(locked.get(pk=1), Book)
+    assert_type(Book.objects.explain(format="json", analyze=True), str)
+
+
+def rows() -> None:
+    b = Book
+    assert_type(b.objects.values(b.title), list[Row[str]])
+    assert_type(b.objects.values(b.title, b.published), list[Row[str, date | None]])
+    assert_type(b.objects.values(b.id, b.title, b.price), list[Row[int, str, Decimal]])
+    assert_type(b.objects.values(b.id, b.title, b.price, b.isbn), list[Row[int, str, Decimal, str | None]])
+    five = b.objects.values(b.id, b.title, b.price, b.isbn, b.colour)
+    assert_type(five, list[Row[int, str, Decimal, str | None, Colour]])
+    six = b.objects.values(b.id, b.title, b.price, b.isbn, b.colour, b.id)
+    assert_type(six, list[Row[int, str, Decimal, str | None, Colour, int]])
+    seven = b.objects.values(b.id, b.title, b.price, b.isbn, b.colour, b.id, b.title)
+    assert_type(seven, list[Row[int, str, Decimal, str | None, Colour, int, str]])
+    eight = b.objects.values(b.id, b.title, b.price, b.isbn, b.colour, b.id, b.title, b.created)
+    assert_type(eight, list[Row[int, str, Decimal, str | None, Colour, int, str, datetime]])
+    nine = b.objects.values(b.id, b.title, b.price, b.isbn, b.colour, b.id, b.title, b.created, b.id)
+    assert_type(nine, list[Row[*tuple[Any, ...]]])
+    assert_type(b.objects.values(), list[Row[*tuple[Any, ...]]])
+    assert_type(b.objects.values("title", b.price), list[Row[*tuple[Any, ...]]])
+    assert_type(b.objects.values(b.title, func.count()), list[Row[str, int]])
+    assert_type(b.objects.values(b.price.label("cost"), func.max(b.price)), list[Row[Decimal, Decimal]])
+    assert_type(b.objects.scalars(b.title), list[str])
+    assert_type(b.objects.scalars(b.published), list[date | None])
+    assert_type(b.objects.scalars(func.count()), list[int])
+    assert_type(b.objects.scalars("title"), list[Any])
+    totals = (
+        b.objects.group_by(b.colour)
+        .having(func.count() > 1)
+        .aggregate(n=func.count(), most=func.max(b.price))
+    )
+    assert_type(totals, Row[*tuple[Any, ...]])
+    for title, price in b.objects.order_by(b.title).distinct().values(b.title, b.price):
+        assert_type(title, str)
+        assert_type(price, Decimal)
+    first = b.objects.values(b.title, b.price)[0]
+    assert_type(first[0], str)
+    assert_type(first[1], Decimal)
 
 
 def own_errors() -> Book | None:

@@ -109,6 +109,23 @@ def many(authors: list[Author]) -> None:
 def print_one(done: int) -> None: ...
 
 
+def ends() -> None:
+    objects = Author.objects
+    for (name,) in objects.values(Author.name):
+        name.year  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    ids: list[int] = objects.scalars(Author.name)  # error: mypy[arg-type] pyright[reportAssignmentType]
+    objects.scalars(3)  # error: mypy[call-overload] pyright[reportCallIssue,reportArgumentType]
+    objects.values("name", 3)  # error: mypy[call-overload] pyright[reportCallIssue,reportArgumentType]
+    objects.values(Author.nme)  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+    objects.aggregate(n=3)  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.aggregate(Author.name)  # error: mypy[call-arg] pyright[reportCallIssue]
+    objects.explain(format="tree")  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.for_update(True)  # error: mypy[call-arg] pyright[reportCallIssue]
+    objects.iterate(chunk="3")  # error: mypy[arg-type] pyright[reportArgumentType]
+    objects.last().name  # error: mypy[union-attr] pyright[reportOptionalMemberAccess]
+    print(ids)
+
+
 # Signals and transactions
 
 
