@@ -93,7 +93,17 @@ class LazyLoadError(MicroormError):
 
 
 class RestrictedError(MicroormError):
-    """A row cannot be deleted while others refer to it."""
+    """A row cannot be deleted while others refer to it.
+
+    *objects* are the instances of these others, loaded with their keys and foreign keys.
+    """
+
+    def __init__(self, message: str, objects: Iterable[object] = ()) -> None:
+        super().__init__(message)
+        self.objects = tuple(objects)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.objects))
 
 
 class CrossDatabaseRelation(MicroormError, ValueError):

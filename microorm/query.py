@@ -11,10 +11,11 @@ from sqlalchemy import update as sql_update
 
 from microorm.batches import checked_size
 from microorm.bulk import Wish, bulk_create
+from microorm.collecting import heard, referred_to
 from microorm.conditions import assignments, key_values
 from microorm.constructor import create_instance
 from microorm.creating import get_or_create, update_or_create
-from microorm.deleting import counts, delete_found, heard
+from microorm.deleting import counts, delete_found
 from microorm.results import Results
 from microorm.updating import bulk_update, update_found
 from microorm.upserts import OnConflict, upsert_of
@@ -155,15 +156,20 @@ class Query(Results[M]):
         return update_found(schema, database, statement, self, told)
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete every row of the query: by one statement where nobody listens, else one by one, with signals.
+        """Delete every row of the query, and what goes along with it as the foreign keys say; all or nothing.
 
-        Returns the number of rows, and by label. Raises `TypeError` where the query is sliced.
+        One statement does it where nobody listens to the signals and no table refers to the model. Returns the number
+        of rows, and by label. Raises `TypeError` where the query is sliced or grouped, `RestrictedError` where rows
+        that stay are in the way.
         """
         schema = self._schema
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
-        if heard(schema):
-            return delete_found(schema, database, lambda: self._load_by(database, self.statement), self)
+        if heard(schema) or referred_to(schema):
+            rows = self._with(_lock=None, _related=(), _prefetched=())
+            return delete_found(
+                schema, database, lambda names: rows._with(_names=names)._load(database), self
+            )
         statement = self._targeted(sql_delete(schema.table))
         with databases.channel(database, prepared=False, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)

@@ -1,0 +1,204 @@
+"""Deletes against an oracle in Python: whatever refers to whatever, what goes, stays and changes is as declared."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select, update
+
+import microorm
+from microorm import Field, ForeignKey, Model, RestrictedError, field, foreign_key  # noqa: F401 named as a string
+from microorm.signals import post_delete, pre_delete
+
+KEYS = {  # the foreign keys of each model, and where they lead: circles, a tree, diamonds and ends
+    "A": {"up": "A", "b": "B"},
+    "B": {"a": "A", "c": "C"},
+    "C": {"a": "A", "b": "B", "up": "C"},
+    "D": {"a": "A", "b": "B", "c": "C"},
+}
+SPARE = 100  # the row of each model that nothing but a default refers to
+ROWS = 4
+
+Rows = dict[str, dict[int, dict[str, int | None]]]
+
+
+class Rule(NamedTuple):
+    """How one foreign key is declared."""
+
+    on_delete: str
+    default: int | None
+    constraint: bool
+
+
+class World(NamedTuple):
+    """What is declared and stored, and what is to be deleted: the rows of *model* with the keys *roots*."""
+
+    rules: dict[tuple[str, str], Rule]
+    rows: Rows
+    model: str
+    roots: tuple[int, ...]
+    heard: frozenset[str]
+    by_query: bool
+
+
+KINDS = st.sampled_from(
+    ["cascade", "cascade", "cascade", "restrict", "set_null", "set_default", "do_nothing"]
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    rules = {}
+    for model, keys in KEYS.items():
+        for name in keys:
+            kind = draw(KINDS)
+            # What is left to the database is left to nobody here, so that the oracle knows what happens.
+            checked = kind != "do_nothing" and draw(st.booleans())
+            rules[model, name] = Rule(kind, draw(st.sampled_from([None, SPARE])), checked)
+    number = st.none() | st.integers(1, ROWS)
+    rows: Rows = {}
+    for model, keys in KEYS.items():
+        rows[model] = {key: {name: draw(number) for name in keys} for key in range(1, ROWS + 1)}
+        rows[model][SPARE] = dict.fromkeys(keys)
+    by_query = draw(st.booleans())
+    count = st.lists(st.integers(1, ROWS), max_size=3 if by_query else 1, min_size=0 if by_query else 1)
+    heard = draw(st.frozensets(st.sampled_from(list(KEYS))))
+    return World(rules, rows, draw(st.sampled_from("ABC")), tuple(set(draw(count))), heard, by_query)
+
+
+def models_of(world: World, registry: "microorm.Registry") -> dict[str, Any]:
+    """The models of *world*: some wait for those that they name."""
+
+    def keys(model: str) -> Iterator[tuple[str, Any]]:
+        for name in KEYS[model]:
+            rule = world.rules[model, name]
+            yield (
+                name,
+                foreign_key(on_delete=rule.on_delete, constraint=rule.constraint, default=rule.default),
+            )
+
+    made = {}
+    for model, names in KEYS.items():
+        kinds = {name: f"ForeignKey[{target} | None]" for name, target in names.items()}
+        body = {
+            "__module__": __name__,
+            "__qualname__": model,
+            "__annotations__": {"id": Field[int], **kinds},
+            "id": field(primary_key=True),
+            **dict(keys(model)),
+        }
+        made[model] = type(Model)(model, (Model,), body, registry=registry)
+    return made
+
+
+def expected(world: World) -> tuple[Rows, dict[str, int]] | None:
+    """The rows that stay, as they are then, and how many go of each model; None where rows are in the way."""
+    gone = {(world.model, key) for key in world.roots}
+    left = list(gone)
+    referring = [
+        (kind, number, name, (KEYS[kind][name], value))
+        for kind, rows in world.rows.items()
+        for number, values in rows.items()
+        for name, value in values.items()
+    ]
+    while left:
+        row = left.pop()
+        for kind, number, name, target in referring:
+            cascades = world.rules[kind, name].on_delete == "cascade"
+            if cascades and target == row and (kind, number) not in gone:
+                gone.add((kind, number))
+                left.append((kind, number))
+    stays: Rows = {kind: {} for kind in KEYS}
+    for kind, rows in world.rows.items():
+        for number, values in rows.items():
+            if (kind, number) not in gone:
+                stays[kind][number] = dict(values)
+    for kind, number, name, target in referring:
+        rule = world.rules[kind, name]
+        if (kind, number) in gone or target not in gone:
+            continue
+        if rule.on_delete == "restrict":
+            return None
+        if rule.on_delete != "do_nothing":
+            stays[kind][number][name] = rule.default if rule.on_delete == "set_default" else None
+    numbers = {kind: sum(1 for each, _ in gone if each == kind) for kind in KEYS}
+    return stays, {kind: number for kind, number in numbers.items() if number}
+
+
+def store(world: World, databases: "microorm.Databases", models: dict[str, Any]) -> None:
+    with databases.engine().begin() as connection:
+        for kind, model in models.items():
+            connection.execute(insert(model.__table__), [{"id": key} for key in world.rows[kind]])
+        for kind, model in models.items():
+            table = model.__table__
+            for number, values in world.rows[kind].items():
+                named = {f"{name}_id": value for name, value in values.items()}
+                connection.execute(update(table).where(table.c.id == number).values(named))
+
+
+def stored(databases: "microorm.Databases", models: dict[str, Any]) -> Rows:
+    found: Rows = {}
+    with databases.engine().connect() as connection:
+        for kind, model in models.items():
+            rows = connection.execute(select(model.__table__)).mappings().all()
+            found[kind] = {row["id"]: {name: row[f"{name}_id"] for name in KEYS[kind]} for row in rows}
+        connection.rollback()
+    return found
+
+
+def try_out(world: World, databases: "microorm.Databases") -> None:
+    registry = microorm.Registry(databases)
+    models = models_of(world, registry)
+    model = models[world.model]
+    told: dict[Any, list[tuple[str, int]]] = {pre_delete: [], post_delete: []}
+
+    def note(signal: Any, sender: Any, instance: Any, **kwargs: Any) -> None:
+        told[signal].append((sender.__name__, instance.pk))
+
+    registry.create_all("default")
+    with ExitStack() as stack:
+        stack.callback(registry.drop_all, "default")
+        store(world, databases, models)
+        for signal in told:
+            for kind in world.heard:
+                signal.connect(note, sender=models[kind], weak=False)
+                stack.callback(signal.disconnect, note, sender=models[kind])
+        if world.by_query:
+            delete = model.objects.filter(model.id.in_(world.roots)).delete
+        else:
+            delete = model.objects.get(id=world.roots[0]).delete
+        outcome = expected(world)
+        if outcome is None:
+            with pytest.raises(RestrictedError) as raised:
+                delete()
+            assert raised.value.objects
+            assert (stored(databases, models), told[pre_delete]) == (world.rows, [])
+            return
+        stays, numbers = outcome
+        labels = {models[kind].__schema__.label: number for kind, number in numbers.items()}
+        assert delete() == (sum(numbers.values()), labels)
+        assert stored(databases, models) == stays
+    went = {(kind, key) for kind, rows in world.rows.items() for key in rows if key not in stays[kind]}
+    for keys in told.values():
+        assert len(keys) == len(set(keys))
+        assert set(keys) == {(kind, key) for kind, key in went if kind in world.heard}
+
+
+GENTLY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@pytest.mark.backends("sqlite-memory")
+@given(world=worlds())
+@settings(max_examples=60, suppress_health_check=GENTLY)
+def test_what_goes_stays_and_changes_is_as_declared(world, databases):
+    try_out(world, databases)
+
+
+@pytest.mark.servers_only
+@given(world=worlds())
+@settings(max_examples=15, suppress_health_check=GENTLY)
+def test_what_goes_stays_and_changes_on_a_server_is_as_declared(world, databases):
+    try_out(world, databases)
