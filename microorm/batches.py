@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from sqlalchemy import Select
+
 from microorm.channels import Channel
 from microorm.codegen import Row
 from microorm.schema import Schema
@@ -64,6 +66,14 @@ def most_rows(channel: Channel, width: int, asked: int | None = None) -> int:
         most = _sqlite_limit(channel) or most
     rows = MOST_ROWS if most is None else min(MOST_ROWS, max(1, most // max(1, width)))
     return rows if asked is None else min(rows, asked)
+
+
+def latest(channel: Channel, query: Select[Any]) -> Select[Any]:
+    """*query*, which sees rows that were committed since the transaction began, and that a write left equal.
+
+    On MariaDB it has to lock them for that.
+    """
+    return query if channel.database.dialect in MOST_PARAMETERS else query.with_for_update()
 
 
 def batches(

@@ -162,7 +162,8 @@ def _way(
     if None in unique:
         return None
     if upsert.updates and (first := met.setdefault(unique, place)) != place:
-        shown = ", ".join(f"{name}={value!r}" for name, value in zip(upsert.unique, unique, strict=True))
+        declared = [schema.reported[name] for name in upsert.unique]
+        shown = ", ".join(f"{name}={value!r}" for name, value in zip(declared, unique, strict=True))
         raise ValueError(f"object {place} of bulk_create() has the {shown} of object {first}")
     return upsert
 

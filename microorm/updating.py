@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
 
-from microorm.batches import MOST_PARAMETERS, Progress, batches, checked_objects
+from microorm.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.deferring import complete
@@ -230,4 +230,5 @@ def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> s
     """The keys of *batch* that have a row."""
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
-    return {tuple(row) for row in channel.execute(select(*columns).where(_among(schema, keys)))}
+    found = latest(channel, select(*columns).where(_among(schema, keys)))
+    return {tuple(row) for row in channel.execute(found)}

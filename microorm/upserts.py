@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import (
     Column,
     Index,
-    Select,
     UniqueConstraint,
     func,
     literal_column,
@@ -20,7 +19,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
-from microorm.batches import MOST_PARAMETERS, most_rows
+from microorm.batches import MOST_PARAMETERS, latest, most_rows
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
@@ -78,7 +77,9 @@ def upsert_of(
     for name in fields or ():
         if name in unique or name in schema.key_names:
             what = "one of the unique fields" if name in unique else "the primary key"
-            raise FieldError(f"{schema.name}.{name} is {what}, which an upsert does not change")
+            raise FieldError(
+                f"{schema.name}.{schema.reported[name]} is {what}, which an upsert does not change"
+            )
     return Upsert(on_conflict == "update", unique, fields)
 
 
@@ -94,7 +95,7 @@ def _names(schema: Schema, argument: str, given: Iterable[Any]) -> tuple[str, ..
 def _unique(schema: Schema, names: tuple[str, ...]) -> tuple[str, ...]:
     known = unique_sets(schema)
     if frozenset(names) not in map(frozenset, known):
-        raise FieldError(f"{schema.name}: {_listed(names)} is not unique; unique are {_all(known)}")
+        raise FieldError(f"{schema.name}: {_listed(schema, names)} is not unique; unique are {_all(schema)}")
     return names
 
 
@@ -104,7 +105,7 @@ def _obvious(schema: Schema) -> tuple[str, ...]:
     if len(known) == 1 or (schema.generated is None and not schema.key_has_default):
         return schema.key_names
     if len(known) > 2:
-        raise ValueError(f"{schema.name} wants unique_fields=: unique are {_all(known)}")
+        raise ValueError(f"{schema.name} wants unique_fields=: unique are {_all(schema)}")
     return known[1]
 
 
@@ -135,12 +136,12 @@ def _whole(index: Index) -> bool:
     return bool(index.unique) and not partial and all(isinstance(e, Column) for e in index.expressions)
 
 
-def _listed(names: Iterable[str]) -> str:
-    return f"({', '.join(names)})"
+def _listed(schema: Schema, names: Iterable[str]) -> str:
+    return f"({', '.join(schema.reported[name] for name in names)})"
 
 
-def _all(sets: Iterable[Iterable[str]]) -> str:
-    return ", ".join(map(_listed, sets))
+def _all(schema: Schema) -> str:
+    return ", ".join(_listed(schema, names) for names in unique_sets(schema))
 
 
 def statement(schema: Schema, database: Database, upsert: Upsert, names: Sequence[str], values: Any) -> Any:
@@ -204,7 +205,7 @@ def run(
             code=error.code,
             ismulti=error.ismulti,
         )
-        refused.add_note(f"another row has a unique value that is not {_listed(upsert.unique)}")
+        refused.add_note(f"another row has a unique value that is not {_listed(schema, upsert.unique)}")
         raise refused from error
 
 
@@ -219,18 +220,13 @@ def rows_of(
     for start in range(0, len(wanted), size):
         part = wanted[start : start + size]
         condition = key[0].in_([row[0] for row in part]) if len(key) == 1 else tuple_(*key).in_(part)
-        for row in channel.execute(_seen(select(*key, *columns).where(condition), channel)):
+        for row in channel.execute(latest(channel, select(*key, *columns).where(condition))):
             found[tuple(row[: len(key)])] = tuple(row[len(key) :])
     for values in wanted:
         if values not in found:  # the database takes another value for the same, as its collation says
             same = [column == value for column, value in zip(key, values, strict=True)]
-            found[values] = tuple(channel.execute(_seen(select(*columns).where(*same), channel)).one())
+            found[values] = tuple(channel.execute(latest(channel, select(*columns).where(*same))).one())
     return found
-
-
-def _seen(query: Select[Any], channel: Channel) -> Select[Any]:
-    """*query*, which sees rows that were committed since the transaction began, and that an upsert left equal."""
-    return query if channel.database.dialect in MOST_PARAMETERS else query.with_for_update()
 
 
 _TWO_ROWS = union_all(select(literal_column("1")), select(literal_column("2"))).scalar_subquery()

@@ -6,9 +6,23 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from sqlalchemy import UniqueConstraint
 from sqlalchemy.exc import IntegrityError
 
-from microorm import Databases, Field, FieldError, InvalidValue, Model, Registry, TransactionError, field
+from microorm import (
+    Databases,
+    Field,
+    FieldError,
+    ForeignKey,
+    InvalidValue,
+    Model,
+    Registry,
+    Related,
+    TransactionError,
+    field,
+    foreign_key,
+    related,
+)
 from microorm.signals import post_save, pre_save
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -126,12 +140,13 @@ def test_a_row_that_is_updated_is_locked_first(Word, at_once, databases, stored,
     Word(text="a").save()
 
     def count(instance: Any, **kwargs: Any) -> None:
-        instance.count += 1
+        before, _ = instance.changes()["count"]
+        instance.count = before + 1
 
     listen(pre_save, count, sender=Word)
-    at_once(lambda number: Word.objects.update_or_create({"count": lambda: 0, "code": None}, text="a"))
-    at_once(lambda number: Word.objects.update_or_create({"code": None}, text="a"))
-    assert stored(Word, "count") == [1]
+    for _ in range(3):
+        at_once(lambda number: Word.objects.update_or_create({"count": -1}, text="a"))
+    assert stored(Word, "count") == [3 * THREADS]
 
 
 def test_the_guard_dooms_no_block_around(Word, databases, listen, stored):
@@ -310,3 +325,33 @@ def test_in_a_block_for_reading_a_row_is_got_and_none_created(Word, databases):
         assert Word.objects.get_or_create(text="a") == (word, False)
         with pytest.raises(TransactionError, match="read-only"):
             Word.objects.get_or_create(text="b")
+
+
+def test_relations_are_asked_for_and_set_by_instances(Base, registry, stored):
+    """DESIGN 3, 6: by either name, and from the other side."""
+
+    class Author(Base):
+        name: Field[str] = field(max_length=9)
+        essays: Related["Essay"] = related("author")
+
+    class Essay(Base, table_args=(UniqueConstraint("author_id", "title"),)):
+        title: Field[str] = field(max_length=9)
+        author: ForeignKey[Author] = foreign_key()
+        editor: ForeignKey[Author | None] = foreign_key(default=None)
+
+    registry.create_all("default")
+    author, other = Author(name="a").save(), Author(name="b").save()
+    essay, created = Essay.objects.get_or_create({"editor": other}, author=author, title="x")
+    assert (essay.author, essay.editor, created) == (author, other, True)
+    assert Essay.objects.get_or_create({"editor": author}, author_id=author.id, title="x") == (essay, False)
+    again, created = Essay.objects.update_or_create({"editor": author}, author=author, title="x")
+    assert (again, again.editor, created) == (essay, author, False)
+    assert Essay.objects.update_or_create({"editor_id": None}, author=author, title="x") == (essay, False)
+    assert stored(Essay, "author_id", "editor_id") == [(author.id, None)]
+    mine, created = other.essays.get_or_create(title="x")
+    assert (mine.author, created) == (other, True)
+    assert other.essays.get_or_create(title="x") == (mine, False)
+    assert other.essays.update_or_create({"editor": other}, title="x") == (mine, False)
+    assert author.essays.get_or_create(title="x") == (essay, False)
+    with pytest.raises(TypeError, match=r"^Essay\.author is asked for, and defaults= has it, too$"):
+        Essay.objects.get_or_create({"author_id": 3}, author=author)

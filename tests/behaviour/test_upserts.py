@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Index, String, UniqueConstraint, func, literal
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from microorm import Field, FieldError, InvalidValue, Model, TransactionError, field
+from microorm import Field, FieldError, ForeignKey, InvalidValue, Model, TransactionError, field, foreign_key
 from microorm.signals import post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.upserts import unique_sets
 
@@ -281,6 +281,39 @@ def test_many_rows_and_few_in_a_batch(Event, stored):
     )
     assert sorted(stored(Event, "id", "name", "price")) == sorted((e.id, e.name, e.price) for e in events)
     assert done == [(70, 300), (140, 300), (210, 300), (280, 300), (300, 300)]
+
+
+def test_relations_are_named_as_they_are_declared(Base, registry, stored):
+    """H5: among the unique fields and those to update, and in errors."""
+
+    class Author(Base):
+        name: Field[str] = field(max_length=9)
+
+    class Essay(Base, table_args=(UniqueConstraint("author_id", "title"),)):
+        title: Field[str] = field(max_length=9)
+        author: ForeignKey[Author] = foreign_key()
+        editor: ForeignKey[Author | None] = foreign_key(default=None)
+
+    registry.create_all("default")
+    author, other = Author(name="a").save(), Author(name="b").save()
+    Essay(title="x", author=author).save()
+    essays = [Essay(title="x", author=each, editor=other) for each in (author, other)]
+    Essay.objects.bulk_create(
+        essays, on_conflict="update", unique_fields=["author", "title"], update_fields=[Essay.editor.id]
+    )
+    assert sorted(stored(Essay, "author_id", "editor_id")) == [(author.id, other.id), (other.id, other.id)]
+    assert [(essay.author, essay.editor) for essay in essays] == [(author, other), (other, other)]
+    with pytest.raises(
+        FieldError, match=r"^Essay: \(author\) is not unique; unique are \(id\), \(author, title\)$"
+    ):
+        Essay.objects.bulk_create(essays, on_conflict="ignore", unique_fields=["author_id"])
+    with pytest.raises(FieldError, match=r"^Essay\.author is one of the unique fields"):
+        Essay.objects.bulk_create(essays, on_conflict="update", update_fields=["author"])
+    twins = [Essay(title="x", author=author) for _ in range(2)]
+    with pytest.raises(
+        ValueError, match=r"^object 1 of bulk_create\(\) has the author=\d+, title='x' of object 0$"
+    ):
+        Essay.objects.bulk_create(twins, on_conflict="update")
 
 
 @MEMORY
