@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sqlalchemy.sql import ClauseElement
+
 from microorm.codegen import Row
 from microorm.engines import Database
 from microorm.schema import Schema
@@ -97,7 +99,8 @@ def _is_own(schema: Schema, database: Database, instance: Any) -> bool:
     origin = instance._origin
     if origin.alias != database.alias or origin.adding:
         return False
-    return tuple(map(instance.__dict__.get, schema.key_names)) == _loaded_key(schema, instance)
+    key = tuple(map(instance.__dict__.get, schema.key_names))
+    return not any(isinstance(each, ClauseElement) for each in key) and key == _loaded_key(schema, instance)
 
 
 def _loaded_key(schema: Schema, instance: Any) -> Row:

@@ -206,5 +206,5 @@ def unpickle(instance: Any, state: dict[str, Any]) -> None:
     loaded = state["loaded"]
     instance.__dict__ = dict(state["values"])
     instance._row = None if loaded is None else tuple(loaded.values())
-    layout = None if loaded is None else Layout(tuple(loaded), partial=state["partial"])
+    layout = None if loaded is None else Layout(tuple(loaded), partial=state.get("partial", False))
     instance._origin = Origin(state["alias"], layout, adding=state["adding"])

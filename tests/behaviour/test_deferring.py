@@ -500,6 +500,13 @@ def test_wrong_values_are_told_and_nothing_is_written(Book, book, stored):
     assert book.pages == "many"
 
 
+def test_an_expression_as_key_is_refused_as_ever(Book, book, stored):
+    book.id = Book.id + 1
+    with pytest.raises(FieldError, match="wants a value, not an expression"):
+        book.save()
+    assert len(stored(Book)) == 1
+
+
 # The rest of an instance's life
 
 
