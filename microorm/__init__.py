@@ -4,7 +4,7 @@ Fields say what a row holds, the model is the door, the query reads, saving writ
 where, the router picks, the transaction groups, the migration changes the shape.
 """
 
-from microorm.associations import ManyToMany, many_to_many
+from microorm.associations import ManyToMany, many_to_many, through
 from microorm.databases import Databases, default_databases
 from microorm.declarations import field
 from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
@@ -29,6 +29,7 @@ from microorm.errors import (
 )
 from microorm.fields import Field
 from microorm.model import Model
+from microorm.prefetching import Prefetch, prefetch
 from microorm.query import Query
 from microorm.registry import Registry, default_registry
 from microorm.related import Related, RelatedOne, related
@@ -72,6 +73,7 @@ __all__ = [
     "MultipleObjectsReturned",
     "NotUpdated",
     "ObjectDoesNotExist",
+    "Prefetch",
     "Query",
     "ReceiverLostWarning",
     "Registry",
@@ -97,8 +99,10 @@ __all__ = [
     "many_to_many",
     "muted",
     "on_commit",
+    "prefetch",
     "receiver",
     "related",
     "setup",
+    "through",
     "using",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from microorm.chains import other_side
 from microorm.engines import Database
 from microorm.schema import Schema
 from microorm.scopes import refuse_lazy
@@ -13,7 +14,8 @@ from microorm.statements import plans_of
 def follow(instance: Any, relation: Any, key: Any) -> Any:
     """What *relation* of *instance* leads to by *key*: one statement, on the instance's alias unless routed; or None.
 
-    Raises `LazyLoadError` where lazy loads are refused.
+    Where it is the only one that leads back, what is found refers to *instance*, too. Raises `LazyLoadError` where lazy
+    loads are refused.
     """
     refuse_lazy(instance, relation.name)
     step = relation.steps[-1]
@@ -23,4 +25,9 @@ def follow(instance: Any, relation: Any, key: Any) -> Any:
     load = plans_of(schema, database).load((step.far.name,))
     with databases.channel(database, prepared=True, writes=False) as channel:
         found = load.instances(channel, (key,))
-    return found[0] if found else None
+    if not found:
+        return None
+    back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)
+    if back is not None:
+        found[0].__dict__[back] = (key, instance)
+    return found[0]

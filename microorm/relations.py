@@ -48,6 +48,7 @@ class Relation:
     field: Any = None  # the column of a foreign key
     is_foreign_key: ClassVar[bool] = False
     many_to_many: ClassVar[bool] = False
+    to_one: ClassVar[bool] = False  # whether an instance has what it leads to, and not a query of that
     waits: ClassVar[bool] = False  # whether a model cannot be made before the relation's model is named
     init: ClassVar[bool] = False
 
@@ -102,6 +103,7 @@ class ForeignKey(Relation, Generic[R]):
     """A column that holds the key of a row of another model: of R, or of none where R includes None."""
 
     is_foreign_key = True
+    to_one = True
     waits = True
 
     def __init__(self, **options: Any) -> None:

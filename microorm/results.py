@@ -12,7 +12,9 @@ from sqlalchemy.sql import operators
 from microorm.conditions import asked, comparable, key_values, natural, window
 from microorm.engines import Database
 from microorm.errors import InvalidValue
+from microorm.joining import joined_instances
 from microorm.loading import instances_of
+from microorm.prefetching import prefetch_related
 from microorm.raw import raw_instances
 from microorm.rows import Rows
 from microorm.statements import plans_of
@@ -26,8 +28,6 @@ MOST_VALUES = 5_000
 
 class Results(Rows[M]):
     """A selection that can be sent: its ends give what the database has found."""
-
-    __slots__ = ()
 
     def all(self) -> list[M]:
         """The instances. Raises what the database raises, and `TypeError` for a grouped query."""
@@ -163,7 +163,7 @@ class Results(Rows[M]):
         load = plans_of(schema, database).load(names, limit=limit, wanted=self._names)
         with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
             found: list[M] = load.instances(channel, tuple([value for _, value in self._equal]))
-        return found
+        return self._with_prefetched(found)
 
     def _load_by(self, database: Database, statement: Select[Any]) -> list[M]:
         schema = self._schema
@@ -179,7 +179,16 @@ class Results(Rows[M]):
 
     def _made(self, rows: Sequence[Any], database: Database) -> list[M]:
         """The instances of *rows* of the query's statement: all of them, or one chunk."""
-        return instances_of(self._schema, rows, database.alias, self._names)
+        if self._related:
+            return self._with_prefetched(
+                joined_instances(self._schema, self._related, rows, database.alias, self._names)
+            )
+        return self._with_prefetched(instances_of(self._schema, rows, database.alias, self._names))
+
+    def _with_prefetched(self, instances: list[M]) -> list[M]:
+        if self._prefetched and instances:
+            prefetch_related(instances, self._prefetched, self._using)
+        return instances
 
     @property
     def _plain(self) -> bool:

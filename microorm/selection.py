@@ -10,9 +10,11 @@ from sqlalchemy import ColumnElement, Select, and_, select, true, tuple_
 from microorm.conditions import columns, conditions, natural, own_names
 from microorm.engines import Database
 from microorm.errors import CrossDatabaseRelation
+from microorm.joining import Branch, branches_of, columns_of
 from microorm.loading import fields_of
 from microorm.locks import Lock, lock_of, refuse_unlockable
 from microorm.paths import Path, joined
+from microorm.prefetching import Fetch, Prefetch, fetches_of
 from microorm.schema import Schema
 from microorm.state import Origin
 
@@ -22,33 +24,27 @@ M = TypeVar("M", bound="Any")
 class Selection(Generic[M]):
     """The part of a query that says what is asked for: immutable, each method returns a new one."""
 
+    # What is not asked for stays the class's: a query holds, and hands on, only what was said.
     _model: type[M]
-    _where: tuple[ColumnElement[bool], ...]
-    _equal: tuple[tuple[str, Any], ...]
-    _paths: frozenset[Path]  # what conditions and order need joined
-    _objects: tuple[Any, ...]  # the instances in conditions, which must be of the alias that is asked
-    _order: tuple[ColumnElement[Any], ...]
-    _group: tuple[ColumnElement[Any], ...]
-    _having: tuple[ColumnElement[bool], ...]
-    _limit: int | None
-    _offset: int
-    _distinct: bool
-    _lock: Lock | None
-    _names: tuple[str, ...] | None  # the fields to load, where not all
-    _related: tuple[Path, ...]  # what is loaded in the same statement
-    _prefetched: tuple[Any, ...]  # what is loaded afterwards, by one statement each
-    _owner: Any  # the instance whose related rows these are: a hint to routers
-    _using: str | None
-
-    __slots__ = tuple(__annotations__)
+    _where: tuple[ColumnElement[bool], ...] = ()
+    _equal: tuple[tuple[str, Any], ...] = ()
+    _paths: frozenset[Path] = frozenset()  # what conditions and order need joined
+    _objects: tuple[Any, ...] = ()  # the instances in conditions, which must be of the alias that is asked
+    _order: tuple[ColumnElement[Any], ...] = ()
+    _group: tuple[ColumnElement[Any], ...] = ()
+    _having: tuple[ColumnElement[bool], ...] = ()
+    _limit: int | None = None
+    _offset: int = 0
+    _distinct: bool = False
+    _lock: Lock | None = None
+    _names: tuple[str, ...] | None = None  # the fields to load, where not all
+    _related: tuple[Branch, ...] = ()  # what is loaded in the same statement
+    _prefetched: tuple[Fetch, ...] = ()  # what is loaded afterwards, by one statement each
+    _owner: Any = None  # the instance whose related rows these are: a hint to routers
+    _using: str | None = None
 
     def __init__(self, model: type[M]) -> None:
         self._model = model
-        self._where, self._equal, self._paths, self._objects = (), (), frozenset(), ()
-        self._order, self._group, self._having = (), (), ()
-        self._limit, self._offset, self._distinct, self._lock = None, 0, False, None
-        self._names, self._related, self._prefetched = None, (), ()
-        self._owner = self._using = None
 
     def __repr__(self) -> str:
         return f"<Query of {self._model.__name__}>"
@@ -130,6 +126,25 @@ class Selection(Generic[M]):
         loaded = self._schema.names if self._names is None else self._names
         return self._loading(frozenset(loaded) - left)
 
+    def select_related(self, *paths: type[Any] | str) -> Self:
+        """Load the one row that each of *paths* leads to, and those on the way, in the same statement.
+
+        A path (`Book.author.country`) or its dotted name (`"author.country"`). Of the rows that are related to one
+        row, all have the same instance. Adds to an earlier `select_related`. Raises `FieldError` for an unknown name
+        and for a path to many rows, `TypeError` for what is no path.
+        """
+        return self._with(_related=branches_of(self._schema, self._related, paths))._completed()
+
+    def prefetch_related(self, *paths: type[Any] | str | Prefetch) -> Self:
+        """Load the rows that *paths* lead to, and those on the way, by one statement for each relation.
+
+        A path (`Author.books.tags`), its dotted name, or a `Prefetch` with a query of its own. They are read from
+        the alias of the query's rows unless routed elsewhere, after these, or after each chunk of them. Adds to an
+        earlier `prefetch_related`. Raises `FieldError` for an unknown name, `TypeError` for what is no path,
+        `ValueError` for two queries of the same rows.
+        """
+        return self._with(_prefetched=fetches_of(self._schema, self._prefetched, paths))._completed()
+
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False, of: Sequence[Any] = ()) -> Self:
         """Lock the rows until the end of the block, which must be open: who else wants them waits.
 
@@ -148,8 +163,15 @@ class Selection(Generic[M]):
 
     @property
     def statement(self) -> Select[Any]:
-        """The same query as a plain SQLAlchemy `Select` of the model's columns that it loads, its relations joined."""
-        return self._select(*[field.column for field in fields_of(self._schema, self._names)])
+        """The same query as a plain SQLAlchemy `Select` of the model's columns that it loads, its relations joined.
+
+        The columns of what `select_related` names come after those of the model.
+        """
+        own = [field.column for field in fields_of(self._schema, self._names)]
+        branches = self._related
+        return self._select(
+            *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
+        )
 
     @property
     def _schema(self) -> Schema:
@@ -158,14 +180,21 @@ class Selection(Generic[M]):
 
     def _with(self, **changes: Any) -> Self:
         query = object.__new__(type(self))
-        for name in Selection.__slots__:
-            setattr(query, name, changes[name] if name in changes else getattr(self, name))
+        query.__dict__ = self.__dict__ | changes
         return query
 
     def _loading(self, loaded: frozenset[str]) -> Self:
+        """Load the fields *loaded*, and with them the key and what related rows are found by."""
         schema = self._schema
-        names = tuple(name for name in schema.names if name in loaded or name in schema.key_names)
+        first = {branch.relation for branch in self._related} | {fetch.chain[0] for fetch in self._prefetched}
+        found_by = {each.steps[0].near.name for each in first if each.owner is schema.model}
+        needed = loaded.union(schema.key_names, found_by)
+        names = tuple(name for name in schema.names if name in needed)
         return self._with(_names=None if names == schema.names else names)
+
+    def _completed(self) -> Self:
+        """The same, where not all fields are loaded, with those that related rows are found by."""
+        return self if self._names is None else self._loading(frozenset(self._names))
 
     def _database(self) -> Database:
         """Where to read: where locks are held, and rows written, for one that locks."""
