@@ -10,6 +10,7 @@ from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 
 from microorm.conditions import columns, expression
 from microorm.explanations import Format, explained, explanation_verb
+from microorm.schema import Schema
 from microorm.selection import Selection
 
 M = TypeVar("M", bound="Any")
@@ -69,12 +70,12 @@ class Rows(Selection[M]):
         return self._rows("values", given or self._schema.names)
 
     @overload
-    def scalars(self, given: ColumnElement[T1]) -> list[T1]: ...
+    def scalars(self, column: ColumnElement[T1], /) -> list[T1]: ...
     @overload
-    def scalars(self, given: str) -> list[Any]: ...
-    def scalars(self, given: Any) -> Any:
+    def scalars(self, column: str, /) -> list[Any]: ...
+    def scalars(self, column: Any, /) -> Any:
         """The values of one column, an expression or a name, in a list. Raises what `values` raises."""
-        return [row[0] for row in self._rows("scalars", [given])]
+        return [row[0] for row in self._rows("scalars", [column])]
 
     def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
         """One row of what *expressions* make of all rows of the query, with the names given.
@@ -132,18 +133,16 @@ class Rows(Selection[M]):
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
         found, paths = columns(schema, method, given)
-        for place, each in enumerate(found):
-            if getattr(each, "table", None) is schema.table and each.key != (name := schema.field(each).name):
-                found[place] = each.label(name)
         database = self._database()
         with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
-            rows: Sequence[Any] = channel.execute(self._select(*found, paths=paths)).fetchall()
+            rows: Sequence[Any] = channel.execute(
+                self._select(*[_named(schema, each) for each in found], paths=paths)
+            ).fetchall()
         return rows
 
     def _ones(self) -> Any:
         """A one for each row, or group, of the query: what is counted. No order, no lock: nobody sees them."""
-        ordered = self._order if self._limited else ()
-        return self._with(_order=ordered, _distinct=False, _lock=None)._select(literal(1).label("one"))
+        return self._with(_order=(), _distinct=False, _lock=None)._select(literal(1).label("one"))
 
     def _unlimited(self) -> Self:
         """A query without limit of the rows of this one, which are named by their keys."""
@@ -160,3 +159,14 @@ class Rows(Selection[M]):
     def _scalar(self, statement: Any) -> Any:
         with self._reading() as channel:
             return channel.execute(statement).scalar_one()
+
+
+def _named(schema: Schema, column: Any) -> Any:
+    """*column*, called as its field is where it is the column of one, the model's or at the end of a path."""
+    table = getattr(column, "table", None)
+    path = schema.registry.paths.get(table)
+    owner = schema if table is schema.table else None if path is None else path._schema
+    for field in () if owner is None else owner.fields:
+        if field.column.key == column.key and field.name != column.key:
+            return column.label(field.name)
+    return column

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func
 from sqlalchemy.exc import DBAPIError
 
-from microorm import FieldError, TransactionError
+from microorm import Field, FieldError, ForeignKey, TransactionError, field, foreign_key
 from tests.behaviour.shelves import titles
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -189,3 +189,40 @@ def test_wrong_arguments_are_told_at_the_call(Book):
         Book.objects.for_update(of=[func.lower(Book.title)])
     with pytest.raises(TypeError):
         Book.objects.for_update(of=[3])
+
+
+@SERVERS
+def test_rows_at_the_end_of_a_path_are_locked_where_they_are_named(Base, registry, databases):
+    """Else, on PostgreSQL, the model's alone, whatever is joined: MariaDB locks them all."""
+
+    class Author(Base):
+        name: Field[str] = field(max_length=10)
+
+    class Poem(Base):
+        author: ForeignKey[Author] = foreign_key()
+        editor: ForeignKey[Author | None] = foreign_key(default=None)
+
+    registry.create_all("default")
+    author = Author(name="a").save()
+    poem = Poem(author=author).save()
+
+    def free(model: Any) -> int:
+        with databases.atomic():
+            return len(model.objects.filter(id=1).for_update(skip_locked=True).all())
+
+    assert author.id == poem.id == 1
+    named = Poem.objects.filter(Poem.author.name == "a").order_by(Poem.editor.name)
+    postgresql = databases.database("default").dialect == "postgresql"
+    with databases.atomic():
+        assert named.for_update().all() == [poem]
+        assert Other(lambda: free(Poem)).wait() == 0
+        assert Other(lambda: free(Author)).wait() == (1 if postgresql else 0)
+    if postgresql:
+        for of in ([Poem.author], [Poem.author.name]):
+            with databases.atomic():
+                assert Poem.objects.for_update(of=of).all() == [poem]
+                assert Other(lambda: free(Poem)).wait() == 1
+                assert Other(lambda: free(Author)).wait() == 0
+        with databases.atomic():
+            assert Poem.objects.for_update(of=[Poem, Poem.author, "author_id"]).get() == poem
+            assert Other(lambda: free(Poem)).wait() == Other(lambda: free(Author)).wait() == 0

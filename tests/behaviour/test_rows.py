@@ -41,12 +41,16 @@ def Line(Base: Any, registry: Any) -> Any:
     class Line(Base):
         order: ForeignKey[Order] = foreign_key()
         price: Field[Decimal] = field(max_digits=8, decimal_places=2)
+        previous: ForeignKey["Line | None"] = foreign_key(default=None)
         note: Field[str] = field(column="remark", max_length=10, default="")
 
     registry.create_all("default")
     orders = [Order(customer=Customer(name="Ann").save()).save(), Order().save()]
+    previous = None
     for place, price in enumerate(("1.50", "2.25", "3", "4", "5", "6.75")):
-        Line(order=orders[place % 2], price=Decimal(price), note=f"n{place}").save()
+        previous = Line(
+            order=orders[place % 2], price=Decimal(price), note=f"n{place}", previous=previous
+        ).save()
     return Line
 
 
@@ -159,7 +163,9 @@ def test_columns_along_paths_are_joined(Line):
     assert by_id.scalars(name) == ["Ann", None] * 3
     assert tuples(by_id.values(Line.note, name))[:2] == [("n0", "Ann"), ("n1", None)]
     assert by_id.values("note")[0].note == by_id.values(Line.note)[0].note == "n0"
-    assert by_id.values()[0]._fields == ("id", "order_id", "price", "note")
+    assert by_id.values(Line.previous.note)[1]._fields == ("note",)
+    assert by_id.scalars(Line.previous.note)[:3] == [None, "n0", "n1"]
+    assert by_id.values()[0]._fields == ("id", "order_id", "price", "previous_id", "note")
     sums = Line.objects.group_by(name).order_by(func.count(name)).values(name, func.sum(Line.price))
     assert tuples(sums) == [(None, Decimal("13")), ("Ann", Decimal("9.5"))]
     assert Line.objects.aggregate(customers=func.count(name), lines=func.count())._mapping == {
