@@ -84,7 +84,7 @@ def _create_in_block(
         try:
             if half_way:
                 half_way = _tell_before(schema, database.alias, objects, wish)
-            before = [(instance._origin, instance._row) for instance in objects]
+            before = [(instance._origin, instance._row) for instance in objects if wish.each]
             parts = _parts(schema, objects, images, wish.upsert)
             for part in parts:
                 for batch in batches(channel, part.planned, _row, wish.batch_size):
@@ -142,7 +142,9 @@ def _parts(schema: Schema, objects: list[Any], images: dict[int, Image], upsert:
         except InvalidValue as error:
             error.add_note(f"in object {place} of bulk_create()")
             raise
-        part = alike.setdefault((names, row.__class__, way), Part(names, way, []))
+        part = alike.get((names, row.__class__, way))
+        if part is None:
+            part = alike[names, row.__class__, way] = Part(names, way, [])
         part.planned.append(Planned(instance, row, image))
     return sorted(alike.values(), key=lambda part: not set(schema.key_names).issubset(part.names))
 

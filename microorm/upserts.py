@@ -40,11 +40,6 @@ class Upsert(NamedTuple):
     unique: tuple[str, ...]
     fields: tuple[str, ...] | None
 
-    def conflicts(self, names: Sequence[str], row: Row) -> bool:
-        """Whether *row*, of *names*, can meet another: NULLs and what the database will make cannot."""
-        values = dict(zip(names, row, strict=True))
-        return all(values.get(name) is not None for name in self.unique)
-
     def updated(self, schema: Schema, names: Sequence[str]) -> tuple[str, ...]:
         """The fields that a row of *names* changes in the one it meets."""
         if self.fields is not None:

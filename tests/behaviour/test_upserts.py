@@ -317,6 +317,22 @@ def test_relations_are_named_as_they_are_declared(Base, registry, stored):
 
 
 @MEMORY
+def test_the_database_says_which_values_are_the_same(Base, registry, stored):
+    """DESIGN 6: where a type of the user's own compares otherwise than Python does, the key is found all the same."""
+
+    class Tag(Base):
+        name: Field[str] = field(type_=String(9, collation="NOCASE"), unique=True)
+        count: Field[int] = field(default=0)
+
+    registry.create_all("default")
+    old = Tag(name="A").save()
+    tags = [Tag(name="b", count=2), Tag(name="a", count=3)]
+    Tag.objects.bulk_create(tags, on_conflict="update")
+    assert stored(Tag) == [(old.id, "A", 3), (tags[0].id, "b", 2)]
+    assert tags[1].id == old.id
+
+
+@MEMORY
 def test_the_signals_are_those_of_the_batch(Event, listen):
     """M1: never those of single saves, which may not have happened."""
     told = []
