@@ -251,14 +251,13 @@ class Selection(Generic[M]):
             statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
         return statement.distinct() if self._distinct else statement
 
-    def _found(self, statement: Select[Any], paths: frozenset[Path] = frozenset()) -> Select[Any]:
+    def _found(self, statement: Any, paths: frozenset[Path] = frozenset()) -> Select[Any]:
         """*statement* of the rows that fulfil the conditions: neither ordered nor limited."""
-        if needed := self._paths | paths:
-            statement = statement.select_from(joined(self._schema, needed))
-        else:
-            statement = statement.select_from(self._schema.table)
+        needed = self._paths | paths
+        source = joined(self._schema, needed) if needed else self._schema.table
+        found: Select[Any] = statement.select_from(source)
         wanted = self._conditions()
-        return statement.where(*wanted) if wanted else statement
+        return found.where(*wanted) if wanted else found
 
     def _targeted(self, statement: Any) -> Any:
         """An UPDATE or DELETE of the rows that fulfil the conditions."""
