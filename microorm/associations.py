@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sqlalchemy import UniqueConstraint
@@ -165,10 +166,10 @@ def through(relation: object) -> type[Any]:
         start = parent._parent
         steps = (parent._step, relation._step)
         for each in () if start is None else start._schema.relations.values():
-            pairs = pairs_of(each)
-            if pairs is not None and each.steps == steps:
-                model: type[Any] = pairs.through
-                return model
+            with suppress(ModelError):  # what is declared wrongly is found where it is used
+                if (pairs := pairs_of(each)) is not None and each.steps == steps:
+                    model: type[Any] = pairs.through
+                    return model
     raise TypeError(f"through() wants a many-to-many relation of a model, not {relation!r}")
 
 

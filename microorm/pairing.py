@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -13,7 +13,7 @@ from microorm.conditions import comparable
 from microorm.constructor import create_instance
 from microorm.databases import Databases
 from microorm.engines import Database
-from microorm.errors import CrossDatabaseRelation, UnsavedError
+from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
 from microorm.query import Query
 from microorm.results import MOST_VALUES
 from microorm.schema import Schema
@@ -244,9 +244,9 @@ class Pairs:
 
     def _sides(self, model: Any) -> list[str]:
         """The relations of *model* that go along these pairs."""
-        pairs = self._pairs
-        return [
-            each.name
-            for each in model.__schema__.relations.values()
-            if each is pairs or (getattr(each, "via", None) == pairs.name and pairs_of(each) is pairs)
-        ]
+        found = []
+        for each in model.__schema__.relations.values():
+            with suppress(ModelError):  # what is declared wrongly is found where it is used
+                if pairs_of(each) is self._pairs:
+                    found.append(each.name)
+        return found

@@ -10,18 +10,18 @@ from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.fields import MISSING
 from microorm.scopes import note_split_write
-from microorm.undo import Image, image_of, restore, settle
+from microorm.undo import Image, UndoLog, image_of, settle
 
 
 class Unit:
     """What is being done on *channel*; *half_way* once a receiver or SQL of it has run."""
 
-    __slots__ = ("_images", "channel", "half_way")
+    __slots__ = ("_changes", "channel", "half_way")
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.half_way = False
-        self._images: list[Image] = []
+        self._changes = UndoLog()
 
     def change(self, instance: Any, values: Mapping[str, Any], image: Image | None = None) -> None:
         """Give *instance* the *values*, until a rollback, which makes it what it is now, or in *image*."""
@@ -45,12 +45,12 @@ class Unit:
 
     def undo(self) -> None:
         """Put the instances back."""
-        for image in reversed(self._images):
-            restore(image)
+        self._changes.roll_back()
 
     def _remember(self, image: Image) -> None:
-        self._images.append(image)
-        self.channel.undo.record(image)
+        # Each log makes one image of several of an instance, so neither has the other's.
+        self.channel.undo.record((*image[:3], dict(image[3])))
+        self._changes.record(image)
 
 
 @contextmanager

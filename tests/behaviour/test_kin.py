@@ -1,0 +1,154 @@
+"""The rows related to one instance, as a query."""
+
+from typing import Any
+
+import pytest
+
+from microorm import (
+    Field,
+    ForeignKey,
+    LazyLoadError,
+    ManyToMany,
+    Related,
+    RelatedOne,
+    field,
+    foreign_key,
+    many_to_many,
+    related,
+)
+from microorm.testing import no_lazy_loads
+
+MEMORY = pytest.mark.backends("sqlite-memory")
+
+
+@pytest.fixture
+def models(Base: Any, registry: Any) -> Any:
+    class Author(Base):
+        name: Field[str] = field(max_length=20)
+        novels: Related["Novel"] = related("author")
+        desk: RelatedOne["Desk | None"] = related("author")
+
+    class Genre(Base):
+        name: Field[str] = field(max_length=20)
+
+    class Novel(Base):
+        title: Field[str] = field(max_length=20)
+        author: ForeignKey[Author | None] = foreign_key(default=None)
+        genres: ManyToMany[Genre] = many_to_many()
+
+    class Desk(Base):
+        author: ForeignKey[Author] = foreign_key(unique=True)
+
+    registry.create_all()
+    return Author, Novel, Genre, Desk
+
+
+@MEMORY
+def test_a_query_that_was_refined_reads_and_creates_and_changes_nothing_else(models, wire):
+    Author, Novel, Genre, _ = models
+    author = Author(name="U").save()
+    novel = Novel(title="a", author=author).save()
+    genre = Genre(name="g").save()
+    novel.genres.add(genre)
+    with wire.everything() as sent:
+        for rows, row in ((author.novels, novel), (novel.genres, genre)):
+            for refined in (
+                rows.filter(id=1),
+                rows.exclude(id=2),
+                rows.order_by("id"),
+                rows.limit(3),
+                rows[1:],
+            ):
+                for method, given in (("add", [row]), ("remove", [row]), ("set", [[row]]), ("clear", [])):
+                    with pytest.raises(
+                        TypeError, match=rf"^{method}\(\) is for all of .*, and this query is refined$"
+                    ):
+                        getattr(refined, method)(*given)
+            with pytest.raises(TypeError, match=r"^bulk_create\(\) relates no rows"):
+                rows.bulk_create([row])
+    assert sent == []
+    assert author.novels.filter(title="b").create(title="c").author is author
+    assert novel.genres.filter(name="h").create(name="i") in novel.genres.all()
+
+
+@MEMORY
+def test_an_alias_may_be_asked_for(models, stored):
+    Author, Novel, _, _ = models
+    author = Author(name="U").save(using="other")
+    novel = Novel(title="a").save(using="other")
+    author.novels.using("other").add(novel)
+    assert stored(Novel, "author_id", alias="other") == [author.id]
+
+
+@MEMORY
+def test_rows_that_are_known_are_known_until_they_change(models, wire):
+    Author, Novel, _, _ = models
+    author = Author(name="U").save()
+    novel = Novel(title="a", author=author).save()
+    rows = author.novels
+    author.__dict__["novels"] = (author.id, [novel])
+    with wire.record() as sent:
+        assert (rows.all(), rows.count(), rows.exists(), [*rows]) == ([novel], 1, True, [novel])
+    assert sent == []
+    for change in (
+        lambda: author.novels.create(title="b"),
+        lambda: author.novels.add(Novel(title="c").save()),
+        lambda: author.novels.filter(title="c").update(title="d"),
+        lambda: author.novels.filter(title="d").delete(),
+        lambda: author.novels.clear(),
+        lambda: author.novels.set([novel]),
+    ):
+        author.__dict__["novels"] = (author.id, [])
+        change()
+        assert rows.all() == list(Novel.objects.filter(author=author))
+
+
+@MEMORY
+def test_those_that_were_known_learn_that_they_were_parted(models):
+    Author, Novel, _, _ = models
+    author = Author(name="U").save()
+    novels = [Novel(title=title, author=author).save() for title in "ab"]
+    for part in (
+        lambda: author.novels.clear(),
+        lambda: author.novels.clear(bulk=False),
+        lambda: author.novels.set([]),
+    ):
+        author.novels.set(novels)
+        author.__dict__["novels"] = (author.id, novels)
+        part()
+        assert [(novel.author, novel.changes()) for novel in novels] == [(None, {})] * 2
+
+
+@MEMORY
+def test_rows_of_another_key_are_not_the_known_ones(models):
+    Author, Novel, _, _ = models
+    author = Author(name="U").save()
+    author.__dict__["novels"] = (author.id + 1, [Novel(title="a")])
+    assert author.novels.all() == []
+
+
+@MEMORY
+def test_a_query_for_all_rows_is_lazy_and_one_that_was_refined_is_asked_for(models):
+    Author, Novel, _, _ = models
+    author = Author(name="U").save()
+    novel = Novel(title="a").save()
+    with no_lazy_loads():
+        for read in (author.novels.all, author.novels.count, author.novels.exists):
+            with pytest.raises(LazyLoadError):
+                read()
+        author.novels.add(novel)
+        author.novels.remove(novel)
+        author.novels.set([novel])
+        assert author.novels.filter(title="a").all() == [novel]
+        assert author.novels.using("default").all() == [novel]
+
+
+@MEMORY
+def test_the_one_row_of_a_unique_foreign_key_is_no_query(models):
+    Author, _, _, Desk = models
+    author = Author(name="U").save()
+    assert author.desk is None
+    with pytest.raises(AttributeError, match=r"Author\.desk is changed by Desk\.author"):
+        author.desk = Desk(author=author)
+    for relation in ("novels", "desk"):
+        assert not hasattr(getattr(author, relation), "save")
