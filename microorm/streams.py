@@ -24,9 +24,12 @@ from microorm.engines import Database
 from microorm.errors import TransactionError
 from microorm.forks import process
 from microorm.transactions import Block, Transaction
+from microorm.types import MARIADB
 
 Rows = Sequence[Any]
 Stream = Generator[Rows, None, None]
+
+PATIENCE = 24 * 60 * 60  # seconds
 
 _numbers = count(1)
 _inherited: list[Any] = []
@@ -72,9 +75,13 @@ def _alone(database: Database, statement: Select[Any], size: int) -> Stream:
             connection.close()
             yield from _parts(rows, size)
             return
+        if database.dialect in MARIADB:  # whose server hangs up on who reads slowly
+            connection.exec_driver_sql(f"SET SESSION net_write_timeout = {PATIENCE}")
         result = connection.execute(statement, execution_options={"yield_per": size})
         yield from result.partitions()
         done = True
+        if database.dialect in MARIADB:
+            connection.exec_driver_sql("SET SESSION net_write_timeout = DEFAULT")
     finally:
         if here is not process():
             # The server still serves the parent of this fork.

@@ -292,3 +292,17 @@ def test_mariadb_is_told_to_stop(Book, databases, wire):
     assert [each for each in sent if each.startswith("KILL QUERY")]
     assert in_use(databases) == 0
     assert cross.count() == 2000
+
+
+@pytest.mark.backends("mariadb")
+def test_mariadb_waits_for_a_slow_reader(Book, shelf, databases, sent):
+    """Its server would hang up after a minute; the connection is as before when the stream is read."""
+    del sent[:]
+    assert titles(shelf.iterate(chunk=2)) == "abcde"
+    assert [each for each in sent if each.startswith("SET SESSION")] == [
+        "SET SESSION net_write_timeout = 86400",
+        "SET SESSION net_write_timeout = DEFAULT",
+    ]
+    with databases.connection() as connection:
+        asked = text("SELECT @@session.net_write_timeout = @@global.net_write_timeout")
+        assert connection.scalar(asked) == 1
