@@ -105,12 +105,13 @@ class Deletion:
         self._counts: Counter[str] = Counter()
         self._half_way = False
         self._gone: list[tuple[Leaving, Image, Loaded]] = []
+        self._row_by_row = channel.database.dialect in MARIADB  # else at the end of a statement
 
     def run(self) -> Counts:
         """Tell, delete and tell (CONTRACT J3); an error on the way dooms the block."""
         collection, channel = self._collection, self._channel
         groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
-        steps, cut = succession(groups, collection.dependants)
+        steps, cut = succession(groups, collection.dependants, row_by_row=self._row_by_row)
         images = {id(row): image_of(row.instance) for row in self._known(steps)}
         try:
             for row in self._rows_told(steps, pre_delete):
@@ -180,7 +181,7 @@ class Deletion:
         """Delete the rows of *step*, in their order: layer by layer where each row is checked as it goes."""
         schema, channel = step.schema, self._channel
         layers = [[row.key for row in layer] for layer in step.layers]
-        if channel.database.dialect not in MARIADB:
+        if not self._row_by_row:
             layers = [[key for layer in layers for key in layer]]
         for layer in layers:
             for batch in batches(channel, layer, tuple, None):

@@ -36,11 +36,12 @@ Cut = dict[Any, dict[Leaving, None]]  # the foreign keys to set to NULL → in w
 
 
 def succession(
-    groups: dict[T, list[Leaving]], dependants: Callable[[T], Iterable[T]]
+    groups: dict[T, list[Leaving]], dependants: Callable[[T], Iterable[T]], *, row_by_row: bool = False
 ) -> tuple[list[Step], Cut]:
     """The order in which the rows of *groups* go, by model, and which of their keys have to be NULL before.
 
-    *dependants* gives the models that refer to one, itself included.
+    *dependants* gives the models that refer to one, itself included. *row_by_row*: the database checks each row as it
+    goes, so that one which refers to itself is in its own way.
     """
     steps: list[Step] = []
     cut: Cut = {}
@@ -55,6 +56,10 @@ def succession(
             continue
         for layer in _layers(rows, cut):
             _append(steps, layer)
+        for row in rows if row_by_row else ():
+            for child, key in row.dependants:
+                if child is row and key.constrained and key.field.nullable:
+                    cut.setdefault(key, {})[row] = None
     return steps, cut
 
 

@@ -52,10 +52,13 @@ def test_the_rows_of_a_tree_go_from_its_leaves() -> None:
     assert cut == {}
 
 
-def test_a_row_that_refers_to_itself_goes_like_any_other() -> None:
+def test_a_row_that_refers_to_itself_is_cut_only_where_it_would_be_in_its_own_way() -> None:
     (row,) = rows = rows_of("node", 1)
-    refer(row, row)
-    assert succession({"node": rows}, lambda model: ["node"])[1] == {}
+    refer(row, row, NULLABLE)
+    steps, cut = succession({"node": rows}, lambda model: ["node"])
+    assert (shown(steps), cut) == ([("node", [[1]])], {})
+    steps, cut = succession({"node": rows}, lambda model: ["node"], row_by_row=True)
+    assert (shown(steps), cut) == ([("node", [[1]])], {NULLABLE: {row: None}})
 
 
 def test_rows_of_a_circle_are_cut_where_a_key_may_be_null_and_only_there() -> None:
