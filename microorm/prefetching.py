@@ -163,7 +163,7 @@ def _keep_one(relation: Any, owners: Owners, query: Any) -> None:
     """Load the one row that each of *owners* is related to."""
     far = relation.steps[0].far
     found = {each.__dict__[far.name]: each for each in _found(query, far, owners)}
-    everything = not (query._where or query._equal)
+    everything = not (query._where or query._equal) and found.keys() <= owners.keys()
     pairs = [
         (owner, found.get(key))
         for key, same in owners.items()
@@ -174,18 +174,26 @@ def _keep_one(relation: Any, owners: Owners, query: Any) -> None:
 
 
 def _keep_many(relation: Any, owners: Owners, query: Any) -> None:
-    """Load the rows that each of *owners* is related to."""
+    """Load the rows that each of *owners* is related to.
+
+    A database may hold keys for equal that are none here, by the collation of a text: then nobody can tell whose a row
+    is, and all is left to be loaded when it is asked for.
+    """
     lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
+    astray: dict[int, Any] = {}
     if len(relation.steps) == 1:
         step = relation.steps[0]
         name, there = step.foreign_key.name, step.far.name
         for each in _found(query, step.far, owners):
             key = each.__dict__[there]
-            lists[key][id(each)] = each
-            each.__dict__[name] = (key, owners[key][0])
+            lists.get(key, astray)[id(each)] = each
+            if not astray:
+                each.__dict__[name] = (key, owners[key][0])
     else:
         for key, each in _found_beyond(query, relation.steps, owners):
-            lists[key][id(each)] = each  # which may be related to it twice
+            lists.get(key, astray)[id(each)] = each  # which may be related to it twice
+    if astray:
+        return
     for key, same in owners.items():
         related = list(lists[key].values())
         for owner in same:

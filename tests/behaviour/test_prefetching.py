@@ -4,17 +4,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func
+from sqlalchemy import String, event, func
 
-import microorm
 from microorm import (
     Field,
     FieldError,
     ForeignKey,
     LazyLoadError,
+    ManyToMany,
     Prefetch,
     Related,
+    field,
     foreign_key,
+    many_to_many,
     prefetch,
     related,
 )
@@ -283,7 +285,7 @@ def test_instances_without_a_key_have_nothing_to_prefetch(shop, wire):
 
 def test_rows_that_are_not_there(Base, registry, wire):
     class Plane(Base):
-        code: Field[str] = field_key()
+        code: Field[str] = field(primary_key=True, max_length=5)
         flights: Related["Flight"] = related("plane")
 
     class Flight(Base):
@@ -301,10 +303,6 @@ def test_rows_that_are_not_there(Base, registry, wire):
         with pytest.raises(Plane.DoesNotExist, match="no Plane with code='B'"):
             _ = first.spare
     assert len(sent) == 3
-
-
-def field_key() -> Any:
-    return microorm.field(primary_key=True, max_length=5)
 
 
 def test_a_model_that_refers_to_itself(Base, registry, wire):
@@ -327,12 +325,40 @@ def test_a_model_that_refers_to_itself(Base, registry, wire):
     assert len(sent) == 3
 
 
+@MEMORY
+def test_keys_that_only_the_database_holds_for_equal_are_left_to_lazy_loads(Base, registry):
+    class Place(Base):
+        name: Field[str] = field(unique=True, type_=String(10, collation="NOCASE"))
+        events: Related["Event"] = related("place")
+        visits: Related["Visit"] = related("places")
+
+    class Event(Base):
+        place: ForeignKey[Place] = foreign_key(to_field="name")
+
+    class Visit(Base):
+        places: ManyToMany[Place] = many_to_many(through="Stop")
+
+    class Stop(Base):
+        visit: ForeignKey[Visit] = foreign_key()
+        place: ForeignKey[Place] = foreign_key(to_field="name")
+
+    registry.create_all("default")
+    Place(name="Rome").save()
+    event, visit = Event(place_id="ROME").save(), Visit().save()
+    Stop(visit=visit, place_id="rome").save()
+    place = Place.objects.prefetch_related("events", "visits").get()
+    assert (place.events.all(), place.visits.all()) == ([event], [visit])
+    assert Event.objects.prefetch_related("place").get().place == place
+    assert Event.objects.select_related("place").get().place == place
+    assert Visit.objects.prefetch_related("places").get().places.all() == [place]
+
+
 def test_through_rows_that_repeat_themselves_count_once(Base, registry):
     class Tag(Base):
         name: Field[str]
 
     class Post(Base):
-        tags: microorm.ManyToMany[Tag] = microorm.many_to_many(through="Tagging")
+        tags: ManyToMany[Tag] = many_to_many(through="Tagging")
         taggings: Related["Tagging"] = related("post")
 
     class Tagging(Base):
