@@ -18,7 +18,7 @@ from microorm.errors import RestrictedError
 from microorm.loading import fields_of, instances_of
 from microorm.schema import Schema
 from microorm.signals import post_delete, pre_delete
-from microorm.statements import plans_of
+from microorm.statements import key_row, plans_of
 from microorm.succession import Leaving
 
 Values = dict[Any, Leaving]  # what is referred to → the row that has it
@@ -109,7 +109,7 @@ class Collection:
 
     def _add(self, schema: Schema, instance: Any) -> Leaving:
         known = self.rows.setdefault(schema, {})
-        key = key_of(schema, instance)
+        key = key_row(schema, instance) if instance is self._held else key_of(schema, instance)
         if (row := known.get(key)) is None:
             row = known[key] = Leaving(schema, key, instance)
             self._pending.setdefault(schema, []).append(row)

@@ -94,16 +94,22 @@ def models_of(world: World, registry: "microorm.Registry") -> dict[str, Any]:
     return made
 
 
-def expected(world: World) -> tuple[Rows, dict[str, int]] | None:
-    """The rows that stay, as they are then, and how many go of each model; None where rows are in the way."""
-    gone = {(world.model, key) for key in world.roots}
-    left = list(gone)
-    referring = [
+def references(world: World) -> list[tuple[str, int, str, tuple[str, int | None]]]:
+    """Which row refers by which key to which."""
+    return [
         (kind, number, name, (KEYS[kind][name], value))
         for kind, rows in world.rows.items()
         for number, values in rows.items()
         for name, value in values.items()
     ]
+
+
+def expected(world: World) -> tuple[Rows, dict[str, int], set[tuple[str, int]]]:
+    """The rows that stay, as they are then; how many go of each model; and which rows are in the way."""
+    gone = {(world.model, key) for key in world.roots}
+    left = list(gone)
+    referring = references(world)
+    in_the_way = set()
     while left:
         row = left.pop()
         for kind, number, name, target in referring:
@@ -121,11 +127,34 @@ def expected(world: World) -> tuple[Rows, dict[str, int]] | None:
         if (kind, number) in gone or target not in gone:
             continue
         if rule.on_delete == "restrict":
-            return None
-        if rule.on_delete != "do_nothing":
+            in_the_way.add((kind, number))
+        elif rule.on_delete != "do_nothing":
             stays[kind][number][name] = rule.default if rule.on_delete == "set_default" else None
     numbers = {kind: sum(1 for each, _ in gone if each == kind) for kind in KEYS}
-    return stays, {kind: number for kind, number in numbers.items() if number}
+    return stays, {kind: number for kind, number in numbers.items() if number}, in_the_way
+
+
+def before_what_it_refers_to(world: World, told: list[tuple[str, int]]) -> bool:
+    """Whether each row was told of before those that its own key says it goes along with, circles left out."""
+    edges: dict[Any, set[Any]] = {}
+    for kind, number, name, target in references(world):
+        if world.rules[kind, name].on_delete in ("cascade", "restrict"):
+            edges.setdefault((kind, number), set()).add(target)
+
+    def reached(row: Any) -> set[Any]:
+        found, left = set(), [row]
+        while left:
+            new = edges.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
+    return all(
+        told.index(row) < told.index(target)
+        for row in told
+        for target in edges.get(row, set())
+        if target in told and row not in reached(target)
+    )
 
 
 def store(world: World, databases: "microorm.Databases", models: dict[str, Any]) -> None:
@@ -170,18 +199,18 @@ def try_out(world: World, databases: "microorm.Databases") -> None:
             delete = model.objects.filter(model.id.in_(world.roots)).delete
         else:
             delete = model.objects.get(id=world.roots[0]).delete
-        outcome = expected(world)
-        if outcome is None:
+        stays, numbers, in_the_way = expected(world)
+        if in_the_way:
             with pytest.raises(RestrictedError) as raised:
                 delete()
-            assert raised.value.objects
+            assert {(type(each).__name__, each.pk) for each in raised.value.objects} == in_the_way
             assert (stored(databases, models), told[pre_delete]) == (world.rows, [])
             return
-        stays, numbers = outcome
         labels = {models[kind].__schema__.label: number for kind, number in numbers.items()}
         assert delete() == (sum(numbers.values()), labels)
         assert stored(databases, models) == stays
     went = {(kind, key) for kind, rows in world.rows.items() for key in rows if key not in stays[kind]}
+    assert before_what_it_refers_to(world, told[pre_delete])
     for keys in told.values():
         assert len(keys) == len(set(keys))
         assert set(keys) == {(kind, key) for kind, key in went if kind in world.heard}
