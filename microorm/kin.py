@@ -45,12 +45,12 @@ class RelatedQuery(Query[M]):
         """Whether there is a row. Raises as `all` does."""
         return super().exists() if (known := self._known_or_lazy()) is None else bool(known)
 
-    def create(self, /, **values: Any) -> M:
-        """Make an instance of *values*, insert it, and relate it: one transaction. Raises what a save raises.
+    def create(self, /, *, through_defaults: Mapping[str, Any] | None = None, **values: Any) -> M:
+        """Make an instance of *values*, insert it, and relate it: one transaction; *through_defaults* as in `add`.
 
-        `TypeError` for a value of the foreign key, which is the instance's.
+        Raises what a save raises, and `TypeError` for a value of the foreign key, which is the instance's.
         """
-        made: M = self._changes("create").create(values)
+        made: M = self._changes("create", defaults=through_defaults).create(values)
         return made
 
     def add(

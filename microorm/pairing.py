@@ -59,6 +59,7 @@ class Pairs:
         stand_in = object.__new__(self._model)
         stand_in._row, stand_in._origin = None, Origin(database.alias, None, adding=True)
         self._refuse_elsewhere(stand_in)
+        self._row(self._key, None)  # what its constructor refuses is refused before anything is written
         with unit(self._databases, database) as made, self._unit([]) as whole:
             instance = Query.create(self._query, **values)
             made.half_way = whole.half_way = True
@@ -165,13 +166,17 @@ class Pairs:
 
     def _rows(self, new: Iterable[Any], reversed_: Iterable[Any] | None = None) -> list[Any]:
         """Rows of the through model that relate *new*, and in a symmetrical relation *reversed_* the other way round."""
-        near, far = self._names
         pairs = [(self._key, key) for key in new]
         if self._pairs.symmetrical:
             pairs += [
                 (key, self._key) for key in (new if reversed_ is None else reversed_) if key != self._key
             ]
-        return [create_instance(self._schema, {**self._defaults, near: a, far: b}) for a, b in pairs]
+        return [self._row(near, far) for near, far in pairs]
+
+    def _row(self, near: Any, far: Any) -> Any:
+        """A row that relates the keys *near* and *far*. `TypeError` where it lacks a value, or knows no such."""
+        names = self._names
+        return create_instance(self._schema, {**self._defaults, names[0]: near, names[1]: far})
 
     def _reversed(self, whole: Unit, wanted: list[Any]) -> list[Any]:
         """Of *wanted*, those that are to be related the other way round, too."""

@@ -30,9 +30,11 @@ def models(Base: Any, registry: Any) -> Any:
 
     class Genre(Base):
         name: Field[str] = field(max_length=20)
+        rank: Field[int] = field(default=0)
 
     class Novel(Base):
         title: Field[str] = field(max_length=20)
+        pages: Field[int] = field(default=0)
         author: ForeignKey[Author | None] = foreign_key(default=None)
         genres: ManyToMany[Genre] = many_to_many()
 
@@ -152,3 +154,33 @@ def test_the_one_row_of_a_unique_foreign_key_is_no_query(models):
         author.desk = Desk(author=author)
     for relation in ("novels", "desk"):
         assert not hasattr(getattr(author, relation), "save")
+
+
+def test_a_row_is_got_or_created_among_the_related_ones(models, stored):
+    Author, Novel, Genre, _ = models
+    author = Author(name="U").save()
+    Novel(title="a").save()
+    novel, made = author.novels.get_or_create(title="a")
+    assert (made, novel.author, author.novels.get_or_create(title="a")) == (True, author, (novel, False))
+    assert author.novels.update_or_create(title="a", defaults={"pages": 3}) == (novel, False)
+    assert stored(Novel, "pages", "author_id") == [(0, None), (3, author.id)]
+    genre, made = novel.genres.update_or_create(name="g", defaults={"rank": 1})
+    assert (made, genre.rank, novel.genres.all()) == (True, 1, [genre])
+    assert novel.genres.update_or_create(name="g", defaults={"rank": 2}) == (genre, False)
+    assert stored(Genre, "rank") == [2]
+
+
+def test_prefetched_rows_are_forgotten_when_they_change(models, wire):
+    Author, Novel, Genre, _ = models
+    author = Author(name="U").save()
+    novels = [Novel(title=title, author=author).save() for title in "ab"]
+    genre = Genre(name="g").save()
+    novels[0].genres.add(genre)
+    (author,) = Author.objects.prefetch_related("novels.genres")
+    novel = next(each for each in author.novels if each.title == "a")
+    with wire.record() as sent:
+        assert (novel.genres.all(), author.novels.count()) == ([genre], 2)
+    assert sent == []
+    novel.genres.clear()
+    author.novels.remove(novel)
+    assert (novel.genres.all(), author.novels.all()) == ([], novels[1:])
