@@ -1,17 +1,14 @@
 """Queries against an oracle in Python: whatever the condition and the rows, SQL and the oracle agree."""
 
-import operator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import and_, not_, or_
 
 from microorm import Field, field
-
-Truth = bool | None  # SQL's three values
+from tests.behaviour.oracle import COMPARISONS, Condition, junction, negation
 
 NUMBERS = st.none() | st.integers(-2, 2)
 NAMES = st.none() | st.sampled_from(["", "a", "A", "a ", "b", "é", "e", "中"])
@@ -20,20 +17,7 @@ PRICES = st.none() | st.sampled_from([Decimal("-1.5"), Decimal(0), Decimal("1.5"
 ROWS = st.fixed_dictionaries(
     {"number": NUMBERS, "other": NUMBERS, "name": NAMES, "flag": FLAGS, "price": PRICES}
 )
-COMPARISONS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt}
 VALUES = {"number": st.integers(-2, 2), "price": PRICES.filter(lambda price: price is not None)}
-
-
-class Condition:
-    """One condition, once as SQL and once as a function of a row."""
-
-    def __init__(self, text: str, sql: Any, truth: Any) -> None:
-        self.text = text
-        self.sql = sql
-        self.truth = truth
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 def comparison(column: str, sign: str, value: Any) -> Condition:
@@ -68,25 +52,6 @@ def nullness(column: str, is_null: bool) -> Condition:
         lambda model: getattr(model, column).is_(None) if is_null else getattr(model, column).is_not(None),
         lambda row: (row[column] is None) is is_null,
     )
-
-
-def negation(inner: Condition) -> Condition:
-    def truth(row: Any) -> Truth:
-        found = inner.truth(row)
-        return None if found is None else not found
-
-    return Condition(f"not({inner})", lambda model: not_(inner.sql(model)), truth)
-
-
-def junction(kind: str, inner: list[Condition]) -> Condition:
-    decides = kind == "or"
-
-    def truth(row: Any) -> Truth:
-        found = [each.truth(row) for each in inner]
-        return decides if decides in found else None if None in found else not decides
-
-    join = or_ if decides else and_
-    return Condition(f"{kind}{inner}", lambda model: join(*[each.sql(model) for each in inner]), truth)
 
 
 LEAVES = st.one_of(
