@@ -479,7 +479,7 @@ def test_unknown_rows_are_refused_where_lazy_loads_are(shop):
 def rows(shop: Any, authors: int, each: int) -> None:
     made = shop.Author.objects.bulk_create([shop.Author(name=f"a{n}") for n in range(authors)])
     shop.Book.objects.bulk_create(
-        [shop.Book(title="t", author=made[n % authors]) for n in range(authors * each)]
+        [shop.Book(title="t", author_id=made[n % authors].id) for n in range(authors * each)]
     )
 
 
