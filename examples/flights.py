@@ -5,8 +5,9 @@
 Airlines, airports, planes and 27,004 flights go to the alias `default`, each row through `save()`; a router
 sends the weather and the audit trail to `second`. Receivers turn 'NA' into None, write the audit, and keep
 totals that only a commit changes. One batch is rolled back on purpose on the way. At the end every total is
-compared with the CSV files. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong,
-2 wrong usage. The seconds below are one machine's.
+compared with the CSV files, and the ten questions of `flights_questions` are asked; the answers to them stand in
+`flights_answers`. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong, 2 wrong usage.
+The seconds below are one machine's.
 
 Prints:
                         Flights out of New York, January 2013
@@ -62,6 +63,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 import microorm
+from examples.flights_answers import show_answers
 from examples.flights_models import Airline, Airport, Audit, Flight, Plane, SecondDatabase, Weather
 from examples.flights_report import Loaded, progress_bar, show_summary, show_wrong
 from examples.flights_totals import FILES, MODELS, PUBLISHED, differences, in_databases, in_files
@@ -114,13 +116,13 @@ def write_audit(sender: type[Model[Any]], instance: Model[Any], *, created: bool
 @receiver(post_save, sender=Flight)
 def count_sent(instance: Flight, **kwargs: Any) -> None:
     """Runs inside the transaction: a rollback undoes rows, and not this."""
-    sent[instance.carrier] += 1
+    sent[instance.carrier_id] += 1
 
 
 @receiver(post_save, sender=Flight, delivery="on_commit")
 def count_committed(instance: Flight, **kwargs: Any) -> None:
     """Runs after the commit: what was rolled back is never counted, so there is nothing to undo."""
-    committed[instance.carrier] += 1
+    committed[instance.carrier_id] += 1
 
 
 def load(data: Path) -> Loaded:
@@ -194,22 +196,26 @@ def traces(batch: list[Flight]) -> dict[str, Any]:
 
 
 def read(data: Path, model: type[M]) -> Iterator[M]:
-    """Make an instance from each line of the model's file, with 'NA' left in it."""
-    parsers = {field.name: PARSERS.get(field.python_type, str) for field in model.__schema__.fields}
+    """Make an instance from each line of the model's file, with 'NA' left in it.
+
+    A code goes into the key of its relation (`carrier_id`): no row is loaded to make another.
+    """
+    fields = {field.column.name: field for field in model.__schema__.fields}
     path, line = data / FILES[model], 1
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8", newline="") as file:
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
-            if unknown := set(header) - parsers.keys():
+            if unknown := set(header) - fields.keys():
                 raise ValueError(f"no field for the columns {sorted(unknown)}")
+            into = [(fields[name].name, PARSERS.get(fields[name].python_type, str)) for name in header]
             for values in lines:
                 line = lines.line_num
                 if len(values) != len(header):
                     raise ValueError(f"{len(values)} values for {len(header)} columns")
-                row = zip(header, values, strict=True)
-                yield model(**{name: text if text == "NA" else parsers[name](text) for name, text in row})
+                row = zip(into, values, strict=True)
+                yield model(**{name: text if text == "NA" else parse(text) for (name, parse), text in row})
     except UNREADABLE as error:
         raise click.ClickException(f"{path.name}, line {line}: {error}") from error
 
@@ -239,9 +245,9 @@ def run(data: Path) -> bool:
         show_wrong(Console(stderr=True), wrong)
         return False
     airlines = {airline.carrier: airline.name for airline in Airline.objects}
-    show_summary(
-        Console(width=80, highlight=False), found, airlines, loaded, sum(len(pair[0]) for pair in comparisons)
-    )
+    console = Console(width=80, highlight=False)
+    show_summary(console, found, airlines, loaded, sum(len(pair[0]) for pair in comparisons))
+    show_answers(console)
     return True
 
 

@@ -1,16 +1,19 @@
 """Models and router of the flights example: six tables in two databases.
 
 Importing this defines the models and does nothing else: no database is named or opened. A migration environment reads
-the tables from `microorm.default_registry.metadata` after the import. One field per column of the CSV files, under the
-same name. Codes that point at another table are plain text here, because the data points at rows that do not exist.
+the tables from `microorm.default_registry.metadata` after the import. One column per column of the CSV files, under the
+same name. A code that names a row of another table is a foreign key, without a constraint where the data names rows
+that do not exist. The weather's airport is plain text: it is in another database than the airports.
 """
+
+from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import UniqueConstraint
 
-from microorm import Field, Model, Router, field
+from microorm import Field, ForeignKey, Model, Related, Router, field, foreign_key, related
 
 
 def now() -> datetime:
@@ -23,6 +26,7 @@ class Airline(Model[str], app="flights"):
 
     carrier: Field[str] = field(primary_key=True, max_length=2)
     name: Field[str] = field(max_length=60)
+    flights: Related[Flight] = related("carrier")
 
 
 class Airport(Model[str], app="flights"):
@@ -36,6 +40,8 @@ class Airport(Model[str], app="flights"):
     tz: Field[int]
     dst: Field[Literal["A", "N", "U"]]
     tzone: Field[str | None] = field(default=None, max_length=40)
+    departures: Related[Flight] = related("origin")
+    arrivals: Related[Flight] = related("dest")
 
 
 class Plane(Model[str], app="flights"):
@@ -50,6 +56,7 @@ class Plane(Model[str], app="flights"):
     seats: Field[int]
     speed: Field[int | None] = field(default=None)
     engine: Field[str] = field(max_length=20)
+    flights: Related[Flight] = related("plane")
 
 
 class Flight(
@@ -66,11 +73,17 @@ class Flight(
     arr_time: Field[int | None] = field(default=None)
     sched_arr_time: Field[int]
     arr_delay: Field[int | None] = field(default=None)
-    carrier: Field[str] = field(max_length=2)
+    carrier: ForeignKey[Airline] = foreign_key(
+        column="carrier", index=False
+    )  # the unique constraint's will do
+    carrier_id: Field[str] = field(init=False)
     flight: Field[int]
-    tailnum: Field[str | None] = field(default=None, max_length=6, index=True)
-    origin: Field[str] = field(max_length=3)
-    dest: Field[str] = field(max_length=3, index=True)
+    plane: ForeignKey[Plane | None] = foreign_key(column="tailnum", constraint=False, default=None)
+    plane_id: Field[str | None] = field(init=False)
+    origin: ForeignKey[Airport] = foreign_key(column="origin")
+    origin_id: Field[str] = field(init=False)
+    dest: ForeignKey[Airport] = foreign_key(column="dest", constraint=False)
+    dest_id: Field[str] = field(init=False)
     air_time: Field[int | None] = field(default=None)
     distance: Field[int]
     hour: Field[int]

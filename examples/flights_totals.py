@@ -77,9 +77,11 @@ def file_rows(path: Path) -> Iterator[dict[str, str]]:
 def in_databases() -> dict[str, int]:
     """Count the same totals in the databases."""
     totals = {model.__table__.name: model.objects.count() for model in MODELS}
-    no_plane = or_(Flight.tailnum.is_(None), Flight.tailnum.not_in(select(Plane.tailnum)))
+    no_plane = or_(Flight.plane_id.is_(None), Flight.plane_id.not_in(select(Plane.tailnum)))
     totals["planes not listed"] = Flight.objects.filter(no_plane).count()
-    totals["destinations not listed"] = Flight.objects.filter(Flight.dest.not_in(select(Airport.faa))).count()
+    totals["destinations not listed"] = Flight.objects.filter(
+        Flight.dest_id.not_in(select(Airport.faa))
+    ).count()
     return totals | carriers() | sums() | empty_columns()
 
 
@@ -92,7 +94,7 @@ def carriers() -> dict[str, int]:
         "late": func.sum(case((Flight.arr_delay >= LATE, 1), else_=0)),
         "minutes": func.coalesce(func.sum(Flight.arr_delay), 0),
     }
-    query = select(Flight.carrier, *figures.values()).group_by(Flight.carrier)
+    query = select(Flight.carrier_id, *figures.values()).group_by(Flight.carrier_id)
     with microorm.connection("default") as connection:
         lines = connection.execute(query).all()
     return {

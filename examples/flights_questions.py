@@ -1,0 +1,142 @@
+"""Ten questions about the flights, each a query of one statement whose rows and instances are typed.
+
+Relations are followed in the query itself: `Flight.plane.year` joins the planes, and keeps the flights whose plane is
+not listed; `Airline.flights.dep_delay > 600` asks whether there is such a flight, and finds no airline twice.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import BigInteger, Float, Row, case, cast, func, select
+
+from examples.flights_models import Airline, Airport, Flight
+
+LATE = 15
+
+
+def busiest_routes(most: int = 5) -> list[Row[str, str, int]]:
+    """From where to where do most flights go?"""
+    flights = func.count()
+    return (
+        Flight.objects.group_by(Flight.origin.name, Flight.dest_id)
+        .order_by(flights.desc(), Flight.origin.name, Flight.dest_id)
+        .limit(most)
+        .values(Flight.origin.name, Flight.dest_id, flights)
+    )
+
+
+def delays(least: int = 1_000) -> list[Row[str, int, int, float]]:
+    """How late do the large airlines arrive, month by month?"""
+    arrived = func.count(Flight.arr_delay)
+    delay = func.avg(Flight.arr_delay, type_=Float())
+    return (
+        Flight.objects.group_by(Flight.carrier.name, Flight.month)
+        .having(arrived >= least)
+        .order_by(Flight.month, delay.desc())
+        .values(Flight.carrier.name, Flight.month, arrived, delay)
+    )
+
+
+def ages() -> list[Row[int, int, int, int]]:
+    """Do old planes leave late?"""
+    # Labelled, since to PostgreSQL a value in an expression makes it another one each time.
+    decades = ((Flight.year - Flight.plane.year) // 10).label("decades")
+    return (
+        Flight.objects.filter(Flight.plane.year.is_not(None))
+        .group_by(decades)
+        .order_by(decades)
+        .values(
+            decades,
+            func.count(Flight.plane_id.distinct()),
+            func.count(),
+            func.count(case((Flight.dep_delay >= LATE, 1))),
+        )
+    )
+
+
+def ten_hours_late() -> list[str]:
+    """Which airlines let somebody wait for more than ten hours?"""
+    return (
+        Airline.objects.filter(Airline.flights.dep_delay > 600).order_by(Airline.name).scalars(Airline.name)
+    )
+
+
+def never_reached(most: int = 5) -> list[Row[str | None, int]]:
+    """In which time zones are the airports to which no flight goes?"""
+    airports = func.count()
+    return (
+        Airport.objects.exclude(Airport.arrivals.distance > 0)
+        .group_by(Airport.tzone)
+        .order_by(airports.desc(), Airport.tzone)
+        .limit(most)
+        .values(Airport.tzone, airports)
+    )
+
+
+def in_the_air() -> Row[*tuple[Any, ...]]:
+    """What does the month come to?"""
+    # PostgreSQL and MariaDB make a decimal of a sum, which would be divided to the last digit.
+    miles, minutes = (cast(func.sum(column), BigInteger) for column in (Flight.distance, Flight.air_time))
+    return Flight.objects.filter(Flight.air_time.is_not(None)).aggregate(
+        flights=func.count(),
+        planes=func.count(Flight.plane_id.distinct()),
+        miles=miles,
+        days=minutes // (24 * 60),
+        longest=func.max(Flight.arr_delay),
+    )
+
+
+def worst_starts() -> list[Row[str, str, int, int | None]]:
+    """Which flight left each airport latest?"""
+    # A window function is SQLAlchemy's; the statement of a query goes into it, and it into a query.
+    place = func.row_number().over(
+        partition_by=Flight.origin_id, order_by=(Flight.dep_delay.desc(), Flight.id)
+    )
+    left = Flight.objects.filter(Flight.dep_delay.is_not(None)).statement
+    placed = left.with_only_columns(Flight.id, place.label("place")).subquery()
+    return (
+        Flight.objects.filter(Flight.id.in_(select(placed.c.id).where(placed.c.place == 1)))
+        .order_by(Flight.origin.name)
+        .values(Flight.origin.name, Flight.carrier.name, Flight.flight, Flight.dep_delay)
+    )
+
+
+def unlisted() -> list[Row[str, int, int]]:
+    """Which destinations are not among the airports?"""
+    return (
+        Flight.objects.filter(Flight.dest.name.is_(None))
+        .group_by(Flight.dest_id)
+        .order_by(func.count().desc(), Flight.dest_id)
+        .values(Flight.dest_id, func.count(), func.count(Flight.carrier_id.distinct()))
+    )
+
+
+def late_in_a_row() -> list[tuple[str, int]]:
+    """How many flights in a row left each airport late?"""
+    # Counted as the rows come in, a chunk at a time, two fields of each.
+    flights = Flight.objects.filter(Flight.dep_delay.is_not(None)).only(Flight.origin_id, Flight.dep_delay)
+    ordered = flights.order_by(Flight.origin_id, Flight.time_hour, Flight.sched_dep_time, Flight.id)
+    return [
+        (airport, max(streaks(those)))
+        for airport, those in groupby(ordered.iterate(), lambda each: each.origin_id)
+    ]
+
+
+def streaks(flights: Iterator[Flight]) -> Iterator[int]:
+    """The length of each row of late flights in *flights*, and a 0."""
+    yield 0
+    for late, those in groupby(flights, lambda each: (each.dep_delay or 0) >= LATE):
+        if late:
+            yield sum(1 for _ in those)
+
+
+def longest_to_the_west(most: int = 5) -> list[Flight]:
+    """Which flights to the west are in the air longest?"""
+    return (
+        Flight.objects.filter(Flight.dest.tz < Flight.origin.tz, Flight.air_time.is_not(None))
+        .select_related(Flight.carrier, Flight.dest, Flight.plane)
+        .order_by(Flight.air_time.desc(), Flight.id)
+        .limit(most)
+        .all()
+    )
