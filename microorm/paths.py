@@ -135,13 +135,11 @@ def column_at(path: Path, field: Any) -> ColumnElement[Any]:
 
 def alias_of(path: Path) -> FromClause:
     """The rows at the end of *path*, as they stand in a statement."""
-    if path._alias is None:
-        with _making:
-            if path._alias is None:
-                alias = path._schema.table.alias()
-                path._root.registry.paths[alias] = path
-                path._alias = alias
-    return path._alias
+    with _making:  # one alias for each path, whoever asks first
+        if path._alias is None:
+            path._alias = path._schema.table.alias()
+            path._root.registry.paths[path._alias] = path
+        return path._alias
 
 
 def joined(schema: Any, paths: Iterable[Path]) -> FromClause:

@@ -30,8 +30,6 @@ class Query(Results[M]):
     alias that `using()` says, else where the routing goes at that moment.
     """
 
-    __slots__ = ()
-
     def create(self, /, **values: Any) -> M:
         """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises."""
         schema = self._schema

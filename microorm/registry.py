@@ -207,7 +207,7 @@ class Registry:
 
 def _drop_on_sqlite(connection: Connection, tables: list[Any]) -> None:
     """Drop *tables*, which may refer to each other in a circle: SQLite cannot drop a constraint by itself."""
-    order = [table for table, _ in sort_tables_and_constraints(tables) if table is not None]
+    order = [table for table, _ in sort_tables_and_constraints(tables) if table is not None]  # type: ignore[no-untyped-call]
     # Inside a block the checks cannot be switched off, only put off.
     connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
     (checked,) = connection.exec_driver_sql("PRAGMA foreign_keys").one()
