@@ -477,7 +477,8 @@ def test_unknown_rows_are_refused_where_lazy_loads_are(shop):
 
 
 def rows(shop: Any, databases: Any, authors: int, each: int) -> None:
-    books = [{"title": "t", "author_id": n % authors + 1, "log": []} for n in range(authors * each)]
+    """Rows of *authors* authors, each of whom has *each* books."""
+    books = [{"title": "t", "author_id": n % authors + 1} for n in range(authors * each)]
     with databases.connection() as connection:
         connection.execute(insert(shop.Author.__table__), [{"name": f"a{n}"} for n in range(authors)])
         connection.execute(insert(shop.Book.__table__), books)
@@ -485,9 +486,22 @@ def rows(shop: Any, databases: Any, authors: int, each: int) -> None:
 
 @pytest.fixture
 def empty(Base, registry) -> SimpleNamespace:
-    models = library(Base)
+    """Authors, books and tags of few fields, and no rows."""
+
+    class Author(Base):
+        name: Field[str]
+        books: Related["Book"] = related("author")
+
+    class Tag(Base):
+        name: Field[str]
+
+    class Book(Base):
+        title: Field[str]
+        author: ForeignKey[Author] = foreign_key()
+        tags: ManyToMany[Tag] = many_to_many()
+
     registry.create_all("default")
-    return models
+    return SimpleNamespace(Author=Author, Tag=Tag, Book=Book)
 
 
 @pytest.mark.backends("sqlite-memory")
