@@ -144,6 +144,7 @@ class Belongings:
             self._update(whole, objects, self._owner)
             return
         for each in objects:
+            self._leave(whole, each)
             whole.change(each, self._values(self._owner))
             each.save(using=self._database.alias)
             whole.half_way = True
@@ -202,6 +203,7 @@ class Belongings:
 
     def _settle(self, whole: Unit, instance: Any, image: Image, owner: Any) -> None:
         """Let *instance* know that its row belongs to *owner* now, or to nobody."""
+        self._leave(whole, instance)
         values = self._values(owner)
         settle_some(
             self._schema,
@@ -211,3 +213,9 @@ class Belongings:
             (values[self._field],),
         )
         whole.change(instance, values, image)
+
+    def _leave(self, whole: Unit, instance: Any) -> None:
+        """Let the one that *instance* belonged to, if that is known, forget the rows that it knows."""
+        kept = instance.__dict__.get(self._foreign_key.name)
+        if kept is not None and kept[1] is not None and kept[1] is not self._owner:
+            whole.forget(kept[1], [self._relation.name])

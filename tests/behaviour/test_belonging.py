@@ -366,3 +366,15 @@ def test_a_key_of_several_fields_and_another_field_referred_to(Base, registry, s
     assert stored(Place, "shelf_id") == ["s", "s", None]
     shelf.places.remove(places[0])
     assert shelf.places.all() == [places[1]]
+
+
+@MEMORY
+@pytest.mark.parametrize("bulk", [True, False])
+def test_the_owner_before_forgets_what_it_knows_too(Novel, novels, ursula, terry, undone, bulk):
+    ursula.__dict__["novels"] = (ursula.id, novels)
+    with undone():
+        terry.novels.add(novels[0], bulk=bulk)
+        assert ursula.novels.all() == novels[1:]
+    assert ursula.__dict__["novels"] == (ursula.id, novels)
+    terry.novels.add(novels[0], bulk=bulk)
+    assert "novels" not in ursula.__dict__
