@@ -54,6 +54,30 @@ def test_the_migrations_can_be_undone_and_done_again(url: str) -> None:
     assert tables(url) == {*Flight.__table__.metadata.tables, "alembic_version"}
 
 
+def test_rows_stay_when_their_table_gets_relations(url: str) -> None:
+    """On SQLite the table is built anew, and a key that was given is not given again."""
+    command.upgrade(configured(url), "0001")
+    numbers = "year, month, day, sched_dep_time, sched_arr_time, flight, distance, hour, minute"
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        for statement in (
+            "INSERT INTO airline (carrier, name) VALUES ('UA', 'United')",
+            "INSERT INTO airport (faa, name, lat, lon, alt, tz, dst) VALUES ('JFK', 'Kennedy', 0, 0, 0, -5, 'A')",
+            f"INSERT INTO flight ({numbers}, carrier, origin, dest, tailnum, time_hour)"
+            " VALUES (1, 1, 1, 1, 1, 1, 1, 1, 1, 'UA', 'JFK', 'SJU', 'N1', '2013-01-01 05:00:00')",
+        ):
+            connection.exec_driver_sql(statement)
+    command.upgrade(configured(url), "head")
+    microorm.configure(url)
+    try:
+        flight = Flight.objects.get()
+        assert (flight.carrier.name, flight.origin.name, flight.plane) == ("United", "Kennedy", None)
+        key = flight.pk
+        flight.delete()
+        assert flight.save().pk > key
+    finally:
+        microorm.close()
+
+
 @pytest.mark.backends("sqlite-file")
 def test_a_model_that_no_migration_knows_is_noticed(url: str) -> None:
     command.upgrade(configured(url), "head")
