@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin
+from unicodedata import category
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -209,8 +210,10 @@ def _make_table(
     model: Any, name: str, metadata: MetaData, fields: list[Field[Any]], table_args: tuple[Any, ...]
 ) -> Table:
     columns = [each.column for each in fields]
+    _refuse_unquotable(model.__name__, "table", name)
     known: dict[str, str] = {}
     for each in fields:
+        _refuse_unquotable(each.label, "column", each.column.name)
         # To SQLite and MariaDB a column is the same in small and in capital letters, and a table may be.
         if (other := known.setdefault(each.column.name.lower(), each.name)) is not each.name:
             raise ModelError(
@@ -237,3 +240,11 @@ def _make_table(
         return Table(name, metadata, *columns, *checks, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
         raise ModelError(f"{model.__name__}: the table {name!r} cannot be made: {error}") from error
+
+
+def _refuse_unquotable(label: str, what: str, name: str) -> None:
+    """Raise `ModelError` where quotes do not make *name* an identifier that every database understands."""
+    # Parameters are named after columns, and white space ends such a name for SQLAlchemy.
+    for each in name:
+        if category(each) in ("Cc", "Cs") or (each.isspace() and each != " "):
+            raise ModelError(f"{label}: the name of the {what}, {name!r}, has the character {each!r}")

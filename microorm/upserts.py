@@ -164,10 +164,15 @@ def _on_duplicate_key(schema: Schema, unique: list[Any], columns: list[Any], val
     key = schema.key[0].column
     kept: Any = key
     for column in unique:
-        kept = func.if_(column.op("<=>")(insert.inserted[column.key]), kept, _TWO_ROWS)
+        kept = func.if_(column.op("<=>")(_inserted(column)), kept, _TWO_ROWS)
     changed: list[tuple[str, Any]] = [(key.key, kept)]
-    changed += [(column.key, insert.inserted[column.key]) for column in columns]
+    changed += [(column.key, _inserted(column)) for column in columns]
     return insert.on_duplicate_key_update(changed)
+
+
+def _inserted(column: Any) -> Any:
+    """The value that was to be inserted, where `insert.inserted` would write a `%` in the column's name twice."""
+    return func.values(column, type_=column.type)
 
 
 def prepared(schema: Schema, database: Database, upsert: Upsert, names: Sequence[str]) -> Prepared:
