@@ -18,7 +18,7 @@ demo: $(VENV)/.demo  ## load a month of real flights through save() and signals,
 	@$(RUN) -m examples.flights $(ARGS)
 
 test: $(VENV)/.dev  ## run the quick tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
-	@echo "tests of whole programs (examples, benchmarks, type checkers, forks) run in 'make check', or by ARGS='-m slow'"
+	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
 	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 
 check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases

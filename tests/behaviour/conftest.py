@@ -1,7 +1,8 @@
 """What the behaviour tests share: both ways to a driver, and a record of what was sent.
 
 Every test here runs twice: once where nobody listens and prepared statements go to the driver's cursor, and once
-with a listener on each engine, so that all goes through SQLAlchemy's `Connection`.
+with a listener on each engine, so that all goes through SQLAlchemy's `Connection`. (The quick tests: one way for
+each kind of database.)
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,25 @@ from sqlalchemy import event, select
 import microorm
 from microorm import Field, field
 from tests.behaviour.wire import Wire
+
+
+# The quick tests try each kind of database one way; `make check` tries all of them both ways.
+QUICK = {
+    "sqlite-file": "driver",
+    "sqlite-memory": "listened",
+    "postgresql": "driver",
+    "mariadb": "listened",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make check` what the quick tests try the other way."""
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case is not None and "way" in case.params and "backend" in case.params:
+            if QUICK[case.params["backend"]] != case.params["way"]:
+                item.add_marker("slow")
 
 
 @pytest.fixture(params=["driver", "listened"], autouse=True)
