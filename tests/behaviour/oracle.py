@@ -16,7 +16,7 @@ Truth = bool | None  # SQL's three values
 
 COMPARISONS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt}
 TO_ONE = {
-    "book": {"author": "author", "editor": "author"},
+    "book": {"author": "author", "editor": "author", "prequel": "book"},
     "author": {"country": "country", "mentor": "author"},
     "country": {},
     "tag": {},

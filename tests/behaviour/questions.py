@@ -160,7 +160,7 @@ def _sign(value: Value) -> Value:
 
 @cache
 def worlds() -> st.SearchStrategy[World]:
-    """Few rows of each model, related at random; an author's mentor is himself or an earlier one."""
+    """Few rows of each model, related at random; a mentor, and a prequel, is the row itself or an earlier one."""
     number, word = st.none() | SMALL, st.none() | WORDS
     chance = st.integers(0, 11)  # of which of the rows there are
     authors = st.fixed_dictionaries(
@@ -173,14 +173,15 @@ def worlds() -> st.SearchStrategy[World]:
             "size": st.none() | EDGES,
             "author_id": chance,
             "editor_id": st.none() | chance,
+            "prequel_id": st.none() | chance,
         }
     )
     countries = st.fixed_dictionaries({"name": word, "age": number, "size": st.none() | EDGES})
     return st.builds(
         _world,
         st.lists(countries, max_size=2),
-        st.lists(authors, max_size=4),
-        st.lists(books, max_size=6),
+        st.lists(authors, max_size=1) | st.lists(authors, min_size=2, max_size=4),
+        st.lists(books, max_size=2) | st.lists(books, min_size=3, max_size=6),
         st.lists(st.fixed_dictionaries({"name": word, "weight": number}), max_size=3),
         st.sets(st.tuples(chance, chance), max_size=8),
     )
@@ -201,6 +202,7 @@ def _world(countries: Any, authors: Any, books: Any, tags: Any, pairs: Any) -> W
     for book in rows["book"]:
         for relation in ("author_id", "editor_id"):
             book[relation] = key(book[relation], len(authors))
+        book["prequel_id"] = key(book["prequel_id"], book["id"])
     tagged = product(rows["book"], rows["tag"]) if rows["book"] and tags else ()
     wanted = {(key(book, len(rows["book"])), key(tag, len(tags))) for book, tag in pairs}
     return World(rows, {(book["id"], tag["id"]) for book, tag in tagged if (book["id"], tag["id"]) in wanted})
