@@ -68,6 +68,13 @@ def paths_from(model: str, *, many: bool, depth: int = 2) -> list[tuple[Path, st
     return found
 
 
+def spread(wanted: list[Condition]) -> int:
+    """How many steps to several rows there are in what is *wanted* at once: each multiplies what a join finds."""
+    paths = frozenset().union(*(each.paths for each in wanted))
+    steps = {path[:length] for path in paths for length in range(1, len(path) + 1)}
+    return sum(any(step[-1] in relations for relations in TO_MANY.values()) for step in steps)
+
+
 @cache
 def numbers(model: str, *, many: bool = False) -> st.SearchStrategy[Value]:
     """Small numbers at the end of paths from *model*, and what is counted from them."""

@@ -14,7 +14,7 @@ from sqlalchemy import and_, func, select
 
 from microorm import Field, ForeignKey, ManyToMany, Related, field, foreign_key, many_to_many, related
 from tests.behaviour.oracle import World, binary
-from tests.behaviour.questions import conditions, numbers, texts, worlds
+from tests.behaviour.questions import conditions, numbers, spread, texts, worlds
 
 EXAMPLES = settings(
     max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -28,7 +28,7 @@ def calls_of(model: str, *, many: bool = True) -> st.SearchStrategy[list[tuple[s
     call = st.tuples(
         st.sampled_from(["filter", "exclude"]), st.lists(conditions(model, many=many), min_size=1, max_size=2)
     )
-    return st.lists(call, max_size=2)
+    return st.lists(call.filter(lambda call: spread(call[1]) <= 4), max_size=2)
 
 
 @st.composite
