@@ -18,6 +18,8 @@ from microorm.values import Refused, encodable
 Where = tuple[ColumnElement[bool], ...]
 Equal = tuple[tuple[str, Any], ...]
 
+NO_PATHS: frozenset[Path] = frozenset()
+
 
 class Asked(NamedTuple):
     """What one call of `filter` or `exclude` asks for.
@@ -44,6 +46,9 @@ def conditions(
     equal: list[tuple[str, Any]] = []
     objects: list[Any] = []
     for name, value in equalities.items():
+        if name in schema.by_name and value is not None and not isinstance(value, ColumnElement):
+            equal.append((name, comparable(schema, schema.by_name[name], value)))
+            continue
         relation = schema.relations.get(name)
         if relation is not None and value is not None and not isinstance(value, ColumnElement):
             if isinstance(value, relation.target):
@@ -57,7 +62,7 @@ def conditions(
             continue
         for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
             if wanted is None:
-                given.append((field.column.is_(None), frozenset()))
+                given.append((field.column.is_(None), NO_PATHS))
             elif isinstance(wanted, ColumnElement):
                 given.append((field.column == wanted, expression(schema, method, wanted)))
             else:
@@ -68,6 +73,8 @@ def conditions(
 
 def _tested(schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]) -> tuple[Where, frozenset[Path]]:
     """The conditions *given*, each with its paths; those along paths to many rows are made one test."""
+    if not any(paths for _, paths in given):
+        return tuple([condition for condition, _ in given]), NO_PATHS
     where = [condition for condition, paths in given if not _many(paths)]
     joined: frozenset[Path] = frozenset().union(*(paths for _, paths in given if not _many(paths)))
     if together := [each for each in given if _many(each[1])]:

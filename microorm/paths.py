@@ -164,14 +164,16 @@ def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
     Raises `FieldError` for a column of any other table: it would join every row of that table, and change or
     delete too much. A sub-select has tables of its own; a path in it that is not joined there is ours.
     """
-    known = schema.registry.paths
+    known, own = schema.registry.paths, schema.table
     found: set[Path] = set()
     left: list[Any] = [given]
     while left:
         element = left.pop()
+        if isinstance(element, BindParameter):
+            continue
         if isinstance(element, ColumnClause):
             table = element.table
-            if table is None or table is schema.table:
+            if table is own or table is None:
                 continue
             path = known.get(table)
             if path is None:
@@ -181,7 +183,7 @@ def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
             found.add(path)
         elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
             found.update(_unjoined(schema, element) if known else ())
-        elif not isinstance(element, BindParameter):
+        else:
             left += element.get_children()
     return frozenset(found)
 

@@ -91,7 +91,7 @@ class Rows(Selection[M]):
         found, paths = columns(self._schema, "aggregate", list(expressions.values()))
         query = self._unlimited() if self._limited else self
         with self._reading() as channel:
-            row = channel.execute(query._found(select(*found), paths)).one()
+            row = channel.execute(query._found(select(*found).select_from(query._schema.table), paths)).one()
         # The names never are a part of the SQL.
         named = SimpleResultMetaData(list(expressions))
         return IteratorResult(named, iter([tuple(row)])).one()
@@ -100,7 +100,7 @@ class Rows(Selection[M]):
         """How many rows there are, or groups of a grouped query."""
         if self._limited or self._grouped:
             return int(self._scalar(select(func.count()).select_from(self._ones().subquery())))
-        return int(self._scalar(self._found(select(func.count()))))
+        return int(self._scalar(self._found(select(func.count()).select_from(self._schema.table))))
 
     def exists(self) -> bool:
         """Whether there is a row, or a group of a grouped query."""

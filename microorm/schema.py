@@ -57,6 +57,7 @@ class Schema:
     reported: Mapping[str, str]  # the name of each field → the name it is declared by
     paths: dict[str, Any] = field(default_factory=dict)
     builders: dict[Any, Any] = field(default_factory=dict)
+    selects: list[Any] = field(default_factory=list)
     _collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, select, true, tuple_
 
-from microorm.conditions import columns, conditions, natural, own_names
+from microorm.conditions import NO_PATHS, columns, conditions, natural, own_names
 from microorm.engines import Database
 from microorm.errors import CrossDatabaseRelation
 from microorm.joining import Branch, branches_of, columns_of
@@ -59,6 +59,8 @@ class Selection(Generic[M]):
         expression.
         """
         asked = conditions(self._schema, "filter", expressions, equalities)
+        if not (asked.where or asked.objects):  # the shape of most queries, which a statement is prepared for
+            return self._with(_equal=self._equal + asked.equal)
         return self._with(
             _where=self._where + asked.where,
             _equal=self._equal + asked.equal,
@@ -167,11 +169,15 @@ class Selection(Generic[M]):
 
         The columns of what `select_related` names come after those of the model.
         """
-        own = [field.column for field in fields_of(self._schema, self._names)]
-        branches = self._related
-        return self._select(
-            *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
-        )
+        schema, branches = self._schema, self._related
+        if branches or self._names is not None:
+            own = [field.column for field in fields_of(schema, self._names)]
+            return self._select(
+                *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
+            )
+        if not schema.selects:  # made once, since every query of the model begins with it
+            schema.selects.append(select(*[field.column for field in schema.fields]))
+        return self._shaped(schema.selects[0], NO_PATHS)
 
     @property
     def _schema(self) -> Schema:
@@ -232,9 +238,12 @@ class Selection(Generic[M]):
     def _conditions(self) -> list[ColumnElement[bool]]:
         return [*self._where, *self._equal_expressions(self._equal)]
 
-    def _select(self, *selected: Any, paths: frozenset[Path] = frozenset()) -> Select[Any]:
+    def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """The rows, whole and in order, of *selected*, which needs *paths* besides those of the query."""
-        statement = self._found(select(*selected), paths)
+        return self._shaped(select(*selected).select_from(self._schema.table), paths)
+
+    def _shaped(self, statement: Select[Any], paths: frozenset[Path]) -> Select[Any]:
+        statement = self._found(statement, paths)
         if self._group:
             statement = statement.group_by(*self._group)
         if self._having:
@@ -251,13 +260,12 @@ class Selection(Generic[M]):
             statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
         return statement.distinct() if self._distinct else statement
 
-    def _found(self, statement: Any, paths: frozenset[Path] = frozenset()) -> Select[Any]:
-        """*statement* of the rows that fulfil the conditions: neither ordered nor limited."""
-        needed = self._paths | paths
-        source = joined(self._schema, needed) if needed else self._schema.table
-        found: Select[Any] = statement.select_from(source)
+    def _found(self, statement: Select[Any], paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+        """*statement* of the rows that fulfil the conditions, joined to *paths*: neither ordered nor limited."""
+        if needed := self._paths | paths:
+            statement = statement.select_from(joined(self._schema, needed))
         wanted = self._conditions()
-        return found.where(*wanted) if wanted else found
+        return statement.where(*wanted) if wanted else statement
 
     def _targeted(self, statement: Any) -> Any:
         """An UPDATE or DELETE of the rows that fulfil the conditions."""
