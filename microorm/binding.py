@@ -71,10 +71,9 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
             f"{where}: to_field={name!r} is no unique field of {target.__name__}{nearest(name, fit)}"
         )
     key, kind = known[name or keys[0].name]
-    column = key.options.get("column") or key.name
-    return Reference(
-        target, registry.label(target, target.__options__.app), key, kind, f"{table_key(target)}.{column}"
-    )
+    label = registry.label(target, target.__options__.app)
+    column = f"{table_key(target)}.{key.options.get('column') or key.name}"
+    return Reference(target, label, registry.models, key, kind, column)
 
 
 def table_name(cls: Any) -> str:

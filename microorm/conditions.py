@@ -11,7 +11,7 @@ from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
 from microorm.expressions import refuse_foreign
 from microorm.fields import Field
-from microorm.paths import Path, exists_along, follow, paths_in, root
+from microorm.paths import Path, column_at, exists_along, follow, paths_in, root
 from microorm.schema import Schema
 from microorm.values import Refused, encodable
 
@@ -56,7 +56,7 @@ def conditions(
             value = relation.key_of(value)
         if relation is not None and not relation.is_foreign_key:
             end = follow(root(schema), relation)
-            column = getattr(end, end._schema.key[0].name)
+            column = column_at(end, relation.key_field)
             compared = column.is_(None) if value is None else column == value
             given.append((compared, expression(schema, method, compared)))
             continue

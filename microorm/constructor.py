@@ -66,7 +66,7 @@ def _signature(schema: Schema) -> Signature:
     for field in schema.fields:
         if field.init:
             default = ... if field.default_factory is not None else field.default
-            kind = field.python_type if field.relation is None else field.relation.target_or_name
+            kind = field.python_type if field.relation is None else field.relation.target
             kind = Union[kind, None] if field.nullable else kind  # noqa: UP007
             parameters.append(
                 Parameter(

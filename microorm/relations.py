@@ -7,6 +7,7 @@ is the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, Union, overload
 
@@ -30,10 +31,14 @@ _OF_THE_TYPE = ("max_length", "max_digits", "decimal_places", "type_", "timezone
 
 
 class Reference(NamedTuple):
-    """What a foreign key refers to: a field of a model, perhaps before its schema is there."""
+    """What a foreign key refers to: a field of a model, perhaps before its schema is there.
+
+    *models* are those of the registry, where another may take the label of *model*.
+    """
 
     model: Any
     label: str
+    models: Mapping[str, Any]
     key: Field[Any]
     kind: Any
     column: str
@@ -76,6 +81,12 @@ class Relation:
         """The foreign keys that lead there."""
         raise NotImplementedError
 
+    @property
+    def key_field(self) -> Any:
+        """The field of its model whose value stands for a row."""
+        last = self.steps[-1]
+        return self.target.__schema__.key[0] if last.reverse else last.far
+
     def path(self, owner: Any) -> Any:
         """The path of this relation from *owner*."""
         schema = owner.__schema__
@@ -86,15 +97,13 @@ class Relation:
 
         Raises `InvalidValue` for an instance of another model, `UnsavedError` for one without a key.
         """
-        if isinstance(value, self.target):
-            schema = self.target.__schema__
-            field = self.steps[-1].far if not self.steps[-1].reverse else schema.key[0]
-            if (key := getattr(value, field.name)) is None:
-                raise UnsavedError(f"{self.label} wants {schema.name} with a key, and {value!r} has none")
+        if isinstance(value, target := self.target):
+            if (key := getattr(value, self.key_field.name)) is None:
+                raise UnsavedError(f"{self.label} wants {target.__name__} with a key, and {value!r} has none")
             return key
         if hasattr(type(value), "__schema__"):
             raise InvalidValue(
-                self.owner.__name__, {self.name: f"wants {self.target.__name__}, not {shown(value)}"}
+                self.owner.__name__, {self.name: f"wants {target.__name__}, not {shown(value)}"}
             )
         return value
 
@@ -111,8 +120,7 @@ class ForeignKey(Relation, Generic[R]):
         self.on_delete: str = options.get("on_delete", "restrict")
         self.unique: bool = options.get("unique", False)
         self.constrained: bool = options.get("constraint", True)
-        self._target: Any = None
-        self._target_label = ""
+        self._reference: Any = None
 
     if TYPE_CHECKING:
 
@@ -147,10 +155,10 @@ class ForeignKey(Relation, Generic[R]):
                 values[self.field.name] = None
                 values.pop(self.name, None)
                 return
-            if not isinstance(value, self.target):
+            key = self.key_of(value)
+            if key is value:
                 problem = f"wants {self.target.__name__}, not {shown(value)}"
                 raise InvalidValue(type(instance).__name__, {self.name: problem})
-            key = self.key_of(value)
             self.refuse_elsewhere(instance, value)
             values[self.field.name] = key
             values[self.name] = (key, value)
@@ -158,12 +166,8 @@ class ForeignKey(Relation, Generic[R]):
     @property
     def target(self) -> Any:
         """The model whose key it holds; one that was defined again has taken its place."""
-        return self.owner.__schema__.registry.models.get(self._target_label, self._target)
-
-    @property
-    def target_or_name(self) -> Any:
-        """The model whose key it holds, for whoever reads the constructor's signature."""
-        return self._target
+        reference: Reference = self._reference
+        return reference.models.get(reference.label, reference.model)
 
     @property
     def to(self) -> Field[Any]:
@@ -188,7 +192,7 @@ class ForeignKey(Relation, Generic[R]):
         Raises `ModelError` where the declaration is wrong.
         """
         bound: ForeignKey[R] = self.belonging_to(owner, name)
-        bound._target, bound._target_label = reference.model, reference.label
+        bound._reference = reference
         bound._refuse_contradictions(nullable)
         given, key = self.options, reference.key
         options = {option: key.options[option] for option in _OF_THE_TYPE if option in key.options}
@@ -285,13 +289,8 @@ def foreign_key(
 
     What does not go together is a `ModelError` at the class definition, which names the relation.
     """
-    options: dict[str, Any] = {
-        "on_delete": on_delete,
-        "unique": unique,
-        "constraint": constraint,
-        "column": column,
-        "to_field": to_field,
-    }
+    options: dict[str, Any] = {"on_delete": on_delete, "unique": unique, "constraint": constraint}
+    options |= {"column": column, "to_field": to_field}
     if index is not None:
         options["index"] = index
     if default is not MISSING:
