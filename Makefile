@@ -17,7 +17,7 @@ help:  ## list the targets
 demo: $(VENV)/.demo  ## load a month of real flights through save() and signals, and print the summary
 	@$(RUN) -m examples.flights $(ARGS)
 
-test: $(VENV)/.dev  ## run the quick tests: SQLite always, PostgreSQL and MariaDB where they answer; ARGS= for pytest
+test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, PostgreSQL and MariaDB; ARGS= for pytest
 	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
 	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 

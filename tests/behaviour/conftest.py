@@ -1,14 +1,15 @@
 """What the behaviour tests share: both ways to a driver, and a record of what was sent.
 
 Every test here runs twice: once where nobody listens and prepared statements go to the driver's cursor, and once
-with a listener on each engine, so that all goes through SQLAlchemy's `Connection`. (The quick tests: one way for
-each kind of database.)
+with a listener on each engine, so that all goes through SQLAlchemy's `Connection`. (The quick tests try
+each promise one way.)
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from decimal import Decimal
 from typing import Any
+from zlib import crc32
 
 import pytest
 from sqlalchemy import event, select
@@ -17,23 +18,21 @@ import microorm
 from microorm import Field, field
 from tests.behaviour.wire import Wire
 
-
-# The quick tests try each kind of database one way; `make check` tries all of them both ways.
-QUICK = {
-    "sqlite-file": "driver",
-    "sqlite-memory": "listened",
-    "postgresql": "driver",
-    "mariadb": "listened",
-}
+# The quick tests try each promise on one kind of SQLite and one server, one way each; `make check` tries all of them.
+QUICK = (
+    {"sqlite-file": "driver", "postgresql": "listened"},
+    {"sqlite-memory": "listened", "mariadb": "driver"},
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make check` what the quick tests try the other way."""
+    """Leave to `make check` what the quick tests try elsewhere, by the name of each test."""
     for item in items:
         case = getattr(item, "callspec", None)
         if case is not None and "way" in case.params and "backend" in case.params:
-            if QUICK[case.params["backend"]] != case.params["way"]:
+            quick = QUICK[crc32(item.name.partition("[")[0].encode()) % 2]
+            if quick.get(case.params["backend"]) != case.params["way"]:
                 item.add_marker("slow")
 
 
