@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sqlalchemy import UniqueConstraint
@@ -10,6 +11,7 @@ from sqlalchemy import UniqueConstraint
 from microorm.binding import table_name
 from microorm.errors import ModelError, nearest
 from microorm.kin import RelatedQuery
+from microorm.kinds import type_name
 from microorm.pairing import pairs_of
 from microorm.paths import Path, Step
 from microorm.related import rows_of
@@ -71,20 +73,23 @@ class ManyToMany(Relation, Generic[M]):
 
     @property
     def target(self) -> Any:
-        """The model that it leads to."""
-        return self._target
+        """The model that it leads to; one that was defined again has taken its place."""
+        return self.owner.__schema__.registry.newest(self._target)
 
     @property
     def through(self) -> Any:
         """The model between the two, whose rows relate them. `ModelError` where a label names none."""
-        if isinstance(self._through, str):
-            models = self.owner.__schema__.registry.by_name()
-            if (found := models.get(self._through)) is None:
-                raise ModelError(
-                    f"{self.label}: no model is called {self._through!r}{nearest(self._through, models)}"
-                )
-            self._through = found
-        return self._through
+        schema = self.owner.__schema__
+        if (found := schema.sides.get(self.name)) is None:
+            found = schema.registry.newest(self._through)
+            if isinstance(found, str):
+                models = schema.registry.by_name()
+                if (found := models.get(self._through)) is None:
+                    raise ModelError(
+                        f"{self.label}: no model is called {self._through!r}{nearest(self._through, models)}"
+                    )
+            schema.sides[self.name] = found
+        return found
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -123,6 +128,8 @@ class ManyToMany(Relation, Generic[M]):
 
     def _refuse_contradictions(self) -> None:
         through, fields = self._through, self._through_fields
+        if not isinstance(self._target, type):
+            raise ModelError(f"{self.label}: ManyToMany[...] wants a model, not {type_name(self._target)}")
         if through is not None and not isinstance(through, (type, str)):
             raise ModelError(f"{self.label}: through= wants a model or its name, not {through!r}")
         if type(self.symmetrical) is not bool:
@@ -176,7 +183,12 @@ def through(relation: object) -> type[Any]:
 def _made_between(owner: Any, name: str, target: Any, registry: Any) -> Any:
     """The model whose rows are the pairs of *owner* and *target* that the relation *name* of *owner* relates."""
     near, far = owner.__name__.lower(), target.__name__.lower()
-    if near == far:
+    root = next(parent for parent in reversed(owner.__mro__) if "__options__" in vars(parent))
+    if (
+        near == far
+        or {near, far} & {f"{near}_id", f"{far}_id"}
+        or not (_free(root, near) and _free(root, far))
+    ):
         near, far = f"from_{near}", f"to_{far}"
     label = registry.label(owner, owner.__options__.app)
     table = table_name(owner)
@@ -187,7 +199,6 @@ def _made_between(owner: Any, name: str, target: Any, registry: Any) -> Any:
         near: foreign_key(on_delete="cascade"),
         far: foreign_key(on_delete="cascade"),
     }
-    root = next(parent for parent in reversed(owner.__mro__) if "__options__" in vars(parent))
     return type(root)(
         f"{owner.__name__}_{name}",
         (root,),
@@ -198,3 +209,8 @@ def _made_between(owner: Any, name: str, target: Any, registry: Any) -> Any:
         registry=registry,
         table_args=(UniqueConstraint(f"{near}_id", f"{far}_id"),),
     )
+
+
+def _free(root: type, name: str) -> bool:
+    """Whether a relation of a model can be called *name*."""
+    return not (name.startswith("_") or iskeyword(name) or name == "id" or name in dir(root))

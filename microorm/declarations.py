@@ -160,6 +160,12 @@ class Declaration:
             raise ModelError(
                 f"{self.owner}.{self.name}: the annotation {self._shown()} is not understood: {error}"
             ) from error
+        origin = get_origin(annotation)
+        if type(self.field) is Field and isinstance(origin, type) and issubclass(origin, Relation):
+            kind = getattr(origin, "annotation_name", origin.__name__)
+            raise ModelError(
+                f"{self.owner}.{self.name}: an annotation {self._shown()} without a {_function(kind)}()"
+            )
         wanted = _annotation(self.field)
         raise ModelError(f"{self.owner}.{self.name}: the annotation {self._shown()} is not {wanted}[...]")
 

@@ -154,13 +154,14 @@ def prepare(cls: Any) -> Schema:
             return schema
         declarations = understood(cls)
         label = registry.label(cls, options.app)
+        known = dict(registry.models)
         between = _models_between(cls, declarations, registry)
         try:
             older = registry.check_free(cls, label)
             schema = _make(cls, declarations, label, registry, older)
         except BaseException:
             for model in between:
-                registry.take_back(model, model.__schema__.label, None)
+                registry.take_back(model, model.__schema__.label, known.get(model.__schema__.label))
             raise
         registry.add(cls, label)
     class_prepared.send(cls)

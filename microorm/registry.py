@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection, ForeignKey, MetaData
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.databases import Databases, default_databases
@@ -70,6 +70,13 @@ class Registry:
             found = self._referring[model] = tuple(key for key in keys if key.target is model)
         return found
 
+    def newest(self, model: Any) -> Any:
+        """The model that has taken the place of *model*, or *model* itself where none has (CONTRACT P7)."""
+        options = getattr(model, "__options__", None)
+        if options is None or options.abstract or (options.registry or default_registry) is not self:
+            return model
+        return self.models.get(self.label(model, options.app), model)
+
     def label(self, cls: type, app: str | None) -> str:
         """The label of a model: its app and its name (DESIGN 3)."""
         return f"{app or self._app_of(cls.__module__)}.{cls.__name__}"
@@ -116,8 +123,11 @@ class Registry:
         """Make *model* known as *label*, and run what waited for it."""
         if self._postponed.get(label) is model:
             del self._postponed[label]
+        again = self.models.get(label) not in (None, model)
         self.models[label] = model
         self._referring.clear()
+        if again:
+            self._relate_anew(model)
         waiting = self._waiting.get(label, [])
         for entry in list(waiting):
             function, always = entry
@@ -135,6 +145,16 @@ class Registry:
             self.models[label] = older
             if older.__table__.key not in self.tables.tables:
                 older.__table__.to_metadata(self.tables)
+            self._relate_anew(older)
+
+    def _relate_anew(self, model: Any) -> None:
+        """Let all relations lead to *model*, which has taken the place of another, and no longer to that."""
+        for each in list(self.models.values()):
+            each.__schema__.paths.clear()
+            each.__schema__.sides.clear()
+            for key in each.__schema__.foreign_keys:
+                if key.constrained and key.target is model:
+                    _constrain_anew(key.field.column)
 
     def when_defined(self, label: str, function: Callable[[Any], object], *, always: bool = False) -> None:
         """Call *function* with the model labelled *label*: now, or when it is defined (CONTRACT P8).
@@ -203,6 +223,15 @@ class Registry:
             ]
             placed.append((alias, allowed))
         return placed
+
+
+def _constrain_anew(column: Any) -> None:
+    """Let the constraint of *column* find the table of its name anew: it keeps the one that it found once."""
+    for constraint in list(column.foreign_keys):
+        column.foreign_keys.discard(constraint)
+        column.table.foreign_keys.discard(constraint)
+        column.table.constraints.discard(constraint.constraint)
+        column.append_foreign_key(ForeignKey(constraint.target_fullname))
 
 
 def _drop_on_sqlite(connection: Connection, tables: list[Any]) -> None:

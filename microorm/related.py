@@ -24,7 +24,6 @@ class Reverse(Relation):
     def __init__(self, via: str) -> None:
         self.via = via
         self._kind: Any = None
-        self._found: Any = None
 
     def of_kind(self, kind: Any) -> Any:
         """The same relation as the annotation has it: to many rows, or to one."""
@@ -35,7 +34,7 @@ class Reverse(Relation):
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
         """A copy that is *name* of *owner*; *kind* gives the model it leads to when that is asked for."""
         bound = self.belonging_to(owner, name)
-        bound._kind, bound._found = kind, None
+        bound._kind = kind
         return bound
 
     @property
@@ -46,9 +45,10 @@ class Reverse(Relation):
     @property
     def reverse_of(self) -> Any:
         """The relation of those rows that leads here. `ModelError` where there is none of this name."""
-        if self._found is None:
-            self._found = self._find()
-        return self._found
+        sides = self.owner.__schema__.sides
+        if (found := sides.get(self.name)) is None:
+            found = sides[self.name] = self._find()
+        return found
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -56,7 +56,7 @@ class Reverse(Relation):
         return tuple(Step(each.foreign_key, not each.reverse) for each in reversed(self.reverse_of.steps))
 
     def _find(self) -> Any:
-        target = model_of(self._kind())
+        target = self.owner.__schema__.registry.newest(model_of(self._kind()))
         relations = target.__schema__.relations
         found = relations.get(self.via)
         if found is None or not (found.is_foreign_key or found.many_to_many):

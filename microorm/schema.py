@@ -56,6 +56,7 @@ class Schema:
     foreign_keys: tuple[Any, ...]
     reported: Mapping[str, str]  # the name of each field → the name it is declared by
     paths: dict[str, Any] = field(default_factory=dict)
+    sides: dict[str, Any] = field(default_factory=dict)  # what relations of it have found, by their names
     builders: dict[Any, Any] = field(default_factory=dict)
     selects: list[Any] = field(default_factory=list)
     _collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)

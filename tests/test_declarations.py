@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from microorm import Field, ModelError, field
+from microorm import Field, ForeignKey, ModelError, RelatedOne, field
 from microorm.annotations import Names, PendingName
 from microorm.declarations import read_declarations, refuse_overwritten
 
@@ -89,6 +89,16 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"title": "str"}, "Book.title: the annotation 'str' is not Field[...]"),
     ({}, {"title": Field}, "Book.title: the annotation 'Field' is not Field[...]"),
     ({}, {"title": int | None}, "Book.title: the annotation 'int | None' is not Field[...]"),
+    (
+        {},
+        {"title": ForeignKey[int]},
+        "Book.title: an annotation 'microorm.relations.ForeignKey[int]' without a foreign_key()",
+    ),
+    (
+        {},
+        {"title": RelatedOne[int]},
+        "Book.title: an annotation 'microorm.related.RelatedOne[int]' without a related()",
+    ),
     (
         {},
         {"title": "Field[int"},

@@ -197,3 +197,40 @@ def test_through_fields_may_turn_a_relation_of_a_model_to_itself_around(Base, re
     a.likes.add(b)
     assert [(like.who, like.whom) for like in Like.objects] == [(a, b)]
     assert (b.liked_by.all(), a.liked_by.all()) == ([a], [])
+
+
+@MEMORY
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (("Class", "Student"), ["from_student", "to_class"]),  # `class` is no name
+        (("Save", "Objects"), ["from_objects", "to_save"]),  # taken by Model
+        (("Id", "Card"), ["from_card", "to_id"]),
+        (("Foo", "Foo_id"), ["from_foo_id", "to_foo"]),  # `foo_id` is the column of `foo`
+        (("Order", "Group"), ["group", "order"]),
+    ],
+)
+def test_models_may_be_called_as_no_foreign_key_can_be(Base, registry, names, keys):
+    def model(name, **declared):
+        annotations = {"n": Field[int]} | dict.fromkeys(declared, ManyToMany[There])
+        body = {"__module__": __name__, "__qualname__": name, "__annotations__": annotations}
+        return type(Base)(name, (Base,), body | declared)
+
+    There = None
+    There = model(names[0])
+    Here = model(names[1], others=many_to_many())
+    assert [key.name for key in through(Here.others).__schema__.foreign_keys] == keys
+    registry.create_all()
+    one = Here(n=1).save().others.create(n=2)
+    assert Here.objects.get(others=one).others.all() == [one]
+
+
+@MEMORY
+def test_a_many_to_many_relation_leads_to_one_model(Base):
+    class Tag(Base):
+        name: Field[str] = field(max_length=20)
+
+    with pytest.raises(ModelError, match=r"^Post.tags: ManyToMany\[\.\.\.\] wants a model, not .*Tag"):
+
+        class Post(Base):
+            tags: ManyToMany[Tag | None] = many_to_many()
