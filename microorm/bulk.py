@@ -90,7 +90,7 @@ def _create_in_block(
                 for batch in batches(channel, part.planned, _row, wish.batch_size):
                     with channel:  # which a receiver may have doomed
                         half_way = True
-                        _write_batch(schema, channel, part, batch)
+                        _write_batch(schema, channel, part, batch, wish.upsert)
                     progress.add(len(batch))
             _tell_after(schema, database.alias, objects, wish, before)
         except BaseException as error:
@@ -156,6 +156,8 @@ def _way(
 
     *met* has the values of the unique fields that were there before.
     """
+    if not names:
+        return None
     values = dict(zip(names, row, strict=True))
     unique = tuple([values.get(name) for name in upsert.unique])
     for name, value in zip(upsert.unique, unique, strict=True):
@@ -170,7 +172,9 @@ def _way(
     return upsert
 
 
-def _write_batch(schema: Schema, channel: Any, part: Part, batch: Sequence[Planned]) -> None:
+def _write_batch(
+    schema: Schema, channel: Any, part: Part, batch: Sequence[Planned], asked: Upsert | None
+) -> None:
     transaction: Transaction = channel
     names = part.names
     if part.upsert is not None:
@@ -180,8 +184,8 @@ def _write_batch(schema: Schema, channel: Any, part: Part, batch: Sequence[Plann
             write_row(schema, transaction, instance, INSERT, names, row, image)
     else:
         _insert_batch(schema, transaction, names, batch)
-    if part.upsert is not None and not part.upsert.updates:
-        # Nobody knows which rows were inserted, so the instances claim nothing.
+    if asked is not None and not asked.updates:
+        # Nobody knows which rows were inserted, so no instance claims anything.
         for planned in batch:
             restore(planned.image)
         return

@@ -187,13 +187,14 @@ def run(
 ) -> None:
     """Insert *rows* of *names*, plain values or expressions, or do to those that they meet as *upsert* says."""
     database = channel.database
-    if rows[0].__class__ is ExpressionRow:
-        columns = [schema.by_name[name].column for name in names]
-        for row in rows:
-            channel.execute(statement(schema, database, upsert, names, dict(zip(columns, row, strict=True))))
-        return
     try:
-        prepared(schema, database, upsert, names).run_many(channel, rows)
+        if rows[0].__class__ is ExpressionRow:
+            columns = [schema.by_name[name].column for name in names]
+            for row in rows:
+                values = dict(zip(columns, row, strict=True))
+                channel.execute(statement(schema, database, upsert, names, values))
+        else:
+            prepared(schema, database, upsert, names).run_many(channel, rows)
     except OperationalError as error:
         if error.orig is None or error.orig.args[:1] != (_TWO_ROWS_ERROR,):
             raise

@@ -185,6 +185,9 @@ def test_another_unique_value_that_is_taken_is_an_error(Base, registry, stored, 
         with pytest.raises(TransactionError), databases.atomic(), pytest.raises(IntegrityError):
             Person.objects.bulk_create(people, on_conflict=on_conflict, unique_fields=["name"])
         assert [state(person) for person in people] == before
+        odd = Person(name="b", mail="a@", age=literal(1) + 2)
+        with pytest.raises(IntegrityError):
+            Person.objects.bulk_create([odd], on_conflict=on_conflict, unique_fields=["name"])
     assert stored(Person, "name", "age") == [("a", 0)]
     Person.objects.bulk_create(people, on_conflict=on_conflict, unique_fields=["mail"])
     assert sorted(stored(Person, "name", "age")) == [
@@ -223,6 +226,30 @@ def test_a_model_of_nothing_but_what_is_unique(Base, registry, stored):
     Tag.objects.bulk_create(tags, on_conflict="update")
     assert tags[1].id == old.id
     assert sorted(stored(Tag)) == sorted((tag.id, tag.name) for tag in tags)
+
+
+def test_no_ignored_row_tells_whether_it_was_inserted_without_a_value_either(Base, registry, stored):
+    """DESIGN 6: nor does one of NULL, which meets none; rows of nothing but a made key meet none, too."""
+
+    class Seat(Base):
+        place: Field[int | None] = field(default=None, unique=True)
+
+    class Ticket(Base):
+        pass
+
+    registry.create_all("default")
+    seats = [Seat(place=1), Seat(), Seat(place=1), Seat()]
+    before = [state(seat) for seat in seats]
+    Seat.objects.bulk_create(seats, on_conflict="ignore", unique_fields=["place"])
+    assert [state(seat) for seat in seats] == before
+    assert stored(Seat, "place").count(None) == 2
+    assert stored(Seat, "place").count(1) == 1
+    tickets = [Ticket(), Ticket()]
+    Ticket.objects.bulk_create(tickets, on_conflict="ignore")
+    assert [ticket.id for ticket in tickets] == [None, None]
+    tickets[0].id = stored(Ticket)[0]
+    Ticket.objects.bulk_create(tickets, on_conflict="ignore")
+    assert len(stored(Ticket)) == 3
 
 
 def test_expressions_go_along(Event, stored):
