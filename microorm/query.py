@@ -31,10 +31,15 @@ class Query(Results[M]):
     """
 
     def create(self, /, **values: Any) -> M:
-        """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises."""
+        """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises.
+
+        `TypeError` for a field that is missing or unknown, and for two values of the key.
+        """
         schema = self._schema
         if "pk" in values:
-            values.update({field.name: value for field, value in key_values(schema, values.pop("pk"))})
+            for field, value in key_values(schema, values.pop("pk")):
+                if values.setdefault(field.name, value) is not value:
+                    raise TypeError(f"create() has two values for {schema.name}.{field.name}")
         instance = create_instance(schema, values)
         saved: M = instance.save(using=self._write_database().alias, force_insert=True)
         return saved

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from sqlalchemy import ColumnElement, Row, func, literal, select, tuple_
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from microorm.conditions import columns, expression
 from microorm.explanations import Format, explained, explanation_verb
@@ -80,8 +81,8 @@ class Rows(Selection[M]):
     def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
         """One row of what *expressions* make of all rows of the query, with the names given.
 
-        Of a limited query they are asked about just its rows. Raises `TypeError` where there is no expression, and
-        for a grouped query, `FieldError`, and what the database raises.
+        Of a limited query they are asked about just its rows. Raises `TypeError` where there is no expression, where
+        they do not make one row, and for a grouped query, `FieldError`, and what the database raises.
         """
         self._refuse_grouped("aggregate")
         if not expressions:
@@ -90,8 +91,15 @@ class Rows(Selection[M]):
             expression(self._schema, "aggregate", each)
         found, paths = columns(self._schema, "aggregate", list(expressions.values()))
         query = self._unlimited() if self._limited else self
+        statement = query._found(select(*found).select_from(query._schema.table), paths)
         with self._reading() as channel:
-            row = channel.execute(query._found(select(*found).select_from(query._schema.table), paths)).one()
+            try:
+                row = channel.execute(statement).one()
+            except (NoResultFound, MultipleResultsFound) as error:
+                made = "none" if isinstance(error, NoResultFound) else "several"
+                raise TypeError(
+                    f"aggregate() wants expressions that make one row of all, and these made {made}"
+                ) from None
         # The names never are a part of the SQL.
         named = SimpleResultMetaData(list(expressions))
         return IteratorResult(named, iter([tuple(row)])).one()
@@ -142,7 +150,9 @@ class Rows(Selection[M]):
 
     def _ones(self) -> Any:
         """A one for each row, or group, of the query: what is counted. No order, no lock: nobody sees them."""
-        return self._with(_order=(), _distinct=False, _lock=None)._select(literal(1).label("one"))
+        # Without groups all rows are one for HAVING, which SQLite takes only beside an aggregate.
+        one = func.count() if self._having and not self._group else literal(1)
+        return self._with(_order=(), _distinct=False, _lock=None)._select(one.label("one"))
 
     def _unlimited(self) -> Self:
         """A query without limit of the rows of this one, which are named by their keys."""

@@ -16,6 +16,8 @@ def test_create_inserts_with_any_key(Book, wire, stored):
     with pytest.raises(DBAPIError):
         Book.objects.create(title="d", id=5)
     assert stored(Book, "id", "title") == [(1, "a"), (5, "b"), (6, "c")]
+    with pytest.raises(TypeError, match=r"^create\(\) has two values for Book.id$"):
+        Book.objects.create(title="d", id=7, pk=8)
     with pytest.raises(TypeError, match=r"^Book\(\) lacks 'title'"):
         Book.objects.create(pages=3)
     with pytest.raises(InvalidValue):

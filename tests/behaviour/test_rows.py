@@ -155,6 +155,8 @@ def test_groups_are_counted_summed_and_chosen(Book, shelf):
         False,
     ]
     assert groups.distinct().count() == 2
+    whole = Book.objects.having(func.count() > 4)
+    assert [whole.count(), whole.exists(), whole.having(func.count() > 5).count()] == [1, True, 0]
 
 
 def test_columns_along_paths_are_joined(Line):
@@ -212,6 +214,13 @@ def test_aggregate_of_a_part_is_about_its_rows(Book, shelf, wire):
             total=func.sum(Book.price)
         ).total == Decimal(8)
     assert len(sent) == 7
+
+
+def test_an_aggregate_is_about_all_rows_at_once(Book, shelf):
+    """DESIGN 6: what gives a row for each of them is no aggregate, however many there are."""
+    for query in (shelf, shelf.filter(title="z")):
+        with pytest.raises(TypeError, match=r"^aggregate\(\) wants expressions that make one row of all, "):
+            query.aggregate(pages=Book.pages)
 
 
 def test_a_name_of_an_aggregate_is_only_a_name(Book, shelf, wire):
