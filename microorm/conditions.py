@@ -51,13 +51,13 @@ def conditions(
             continue
         relation = schema.relations.get(name)
         if relation is not None and value is not None and not isinstance(value, ColumnElement):
+            key = relation.key_of(value)
             if isinstance(value, relation.target):
                 objects.append(value)
-            value = relation.key_of(value)
+                key = value.pk if relation.steps[-1].reverse else key
+            value = key
         if relation is not None and not relation.is_foreign_key:
-            end = follow(root(schema), relation)
-            column = column_at(end, relation.key_field)
-            compared = column.is_(None) if value is None else column == value
+            compared = _leads_to(follow(root(schema), relation), relation, value)
             given.append((compared, expression(schema, method, compared)))
             continue
         for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
@@ -69,6 +69,22 @@ def conditions(
                 equal.append((field.name, comparable(schema, field, wanted)))
     where, paths = _tested(schema, given)
     return Asked(where, tuple(equal), paths, tuple(objects))
+
+
+def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
+    """That a row at the *end* of *relation* has the key *value*, or that there is none."""
+    there = end._schema
+    fields = there.key if relation.steps[-1].reverse else (relation.key_field,)
+    if value is None:
+        return column_at(end, fields[0]).is_(None)
+    parts = key_values(there, value) if len(fields) > 1 else [(fields[0], value)]
+    return and_(
+        *[
+            column_at(end, field)
+            == (part if isinstance(part, ColumnElement) else comparable(there, field, part))
+            for field, part in parts
+        ]
+    )
 
 
 def _tested(schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]) -> tuple[Where, frozenset[Path]]:

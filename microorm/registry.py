@@ -217,7 +217,7 @@ class Registry:
         placed = []
         for alias in aliases:
             allowed = [
-                model.__table__
+                self.tables.tables[model.__table__.key]  # which constraints refer to, a copy though it may be
                 for label, model in self.models.items()
                 if databases.allows_migration(alias, label, model)
             ]

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import and_, exists, func, select, text
 
-from microorm import Field, FieldError, InvalidValue, Model, field
+from microorm import Field, FieldError, ForeignKey, InvalidValue, Model, Related, field, foreign_key, related
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 
@@ -293,3 +293,42 @@ def test_a_sub_select_has_tables_of_its_own(Book, shelf, Author):
     assert Book.objects.get(pages=7).title == "b"
     assert Book.objects.filter(Book.title.in_(names.union(select(Author.name)))).delete()[0] == 1
     assert Book.objects.count() == 4
+
+
+@pytest.fixture
+def Shop(Base, registry) -> Any:
+    """A model that rows with a key of two fields refer to."""
+
+    class Shop(Base):
+        name: Field[str] = field(max_length=10)
+        shelves: Related["Shelf"] = related("shop")
+
+    class Shelf(Base):
+        row: Field[int] = field(primary_key=True)
+        side: Field[str] = field(primary_key=True, max_length=5)
+        shop: ForeignKey[Shop] = foreign_key()
+
+    registry.create_all("default")
+    return Shop
+
+
+def test_a_relation_to_many_rows_is_compared_with_the_whole_key_of_one(Shop):
+    here, there = Shop(name="here").save(), Shop(name="there").save()
+    left = here.shelves.create(row=1, side="left")
+    here.shelves.create(row=2, side="right")
+    there.shelves.create(row=1, side="right")
+    there.shelves.create(row=2, side="left")
+    assert Shop.objects.filter(shelves=left).all() == [here]
+    assert Shop.objects.exclude(shelves=left).all() == [there]
+    assert Shop.objects.filter(shelves=(1, "right")).all() == [there]
+
+
+@MEMORY
+@pytest.mark.parametrize("value", [1, "1", (1,), (1, 2), (1.5, "left"), [1, "left"], object(), select(1)])
+def test_a_relation_to_many_rows_is_compared_with_what_is_a_key(Shop, wire, value):
+    """DESIGN 3: as any field is."""
+    with wire.everything() as sent:
+        for method in ("filter", "exclude", "get"):
+            with pytest.raises(InvalidValue):
+                getattr(Shop.objects, method)(shelves=value)
+    assert sent == []
