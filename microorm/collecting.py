@@ -64,8 +64,11 @@ class Collection:
         while self._pending:
             schema = next(iter(self._pending))
             found = self._pending.pop(schema)
+            referred: dict[str, Values] = {}
             for key in self.keys_to(schema):
-                self._follow(key, self._values(schema, key.to.name, found))
+                if (values := referred.get(key.to.name)) is None:
+                    values = referred[key.to.name] = self._values(schema, key.to.name, found)
+                self._follow(key, values)
         self._refuse_restricted()
 
     def told(self, schema: Schema) -> bool:

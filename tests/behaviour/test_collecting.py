@@ -423,6 +423,28 @@ def test_a_key_to_another_field_follows_the_row_not_the_instance(Base, registry,
     assert Country.objects.delete() == (3, labels({Country: 1, City: 1, Street: 1}))
 
 
+def test_what_several_keys_refer_to_is_asked_for_once(Base, registry, wire):
+    """DESIGN 4: few statements; the value of the row that `to_field` names is one for all keys to it."""
+
+    class Country(Base):
+        code: Field[str] = field(max_length=2, unique=True)
+
+    class City(Base):
+        country: ForeignKey[Country] = foreign_key(on_delete="cascade", to_field="code")
+
+    class River(Base):
+        source: ForeignKey[Country] = foreign_key(on_delete="cascade", to_field="code")
+        mouth: ForeignKey[Country] = foreign_key(on_delete="restrict", to_field="code")
+
+    registry.create_all("default")
+    country = Country(code="cl").save()
+    City(country=country).save()
+    River(source=country, mouth=country).save()
+    with wire.record() as sent:
+        assert country.delete()[0] == 3
+    assert [each.split()[0] for each in sent] == ["SELECT"] * 2 + ["DELETE"] * 3
+
+
 def test_keys_that_the_database_does_not_check_are_followed_too(Base, registry, stored):
     """`constraint=False`; also where the row itself is gone already (J8)."""
 
