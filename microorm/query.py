@@ -16,6 +16,7 @@ from microorm.conditions import assignments, key_values
 from microorm.constructor import create_instance
 from microorm.creating import get_or_create, update_or_create
 from microorm.deleting import counts, delete_found
+from microorm.engines import Database
 from microorm.results import Results
 from microorm.updating import bulk_update, update_found
 from microorm.upserts import OnConflict, upsert_of
@@ -33,7 +34,8 @@ class Query(Results[M]):
     def create(self, /, **values: Any) -> M:
         """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises.
 
-        `TypeError` for a field that is missing or unknown, and for two values of the key.
+        `TypeError` for a field that is missing or unknown, and for two values of the key; `CrossDatabaseRelation` for
+        an instance of another alias.
         """
         schema = self._schema
         if "pk" in values:
@@ -41,7 +43,9 @@ class Query(Results[M]):
                 if values.setdefault(field.name, value) is not value:
                     raise TypeError(f"create() has two values for {schema.name}.{field.name}")
         instance = create_instance(schema, values)
-        saved: M = instance.save(using=self._write_database().alias, force_insert=True)
+        database = self._write_database()
+        self._refuse_relating(values, database)
+        saved: M = instance.save(using=database.alias, force_insert=True)
         return saved
 
     def get_or_create(
@@ -152,9 +156,7 @@ class Query(Results[M]):
             raise TypeError("update() wants at least one value")
         statement = self._targeted(sql_update(schema.table).values(columns))
         database = self._write_database()
-        for name, value in values.items():
-            if name in schema.relations and isinstance(value, schema.relations[name].target):
-                self._refuse_elsewhere(value, database)
+        self._refuse_relating(values, database)
         told = {schema.reported[schema.field(name).name]: value for name, value in values.items()}
         return update_found(schema, database, statement, self, told)
 
@@ -177,6 +179,13 @@ class Query(Results[M]):
         with databases.channel(database, prepared=False, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)
         return counts(schema, total)
+
+    def _refuse_relating(self, values: Mapping[str, Any], database: Database) -> None:
+        """Raise `CrossDatabaseRelation` where a row in *database* would refer to an instance of another alias."""
+        relations = self._schema.relations
+        for name, value in values.items():
+            if name in relations and isinstance(value, relations[name].target):
+                self._refuse_elsewhere(value, database)
 
     def _refuse_sliced(self, method: str) -> None:
         self._refuse_grouped(method)

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from microorm import InvalidValue, UnknownAlias
+from microorm import CrossDatabaseRelation, Field, ForeignKey, InvalidValue, UnknownAlias, foreign_key
 
 
 def test_create_inserts_with_any_key(Book, wire, stored):
@@ -22,6 +22,30 @@ def test_create_inserts_with_any_key(Book, wire, stored):
         Book.objects.create(pages=3)
     with pytest.raises(InvalidValue):
         Book.objects.create(title=3)
+
+
+@pytest.mark.parametrize("method", ["create", "get_or_create", "update_or_create"])
+def test_a_row_that_is_made_refers_to_no_row_of_another_alias(Base, registry, stored, method):
+    """DESIGN 7, N12: the key would be that of another row; the routers may allow it, as for a condition."""
+
+    class Author(Base):
+        name: Field[str]
+
+    class Note(Base):
+        author: ForeignKey[Author] = foreign_key(on_delete="cascade")
+        text: Field[str]
+
+    registry.create_all()
+    Author(name="here").save()
+    there = Author(name="there").save(using="other")
+    values = (
+        {"text": "a", "author": there} if method == "create" else {"defaults": {"author": there}, "text": "a"}
+    )
+    with pytest.raises(CrossDatabaseRelation, match=r"'default' names Author\(id=1\) of 'other'$"):
+        getattr(Note.objects, method)(**values)
+    assert stored(Note) == []
+    getattr(Note.objects.using("other"), method)(**values)
+    assert stored(Note, "author_id", alias="other") == [1]
 
 
 def test_using_reads_and_writes_there(Book, registry, stored):
