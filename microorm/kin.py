@@ -147,6 +147,18 @@ class RelatedQuery(Query[M]):
             )
         return Belongings(self, bulk=bulk)
 
+    def _with_prefetched(self, instances: list[M]) -> list[M]:
+        """*instances*, which know whose they are: to ask each for that is a statement for each."""
+        made: list[Any] = instances
+        step, owner = self._relation.steps[0], self._owner
+        if made and len(self._relation.steps) == 1 and made[0]._origin.alias == owner._origin.alias:
+            name, there = step.foreign_key.name, step.far.name
+            for each in made:
+                values = each.__dict__
+                if (key := values.get(there)) == self._key:  # which may be deferred
+                    values.setdefault(name, (key, owner))
+        return super()._with_prefetched(instances)
+
     def _with(self, **changes: Any) -> Self:
         query = super()._with(**changes)
         query._relation, query._key = self._relation, self._key

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sqlalchemy import select
 
+from microorm.annotations import PendingName
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields import split_optional
 from microorm.kin import RelatedQuery
@@ -56,7 +57,10 @@ class Reverse(Relation):
         return tuple(Step(each.foreign_key, not each.reverse) for each in reversed(self.reverse_of.steps))
 
     def _find(self) -> Any:
-        target = self.owner.__schema__.registry.newest(model_of(self._kind()))
+        try:
+            target = self.owner.__schema__.registry.newest(model_of(self._kind()))
+        except PendingName as pending:
+            raise ModelError(f"{self.label}: {pending}") from None
         relations = target.__schema__.relations
         found = relations.get(self.via)
         if found is None or not (found.is_foreign_key or found.many_to_many):

@@ -17,6 +17,7 @@ from microorm.codegen import Row, collector
 from microorm.errors import FieldError, ModelError, nearest
 from microorm.fields import Field
 from microorm.kinds import type_name
+from microorm.paths import Path
 from microorm.relations import Relation
 from microorm.state import Layout
 
@@ -83,7 +84,7 @@ class Schema:
         found = self.by_name.get(name) if isinstance(name, str) else None
         if found is None and isinstance(name, str) and name in self.relations:
             found = getattr(self.relations[name], "field", None)
-        if found is None and getattr(name, "table", None) is self.table:
+        if found is None and not isinstance(name, Path) and getattr(name, "table", None) is self.table:
             found = next((each for each in self.fields if each.column is name), None)
         if found is None:
             shown = repr(name) if isinstance(name, str) else str(name)
@@ -169,7 +170,10 @@ def _columned(bound: Sequence[Any]) -> list[Field[Any]]:
                 fields.append(each)
             elif (each.python_type, each.nullable) != (key.field.python_type, key.field.nullable):
                 raise ModelError(f"{each.label}: not of the type of the key that {key.label} refers to")
-        elif each.is_foreign_key:
+            continue
+        if each.name == "id" or each.name in keys:
+            raise ModelError(f"{each.label}: {each.name!r} is the name of a key, and not of a relation")
+        if each.is_foreign_key:
             fields.append(each.field)
     return fields
 

@@ -82,6 +82,41 @@ def test_an_alias_may_be_asked_for(models, stored):
     assert stored(Novel, "author_id", alias="other") == [author.id]
 
 
+def test_rows_know_the_one_that_they_were_asked_of(models, wire):
+    """Or a loop over them would send a statement for each."""
+    Author, Novel, *_ = models
+    author, other = Author(name="U").save(), Author(name="K").save()
+    for title in "abc":
+        author.novels.create(title=title)
+    Novel(title="d", author=other).save()
+    for found, statements in (
+        (lambda: author.novels, 1),
+        (lambda: author.novels.filter(Novel.title < "c").order_by("title"), 1),
+        (lambda: [author.novels.get(title="a"), author.novels.order_by("title").first()], 2),
+        (lambda: author.novels.prefetch_related("author", "genres"), 2),
+    ):
+        with wire.record() as sent:
+            assert {id(each.author) for each in found()} == {id(author)}
+        assert len(sent) == statements
+    assert all(each.author is author for each in author.novels.iterate(chunk=2))
+    assert author.novels.defer("author").get(title="a").author == author
+    assert author.novels.select_related("author").get(title="a").author is not author
+    one = author.novels.get(title="b")
+    one.author = other
+    one.save()
+    assert one.author is other
+
+
+def test_rows_in_another_database_do_not_know_the_one_that_they_were_asked_of(models, stored):
+    Author, Novel, _, _ = models
+    author = Author(name="U").save()
+    Author(name="U").save(using="other")
+    Novel(title="a", author_id=author.id).save(using="other")
+    (novel,) = author.novels.using("other").all()
+    assert novel.author is not author
+    assert novel.author._state.db == "other"
+
+
 @MEMORY
 def test_rows_that_are_known_are_known_until_they_change(models, wire):
     Author, Novel, _, _ = models

@@ -121,3 +121,47 @@ def test_a_relation_that_the_other_model_has_not_is_a_model_error_at_the_first_u
 def test_related_wants_the_name_of_a_relation():
     with pytest.raises(TypeError, match="wants the name of a relation, not 3"):
         related(3)  # type: ignore[arg-type]
+
+
+@MEMORY
+def test_a_relation_to_a_model_that_is_nowhere_is_an_error_at_the_first_use(Base, registry):
+    class Author(Base):
+        name: Field[str] = field(max_length=20)
+        novels: Related["Nowhere"] = related("author")
+
+    registry.create_all()
+    author = Author(name="U").save()
+    for use in (
+        lambda: Author.novels,
+        lambda: author.novels,
+        lambda: Author.objects.prefetch_related("novels"),
+        lambda: Author.objects.filter(novels=1),
+    ):
+        with pytest.raises(ModelError, match=r"^Author.novels: name 'Nowhere' is not defined$"):
+            use()
+
+
+@MEMORY
+@pytest.mark.parametrize("name", ["id", "writer_id"])
+@pytest.mark.parametrize("kind", ["foreign key", "related", "many-to-many"])
+def test_a_relation_is_not_called_as_a_key_is(Base, registry, name, kind):
+    class Author(Base):
+        name: Field[str] = field(max_length=20)
+
+    annotation, declared = {
+        "foreign key": (ForeignKey[Author], foreign_key()),
+        "related": (Related["Novel"], related("writer")),
+        "many-to-many": (ManyToMany[Author], many_to_many()),
+    }[kind]
+    body = {
+        "__module__": __name__,
+        "__qualname__": "Novel",
+        "__annotations__": {"writer": ForeignKey[Author], name: annotation},
+        "writer": foreign_key(),
+        name: declared,
+    }
+    with pytest.raises(
+        ModelError, match=f"^Novel.{name}: '{name}' is the name of a key, and not of a relation$"
+    ):
+        type(Base)("Novel", (Base,), body)
+    assert [model.__name__ for model in registry.models.values()] == ["Author"]

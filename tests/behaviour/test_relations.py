@@ -307,3 +307,25 @@ def test_models_that_refer_to_each_other_are_made_and_dropped(Base, registry, re
     registry.drop_all()
     assert inspect(registry.databases.engine()).get_table_names() == []
     assert [str(each.message) for each in recwarn] == []
+
+
+@pytest.mark.backends("sqlite-memory")
+def test_a_path_is_no_field(Base, registry, wire):
+    class Author(Base):
+        name: Field[str] = field(max_length=20)
+
+    class Novel(Base):
+        title: Field[str] = field(max_length=20)
+        author: ForeignKey[Author | None] = foreign_key(default=None)
+
+    registry.create_all()
+    novel = Novel(title="a").save()
+    with wire.everything() as sent:
+        for use in (
+            lambda: novel.save(update_fields=[Novel.author]),
+            lambda: novel.refresh_from_db(fields=[Novel.author]),
+            lambda: Novel.objects.bulk_update([novel], [Novel.author]),
+        ):
+            with pytest.raises(FieldError, match=r"^Novel has no field <path Novel.author>"):
+                use()
+    assert sent == []
