@@ -91,7 +91,8 @@ class Rows(Selection[M]):
             expression(self._schema, "aggregate", each)
         found, paths = columns(self._schema, "aggregate", list(expressions.values()))
         query = self._unlimited() if self._limited else self
-        statement = query._found(select(*found).select_from(query._schema.table), paths)
+        selected: Any = select(*found)
+        statement = query._found(selected.select_from(query._schema.table), paths)
         with self._reading() as channel:
             try:
                 row = channel.execute(statement).one()
