@@ -78,24 +78,18 @@ class ManyToMany(Relation, Generic[M]):
 
     @property
     def through(self) -> Any:
-        """The model between the two, whose rows relate them. `ModelError` where a label names none."""
-        schema = self.owner.__schema__
-        if (found := schema.sides.get(self.name)) is None:
-            found = schema.registry.newest(self._through)
-            if isinstance(found, str):
-                models = schema.registry.by_name()
-                if (found := models.get(self._through)) is None:
-                    raise ModelError(
-                        f"{self.label}: no model is called {self._through!r}{nearest(self._through, models)}"
-                    )
-            schema.sides[self.name] = found
-        return found
+        """The model between the two, whose rows relate them. `ModelError` where it is not what it should be."""
+        return self.steps[0].foreign_key.owner
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """From a row to those between, and on to the other model's."""
-        near, far = self.foreign_keys
-        return (Step(near, reverse=True), Step(far, reverse=False))
+        sides = self.owner.__schema__.sides
+        found: tuple[Step, ...] | None = sides.get(self.name)
+        if found is None:
+            near, far = self.foreign_keys
+            found = sides[self.name] = (Step(near, reverse=True), Step(far, reverse=False))
+        return found
 
     @property
     def foreign_keys(self) -> tuple[ForeignKey[Any], ForeignKey[Any]]:
@@ -103,7 +97,7 @@ class ManyToMany(Relation, Generic[M]):
 
         `ModelError` where there are not two, one to each.
         """
-        through = self.through
+        through = self._between()
         keys = through.__schema__.foreign_keys
         if self._through_fields is not None:
             named = {key.name: key for key in keys}
@@ -125,6 +119,17 @@ class ManyToMany(Relation, Generic[M]):
                 f"{self.target.__name__}; it has {', '.join(f'{k.name} to {k.target.__name__}' for k in keys) or 'none'}"
             )
         return near[0], far[0]
+
+    def _between(self) -> Any:
+        registry = self.owner.__schema__.registry
+        if not isinstance(self._through, str):
+            return registry.newest(self._through)
+        models = registry.by_name()
+        if (found := models.get(self._through)) is None:
+            raise ModelError(
+                f"{self.label}: no model is called {self._through!r}{nearest(self._through, models)}"
+            )
+        return found
 
     def _refuse_contradictions(self) -> None:
         through, fields = self._through, self._through_fields

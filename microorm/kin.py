@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Self, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
+
+from sqlalchemy import select
 
 from microorm.belonging import Belongings
 from microorm.pairing import Pairs, pairs_of
@@ -32,6 +35,17 @@ class RelatedQuery(Query[M]):
     _relation: Any
     _key: Any  # of the instance
     _refined: bool  # by more than `using()`
+
+    if not TYPE_CHECKING:
+
+        @cached_property
+        def _where(self):
+            # Made when it is asked for: of rows that are known it never is.
+            steps = self._relation.steps
+            if len(steps) == 1:
+                return ()
+            between = select(steps[1].near.column).where(steps[0].far.column == self._key)
+            return (steps[1].far.column.in_(between),)
 
     def all(self) -> list[M]:
         """The instances. Raises what the database raises, and `LazyLoadError` where lazy loads are refused."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from sqlalchemy import select
-
 from microorm.annotations import PendingName
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields import split_optional
@@ -160,9 +158,6 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     query._relation, query._owner, query._key, query._refined = relation, instance, key, False
     if len(steps) == 1:
         query._equal = ((steps[0].far.name, key),)
-    else:
-        near, far = steps[0].far.column, steps[1].near.column
-        query._where = (steps[1].far.column.in_(select(far).where(near == key)),)
     return query
 
 
