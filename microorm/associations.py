@@ -10,11 +10,11 @@ from sqlalchemy import UniqueConstraint
 
 from microorm.binding import table_name
 from microorm.errors import ModelError, nearest
-from microorm.kin import RelatedQuery
 from microorm.kinds import type_name
 from microorm.pairing import pairs_of
 from microorm.paths import Path, Step
 from microorm.related import rows_of
+from microorm.related_query import RelatedQuery
 from microorm.relations import ForeignKey, Relation, foreign_key
 
 M = TypeVar("M")

@@ -14,12 +14,12 @@ from sqlalchemy import select
 from microorm.batches import batches
 from microorm.channels import Channel
 from microorm.codegen import Row
+from microorm.delete_order import Leaving
 from microorm.errors import RestrictedError
 from microorm.loading import fields_of, instances_of
 from microorm.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
-from microorm.succession import Leaving
 
 Values = dict[Any, Leaving]  # what is referred to → the row that has it
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sqlalchemy import select, tuple_
 from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import Row
@@ -19,6 +20,8 @@ from microorm.state import Layout, Origin, merged
 from microorm.statements import plans_of
 from microorm.undo import image_of, settle
 from microorm.writing import Order
+
+MOST_AT_ONCE = 5000  # keys of one statement: within the limits of each database
 
 
 def missing(instance: Any) -> tuple[str, ...]:
@@ -47,32 +50,62 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
 
     Raises `Model.DoesNotExist` where the row is gone.
     """
-    lacking = missing(instance)
-    wanted = lacking if names is None else tuple(name for name in lacking if name in names)
-    if not wanted:
-        return
+    if wanted := _wanted(instance, names):
+        schema, key = instance.__schema__, _loaded_key(instance)
+        database = _database(instance)
+        load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
+        with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+            found = load.values(channel, key)
+        _take(instance, database, wanted, found[0] if found else None)
+
+
+def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -> None:
+    """The same for *instances* of one model: one statement for many of them. Raises as `complete` does."""
+    alike: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
+    for instance in instances:
+        if instance._origin.partial and (wanted := _wanted(instance, names)):
+            alike.setdefault((_database(instance), wanted), []).append(instance)
+    for (database, wanted), lacking in alike.items():
+        for start in range(0, len(lacking), MOST_AT_ONCE):
+            _complete_many(database, wanted, lacking[start : start + MOST_AT_ONCE])
+
+
+def _complete_many(database: Database, wanted: tuple[str, ...], instances: Sequence[Any]) -> None:
+    schema: Schema = instances[0].__schema__
+    key = [field.column for field in schema.key]
+    keys = list(dict.fromkeys(map(_loaded_key, instances)))
+    named = key[0].in_([each for (each,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
+    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(named)
+    with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+        rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
+    for instance in instances:
+        _take(instance, database, wanted, rows.get(_loaded_key(instance)))
+
+
+def _wanted(instance: Any, names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in missing(instance) if names is None or name in names)
+
+
+def _database(instance: Any) -> Database:
+    """Where *instance* was loaded from."""
     schema: Schema = instance.__schema__
-    databases = schema.registry.databases
-    origin = instance._origin
-    database: Database = databases.for_read(schema.model, schema.home, origin.alias, instance)
-    key = _loaded_key(schema, instance)
-    load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
-    with databases.channel(database, prepared=True, writes=False) as channel:
-        found = load.values(channel, key)
-    if not found:
-        asked = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
+    database: Database = schema.registry.databases.for_read(
+        schema.model, schema.home, instance._origin.alias, instance
+    )
+    return database
+
+
+def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row | None) -> None:
+    """Give *instance* the values *found* of the fields *wanted*, until a rollback of the open block."""
+    schema: Schema = instance.__schema__
+    if found is None:
+        pairs = zip(schema.key_names, _loaded_key(instance), strict=True)
+        asked = ", ".join(f"{name}={value!r}" for name, value in pairs)
         raise schema.model.DoesNotExist(f"no {schema.name} with {asked} in {database.alias!r}")
     image = image_of(instance)
-    _settle(instance, dict(zip(wanted, found[0], strict=True)), image)
-    if (transaction := databases.transaction(database)) is not None:
+    _settle(instance, dict(zip(wanted, found, strict=True)), image)
+    if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(image)
-
-
-def complete_all(instances: Iterable[Any]) -> None:
-    """Load what each of *instances* was loaded without. Raises as `complete` does."""
-    for instance in instances:
-        if instance._origin.partial:
-            complete(instance)
 
 
 def order_of_partial(schema: Schema, database: Database, instance: Any, order: Order) -> Order:
@@ -100,12 +133,12 @@ def _is_own(schema: Schema, database: Database, instance: Any) -> bool:
     if origin.alias != database.alias or origin.adding:
         return False
     key = tuple(map(instance.__dict__.get, schema.key_names))
-    return not any(isinstance(each, ClauseElement) for each in key) and key == _loaded_key(schema, instance)
+    return not any(isinstance(each, ClauseElement) for each in key) and key == _loaded_key(instance)
 
 
-def _loaded_key(schema: Schema, instance: Any) -> Row:
+def _loaded_key(instance: Any) -> Row:
     layout, row = instance._origin.layout, instance._row
-    return tuple(layout.value(row, name) for name in schema.key_names)
+    return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
 
 
 def _settle(instance: Any, fresh: dict[str, Any], image: Any) -> None:

@@ -13,13 +13,13 @@ from sqlalchemy import update as sql_update
 from microorm.batches import batches
 from microorm.codegen import Row
 from microorm.collecting import Collection, referred_to
+from microorm.delete_order import Cut, Leaving, Step, delete_order
 from microorm.engines import Database
 from microorm.errors import UnsavedError
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
-from microorm.succession import Cut, Leaving, Step, succession
 from microorm.transactions import Transaction
 from microorm.types import MARIADB
 from microorm.undo import Image, image_of, settle
@@ -111,7 +111,7 @@ class Deletion:
         """Tell, delete and tell (CONTRACT J3); an error on the way dooms the block."""
         collection, channel = self._collection, self._channel
         groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
-        steps, cut = succession(groups, collection.dependants, row_by_row=self._row_by_row)
+        steps, cut = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
         images = {id(row): image_of(row.instance) for row in self._known(steps)}
         try:
             for row in self._rows_told(steps, pre_delete):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from microorm.annotations import PendingName
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields import split_optional
-from microorm.kin import RelatedQuery
 from microorm.paths import Step
+from microorm.related_query import RelatedQuery
 from microorm.relations import Relation
 
 M = TypeVar("M")

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple
 from microorm.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
-from microorm.deferring import complete
+from microorm.deferring import complete_all
 from microorm.engines import Database
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.saving import field_names, settle_all_keys
@@ -94,9 +94,7 @@ def bulk_update(
     if not objects:
         return 0
     settle_all_keys(schema, "bulk_update", objects)
-    for instance in objects:
-        if instance._origin.partial:
-            complete(instance, tuple(names))
+    complete_all(objects, tuple(names))
     order = Order(names, raw=False, force_insert=False, force_update=False)
     databases = schema.registry.databases
     if databases.transaction(database) is not None:

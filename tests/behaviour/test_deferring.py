@@ -602,3 +602,23 @@ def test_an_instance_without_an_alias_is_read_from_where_it_is_routed(Book, book
     book._state.db = None
     assert book.pages == 7
     assert issubclass(Book, Model)
+
+
+def test_many_objects_written_at_once_are_completed_by_one_statement(Book, shelf, wire) -> None:
+    with wire.record() as sent:
+        assert Book.objects.bulk_update(Book.objects.defer("title", "pages").all(), ["title"]) == 5
+    assert len([each for each in sent if each.startswith("SELECT")]) == 2
+    partial = Book.objects.only("title").all()
+    for each in partial:
+        each.id = None
+    with wire.record() as sent:
+        Book.objects.bulk_create(partial)
+    assert len([each for each in sent if each.startswith("SELECT") and "last_insert" not in each]) == 1
+    assert sorted(Book.objects.scalars(Book.pages)) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_one_of_many_whose_row_is_gone_is_told(Book, shelf) -> None:
+    found = Book.objects.only("title").all()
+    Book.objects.filter(pk=found[2].id).delete()
+    with pytest.raises(Book.DoesNotExist, match=f"no Book with id={found[2].id} in 'default'"):
+        Book.objects.bulk_update(found, ["pages"])

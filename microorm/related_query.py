@@ -1,4 +1,4 @@
-"""Kin: the rows related to one instance, as a query that can change which these are."""
+"""Related query: the rows related to one instance, as a query that can change which these are."""
 
 from __future__ import annotations
 

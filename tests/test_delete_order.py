@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.succession import Leaving, circles, succession
+from microorm.delete_order import Leaving, circles, delete_order
 
 
 class Key:
@@ -38,7 +38,7 @@ def test_the_rows_of_a_model_that_refers_to_another_go_before_its_rows() -> None
     """Each model is one step, and its rows stay as they were found."""
     authors, books, reviews = rows_of("author", 2, 1), rows_of("book", 1), rows_of("review", 5, 4)
     referring = {"author": ["book"], "book": ["review", "loan"], "review": []}
-    steps, cut = succession({"author": authors, "book": books, "review": reviews}, referring.__getitem__)
+    steps, cut = delete_order({"author": authors, "book": books, "review": reviews}, referring.__getitem__)
     assert shown(steps) == [("review", [[5, 4]]), ("book", [[1]]), ("author", [[2, 1]])]
     assert cut == {}
 
@@ -47,7 +47,7 @@ def test_the_rows_of_a_tree_go_from_its_leaves() -> None:
     root, left, right, leaf = rows = rows_of("node", 1, 2, 3, 4)
     for child, parent in ((left, root), (right, root), (leaf, left)):
         refer(child, parent)
-    steps, cut = succession({"node": rows}, lambda model: ["node"])
+    steps, cut = delete_order({"node": rows}, lambda model: ["node"])
     assert shown(steps) == [("node", [[3, 4], [2], [1]])]
     assert cut == {}
 
@@ -55,9 +55,9 @@ def test_the_rows_of_a_tree_go_from_its_leaves() -> None:
 def test_a_row_that_refers_to_itself_is_cut_only_where_it_would_be_in_its_own_way() -> None:
     (row,) = rows = rows_of("node", 1)
     refer(row, row, NULLABLE)
-    steps, cut = succession({"node": rows}, lambda model: ["node"])
+    steps, cut = delete_order({"node": rows}, lambda model: ["node"])
     assert (shown(steps), cut) == ([("node", [[1]])], {})
-    steps, cut = succession({"node": rows}, lambda model: ["node"], row_by_row=True)
+    steps, cut = delete_order({"node": rows}, lambda model: ["node"], row_by_row=True)
     assert (shown(steps), cut) == ([("node", [[1]])], {NULLABLE: {row: None}})
 
 
@@ -68,13 +68,13 @@ def test_rows_of_a_circle_are_cut_where_a_key_may_be_null_and_only_there() -> No
     refer(second, first, NEEDED)
     refer(outside, first, NULLABLE)
     refer(first, above, NULLABLE)
-    steps, cut = succession({"node": rows}, lambda model: ["node"])
+    steps, cut = delete_order({"node": rows}, lambda model: ["node"])
     assert cut == {NULLABLE: {first: None}}
     assert shown(steps) == [("node", [[3], [2], [1], [4]])]
     one, other = pair = rows_of("node", 1, 2)
     refer(one, other, UNCHECKED)
     refer(other, one, NEEDED)
-    steps, cut = succession({"node": pair}, lambda model: ["node"])
+    steps, cut = delete_order({"node": pair}, lambda model: ["node"])
     assert (shown(steps), cut) == ([("node", [[2], [1]])], {})
 
 
@@ -82,7 +82,7 @@ def test_a_circle_that_cannot_be_cut_goes_together() -> None:
     first, second = rows = rows_of("node", 1, 2)
     refer(first, second)
     refer(second, first)
-    steps, cut = succession({"node": rows}, lambda model: ["node"])
+    steps, cut = delete_order({"node": rows}, lambda model: ["node"])
     assert (shown(steps), cut) == ([("node", [[1, 2]])], {})
 
 
@@ -92,11 +92,11 @@ def test_layers_of_two_models_in_a_circle_take_turns_only_where_they_must() -> N
     refer(b[0], a[0])
     refer(a[1], b[0])
     refer(b[1], a[1])
-    steps, _ = succession({"a": a, "b": b}, {"a": ["b"], "b": ["a"]}.__getitem__)
+    steps, _ = delete_order({"a": a, "b": b}, {"a": ["b"], "b": ["a"]}.__getitem__)
     assert shown(steps) == [("b", [[2]]), ("a", [[2]]), ("b", [[1]]), ("a", [[1]])]
     free, tied = rows_of("a", 1, 2), rows_of("b", 1)
     refer(tied[0], free[1])
-    steps, _ = succession({"a": free, "b": tied}, {"a": ["b"], "b": ["a"]}.__getitem__)
+    steps, _ = delete_order({"a": free, "b": tied}, {"a": ["b"], "b": ["a"]}.__getitem__)
     assert shown(steps) == [("a", [[1]]), ("b", [[1]]), ("a", [[2]])]
 
 
@@ -104,11 +104,11 @@ def test_a_long_chain_needs_no_deep_stack() -> None:
     rows = rows_of("node", *range(20_000))
     for child, parent in zip(rows[1:], rows, strict=False):
         refer(child, parent, NULLABLE)
-    steps, cut = succession({"node": rows}, lambda model: ["node"])
+    steps, cut = delete_order({"node": rows}, lambda model: ["node"])
     assert [layer[0].key[0] for layer in steps[0].layers] == list(reversed(range(20_000)))
     assert cut == {}
     refer(rows[0], rows[-1], NULLABLE)
-    _, cut = succession({"node": rows}, lambda model: ["node"])
+    _, cut = delete_order({"node": rows}, lambda model: ["node"])
     assert len(cut[NULLABLE]) == 20_000
 
 

@@ -1,4 +1,4 @@
-"""Succession: in what order the rows of a delete go, those that refer to others first.
+"""Delete order: in what order rows go, those that refer to others first.
 
 Models that do not refer to each other in a circle go one after another. Inside a circle of models, a tree in one
 table among them, the rows decide; where rows refer to each other in a circle, some of these keys have to be NULL
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 Cut = dict[Any, dict[Leaving, None]]  # the foreign keys to set to NULL → in which rows
 
 
-def succession(
+def delete_order(
     groups: dict[T, list[Leaving]], dependants: Callable[[T], Iterable[T]], *, row_by_row: bool = False
 ) -> tuple[list[Step], Cut]:
     """The order in which the rows of *groups* go, by model, and which of their keys have to be NULL before.
