@@ -136,10 +136,11 @@ def column_at(path: Path, field: Any) -> ColumnElement[Any]:
 def alias_of(path: Path) -> FromClause:
     """The rows at the end of *path*, as they stand in a statement."""
     with _making:  # one alias for each path, whoever asks first
-        if path._alias is None:
-            path._alias = path._schema.table.alias()
-            path._root.registry.paths[path._alias] = path
-        return path._alias
+        alias = path._alias
+        if alias is None:
+            alias = path._alias = path._schema.table.alias()
+            path._root.registry.paths[alias] = path
+        return alias
 
 
 def joined(schema: Any, paths: Iterable[Path]) -> FromClause:

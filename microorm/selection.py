@@ -242,7 +242,7 @@ class Selection(Generic[M]):
         """The rows, whole and in order, of *selected*, which needs *paths* besides those of the query."""
         return self._shaped(select(*selected).select_from(self._schema.table), paths)
 
-    def _shaped(self, statement: Select[Any], paths: frozenset[Path]) -> Select[Any]:
+    def _shaped(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
         statement = self._found(statement, paths)
         if self._group:
             statement = statement.group_by(*self._group)
@@ -258,14 +258,16 @@ class Selection(Generic[M]):
             # Of what is joined, a row that may be missing cannot be locked on PostgreSQL.
             of = lock.of or (self._schema.table,)
             statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
-        return statement.distinct() if self._distinct else statement
+        shaped: Select[Any] = statement.distinct() if self._distinct else statement
+        return shaped
 
-    def _found(self, statement: Select[Any], paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+    def _found(self, statement: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """*statement* of the rows that fulfil the conditions, joined to *paths*: neither ordered nor limited."""
         if needed := self._paths | paths:
             statement = statement.select_from(joined(self._schema, needed))
         wanted = self._conditions()
-        return statement.where(*wanted) if wanted else statement
+        found: Select[Any] = statement.where(*wanted) if wanted else statement
+        return found
 
     def _targeted(self, statement: Any) -> Any:
         """An UPDATE or DELETE of the rows that fulfil the conditions."""
