@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, inspect, select
@@ -44,6 +45,10 @@ def fill(rows: int) -> None:
 
 def peak() -> float:
     """The greatest resident size so far, in megabytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux counts the parent's size in what `getrusage` says of a child
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / (1 << 10)
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
