@@ -145,7 +145,7 @@ class Results(Rows[M]):
         """The instances in *database*: by a statement prepared before where the shape of the query is a known one."""
         self._refuse_grouped("all")
         if self._order or not self._plain:
-            return self._load_by(database, self.statement)
+            return self._load_by(database, self._whole.statement)
         return self._load_prepared(database, limit=None)
 
     def _at_most_two(self, database: Database) -> list[M]:
@@ -173,7 +173,9 @@ class Results(Rows[M]):
 
     def _stream(self, chunk: int) -> Iterator[M]:
         database = self._database()
-        with closing(chunks(self._schema.registry.databases, database, self.statement, chunk)) as parts:
+        with closing(
+            chunks(self._schema.registry.databases, database, self._whole.statement, chunk)
+        ) as parts:
             for rows in parts:
                 yield from self._made(rows, database)
 
@@ -189,6 +191,11 @@ class Results(Rows[M]):
         if self._prefetched and instances:
             prefetch_related(instances, self._prefetched, self._using)
         return instances
+
+    @property
+    def _whole(self) -> Self:
+        """The same for instances, no two of which have one key: PostgreSQL orders DISTINCT rows by their columns only."""
+        return self._with(_distinct=False) if self._distinct else self
 
     @property
     def _plain(self) -> bool:

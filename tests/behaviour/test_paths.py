@@ -212,6 +212,8 @@ def test_counts_and_slices_are_not_changed_by_joins(library) -> None:
     assert [book.title for book in query[1:3]] == ["Fiesta", "Perros"]
     assert query.exists()
     assert query.distinct().count() == 5
+    assert query.distinct().all() == list(query.distinct().iterate()) == query.all()
+    assert query.distinct()[1:3].all() == query[1:3].all()
     assert query.first().title == "Espiritus"
 
 
