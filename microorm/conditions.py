@@ -9,9 +9,8 @@ from sqlalchemy import ColumnElement, and_
 
 from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
-from microorm.expressions import refuse_foreign
 from microorm.fields import Field
-from microorm.paths import Path, column_at, exists_along, follow, paths_in, root
+from microorm.paths import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.schema import Schema
 from microorm.values import Refused, encodable
 
@@ -211,7 +210,7 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
         if isinstance(value, ColumnElement):
-            refuse_foreign(schema.name, schema.table, value)
+            refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:
             value = schema.relations[name].key_of(value)
         row[field.name] = value

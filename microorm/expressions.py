@@ -1,4 +1,4 @@
-"""Expressions: which a model takes, and what a field makes of one, so that every database stores the same.
+"""Expressions: what a field makes of one, so that every database stores the same.
 
 SQLite rounds no number to its column's places and has no clock that writes microseconds; MariaDB's clock tells
 the time of the session's zone.
@@ -9,23 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnClause,
-    ColumnElement,
-    Exists,
-    ScalarSelect,
-    SelectBase,
-    Table,
-    literal_column,
-)
+from sqlalchemy import ColumnElement, literal_column
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeEngine
 
-from microorm.errors import FieldError
 from microorm.types import MARIADB, ExactNumeric, UtcDateTime
 
 
@@ -93,19 +82,3 @@ def stored(expression: Any, python_type: Any, column_type: TypeEngine[Any]) -> A
         rounded.type = column_type
         return rounded
     return expression
-
-
-def refuse_foreign(name: str, table: Table, given: ClauseElement) -> None:
-    """Raise `FieldError` for a column of another table than *table*, that of the model called *name*.
-
-    It would join every row of that table, and change or delete too much. A sub-select has tables of its own and
-    is left alone.
-    """
-    left: list[Any] = [given]
-    while left:
-        element = left.pop()
-        if isinstance(element, ColumnClause):
-            if element.table is not None and element.table is not table:
-                raise FieldError(f"{name}: {element} is a column of another table")
-        elif not isinstance(element, (BindParameter, SelectBase, ScalarSelect, Exists)):
-            left += element.get_children()

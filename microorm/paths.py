@@ -189,6 +189,12 @@ def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
     return frozenset(found)
 
 
+def refuse_foreign(schema: Any, given: ClauseElement) -> None:
+    """Raise `FieldError` where *given*, which stands for a value to write, has a column of another table or path."""
+    for path in paths_in(schema, given):
+        raise FieldError(f"{schema.name}: what is written has a column of {path!r}, which is another table's")
+
+
 def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Path]) -> ColumnElement[bool]:
     """That *condition* is true of a row and of some of the rows that *paths* lead to: no row is found twice."""
     key = [field.column for field in schema.key]

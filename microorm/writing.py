@@ -10,7 +10,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.errors import InvalidValue, NotUpdated
-from microorm.expressions import refuse_foreign
+from microorm.paths import refuse_foreign
 from microorm.schema import Schema
 from microorm.state import kept
 from microorm.statements import Plans, given, plans_of
@@ -60,7 +60,7 @@ def row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> t
                 raise InvalidValue(schema.name, {name: problem})
         for value in row:
             if isinstance(value, ClauseElement):
-                refuse_foreign(schema.name, schema.table, value)
+                refuse_foreign(schema, value)
     return names, row
 
 

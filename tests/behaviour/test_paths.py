@@ -242,8 +242,12 @@ def test_a_path_of_another_model_is_refused(library) -> None:
         Book.objects.filter(Author.country.name == "Chile")
     with pytest.raises(FieldError, match="column of another table"):
         Book.objects.filter(Author.name == "Llosa")
-    with pytest.raises(FieldError, match="column of another table"):
+    with pytest.raises(FieldError, match=r"Book: what is written has a column of <path Book\.author>"):
         Book.objects.update(title=Book.author.name)
+    book = Book.objects.get(title="Canto")
+    book.title = Book.author.name + "!"
+    with pytest.raises(FieldError, match=r"Book: what is written has a column of <path Book\.author>"):
+        book.save()
 
 
 def test_a_path_says_what_it_is_and_has_not(library) -> None:
