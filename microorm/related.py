@@ -44,15 +44,22 @@ class Reverse(Relation):
     @property
     def reverse_of(self) -> Any:
         """The relation of those rows that leads here. `ModelError` where there is none of this name."""
-        sides = self.owner.__schema__.sides
-        if (found := sides.get(self.name)) is None:
-            found = sides[self.name] = self._find()
-        return found
+        return self._side[0]
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps of that relation, backwards."""
-        return tuple(Step(each.foreign_key, not each.reverse) for each in reversed(self.reverse_of.steps))
+        return self._side[1]
+
+    @property
+    def _side(self) -> tuple[Any, tuple[Step, ...]]:
+        sides = self.owner.__schema__.sides
+        found: tuple[Any, tuple[Step, ...]] | None = sides.get(self.name)
+        if found is None:
+            relation = self._find()
+            steps = tuple(Step(each.foreign_key, not each.reverse) for each in reversed(relation.steps))
+            found = sides[self.name] = (relation, steps)
+        return found
 
     def _find(self) -> Any:
         try:
