@@ -149,6 +149,7 @@ def test_a_row_that_is_updated_is_locked_first(Word, at_once, databases, stored,
     assert stored(Word, "count") == [3 * THREADS]
 
 
+@pytest.mark.servers_only  # nobody else writes while a block of SQLite is open
 def test_the_guard_dooms_no_block_around(Word, databases, listen, stored):
     """H16: an insert that another was faster with; the row is found although the transaction began before it."""
     faster = Word(text="a")
@@ -158,8 +159,6 @@ def test_the_guard_dooms_no_block_around(Word, databases, listen, stored):
         with ThreadPoolExecutor(1) as pool:
             pool.submit(lambda: faster.save()).result()
 
-    if databases.engine("default").dialect.name == "sqlite":
-        pytest.skip("nobody else writes while a block of SQLite is open")
     for method in ("get_or_create", "update_or_create"):
         with databases.atomic():
             assert Word.objects.filter(text="a").count() == 0
