@@ -4,6 +4,8 @@ Fields say what a row holds, the model is the door, the query reads, saving writ
 where, the router picks, the transaction groups, the migration changes the shape.
 """
 
+import typing
+
 from microorm.associations import ManyToMany, many_to_many, through
 from microorm.databases import Databases, default_databases
 from microorm.declarations import field
@@ -36,6 +38,11 @@ from microorm.related import Related, RelatedOne, related
 from microorm.relations import ForeignKey, foreign_key
 from microorm.routing import Router
 
+if typing.TYPE_CHECKING:
+    from pathlib import Path
+
+    from microorm.project import Project
+
 __version__ = "0.1.0"
 
 configure = default_databases.configure
@@ -53,6 +60,19 @@ def setup(entries: list[str] | tuple[str, ...]) -> None:
     from microorm import apps  # noqa: PLC0415 - loaded by those who have applications
 
     apps.setup(entries)
+
+
+def configure_project(start: "str | Path | None" = None) -> "Project":
+    """Configure the databases and set up the applications as `[tool.microorm]` of pyproject.toml says.
+
+    *start*: the file, or a folder to search from upward, else the working directory. Once more does nothing.
+    Returns what was read. Raises as `microorm.project.read_project` and `Project.set_up` do.
+    """
+    from microorm.project import read_project  # noqa: PLC0415 - loaded by those who have a project
+
+    project = read_project(start)
+    project.set_up()
+    return project
 
 
 __all__ = [
@@ -89,6 +109,7 @@ __all__ = [
     "atomic",
     "close",
     "configure",
+    "configure_project",
     "connection",
     "create_all",
     "default_databases",

@@ -16,6 +16,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # "file.py:function": why this one imports when it runs.
 LATE_IMPORTS: dict[str, str] = {
+    "__init__.py:configure_project": "only a program that has a pyproject.toml reads it",
     "__init__.py:setup": "only a program that has applications loads them",
     "annotations.py:declared": "annotationlib exists since Python 3.14 only",
     "dispatch.py:_waiting": "asyncio costs more than the dispatcher, which can be used without it",
