@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from microorm.dispatch import EMPTY, Connection, Route, Signal, muted, receiver, run_coroutine
 from microorm.engines import connection_created
@@ -71,7 +71,7 @@ class _Labelled:
 
     def hold(self, receiver: Any, weak: bool, dispatch_uid: object, options: dict[str, Any]) -> None:
         """Keep *receiver*, and how it is to be connected. Raises what `Signal.connect` raises."""
-        self._holder.connect(receiver, None, weak, dispatch_uid)
+        self._holder._connect(receiver, None, weak, dispatch_uid, options)
         self._arguments = (weak, dispatch_uid, options)
 
     def __call__(self, model: Any) -> None:
@@ -89,7 +89,7 @@ class _Labelled:
         registry, label, _ = self.place
         registry.forget_waiting(label, self)
         with self._signal._lock:
-            self._signal._labelled.discard(self)
+            self._signal._labelled.pop(self, None)
 
 
 class ModelSignal(Signal):
@@ -101,7 +101,13 @@ class ModelSignal(Signal):
     def __init__(self, *, postponable: bool = False) -> None:
         super().__init__()
         self._postponable = postponable
-        self._labelled: WeakSet[_Labelled] = WeakSet()  # the registries keep them
+        self._labelled: WeakKeyDictionary[_Labelled, None] = WeakKeyDictionary()  # the registries keep them
+
+    @property
+    def waiting(self) -> tuple[tuple[str, Connection], ...]:
+        """The live connections to labels that no model has yet, each behind its label, in order."""
+        held = [each for each in self._following() if not each.models]
+        return tuple((each.place[1], known) for each in held for known in each._holder.receivers)
 
     def connect(  # type: ignore[override]
         self,
@@ -130,9 +136,7 @@ class ModelSignal(Signal):
             raise ValueError(f"delivery= is 'immediate' or 'on_commit', not {delivery!r}")
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is for signals that are sent after a write")
-        options: dict[str, Any] = {}
-        if delivery != "immediate":
-            options["delivery"] = delivery
+        options: dict[str, Any] = {} if delivery == "immediate" else {"delivery": delivery}
         if subclasses:
             options["subclasses"] = True
         if skip_raw:
@@ -197,7 +201,7 @@ class ModelSignal(Signal):
         labelled = _Labelled(self, registry, label, key)
         labelled.hold(receiver, weak, uid, options)
         with self._lock:
-            self._labelled.add(labelled)
+            self._labelled[labelled] = None
         registry.when_defined(label, labelled, always=True)
 
     def _following(self, key: Hashable = None) -> list[_Labelled]:

@@ -156,3 +156,24 @@ def test_a_label_keeps_no_receiver_alive(Base: Any, registry: Any) -> None:
     assert not post_save.has_listeners(define(Base, registry))
     assert heard == [first]
     assert "shop.Page" not in default_registry.models
+
+
+def test_what_waits_for_a_label_can_be_seen(Base: Any, registry: Any) -> None:
+    """L5: in order of connection, with all that was asked for, until the label has a model or the receiver is gone."""
+    first, second = Log(), Log()
+    post_save.connect(
+        first, "shop.Page", registry=registry, delivery="on_commit", dispatch_uid="one", skip_raw=True
+    )
+    post_save.connect(second, "shop.Nowhere", registry=registry, weak=False)
+    seen = [(label, known.receiver, known.weak, known.dispatch_uid) for label, known in post_save.waiting]
+    assert seen == [("shop.Page", first, True, "one"), ("shop.Nowhere", second, False, None)]
+    assert dict(post_save.waiting[0][1].options) == {"delivery": "on_commit", "skip_raw": True}
+    assert pre_save.waiting == ()
+    page = define(Base, registry)
+    assert [label for label, _ in post_save.waiting] == ["shop.Nowhere"]
+    assert [known.receiver for known in post_save.receivers if known.sender is page] == [first]
+    assert post_save.disconnect(second, "shop.Nowhere", registry=registry)
+    post_save.connect(first, "shop.Nowhere", registry=registry)
+    del first, seen
+    gc.collect()
+    assert post_save.waiting == ()
