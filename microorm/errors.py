@@ -16,6 +16,7 @@
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
+    ├── MigrationError
     └── FixtureError
 
 What a database itself refuses stays SQLAlchemy's (`IntegrityError`, `OperationalError`, …).
@@ -123,6 +124,20 @@ class CommitOutcomeUnknown(TransactionError):
 
 class TransactionSharedError(TransactionError):
     """A block that belongs to another running thread, task or process was used."""
+
+
+class MigrationError(MicroormError):
+    """Migrations cannot be read or made, or one of them failed.
+
+    *at* maps the alias of each database to the revisions it is at now, as far as that is known.
+    """
+
+    def __init__(self, message: str, at: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        self.at = dict(at or {})
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.at))
 
 
 class FixtureError(MicroormError):

@@ -130,6 +130,16 @@ class Field(Generic[T]):
             raise Refused(f"wants {self.check.expected}, not None")
         return self.check.admit(value)
 
+    def default_in_rows(self) -> tuple[bool, Any]:
+        """Whether rows that are there can be given the default, which is then the same in all, and as what it is stored."""
+        default = self.default
+        if self.default_factory in (list, dict):
+            default = self.default_factory()
+        if default is None or default is MISSING or isinstance(default, ClauseElement):
+            return False, None
+        admitted = self.admit(default)
+        return True, admitted.value if isinstance(admitted, enum.Enum) else admitted
+
     def stored(self, expression: ClauseElement) -> Any:
         """What to write for an SQL expression, so that it comes to the same on every database."""
         return expressions.stored(expression, self.python_type, self.column.type)

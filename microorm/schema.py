@@ -30,6 +30,11 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+TABLE_OPTIONS: Mapping[str, Any] = {
+    "sqlite_autoincrement": True,
+    "mysql_charset": "utf8mb4",
+    "mariadb_charset": "utf8mb4",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,11 +234,7 @@ def _make_table(
         raise ModelError(f"{model.__name__}: the table {name!r} is another model's already")
     checks = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
-    options: dict[str, Any] = {
-        "sqlite_autoincrement": True,
-        "mysql_charset": "utf8mb4",
-        "mariadb_charset": "utf8mb4",
-    }
+    options = dict(TABLE_OPTIONS)
     for item in table_args:
         if isinstance(item, Mapping):
             options.update(item)

@@ -211,7 +211,7 @@ def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     return BigInteger()
 
 
-def text_type(max_length: int | None) -> TypeEngine[str]:
+def text_type(max_length: int | None = None) -> TypeEngine[str]:
     """A string that compares binary; an unbounded or a very long one is MariaDB's LONGTEXT."""
     options = {"charset": "utf8mb4", "collation": COLLATION}
     if max_length is None:
@@ -221,7 +221,7 @@ def text_type(max_length: int | None) -> TypeEngine[str]:
     return String(max_length).with_variant(bounded, *MARIADB)
 
 
-def bytes_type(max_length: int | None) -> TypeEngine[bytes]:
+def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
     """Bytes; unbounded or very many are MariaDB's LONGBLOB."""
     long = max_length is None or max_length > MOST_BYTES_OF_A_ROW
     return LargeBinary(max_length).with_variant(

@@ -1,0 +1,85 @@
+"""Failures: where a database stands when a revision of it has failed, in words and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from alembic.migration import MigrationContext
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from microorm.errors import MigrationError
+from microorm.migrations.targets import Target
+
+_MANY = 3
+_QUESTIONS = ("SELECT", "PRAGMA", "SHOW", "DESCRIBE", "SAVEPOINT", "BEGIN")
+
+
+class Progress:
+    """What is being done to *target*: the revision, and the statements of it that are done."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.revision = ""
+        self.statements: list[str] = []
+
+    def begin(self, revision: str) -> None:
+        """A revision begins."""
+        self.revision = revision
+        self.statements.clear()
+
+    def end(self) -> None:
+        """It has ended well."""
+        self.statements.clear()
+
+    def note(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        """A statement was done."""
+        if not statement.lstrip().upper().startswith(_QUESTIONS):
+            self.statements.append(" ".join(statement.split()))
+
+
+def failure(progress: Progress, error: Exception, targets: Iterable[Target]) -> MigrationError:
+    """The error to raise for *error*, by which the revision in *progress* failed: it says where each target is."""
+    target = progress.target
+    at = {each: _heads(each) for each in targets}
+    parts = [f"revision {progress.revision!r} failed on {target.alias!r}: {first_line(error)}"]
+    heads = at[target]
+    if heads is None:
+        parts.append(f"{target.alias!r} cannot be asked where it is")
+    else:
+        parts.append(target.at(heads))
+    if target.dialect == "mariadb":
+        parts.append(_left_behind(progress))
+    for each, others in at.items():
+        if each is not target:
+            parts.append(f"{each.alias!r} cannot be asked where it is" if others is None else each.at(others))
+    known = {alias: heads for each, heads in at.items() if heads is not None for alias in each.aliases}
+    return MigrationError("; ".join(parts), known)
+
+
+def first_line(error: BaseException) -> str:
+    """What *error* says first, without the statement, which SQLAlchemy adds."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(said).strip().splitlines() or [""]
+    kind = "" if isinstance(error, MigrationError) else f"{type(error).__name__}: "
+    return f"{kind}{lines[0]}"
+
+
+def _left_behind(progress: Progress) -> str:
+    """What MariaDB, which commits each statement that changes a table, keeps of a revision that failed."""
+    done = progress.statements
+    if not done:
+        return f"nothing of {progress.revision!r} was done in this run, and MariaDB undoes no change of a table"
+    shown = "; ".join(each if len(each) < 80 else f"{each[:77]}..." for each in done[-_MANY:])
+    more = f"{len(done)} statements" if len(done) > 1 else "1 statement"
+    return f"{more} of {progress.revision!r} stay done, since MariaDB undoes no change of a table: {shown}"
+
+
+def _heads(target: Target) -> tuple[str, ...] | None:
+    try:
+        with target.database.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_heads()
+    except SQLAlchemyError:
+        return None
+
+

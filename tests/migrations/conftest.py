@@ -1,0 +1,37 @@
+"""What the tests of migrations share: a folder of migrations, and registries over the same databases, one after another."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import microorm
+from microorm import Registry
+from microorm.migrations import Migrations, write_environment
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as `microorm init` writes it."""
+    write_environment(tmp_path / "migrations")
+    return tmp_path / "migrations"
+
+
+@pytest.fixture
+def anew(databases: microorm.Databases) -> Callable[[], Any]:
+    """Gives a base class with a registry of its own, as a program has that is started again, over the same databases."""
+
+    def anew() -> Any:
+        class Base(microorm.Model, registry=Registry(databases), app="shop", abstract=True):
+            pass
+
+        return Base
+
+    return anew
+
+
+@pytest.fixture
+def migrations(folder: Path) -> Callable[[Any], Migrations]:
+    """Gives the migrations of the models that derive from a base class."""
+    return lambda base: Migrations(folder, base.__options__.registry)
