@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, MetaData
+from sqlalchemy import Connection, ForeignKey, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.databases import Databases, default_databases
@@ -16,6 +16,7 @@ from microorm.errors import ConfigurationError, ModelError, TransactionError
 from microorm.schema import NAMING
 from microorm.types import MARIADB
 
+VERSION_TABLE = "alembic_version"  # where migrations note what a database is at
 _TO_CLASS_STATEMENT = 5
 _LABEL = re.compile(r"[^\W\d]\w*\.[^\W\d]\w*")
 
@@ -180,12 +181,16 @@ class Registry:
     def create_all(self, using: str | None = None) -> None:
         """Make the tables that are missing: those the routers allow on each alias, or on *using* alone.
 
-        Raises `UnknownAlias`, `ConfigurationError` where no database is configured, and `TransactionError` inside
-        a block on MariaDB, which commits when a table is made or dropped.
+        Raises `UnknownAlias`, `ConfigurationError` where no database is configured, and where tables are missing in
+        one that migrations keep, and `TransactionError` inside a block on MariaDB, which commits when a table is made
+        or dropped.
         """
         for alias, tables in self._placed(using):
             self._refuse_implicit_commit(alias)
             with self.databases.connection(alias) as connection:
+                _refuse_migrated(
+                    alias, connection, [each for each in tables if not _is_there(each, connection)]
+                )
                 self.metadata.create_all(connection, tables=tables)
 
     def drop_all(self, using: str | None = None) -> None:
@@ -196,6 +201,7 @@ class Registry:
         for alias, tables in self._placed(using):
             self._refuse_implicit_commit(alias)
             with self.databases.connection(alias) as connection:
+                _refuse_migrated(alias, connection, [each for each in tables if _is_there(each, connection)])
                 if connection.dialect.name == "sqlite":
                     _drop_on_sqlite(connection, tables)
                 else:
@@ -223,6 +229,21 @@ class Registry:
             ]
             placed.append((alias, allowed))
         return placed
+
+
+def _is_there(table: Any, connection: Connection) -> bool:
+    return inspect(connection).has_table(table.name, schema=table.schema)
+
+
+def _refuse_migrated(alias: str, connection: Connection, tables: list[Any]) -> None:
+    """Raise `ConfigurationError` where *tables* would be made or dropped behind the back of migrations."""
+    version = literal_column("version_num")
+    if not tables or not inspect(connection).has_table(VERSION_TABLE):
+        return
+    if at := connection.execute(select(version).select_from(text(VERSION_TABLE))).scalars().all():
+        raise ConfigurationError(
+            f"the tables of {alias!r} are made and dropped by migrations, which are at {', '.join(map(repr, at))}"
+        )
 
 
 def _constrain_anew(column: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import ModifyTableOps
@@ -31,20 +30,24 @@ def compare_checks(
     if stored is None or wanted is None or connection is None:
         return PriorityDispatchResult.CONTINUE
     there = stored_checks(connection, name, schema)
-    asked = {str(each.name): each for each in wanted.constraints if _is_named(each)}
-    differing = {
-        check
-        for check in asked.keys() & there.keys()
-        if _words(there[check]) != _words(_compiled(asked[check], connection))
+    asked = {
+        str(each.name): each for each in wanted.constraints if isinstance(each, CheckConstraint) and each.name
     }
-    if differing:
-        kept = _as_kept(connection, wanted, {check: asked[check] for check in differing})
-        differing = {check for check in differing if _words(there[check]) != _words(kept.get(check, ""))}
-    for check in sorted((there.keys() - asked.keys()) | differing):
+    told = {check: _compiled(asked[check], connection) for check in asked.keys() & there.keys()}
+    # What PostgreSQL makes of its own words is not always these words: a CHECK that came back is told twice.
+    differing = _differing(told, there)
+    for _ in range(2):
+        if differing:
+            differing = _differing(_as_kept(connection, wanted, differing), there)
+    for check in sorted((there.keys() - asked.keys()) | differing.keys()):
         changes.ops.append(DroppedCheck(check, name, as_text(there[check])))
-    for check in sorted((asked.keys() - there.keys()) | differing):
+    for check in sorted((asked.keys() - there.keys()) | differing.keys()):
         changes.ops.append(AddedCheck.of(name, check, in_words(asked[check].sqltext)))
     return PriorityDispatchResult.CONTINUE
+
+
+def _differing(told: dict[str, str], there: dict[str, str]) -> dict[str, str]:
+    return {check: words for check, words in told.items() if _words(words) != _words(there[check])}
 
 
 def stored_checks(connection: Connection, table: str, schema: str | None = None) -> dict[str, str]:
@@ -58,23 +61,21 @@ def stored_checks(connection: Connection, table: str, schema: str | None = None)
     }
 
 
-def _is_named(constraint: Any) -> bool:
-    return isinstance(constraint, CheckConstraint) and isinstance(constraint.name, str)
-
-
 def _compiled(check: CheckConstraint, connection: Connection) -> str:
     name = connection.dialect.name
     words = in_words(check.sqltext)
-    return words.words["mariadb" if name in MARIADB else name] if isinstance(words, ByDialect) else plain(words)
+    return (
+        words.words["mariadb" if name in MARIADB else name] if isinstance(words, ByDialect) else plain(words)
+    )
 
 
 def _words(expression: str) -> str:
     return " ".join(expression.split())
 
 
-def _as_kept(connection: Connection, table: Table, checks: dict[str, CheckConstraint]) -> dict[str, str]:
+def _as_kept(connection: Connection, table: Table, checks: dict[str, str]) -> dict[str, str]:
     """The *checks* in the words of the database."""
     columns = [Column(column.name, column.type) for column in table.columns]
-    told = [CheckConstraint(as_text(_compiled(check, connection)), name=name) for name, check in checks.items()]
+    told = [CheckConstraint(as_text(words), name=name) for name, words in checks.items()]
     with momentary(connection, *columns, *told):
         return stored_checks(connection, NAME)

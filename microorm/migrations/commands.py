@@ -76,7 +76,7 @@ class Migrations:
         """
         history = self._history()
         history.single_head()
-        options = {"message": message, "rev_id": history.next_id()}
+        options: dict[str, Any] = {"message": message, "rev_id": history.next_id()}
         if empty:
             return self._written(command.revision(self._config(self._request()), **options))
         request = self._request(renames=tuple(map(read_rename, renames)), acts=False)

@@ -16,8 +16,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.types import MARIADB
 
+_PLAIN: dict[str, Any] = {"paramstyle": "named"}  # else a % would be doubled
+
 DIALECTS: Mapping[str, Dialect] = {
-    name: make_url(f"{driver}://").get_dialect()(paramstyle="named")  # else a % would be doubled
+    name: make_url(f"{driver}://").get_dialect()(**_PLAIN)
     for name, driver in (
         ("sqlite", "sqlite"),
         ("postgresql", "postgresql+psycopg"),
@@ -88,7 +90,9 @@ def source_of(element: TextClause | ByDialect) -> str:
 def default_of(told: Mapping[str, Any]) -> DefaultClause | None:
     """One default for what databases of several dialects tell of one column's; None where one has none."""
     words = {
-        name: str(default.arg if isinstance(default.arg, str) else default.arg.compile(dialect=DIALECTS[name]))
+        name: str(
+            default.arg if isinstance(default.arg, str) else default.arg.compile(dialect=DIALECTS[name])
+        )
         for name, default in told.items()
         if isinstance(default, DefaultClause)
     }

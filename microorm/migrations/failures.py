@@ -69,7 +69,9 @@ def _left_behind(progress: Progress) -> str:
     """What MariaDB, which commits each statement that changes a table, keeps of a revision that failed."""
     done = progress.statements
     if not done:
-        return f"nothing of {progress.revision!r} was done in this run, and MariaDB undoes no change of a table"
+        return (
+            f"nothing of {progress.revision!r} was done in this run, and MariaDB undoes no change of a table"
+        )
     shown = "; ".join(each if len(each) < 80 else f"{each[:77]}..." for each in done[-_MANY:])
     more = f"{len(done)} statements" if len(done) > 1 else "1 statement"
     return f"{more} of {progress.revision!r} stay done, since MariaDB undoes no change of a table: {shown}"
@@ -81,5 +83,3 @@ def _heads(target: Target) -> tuple[str, ...] | None:
             return MigrationContext.configure(connection).get_current_heads()
     except SQLAlchemyError:
         return None
-
-

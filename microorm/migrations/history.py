@@ -57,7 +57,9 @@ class History:
         while waiting:
             revision = waiting.pop()
             if revision not in by_id:
-                raise MigrationError(f"the database is at {revision!r}, and no file has this revision{self.known}")
+                raise MigrationError(
+                    f"the database is at {revision!r}, and no file has this revision{self.known}"
+                )
             if revision not in found:
                 found.add(revision)
                 waiting.extend((*parents(by_id[revision]), *depended_on(by_id[revision])))

@@ -81,8 +81,8 @@ def _unchecked(connection: Connection, patience: float) -> Iterator[None]:
     """
     connection.rollback()
     cursor = connection.connection.cursor()
-    (checked,) = cursor.execute("PRAGMA foreign_keys").fetchone()  # type: ignore[func-returns-value]
-    (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()  # type: ignore[func-returns-value]
+    (checked,) = cursor.execute("PRAGMA foreign_keys").fetchone()
+    (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
     cursor.execute("PRAGMA foreign_keys=OFF")
     cursor.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
     connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})

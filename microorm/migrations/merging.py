@@ -83,7 +83,9 @@ def _forget_indexes(operations: Any) -> None:
             _forget_indexes(each)
         if isinstance(each, ModifyTableOps) and each.table_name in gone:
             each.ops[:] = [inner for inner in each.ops if not isinstance(inner, DropIndexOp)]
-    operations.ops[:] = [each for each in operations.ops if not (isinstance(each, ModifyTableOps) and not each.ops)]
+    operations.ops[:] = [
+        each for each in operations.ops if not (isinstance(each, ModifyTableOps) and not each.ops)
+    ]
 
 
 def _united(needs: Needs) -> list[Change]:
@@ -156,7 +158,9 @@ def _unify(change: Change, metadata: sa.MetaData) -> None:
     elif isinstance(first, DropColumnOp):
         _unify_column(first.to_column(), told(lambda each: each.to_column()))
     elif isinstance(first, DroppedCheck):
-        first.condition = together({name: plain(each) for name, each in told(lambda each: each.condition).items()})
+        first.condition = together(
+            {name: plain(each) for name, each in told(lambda each: each.condition).items()}
+        )
     elif isinstance(first, DropTableOp):
         change.operations[0] = DropTableOp.from_table(_unified(told(lambda each: each.to_table())))
 
@@ -185,7 +189,11 @@ def _existing(operation: AlterColumnOp, reflected: dict[str, Any], metadata: sa.
         name = operation.modify_name or operation.column_name
         if table is not None and name in table.c:
             return table.c[name].type
-    return portable({name: each for name, each in reflected.items() if each is not None}) if any(reflected.values()) else None
+    return (
+        portable({name: each for name, each in reflected.items() if each is not None})
+        if any(reflected.values())
+        else None
+    )
 
 
 def _parts(changes: list[Change], targets: list[Target]) -> Iterator[tuple[dict[str, Any], list[Change]]]:
@@ -244,7 +252,11 @@ def _of_one_table(
     for operation in sorted(operations, key=lambda each: _rank(each, held)):
         if (alone := _alone(operation, metadata, value_for)) is not None:
             built.append(alone)
-        elif built and isinstance(built[-1], ModifyTableOps) and not isinstance(built[-1].ops[-1], RenamedColumn):
+        elif (
+            built
+            and isinstance(built[-1], ModifyTableOps)
+            and not isinstance(built[-1].ops[-1], RenamedColumn)
+        ):
             built[-1].ops.append(operation)
         else:
             built.append(ModifyTableOps(table, [operation]))
@@ -282,7 +294,9 @@ def _key_columns(table: str, metadata: sa.MetaData) -> frozenset[tuple[str, ...]
     return frozenset(tuple(key.column_keys) for key in keys)
 
 
-def _created(part: list[Change], metadata: sa.MetaData) -> tuple[list[CreateTableOp], list[CreateForeignKeyOp]]:
+def _created(
+    part: list[Change], metadata: sa.MetaData
+) -> tuple[list[CreateTableOp], list[CreateForeignKeyOp]]:
     """The new tables in an order in which they can refer to each other, and the keys that make a circle."""
     wanted = [each.operation.table_name for each in part if isinstance(each.operation, CreateTableOp)]
     tables, circles = _in_order([metadata.tables[name] for name in wanted])

@@ -37,7 +37,9 @@ from microorm.types import UtcDateTime
 class FillColumnOp(MigrateOperation):
     """Give the rows that have none a value in one column."""
 
-    def __init__(self, table_name: str, column_name: str, type_: sa.types.TypeEngine[Any], value: Any) -> None:
+    def __init__(
+        self, table_name: str, column_name: str, type_: sa.types.TypeEngine[Any], value: Any
+    ) -> None:
         self.table_name = table_name
         self.column_name = column_name
         self.type_ = type_
@@ -102,7 +104,9 @@ class Dropped(OpContainer):
         """The column, with a value for each row."""
         column, adding = self._drop.to_column(), self._drop.reverse()
         zero = zero_of(column.type)
-        return ModifyTableOps(self._drop.table_name, [adding]) if zero is None else Filled(adding, column, zero)
+        return (
+            ModifyTableOps(self._drop.table_name, [adding]) if zero is None else Filled(adding, column, zero)
+        )
 
 
 def zero_of(type_: sa.types.TypeEngine[Any]) -> Any:
@@ -188,7 +192,7 @@ class DroppedCheck(DropConstraintOp):
         super().__init__(conv(name), table, type_="check", _reverse=AddedCheck(conv(name), table, condition))
         self.condition = condition
 
-    def reverse(self) -> AddedCheck:  # type: ignore[override]
+    def reverse(self) -> AddedCheck:
         """The way back."""
         return AddedCheck.of(self.table_name, str(self.constraint_name), self.condition)
 
@@ -197,7 +201,11 @@ class OnlyOn(OpContainer):
     """Changes that some databases need and others that hold the table do not."""
 
     def __init__(
-        self, operations: Sequence[MigrateOperation], *, alias: tuple[str, ...] = (), dialect: tuple[str, ...] = ()
+        self,
+        operations: Sequence[MigrateOperation],
+        *,
+        alias: tuple[str, ...] = (),
+        dialect: tuple[str, ...] = (),
     ) -> None:
         super().__init__(operations)
         self.alias = alias
@@ -234,7 +242,9 @@ def _render_filled(autogenerate: AutogenContext, filled: Filled) -> list[str]:
 def _render_added_check(autogenerate: AutogenContext, check: AddedCheck) -> str:
     name = str(check.constraint_name)
     # Always in a batch: that is how all changes of a table are written.
-    return f"batch_op.create_check_constraint(batch_op.f({name!r}), {sql_source(check.condition, autogenerate)})"
+    return (
+        f"batch_op.create_check_constraint(batch_op.f({name!r}), {sql_source(check.condition, autogenerate)})"
+    )
 
 
 @renderers.dispatch_for(Dropped)
@@ -260,4 +270,3 @@ def _render_fill_column(autogenerate: AutogenContext, fill: FillColumnOp) -> str
     elif module != "builtins":
         autogenerate.imports.add(f"from {module} import {type(fill.value).__name__}")
     return f"op.fill_column({fill.table_name!r}, {written}, {value})"
-

@@ -7,7 +7,6 @@ and the highest key that was given, CHECKs without a name, triggers, and indexes
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,9 +66,7 @@ def rebuilding(operations: Operations, table: str, options: dict[str, Any]) -> I
     (legacy,) = connection.exec_driver_sql("PRAGMA legacy_alter_table").one()
     connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
-            yield kept
+        yield kept
     finally:
         connection.exec_driver_sql(f"PRAGMA legacy_alter_table={legacy:d}")
     kept.restore()
@@ -99,7 +96,7 @@ def _objects(connection: Connection, table: str) -> dict[str, str]:
         "SELECT name, sql FROM sqlite_master"
         " WHERE tbl_name = :table AND type IN ('trigger', 'index') AND sql IS NOT NULL"
     )
-    return {name: sql for name, sql in connection.execute(query, {"table": table})}
+    return {row.name: row.sql for row in connection.execute(query, {"table": table})}
 
 
 def _highest(connection: Connection, table: str) -> int | None:

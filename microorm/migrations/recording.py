@@ -12,7 +12,7 @@ from typing import Any
 from alembic import context
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Connection, ClauseElement, Insert, Select, TextClause, create_engine, event
+from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event
 from sqlalchemy.schema import ExecutableDDLElement
 
 from microorm.migrations.restriction import restrict
@@ -29,7 +29,9 @@ def record(target: Target, asked: Asked, options: dict[str, Any], write: Callabl
         _prepare(target, connection, start, options)
         write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")
 
-        def note(conn: Connection, clauseelement: Any, multiparams: Any, params: Any, execution_options: Any) -> None:
+        def note(
+            conn: Connection, clauseelement: Any, multiparams: Any, params: Any, execution_options: Any
+        ) -> None:
             for sql in _written(clauseelement, multiparams or [params], conn):
                 write(f"{sql};\n")
 

@@ -41,9 +41,11 @@ def read_rename(given: str) -> Rename:
     """The rename that `old:new` (tables) or `table.old:new` (columns) means. `MigrationError` where it means none."""
     found = _RENAME.fullmatch(given)
     if found is None:
-        raise MigrationError(f"a rename is 'old:new' of a table or 'table.old:new' of a column, not {given!r}")
+        raise MigrationError(
+            f"a rename is 'old:new' of a table or 'table.old:new' of a column, not {given!r}"
+        )
     table, old, again, new = found.groups()
-    if table is None and again is not None or again not in (None, table):
+    if (table is None and again is not None) or again not in (None, table):
         raise MigrationError(f"a column stays in its table, and {given!r} names two")
     if old == new:
         raise MigrationError(f"{given!r} changes nothing")
@@ -108,7 +110,7 @@ def rename_tables(
 def forget_followers(upgrade: UpgradeOps, renames: Iterable[Rename]) -> None:
     """Take out the foreign keys that only follow a renamed table: databases let them follow by themselves."""
     tables = tables_of(renames)
-    columns = {(each.table, each.new): each.old for each in renames if each.table is not None}
+    columns = {(each.table, each.new): each.old for each in renames}
     for changes in upgrade.ops:
         if not isinstance(changes, ModifyTableOps):
             continue

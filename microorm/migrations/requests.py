@@ -97,5 +97,6 @@ def stored_default(registry: Registry, table: str, column: str) -> tuple[bool, A
         if model.__table__.name == table:
             for each in model.__schema__.fields:
                 if each.column.name == column:
-                    return each.default_in_rows()
+                    found: tuple[bool, Any] = each.default_in_rows()
+                    return found
     return False, None

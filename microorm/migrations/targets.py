@@ -84,7 +84,13 @@ def place(url: URL) -> tuple[object, ...]:
     backend = "mariadb" if backend in MARIADB else backend
     host = (url.host or "").lower()
     query = tuple(sorted((name, value) for name, value in url.query.items()))
-    return backend, "localhost" if host in _HERE else host, url.port or _PORTS.get(backend), url.database, query
+    return (
+        backend,
+        "localhost" if host in _HERE else host,
+        url.port or _PORTS.get(backend),
+        url.database,
+        query,
+    )
 
 
 def tables_of(registry: Registry) -> dict[str, tuple[str, Any]]:

@@ -77,7 +77,12 @@ def with_args(*table_args: Any, **fields: Any) -> Models:
 
     def define(base: Any) -> None:
         title = (Field[str], column(max_length=40))
-        made("Book", base, {"title": title, "pages": (Field[int], column(default=0)), **fields}, table_args=table_args)
+        made(
+            "Book",
+            base,
+            {"title": title, "pages": (Field[int], column(default=0)), **fields},
+            table_args=table_args,
+        )
 
     return define
 
@@ -98,7 +103,11 @@ def with_author(on_book: Any = None, *, name: str = "Author") -> Models:
 def with_tags(base: Any) -> None:
     """Books and tags, many to many."""
     tag = made("Tag", base, {"name": (Field[str], column(max_length=40))})
-    made("Book", base, {"title": (Field[str], column(max_length=40)), "tags": (ManyToMany[tag], many_to_many())})
+    made(
+        "Book",
+        base,
+        {"title": (Field[str], column(max_length=40)), "tags": (ManyToMany[tag], many_to_many())},
+    )
 
 
 def in_a_circle(base: Any) -> None:
@@ -123,70 +132,183 @@ CHANGES = (
     Change("a new table that refers to one that is there", PLAIN, with_author()),
     Change("a new table between two (many-to-many)", PLAIN, with_tags),
     Change("two new tables that refer to each other", lambda base: None, in_a_circle, rows=()),
-    Change("a table renamed", PLAIN, lambda base: made("Volume", base, {"title": (Field[str], column(max_length=40))}),
-           renames=("book:volume",), note="where it is told"),
-    Change("a column that may be NULL", PLAIN, book(pages=(Field[int | None], column(default=None))),
-           expected={"pages": None}),
-    Change("a column with a default in Python", PLAIN, book(pages=(Field[int], column(default=7))),
-           expected={"pages": 7}, note="the rows get the default"),
-    Change("a column with a default of JSON", PLAIN, book(tags=(Field[list[str]], column(default_factory=list))),
-           expected={"tags": []}, note="the rows get the default"),
-    Change("a column with a default of the server", PLAIN, book(pages=(Field[int], column(server_default="5"))),
-           expected={"pages": 5}),
-    Change("a column with a moment as default of the server", PLAIN,
-           book(at=(Field[datetime], column(server_default=func.now()))),
-           expected={"at": lambda value: abs((datetime.now(UTC) - value).total_seconds()) < 3600}),
+    Change(
+        "a table renamed",
+        PLAIN,
+        lambda base: made("Volume", base, {"title": (Field[str], column(max_length=40))}),
+        renames=("book:volume",),
+        note="where it is told",
+    ),
+    Change(
+        "a column that may be NULL",
+        PLAIN,
+        book(pages=(Field[int | None], column(default=None))),
+        expected={"pages": None},
+    ),
+    Change(
+        "a column with a default in Python",
+        PLAIN,
+        book(pages=(Field[int], column(default=7))),
+        expected={"pages": 7},
+        note="the rows get the default",
+    ),
+    Change(
+        "a column with a default of JSON",
+        PLAIN,
+        book(tags=(Field[list[str]], column(default_factory=list))),
+        expected={"tags": []},
+        note="the rows get the default",
+    ),
+    Change(
+        "a column with a default of the server",
+        PLAIN,
+        book(pages=(Field[int], column(server_default="5"))),
+        expected={"pages": 5},
+    ),
+    Change(
+        "a column with a moment as default of the server",
+        PLAIN,
+        book(at=(Field[datetime], column(server_default=func.now()))),
+        expected={"at": lambda value: abs((datetime.now(UTC) - value).total_seconds()) < 3600},
+    ),
     Change("a column that goes", book(pages=(Field[int], column(default=0))), PLAIN, rows=PAGES),
-    Change("a column renamed", book(pages=(Field[int], column(default=0))),
-           book(length=(Field[int], column(default=0))), rows=PAGES, renames=("book.pages:length",),
-           expected={"length": lambda value: value in (412, 0)}, note="where it is told"),
-    Change("a column renamed that has an index", book(pages=(Field[int], column(default=0, index=True))),
-           book(length=(Field[int], column(default=0, index=True))), rows=PAGES, renames=("book.pages:book.length",),
-           expected={"length": lambda value: value in (412, 0)}, note="where it is told"),
-    Change("a longer string", PLAIN, lambda base: made("Book", base, {"title": (Field[str], column(max_length=80))})),
+    Change(
+        "a column renamed",
+        book(pages=(Field[int], column(default=0))),
+        book(length=(Field[int], column(default=0))),
+        rows=PAGES,
+        renames=("book.pages:length",),
+        expected={"length": lambda value: value in (412, 0)},
+        note="where it is told",
+    ),
+    Change(
+        "a column renamed that has an index",
+        book(pages=(Field[int], column(default=0, index=True))),
+        book(length=(Field[int], column(default=0, index=True))),
+        rows=PAGES,
+        renames=("book.pages:book.length",),
+        expected={"length": lambda value: value in (412, 0)},
+        note="where it is told",
+    ),
+    Change(
+        "a longer string",
+        PLAIN,
+        lambda base: made("Book", base, {"title": (Field[str], column(max_length=80))}),
+    ),
     Change("a string without a limit", PLAIN, lambda base: made("Book", base, {"title": Field[str]})),
-    Change("more digits", book(price=(Field[Decimal], column(max_digits=6, decimal_places=2))),
-           book(price=(Field[Decimal], column(max_digits=9, decimal_places=3))),
-           rows=({"id": 1, "title": "Dune", "price": Decimal("9.50")},)),
-    Change("another type (int to float)", book(pages=Field[int]), book(pages=Field[float]), rows=PAGES,
-           expected={"pages": lambda value: value in (412.0, 0.0)}),
-    Change("a column that may be NULL now", book(pages=Field[int]), book(pages=Field[int | None]), rows=PAGES),
-    Change("a column that may no longer be NULL", book(pages=(Field[int | None], column(default=None))),
-           book(pages=(Field[int], column(default=3))),
-           rows=({"id": 1, "title": "Dune", "pages": 412}, {"id": 2, "title": "Emma", "pages": None}),
-           expected={"pages": lambda value: value in (412, 3)}, note="NULLs get the default"),
-    Change("a default of the server, new", book(pages=Field[int]), book(pages=(Field[int], column(server_default="5"))),
-           rows=PAGES),
-    Change("a default of the server, another", book(pages=(Field[int], column(server_default="5"))),
-           book(pages=(Field[int], column(server_default="6"))), rows=PAGES),
-    Change("a default of the server that goes", book(pages=(Field[int], column(server_default="5"))),
-           book(pages=Field[int]), rows=PAGES),
+    Change(
+        "more digits",
+        book(price=(Field[Decimal], column(max_digits=6, decimal_places=2))),
+        book(price=(Field[Decimal], column(max_digits=9, decimal_places=3))),
+        rows=({"id": 1, "title": "Dune", "price": Decimal("9.50")},),
+    ),
+    Change(
+        "another type (int to float)",
+        book(pages=Field[int]),
+        book(pages=Field[float]),
+        rows=PAGES,
+        expected={"pages": lambda value: value in (412.0, 0.0)},
+    ),
+    Change(
+        "a column that may be NULL now", book(pages=Field[int]), book(pages=Field[int | None]), rows=PAGES
+    ),
+    Change(
+        "a column that may no longer be NULL",
+        book(pages=(Field[int | None], column(default=None))),
+        book(pages=(Field[int], column(default=3))),
+        rows=({"id": 1, "title": "Dune", "pages": 412}, {"id": 2, "title": "Emma", "pages": None}),
+        expected={"pages": lambda value: value in (412, 3)},
+        note="NULLs get the default",
+    ),
+    Change(
+        "a default of the server, new",
+        book(pages=Field[int]),
+        book(pages=(Field[int], column(server_default="5"))),
+        rows=PAGES,
+    ),
+    Change(
+        "a default of the server, another",
+        book(pages=(Field[int], column(server_default="5"))),
+        book(pages=(Field[int], column(server_default="6"))),
+        rows=PAGES,
+    ),
+    Change(
+        "a default of the server that goes",
+        book(pages=(Field[int], column(server_default="5"))),
+        book(pages=Field[int]),
+        rows=PAGES,
+    ),
     Change("an index", book(pages=Field[int]), book(pages=(Field[int], column(index=True))), rows=PAGES),
-    Change("an index that goes", book(pages=(Field[int], column(index=True))), book(pages=Field[int]), rows=PAGES),
-    Change("an index of several columns", with_args(), with_args(Index("ix_both", "title", "pages")), rows=PAGES),
-    Change("a unique column", PLAIN,
-           lambda base: made("Book", base, {"title": (Field[str], column(max_length=40, unique=True))})),
-    Change("a unique constraint that goes", with_args(UniqueConstraint("title", "pages")), with_args(), rows=PAGES),
+    Change(
+        "an index that goes", book(pages=(Field[int], column(index=True))), book(pages=Field[int]), rows=PAGES
+    ),
+    Change(
+        "an index of several columns", with_args(), with_args(Index("ix_both", "title", "pages")), rows=PAGES
+    ),
+    Change(
+        "a unique column",
+        PLAIN,
+        lambda base: made("Book", base, {"title": (Field[str], column(max_length=40, unique=True))}),
+    ),
+    Change(
+        "a unique constraint that goes",
+        with_args(UniqueConstraint("title", "pages")),
+        with_args(),
+        rows=PAGES,
+    ),
     Change("a CHECK", with_args(), with_args(CheckConstraint("pages >= 0", name="pages")), rows=PAGES),
-    Change("a CHECK that says something else", with_args(CheckConstraint("pages >= 0", name="pages")),
-           with_args(CheckConstraint("pages >= 0 AND pages < 5000", name="pages")), rows=PAGES),
-    Change("a CHECK that goes", with_args(CheckConstraint("pages >= 0", name="pages")), with_args(), rows=PAGES),
-    Change("an Enum with another member", book(size=(Field[Size], column(default=Size.S))),
-           book(size=(Field[MoreSizes], column(default=MoreSizes.S))),
-           rows=({"id": 1, "title": "Dune", "size": Size.M},), expected={"size": MoreSizes.M}),
-    Change("a Literal with another value", book(size=(Field[Literal["s", "m"]], column(default="s"))),
-           book(size=(Field[Literal["s", "m", "l"]], column(default="s"))),
-           rows=({"id": 1, "title": "Dune", "size": "m"},)),
-    Change("a foreign key", with_author(), with_author(lambda: foreign_key(default=None)),
-           expected={"author_id": None}),
-    Change("a foreign key that goes", with_author(lambda: foreign_key(default=None)), with_author(),
-           rows=({"id": 1, "title": "Dune", "author_id": None},)),
-    Change("a foreign key that is no constraint any more", with_author(lambda: foreign_key(default=None)),
-           with_author(lambda: foreign_key(default=None, constraint=False)),
-           rows=({"id": 1, "title": "Dune", "author_id": None},)),
-    Change("a foreign key that is unique now", with_author(lambda: foreign_key(default=None)),
-           with_author(lambda: foreign_key(default=None, unique=True)),
-           rows=({"id": 1, "title": "Dune", "author_id": None},)),
-    Change("a comment of a table", with_args(), with_args({"comment": "What we lend"}), rows=PAGES,
-           seen=("postgresql", "mariadb"), note="SQLite has no comments"),
+    Change(
+        "a CHECK that says something else",
+        with_args(CheckConstraint("pages >= 0", name="pages")),
+        with_args(CheckConstraint("pages >= 0 AND pages < 5000", name="pages")),
+        rows=PAGES,
+    ),
+    Change(
+        "a CHECK that goes", with_args(CheckConstraint("pages >= 0", name="pages")), with_args(), rows=PAGES
+    ),
+    Change(
+        "an Enum with another member",
+        book(size=(Field[Size], column(default=Size.S))),
+        book(size=(Field[MoreSizes], column(default=MoreSizes.S))),
+        rows=({"id": 1, "title": "Dune", "size": Size.M},),
+        expected={"size": MoreSizes.M},
+    ),
+    Change(
+        "a Literal with another value",
+        book(size=(Field[Literal["s", "m"]], column(default="s"))),
+        book(size=(Field[Literal["s", "m", "l"]], column(default="s"))),
+        rows=({"id": 1, "title": "Dune", "size": "m"},),
+    ),
+    Change(
+        "a foreign key",
+        with_author(),
+        with_author(lambda: foreign_key(default=None)),
+        expected={"author_id": None},
+    ),
+    Change(
+        "a foreign key that goes",
+        with_author(lambda: foreign_key(default=None)),
+        with_author(),
+        rows=({"id": 1, "title": "Dune", "author_id": None},),
+    ),
+    Change(
+        "a foreign key that is no constraint any more",
+        with_author(lambda: foreign_key(default=None)),
+        with_author(lambda: foreign_key(default=None, constraint=False)),
+        rows=({"id": 1, "title": "Dune", "author_id": None},),
+    ),
+    Change(
+        "a foreign key that is unique now",
+        with_author(lambda: foreign_key(default=None)),
+        with_author(lambda: foreign_key(default=None, unique=True)),
+        rows=({"id": 1, "title": "Dune", "author_id": None},),
+    ),
+    Change(
+        "a comment of a table",
+        with_args(),
+        with_args({"comment": "What we lend"}),
+        rows=PAGES,
+        seen=("postgresql", "mariadb"),
+        note="SQLite has no comments",
+    ),
 )
