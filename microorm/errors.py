@@ -16,6 +16,7 @@
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
+    ├── MigrationError
     └── FixtureError
 
 What a database itself refuses stays SQLAlchemy's (`IntegrityError`, `OperationalError`, …).
@@ -123,6 +124,10 @@ class CommitOutcomeUnknown(TransactionError):
 
 class TransactionSharedError(TransactionError):
     """A block that belongs to another running thread, task or process was used."""
+
+
+class MigrationError(MicroormError):
+    """A migration cannot be made or run; the message says where each database stands."""
 
 
 class FixtureError(MicroormError):
