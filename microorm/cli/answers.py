@@ -95,7 +95,7 @@ def _version(database: Database) -> str:
     asked = Database(database.alias, settings, lambda alias, connection: None)
     try:
         with asked.engine.connect() as connection:
-            connection.exec_driver_sql("SELECT 1")
+            connection.exec_driver_sql("PRAGMA schema_version" if database.is_sqlite else "SELECT 1")
             known = connection.dialect.server_version_info or ()
     finally:
         asked.close()

@@ -71,7 +71,8 @@ def _operations(node: ast.AST, batches: dict[str, str]) -> Iterator[str]:
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=operation), args=args) if (
             name in batches
         ):
-            words = [batches[name], *(_subject(each) for each in args[:2])]
+            of_table = args[:1] if operation == "create_table" else args[:2]  # not its first column, too
+            words = [batches[name], *map(_subject, of_table)]
             yield " ".join(filter(None, [operation, *words]))
         case _:
             for child in ast.iter_child_nodes(node):
