@@ -12,7 +12,7 @@ from microorm.cli.answers import Answer, ask
 from microorm.cli.failures import failure_text
 from microorm.cli.history import migrations_of
 from microorm.cli.invocation import Invocation
-from microorm.cli.output import print_table
+from microorm.cli.output import NOTHING, print_table
 from microorm.migrations import Revision
 
 COLUMNS = ("alias", "dialect", "version", "reachable", "revision", "pool", "url")
@@ -56,7 +56,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def _add_revisions(invocation: Invocation, answers: Sequence[Answer]) -> str | None:
     """Fill the revisions in, where they can be known; what went wrong, if something did."""
-    if not invocation.project.migrations.is_dir():
+    if not (invocation.project.migrations / "env.py").is_file():
         return None
     if not all(answer.reachable for answer in answers):
         for answer in answers:
@@ -86,9 +86,9 @@ def _row(answer: Answer) -> tuple[str, ...]:
     return (
         answer.alias,
         answer.dialect,
-        answer.version or "-",
+        answer.version or NOTHING,
         "yes" if answer.reachable else "no",
-        answer.revision or "-",
+        answer.revision or NOTHING,
         answer.pool,
         answer.url,
     )

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+NOTHING = "-"
+_SHORT = 16
 _NO_STYLES: Mapping[str, str] = {}
 
 
@@ -24,15 +26,19 @@ def print_table(
 ) -> None:
     """Print *rows* under *columns*; to a pipe as lines of cells with tabs between, the columns first.
 
-    *styles* gives cells that have a certain text a colour.
+    *styles* gives cells that have a certain text a colour. At a terminal, where room is short, a column without a
+    value is left out.
     """
     screen = console()
     if not screen.is_terminal:
         for row in (columns, *rows):
             click.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    filled = [(name, cells) for name, *cells in zip(columns, *rows, strict=True) if {*cells} - {NOTHING}]
+    for name, cells in filled:
+        table.add_column(name, no_wrap=max(map(len, (name, *cells))) <= _SHORT)
+    for row in zip(*(cells for _, cells in filled), strict=True):
         table.add_row(*(Text(cell, style=styles.get(cell, ""), overflow="fold") for cell in row))
     screen.print(table)
 

@@ -9,7 +9,7 @@ import click
 from microorm.cli import arguments, completion
 from microorm.cli.audience import Listener, labels_known, listeners
 from microorm.cli.invocation import Invocation
-from microorm.cli.output import print_table, shown
+from microorm.cli.output import NOTHING, print_table, shown
 from microorm.errors import nearest
 
 COLUMNS = ("signal", "receiver", "sender", "where", "delivery", "weak", "dispatch_uid", "async", "options")
@@ -66,10 +66,10 @@ def _row(listener: Listener) -> tuple[str, ...]:
         listener.signal,
         listener.receiver,
         f"{sender} (waits)" if listener.waiting else sender,
-        f"{shown(listener.file)}:{listener.line}" if listener.file else "-",
+        f"{shown(listener.file)}:{listener.line}" if listener.file else NOTHING,
         listener.delivery,
         "weak" if listener.weak else "strong",
-        listener.dispatch_uid or "-",
+        listener.dispatch_uid or NOTHING,
         "async" if listener.is_async else "sync",
-        ",".join(options) or "-",
+        ",".join(options) or NOTHING,
     )

@@ -32,6 +32,7 @@ def test_without_migrations_there_is_no_revision(invoke: Any, migrations: Any, t
 
 def test_the_revision_is_the_newest_of_each(invoke: Any, migrations: Any, tmp_path: Path) -> None:
     (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "env.py").touch()
     migrations.answer = [revision("a", default=True, archive=False)]
     found = json.loads(invoke("databases", "--json").stdout)
     assert [(each["alias"], each["revision"], each["reachable"]) for each in found] == [
@@ -56,6 +57,7 @@ def test_revisions_that_cannot_be_read_do_not_hide_the_rest(
     invoke: Any, migrations: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "env.py").touch()
     migrations.answer = MigrationError("two revisions are called 'a'")
     done = invoke("databases")
     assert [line.split("\t")[4] for line in done.stdout.splitlines()[1:]] == ["?", "?"]
@@ -66,6 +68,7 @@ def test_revisions_that_cannot_be_read_do_not_hide_the_rest(
 def test_one_that_does_not_answer_is_status_1(invoke: Any, migrations: Any, tmp_path: Path) -> None:
     """Its reason is told on stderr, the others are shown, and no password is."""
     (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "env.py").touch()
     (tmp_path / "pyproject.toml").write_text(
         "[tool.microorm.databases]\n"
         "default = 'sqlite://'\n"

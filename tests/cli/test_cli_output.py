@@ -33,6 +33,16 @@ def test_at_a_terminal_it_is_drawn(capsys, monkeypatch, no_color: bool) -> None:
     assert ("\x1b[31ma" in drawn) is not no_color
 
 
+def test_at_a_terminal_a_column_without_a_value_is_left_out(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(("one", "two", "three"), [("a", "-", "b"), ("c", "-", "-")])
+    drawn = capsys.readouterr().out
+    assert "one" in drawn
+    assert "two" not in drawn
+    assert "three" in drawn
+
+
 def test_a_path_is_shown_from_here(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert shown(tmp_path / "a" / "b.py") == "a/b.py"
