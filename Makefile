@@ -9,7 +9,7 @@ ONLY ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check servers format lint types layers coverage mutants bench bench-peers clean
+.PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ layers: $(VENV)/.dev  ## check that imports point down only
 coverage: $(VENV)/.dev  ## run all tests and print how much of the package they reach, by branches
 	@echo "== tests, with coverage"
 	@$(RUN) -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
+
+docs: $(VENV)/.dev  ## write the reference of the command line into docs/command-line.md
+	@$(RUN) -m tools.reference
 
 mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file
 	@$(RUN) tools/mutants.py $(ONLY)

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from microorm.cli.program import COMMANDS
+from tools import reference
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")])
 LANGUAGES = {"python", "console", "text", "toml", "json", "sql", "makefile"}
@@ -77,6 +80,10 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
     commands = shown + "\n" + "\n".join(re.findall(r"`([^`\n]+)`", text))
     targets = set(re.findall(r"\bmake ([a-z-]+)", commands))
     assert targets - TARGETS == set()
+    spoken = re.findall(r"(?:\$|-m) microorm ((?!-)\S+)", commands) + re.findall(
+        r"`microorm ([a-z]+)", commands
+    )
+    assert {name for name in spoken if name.islower()} - set(COMMANDS) == set()
     programs = set(re.findall(r"\bpython3? ((?!-)\S+\.py)", commands))
     modules = set(re.findall(r"\bpython3? -m ((?:examples|benchmarks|tests|tools)[\w.]*)", commands))
     assert [program for program in programs if not (ROOT / program).is_file()] == []
@@ -102,6 +109,7 @@ def test_a_line_of_a_page_keeps_its_number(tmp_path: Path) -> None:
 def test_the_names_in_the_design_are_those_of_the_code() -> None:
     """A reader who looks for `saving.save` finds it."""
     modules = {path.stem for path in (ROOT / "microorm").glob("*.py")}
+    modules |= {path.parent.name for path in (ROOT / "microorm").glob("*/__init__.py")}
     named = re.findall(r"`([a-z_]+)\.([A-Za-z_.]+)`", (ROOT / "docs" / "design.md").read_text())
     missing = []
     for module, path in named:
@@ -116,5 +124,13 @@ def test_the_names_in_the_design_are_those_of_the_code() -> None:
 
 def test_the_design_names_every_module() -> None:
     page = (ROOT / "docs" / "design.md").read_text()
-    modules = {path.stem for path in (ROOT / "microorm").glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in (ROOT / "microorm").glob("*.py")} - {"__init__", "__main__"}
+    modules |= {path.parent.name for path in (ROOT / "microorm").glob("*/__init__.py")}
     assert {module for module in modules if f"`{module}`" not in page} == set()
+
+
+def test_the_reference_of_the_command_line_is_what_it_says_of_itself() -> None:
+    """`make docs` writes it."""
+    text = reference.PAGE.read_text()
+    assert text == reference.page(text)
+    assert [name for name in COMMANDS if f"\n## `microorm {name}`\n" not in text] == []

@@ -245,9 +245,12 @@ def test_a_script_is_set_up_by_one_line(write, package, tmp_path) -> None:
     write("[tool.microorm]\napps = ['projectshop']\ndatabases.default = 'sqlite:///x.db'\n")
     program = """
 import sys
+
+before = set(sys.modules)
 import microorm
 
-assert not {"tomllib", "click", "rich", "alembic", "microorm.project"} & set(sys.modules)
+loaded = set(sys.modules) - before
+assert not {"tomllib", "click", "rich", "alembic", "microorm.project"} & loaded
 project = microorm.configure_project()
 assert microorm.configure_project(project.folder) == project
 from projectshop.models import Book

@@ -42,22 +42,29 @@ def base_of(databases: Databases) -> Any:
     return Base
 
 
+def book(base: Any, length: int = 40, **options: Any) -> None:
+    class Book(base):
+        title: Field[str] = field(max_length=length, **options)
+
+
+def node(base: Any, length: int) -> None:
+    class Node(base):
+        name: Field[str] = field(max_length=length)
+        above: ForeignKey["Node | None"] = foreign_key(default=None)
+
+
 def lengthened(databases: Databases, folder: Path, *between: str) -> Migrations:
     """The table `book` with rows, changed after *between* so that SQLite has to build it anew."""
     old = base_of(databases)
 
-    class Book(old):
-        title: Field[str] = field(max_length=40)
-
+    book(old)
     migrations = Migrations(folder, old.__options__.registry)
     migrations.make("first")
     migrations.migrate()
     run(databases, "INSERT INTO book (title) VALUES ('Dune'), ('Emma'), ('Solaris')", *between)
     new = base_of(databases)
 
-    class Book(new):
-        title: Field[str] = field(max_length=80)
-
+    book(new, 80)
     migrations = Migrations(folder, new.__options__.registry)
     migrations.make("longer")
     migrations.migrate()
@@ -110,9 +117,7 @@ def test_an_index_on_an_expression_stays(databases: Databases, folder: Path) -> 
 def test_a_check_without_a_name_stays(databases: Databases, folder: Path) -> None:
     old = base_of(databases)
 
-    class Book(old):
-        title: Field[str] = field(max_length=40)
-
+    book(old)
     migrations = Migrations(folder, old.__options__.registry)
     migrations.make("first")
     migrations.migrate()
@@ -124,9 +129,7 @@ def test_a_check_without_a_name_stays(databases: Databases, folder: Path) -> Non
     )
     new = base_of(databases)
 
-    class Book(new):
-        title: Field[str] = field(max_length=80)
-
+    book(new, 80)
     migrations = Migrations(folder, new.__options__.registry)
     migrations.make("longer")
     migrations.migrate()
@@ -137,17 +140,13 @@ def test_a_check_without_a_name_stays(databases: Databases, folder: Path) -> Non
 def test_an_index_that_a_revision_drops_is_gone(databases: Databases, folder: Path) -> None:
     old = base_of(databases)
 
-    class Book(old):
-        title: Field[str] = field(max_length=40, index=True)
-
+    book(old, index=True)
     migrations = Migrations(folder, old.__options__.registry)
     migrations.make("first")
     migrations.migrate()
     new = base_of(databases)
 
-    class Book(new):
-        title: Field[str] = field(max_length=80)
-
+    book(new, 80)
     migrations = Migrations(folder, new.__options__.registry)
     migrations.make("longer, without an index")
     migrations.migrate()
@@ -157,20 +156,14 @@ def test_an_index_that_a_revision_drops_is_gone(databases: Databases, folder: Pa
 def test_a_table_that_refers_to_itself_is_rebuilt(databases: Databases, folder: Path) -> None:
     old = base_of(databases)
 
-    class Node(old):
-        name: Field[str] = field(max_length=40)
-        above: ForeignKey["Node | None"] = foreign_key(default=None)
-
+    node(old, 40)
     migrations = Migrations(folder, old.__options__.registry)
     migrations.make("first")
     migrations.migrate()
     run(databases, "INSERT INTO node (name, above_id) VALUES ('root', NULL), ('leaf', 1)")
     new = base_of(databases)
 
-    class Node(new):
-        name: Field[str] = field(max_length=80)
-        above: ForeignKey["Node | None"] = foreign_key(default=None)
-
+    node(new, 80)
     migrations = Migrations(folder, new.__options__.registry)
     migrations.make("longer")
     migrations.migrate()
