@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, MetaData, inspect, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.databases import Databases, default_databases
@@ -237,7 +237,7 @@ def _is_there(table: Any, connection: Connection) -> bool:
 
 def _refuse_migrated(alias: str, connection: Connection, tables: list[Any]) -> None:
     """Raise `ConfigurationError` where *tables* would be made or dropped behind the back of migrations."""
-    version = literal_column("version_num")
+    version: ColumnElement[str] = literal_column("version_num")
     if not tables or not inspect(connection).has_table(VERSION_TABLE):
         return
     if at := connection.execute(select(version).select_from(text(VERSION_TABLE))).scalars().all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from alembic.migration import MigrationContext
@@ -27,4 +28,9 @@ def compare_default(
     column = Column(wanted.name, wanted.type, server_default=wanted_default.arg)
     with momentary(connection, column) as inspector:
         (kept,) = inspector.get_columns(NAME)
-    return bool(kept["default"] != stored_default)
+    return _bare(kept["default"]) != _bare(stored_default)
+
+
+def _bare(sql: str | None) -> str | None:
+    """*sql* without the brackets around all of it, which alembic adds to what SQLite tells."""
+    return None if sql is None else re.sub(r"^\((.*)\)$", r"\1", sql, flags=re.DOTALL)

@@ -25,7 +25,7 @@ from microorm.migrations.history import History
 from microorm.migrations.locking import locked
 from microorm.migrations.merging import merged
 from microorm.migrations.recording import record
-from microorm.migrations.renames import forget_followers
+from microorm.migrations.renames import forget_followers, refuse_unused
 from microorm.migrations.requests import (
     ATTRIBUTE,
     Request,
@@ -214,6 +214,7 @@ class Environment:
         request.needs.append((target, script.upgrade_ops_list[-1]))
         if target is not self.targets[-1]:
             return
+        refuse_unused(request.renames, [needed for _, needed in request.needs], request.registry.metadata)
         upgrade, downgrade = merged(
             request.needs,
             request.registry.metadata,

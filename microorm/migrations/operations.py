@@ -30,7 +30,7 @@ from sqlalchemy.sql.elements import conv
 
 from microorm.migrations.dialects import ByDialect
 from microorm.migrations.portable import sql_source
-from microorm.types import UtcDateTime
+from microorm.types import Duration, ExactNumeric, UtcDateTime
 
 
 @Operations.register_operation("fill_column")
@@ -111,28 +111,28 @@ class Dropped(OpContainer):
 
 def zero_of(type_: sa.types.TypeEngine[Any]) -> Any:
     """What stands for no value in a column that wants one; None where nothing can."""
-    try:
-        wanted = type_.python_type
-    except NotImplementedError:
-        return None
-    if wanted is datetime.datetime:
-        return datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC if isinstance(type_, UtcDateTime) else None)
-    return _ZEROS.get(wanted)
+    for kind, zero in _ZEROS.items():
+        if isinstance(type_, kind):
+            return zero
+    return None
 
 
-_ZEROS: dict[type, Any] = {
-    bool: False,
-    int: 0,
-    float: 0.0,
-    Decimal: Decimal(0),
-    str: "",
-    bytes: b"",
-    datetime.date: datetime.date(1970, 1, 1),
-    datetime.time: datetime.time(),
-    datetime.timedelta: datetime.timedelta(),
-    UUID: UUID(int=0),
-    dict: {},
-    list: {},
+# The kinds that derive from others come before these.
+_ZEROS: dict[type[sa.types.TypeEngine[Any]], Any] = {
+    UtcDateTime: datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
+    ExactNumeric: Decimal(0),
+    Duration: datetime.timedelta(),
+    sa.Boolean: False,
+    sa.Integer: 0,
+    sa.Float: 0.0,
+    sa.Numeric: Decimal(0),
+    sa.String: "",
+    sa.LargeBinary: b"",
+    sa.DateTime: datetime.datetime(1970, 1, 1),  # noqa: DTZ001 of a column without a zone
+    sa.Date: datetime.date(1970, 1, 1),
+    sa.Time: datetime.time(),
+    sa.Uuid: UUID(int=0),
+    sa.JSON: {},
 }
 
 

@@ -64,8 +64,8 @@ def _run(target: Target, connection: Connection, asked: Asked, options: dict[str
 
 
 def _configured(connection: Connection, asked: Asked, options: dict[str, Any]) -> MigrationContext:
-    context.configure(connection=connection, fn=asked, as_sql=False, starting_rev="", **options)
-    return context.get_context()
+    """A context beside that of the environment, which stays one without a database."""
+    return MigrationContext.configure(connection, opts={**options, "fn": asked, "script": context.script})
 
 
 def _written(statement: Any, rows: list[Any], connection: Connection) -> Iterable[str]:

@@ -20,7 +20,7 @@ from alembic.operations.ops import (
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import ForeignKeyConstraint, MetaData, Table
 
-from microorm.errors import MigrationError
+from microorm.errors import MigrationError, nearest
 from microorm.migrations.operations import RenamedColumn, RenamedTable
 
 OPTION = "microorm_renames"
@@ -105,6 +105,33 @@ def rename_tables(
         if changes.ops:
             upgrade.ops.append(changes)
     return PriorityDispatchResult.CONTINUE
+
+
+def refuse_unused(renames: Iterable[Rename], upgrades: Iterable[UpgradeOps], metadata: MetaData) -> None:
+    """Raise `MigrationError` for one of *renames* that no database has gone through."""
+    done: set[Rename] = set()
+    for upgrade in upgrades:
+        for change in upgrade.ops:
+            if isinstance(change, RenamedTable):
+                done.add(Rename(None, change.table_name, change.new_table_name))
+            for each in change.ops if isinstance(change, ModifyTableOps) else ():
+                if isinstance(each, RenamedColumn):
+                    done.add(Rename(each.table_name, each.column_name, str(each.modify_name)))
+    for rename in renames:
+        if rename not in done:
+            raise MigrationError(_why_unused(rename, metadata))
+
+
+def _why_unused(rename: Rename, metadata: MetaData) -> str:
+    table, tables = rename.table or rename.new, metadata.tables
+    if table not in tables:
+        return f"there is no table {table!r} in the models{nearest(table, tables)}"
+    if rename.table is None:
+        return f"there is no table {rename.old!r} in a database that could become {rename.new!r}"
+    columns = tables[rename.table].c
+    if rename.new not in columns:
+        return f"there is no column '{rename.table}.{rename.new}' in the models{nearest(rename.new, columns.keys())}"
+    return f"there is no column '{rename.table}.{rename.old}' in a database that could become {rename.new!r}"
 
 
 def forget_followers(upgrade: UpgradeOps, renames: Iterable[Rename]) -> None:

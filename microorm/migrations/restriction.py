@@ -9,7 +9,6 @@ from typing import Any
 from alembic import op
 from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
-from alembic.util import CommandError
 
 from microorm.errors import MigrationError
 from microorm.migrations.rebuilding import rebuilding
@@ -45,7 +44,7 @@ def current_target() -> Target:
     """The database that is being migrated. `MigrationError` where no migration runs."""
     try:
         options = op.get_context().opts
-    except (NameError, CommandError):
+    except (NameError, AttributeError):  # alembic has no context, or no more
         options = {}
     target = options.get(TARGET)
     if not isinstance(target, Target):
