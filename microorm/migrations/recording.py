@@ -64,8 +64,10 @@ def _run(target: Target, connection: Connection, asked: Asked, options: dict[str
 
 
 def _configured(connection: Connection, asked: Asked, options: dict[str, Any]) -> MigrationContext:
-    context.configure(connection=connection, fn=asked, as_sql=False, starting_rev="", **options)
-    return context.get_context()
+    # Not by `context.configure`: it keeps the revision that the SQL begins at, which no database may be given.
+    return MigrationContext.configure(
+        connection, opts={**options, "fn": asked, "script": context.script, "as_sql": False}
+    )
 
 
 def _written(statement: Any, rows: list[Any], connection: Connection) -> Iterable[str]:
