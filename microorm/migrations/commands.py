@@ -249,7 +249,7 @@ class Migrations:
     def _config(self, request: Request, output: StringIO | None = None) -> Config:
         pyproject = self.folder.parent / "pyproject.toml"
         options: dict[str, Any] = {"toml_file": pyproject} if pyproject.is_file() else {}
-        quiet = Namespace(quiet=True)
+        quiet = Namespace(quiet=True, autogenerate=True)
         config = Config(output_buffer=output, attributes={ATTRIBUTE: request}, cmd_opts=quiet, **options)
         config.set_main_option("script_location", str(self.folder).replace("%", "%%"))
         return config

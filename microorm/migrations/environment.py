@@ -227,7 +227,8 @@ class Environment:
                 table: label for table, label in labels_of(request.registry).items() if table in touched
             }
             migration.opts["template_args"]["labels"] = labels
-        if upgrade.is_empty() and not context.config.attributes.get("microorm_check"):
+        # `alembic check` wants a script to look at; `revision --autogenerate` would write one that does nothing.
+        if upgrade.is_empty() and getattr(context.config.cmd_opts, "autogenerate", False):
             scripts[:] = []
 
 

@@ -1,10 +1,7 @@
 """Projects to run commands on: in this process with databases of their own, or as whole programs."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ from microorm.apps import Apps
 from microorm.cli import main
 from microorm.cli.invocation import Invocation
 from microorm.migrations import Difference, Revision, Step
+from tests.programs import Program
 
-ROOT = Path(__file__).parent.parent.parent
 SECTION = "[tool.microorm]\ndatabases = { default = 'sqlite:///shop.db', archive = 'sqlite:///archive.db' }\n"
 MODELS = """
 from microorm import Field, ForeignKey, Model, foreign_key
@@ -33,43 +30,6 @@ class Book(Model):
 """
 
 Invoke = Callable[..., Result]
-
-
-@dataclass
-class Program:
-    """A project in *folder*, and the command line run on it as a whole program."""
-
-    folder: Path
-
-    def write(self, files: dict[str, str]) -> None:
-        """Write files, each with the packages that it lies in."""
-        for name, text in files.items():
-            file = self.folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if file.parent != self.folder:
-                (file.parent / "__init__.py").touch()
-            file.write_text(text)
-
-    def run(self, *arguments: str, given: str = "", **environment: str) -> tuple[str, str, int]:
-        """Run `microorm` with *arguments*: output, errors, exit status."""
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "microorm", *arguments],
-            cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": path} | environment,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.stdout, done.stderr, done.returncode
-
-    def files(self) -> dict[str, bytes]:
-        """What is there, but for what Python leaves behind."""
-        files = [
-            file for file in self.folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
-        ]
-        return {file.relative_to(self.folder).as_posix(): file.read_bytes() for file in files}
 
 
 @pytest.fixture
