@@ -247,8 +247,9 @@ class Migrations:
         return Request(self.registry, apps, **wanted)
 
     def _config(self, request: Request, output: StringIO | None = None) -> Config:
-        pyproject = self.folder.parent / "pyproject.toml"
-        options: dict[str, Any] = {"toml_file": pyproject} if pyproject.is_file() else {}
+        # What runs after a revision was written, a formatter say, stands in the project's file.
+        files = (each / "pyproject.toml" for each in self.folder.parents)
+        options: dict[str, Any] = {"toml_file": next((each for each in files if each.is_file()), None)}
         quiet = Namespace(quiet=True, autogenerate=True)
         config = Config(output_buffer=output, attributes={ATTRIBUTE: request}, cmd_opts=quiet, **options)
         config.set_main_option("script_location", str(self.folder).replace("%", "%%"))

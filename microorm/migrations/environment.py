@@ -13,14 +13,13 @@ from alembic import context
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.operations.ops import MigrationScript
-from alembic.util import CommandError
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from microorm.errors import MigrationError
 from microorm.lending import lent
 from microorm.migrations.comparison import comparison
-from microorm.migrations.failures import Progress, failure, first_line
+from microorm.migrations.failures import Progress, current_heads, failure, first_line
 from microorm.migrations.history import History
 from microorm.migrations.locking import locked
 from microorm.migrations.merging import merged
@@ -95,17 +94,12 @@ class Environment:
 
     def visit(self, target: Target) -> None:
         """Run the command on *target*."""
-        try:
-            with _connected(target) as connection, warnings.catch_warnings():
-                # Tables that refer to each other in a circle are sorted when a revision is made.
-                warnings.filterwarnings("ignore", "Cannot correctly sort tables")
-                # An index on an expression is nobody's but the database's; a table that is built anew keeps it.
-                warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
-                self._run(target, connection)
-        except (MigrationError, CommandError):
-            raise
-        except DBAPIError as error:
-            raise MigrationError(f"{target.alias!r} cannot be reached: {first_line(error)}") from error
+        with _connected(target) as connection, warnings.catch_warnings():
+            # Tables that refer to each other in a circle are sorted when a revision is made.
+            warnings.filterwarnings("ignore", "Cannot correctly sort tables")
+            # An index on an expression is nobody's but the database's; a table that is built anew keeps it.
+            warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+            self._run(target, connection)
 
     def _run(self, target: Target, connection: Connection) -> None:
         migration = self._configured(target, connection, self.asked)
@@ -179,7 +173,7 @@ class Environment:
                     _refuse_broken(target, connection, broken)
         except Exception as error:
             connection.rollback()
-            raise failure(progress, error, self.targets) from error
+            raise failure(progress, error, self.targets, self.options) from error
         finally:
             event.remove(connection, "after_cursor_execute", progress.note)
 
@@ -203,9 +197,12 @@ class Environment:
         }
 
     def _heads(self, connection: Connection) -> tuple[str, ...]:
-        heads = MigrationContext.configure(connection).get_current_heads()
-        connection.rollback()
-        return heads
+        try:
+            return current_heads(connection, self.options)
+        except DBAPIError as error:
+            raise MigrationError(f"no revision could be read: {first_line(error)}") from error
+        finally:
+            connection.rollback()
 
     def _gather(self, target: Target, migration: MigrationContext, scripts: list[MigrationScript]) -> None:
         """Keep what *target* needs; with the last one make one script of all of it, or none where nothing is needed."""
@@ -242,7 +239,11 @@ def _step(target: Target, info: Any, seconds: float) -> Step:
 @contextmanager
 def _connected(target: Target) -> Iterator[Connection]:
     """A connection that nobody had before or has after, so that what a revision sets in it is gone with it."""
-    with target.database.engine.connect() as connection:
+    try:
+        opened = target.database.engine.connect()
+    except DBAPIError as error:
+        raise MigrationError(f"{target.alias!r} cannot be reached: {first_line(error)}") from error
+    with opened as connection:
         if target.dialect != "sqlite":
             connection.detach()
         yield connection

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.errors import MigrationError
@@ -38,10 +39,15 @@ class Progress:
             self.statements.append(" ".join(statement.split()))
 
 
-def failure(progress: Progress, error: Exception, targets: Iterable[Target]) -> MigrationError:
-    """The error to raise for *error*, by which the revision in *progress* failed: it says where each target is."""
+def failure(
+    progress: Progress, error: Exception, targets: Iterable[Target], options: Mapping[str, Any]
+) -> MigrationError:
+    """The error to raise for *error*, by which the revision in *progress* failed: it says where each target is.
+
+    *options* are the project's own, which may name the table that says it.
+    """
     target = progress.target
-    at = {each: _heads(each) for each in targets}
+    at = {each: _heads(each, options) for each in targets}
     parts = [f"revision {progress.revision!r} failed on {target.alias!r}: {first_line(error)}"]
     heads = at[target]
     if heads is None:
@@ -77,9 +83,15 @@ def _left_behind(progress: Progress) -> str:
     return f"{more} of {progress.revision!r} stay done, since MariaDB undoes no change of a table: {shown}"
 
 
-def _heads(target: Target) -> tuple[str, ...] | None:
+def current_heads(connection: Connection, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The revisions that a database is at, by the table that *options* name, or else alembic's own."""
+    where = {name: options[name] for name in ("version_table", "version_table_schema") if name in options}
+    return MigrationContext.configure(connection, opts=where).get_current_heads()
+
+
+def _heads(target: Target, options: Mapping[str, Any]) -> tuple[str, ...] | None:
     try:
         with target.database.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_heads()
+            return current_heads(connection, options)
     except SQLAlchemyError:
         return None
