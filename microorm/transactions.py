@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any
 
 from sqlalchemy import Connection, RootTransaction, event
@@ -82,6 +83,19 @@ class Transaction(Channel):
         """Whether the innermost block, or one around it, is for reading only."""
         return self.blocks[-1].readonly
 
+    def cursor_in(self, block: Block) -> Any:
+        """The driver's cursor where *block* may write by it, and no question is left; else None."""
+        if (
+            self.owner.thread != get_ident()
+            or self.blocks[-1] is not block
+            or block.doomed_by is not None
+            or block.readonly
+            or self._handed_out
+            or self.database.observers.told
+        ):
+            return None
+        return self.cursor
+
     def hand_out(self) -> Connection:
         """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
         self._handed_out = True
@@ -149,6 +163,7 @@ class Transaction(Channel):
     def after_fork(self) -> None:
         """In the child: let go without a word to the server, which still serves the parent."""
         connection, self.cursor, self._connection = self._connection, None, None
+        self.owner.after_fork()
         if connection is None:
             return
         if self.database.is_memory:
