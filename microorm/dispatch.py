@@ -33,7 +33,7 @@ _R = TypeVar("_R", bound=Receiver)
 _T = TypeVar("_T")
 _Responses = list[tuple[Receiver, Any]]
 _Catch = tuple[type[Exception], ...]
-_Delivery = Callable[["Signal", Connection, Receiver, object, Mapping[str, Any]], Any]
+_Loop = Callable[["Signal", Iterable[Connection], object, dict[str, Any]], _Responses]
 
 _CATCH: _Catch = (Exception,)
 _CATCH_NONE: _Catch = ()
@@ -62,6 +62,8 @@ class Signal(Listeners):
 
     concurrent: ClassVar[bool] = True
 
+    _loop: _Loop | None = None
+
     def send(self, sender: object, **named: Any) -> _Responses:
         """Call the receivers, sync before async, in order; return `(receiver, response)` pairs (A14, F2).
 
@@ -70,10 +72,12 @@ class Signal(Listeners):
         """
         if not self._connections:
             return []
-        route = self._route(sender)
-        if route.asynchronous or _mutes.get():
+        entry = self._routes.get(id(sender))  # as in `_route`, without a call
+        known = entry is not None and entry[0]() is sender and not self._dead
+        route = entry[1] if known and entry is not None else self._route(sender)
+        if not route.plain or _mutes.get():
             return self._send(route, sender, named, _CATCH_NONE)
-        return self._call(route, sender, named, _CATCH_NONE) if route else []
+        return (self._loop or _call_by_names)(self, route.sync, sender, named)
 
     def send_robust(self, sender: object, **named: Any) -> _Responses:
         """Send so that all receivers run: an Exception is logged, and is that receiver's response (E3 to E5)."""
@@ -108,11 +112,9 @@ class Signal(Listeners):
         return any(mute.silences(self, sender) for mute in _mutes.get())
 
     def _call(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
+        if "signal" in named:
+            raise TypeError("the argument 'signal' is set by the signal itself")
         connections = self._accepting(route.sync, named) if route.optional else route.sync
-        names = tuple(named)
-        deliver = _deliveries.get(names) or _spelled_out(names)
-        if route.optional:
-            deliver = type(self)._deliver
         responses: _Responses = []
         for connection in connections:
             receiver = connection.reference()
@@ -120,7 +122,7 @@ class Signal(Listeners):
                 continue
             connection.ran = True
             try:
-                response = deliver(self, connection, receiver, sender, named)
+                response = self._deliver(connection, receiver, sender, named)
             except catch as error:
                 response = _failed(connection, error)
             responses.append((receiver, response))
@@ -251,23 +253,56 @@ def _signals(taker: str, given: Signal | list[Signal] | tuple[Signal, ...]) -> t
     return signals
 
 
-_deliveries: dict[tuple[str, ...], _Delivery] = {}
-_MOST_DELIVERIES = 1000  # a program that sends names made from data must not grow with them
+# A signal is sent with the same names each time, so it keeps the loop of its last send, which looks whether they are.
+_LOOP = """\
+def call(signal, connections, sender, named):
+    if len(named) != {count}:
+        return otherwise(signal, connections, sender, named)
+    try:
+        {values}
+    except KeyError:
+        return otherwise(signal, connections, sender, named)
+    responses = []
+    for connection in connections:
+        receiver = connection.reference()
+        if receiver is not None:
+            connection.ran = True
+            responses.append((receiver, receiver(signal=signal, sender=sender{keywords})))
+    return responses
+"""
+_loops: dict[tuple[str, ...], _Loop] = {}
+_MOST_LOOPS = 1000  # a program that sends names made from data must not grow with them
 
 
-def _spelled_out(names: tuple[str, ...]) -> _Delivery:
-    """A function that calls a receiver with *names* spelled out as keywords: half the price of `**named`.
+def _call_by_names(
+    signal: Signal, connections: Iterable[Connection], sender: object, named: dict[str, Any]
+) -> _Responses:
+    """Call the receivers of *connections* by the loop for the names in *named*, which *signal* keeps.
 
     TypeError for the name 'signal', which belongs to the signal itself (A13).
     """
-    if "signal" in names:
-        raise TypeError("the argument 'signal' is set by the signal itself")
+    names = tuple(named)
+    loop = _loops.get(names) or _make_loop(names)
+    if loop is None:
+        return signal._call(Route(connections), sender, named, _CATCH_NONE)
+    signal._loop = loop
+    return loop(signal, connections, sender, named)
+
+
+def _make_loop(names: tuple[str, ...]) -> _Loop | None:
+    """A function that calls receivers with *names* spelled out as keywords: half the price of `**named`.
+
+    None where they cannot be, or where there are too many such functions.
+    """
     ordinary = all(name.isascii() and name.isidentifier() and not iskeyword(name) for name in names)
-    if not ordinary or len(_deliveries) >= _MOST_DELIVERIES:
-        return Signal._deliver
-    keywords = "".join(f", {name}=named[{name!r}]" for name in names)
-    source = f"lambda signal, _, receiver, sender, named: receiver(signal=signal, sender=sender{keywords})"
-    return _deliveries.setdefault(names, eval(compile(source, "<call of a receiver>", "eval")))
+    if not ordinary or "signal" in names or len(_loops) >= _MOST_LOOPS:
+        return None
+    values = "; ".join(f"v{place} = named[{name!r}]" for place, name in enumerate(names)) or "pass"
+    keywords = "".join(f", {name}=v{place}" for place, name in enumerate(names))
+    source = _LOOP.format(count=len(names), values=values, keywords=keywords)
+    namespace: dict[str, Any] = {"otherwise": _call_by_names}
+    exec(compile(source, "<call of a receiver>", "exec"), namespace)
+    return _loops.setdefault(names, namespace["call"])
 
 
 def _failed(connection: Connection, error: Exception) -> Exception:
