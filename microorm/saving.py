@@ -48,10 +48,11 @@ def save(
     if schema.foreign_keys and not order.raw:
         settle_keys(schema, instance)
     model = schema.model
-    silent = not (pre_save._connections and pre_save._route(model)) and not (
-        post_save._connections and post_save._route(model)
-    )
-    if silent and order is PLAIN and using is None and save_straight(schema, instance):
+    before = pre_save._connections and pre_save._route(model)
+    after = post_save._connections and post_save._route(model)
+    silent = not before and not after
+    straight = order is PLAIN and using is None and not before and not (after and after.asynchronous)
+    if straight and save_straight(schema, instance, tell_saved if after else None):
         return
     databases = schema.registry.databases
     database: Database = databases.for_write(model, schema.home, using, instance)

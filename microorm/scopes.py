@@ -37,7 +37,10 @@ class Scope:
 
     def open(self) -> None:
         """Make this the innermost scope."""
-        self.parent = parent = innermost()
+        parent: Scope | None = _innermost.get()
+        while parent is not None and parent.closed:
+            parent = parent.parent
+        self.parent = parent
         # Nothing but blocks of one owner: what routes is then known without going through the chain.
         self.plain = self.kind is BLOCK and (parent is None or (parent.plain and parent.owner is self.owner))
         _innermost.set(self)

@@ -8,6 +8,7 @@ done, and the caller takes the long way, which comes to the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -18,7 +19,10 @@ from microorm.schema import Schema
 from microorm.scopes import latest
 from microorm.statements import plans_of
 from microorm.transactions import Block, Transaction
-from microorm.undo import Image
+from microorm.undo import Image, restore
+from microorm.writing import PLAIN
+
+Tell = Callable[..., None]
 
 
 class Straight:
@@ -75,43 +79,57 @@ def block_at_hand(schema: Schema, alias: str | None) -> Block | None:
     return block if databases.holds(transaction.database) else None
 
 
-def save_straight(schema: Schema, instance: Any) -> bool:
-    """Save all of *instance*, of whose saves nobody is told; False where that takes more, and nothing was done."""
+def save_straight(schema: Schema, instance: Any, tell: Tell | None = None) -> bool:
+    """Save all of *instance*, and then *tell*; False where that takes more, and nothing was done.
+
+    What *tell* raises dooms the block, and the instance is as it was.
+    """
     origin = instance._origin
-    block = None if origin.partial else block_at_hand(schema, origin.alias)
+    block = None if origin.partial or origin.before is not None else block_at_hand(schema, origin.alias)
     if block is None:
         return False
-    transaction = block.transaction
+    transaction, earlier = block.transaction, (origin, instance._row)
     plan = straight_of(schema, transaction.database)
-    return plan is not None and write_straight(schema, plan, transaction, instance) is not None
+    if plan is None:
+        return False
+    image: Image = (ref(instance), *earlier, {})
+    created = _write(schema, plan, transaction, instance, image)
+    if created is not None and tell is not None:
+        try:
+            tell(schema, block.alias, instance, PLAIN, earlier, created=created)
+        except BaseException as error:
+            restore(image)
+            transaction.doom(error)
+            raise
+    return created is not None
 
 
-def write_straight(schema: Schema, plan: Straight, transaction: Transaction, instance: Any) -> bool | None:
+def _write(
+    schema: Schema, plan: Straight, transaction: Transaction, instance: Any, image: Image
+) -> bool | None:
     """Write all of *instance*; whether by an INSERT. None where that takes more, and nothing was done."""
-    values, origin, key = instance.__dict__, instance._origin, plan.key
-    before: dict[str, tuple[Any, Any]] = {}
+    values, key = instance.__dict__, plan.key
     if key is not None and values.get(key) is None:
+        created, settled = True, plan.origin_new
         row = plan.collect_new(values)
         if row.__class__ is not tuple:
             return None
         (number,) = plan.insert_new.insert(transaction, row)
-        before[key] = (values.get(key, MISSING), number)
-        created, row, settled = True, (*row, number), plan.origin_new
+        image[3][key] = (values.get(key, MISSING), number)
+        row = (*row, number)
     else:
-        created = origin.adding
+        created, settled = instance._origin.adding, plan.origin
         if created and not schema.key_has_default:
             return None
         row = plan.collect(values)
         if row.__class__ is not tuple:
             return None
-        settled = plan.origin
         if created or not plan.update.run(transaction, row).rowcount:
             created = True
             plan.insert.insert(transaction, row)
     # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
-    image: Image = (ref(instance), origin, instance._row, before)
     transaction.undo.record(image)
-    if before:
-        values[key] = number
+    for name, (_, made) in image[3].items():
+        values[name] = made
     instance._row, instance._origin = row, settled
     return created
