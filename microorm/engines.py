@@ -95,10 +95,16 @@ class Database:
         return self._given is None and self.is_sqlite
 
     def listened(self, connection: Connection | Engine) -> bool:
-        """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo).
+        """Whether anybody but microorm hears of the statements and savepoints of *connection*.
 
-        Costs about two microseconds, so it is asked once per transaction.
+        Costs more than a microsecond, so it is asked once per transaction.
         """
+        heard = connection.dispatch
+        savepoints = heard.savepoint or heard.release_savepoint or heard.rollback_savepoint
+        return bool(savepoints) or self.statements_listened(connection)
+
+    def statements_listened(self, connection: Connection | Engine) -> bool:
+        """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo)."""
         heard, dialect = connection.dispatch, connection.dialect.dispatch
         return bool(
             len(heard.before_cursor_execute) > self.observers.listening
@@ -110,9 +116,6 @@ class Database:
             or dialect.do_executemany
             or dialect.do_execute_no_params
             or len(dialect.handle_error) > 1
-            or heard.savepoint
-            or heard.release_savepoint
-            or heard.rollback_savepoint
             or self.engine.logger.isEnabledFor(logging.INFO)
         )
 

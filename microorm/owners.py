@@ -33,6 +33,7 @@ class Owner:
     __slots__ = ("_process", "_task", "_thread", "_thread_id", "thread")
 
     _task: weakref.ref[asyncio.Task[Any]] | None
+    thread: int | None
 
     def __init__(self) -> None:
         self._take()

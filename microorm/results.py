@@ -18,6 +18,7 @@ from microorm.prefetching import prefetch_related
 from microorm.raw import raw_instances
 from microorm.rows import Rows
 from microorm.statements import plans_of
+from microorm.straight import load_straight
 from microorm.streams import chunks
 
 M = TypeVar("M", bound="Any")
@@ -55,9 +56,15 @@ class Results(Rows[M]):
 
     def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
         """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
+        found: list[M] | None = None
+        if not expressions and self._bare:
+            found = load_straight(self._schema, equalities)
+            if found is not None and len(found) == 1:
+                return found[0]
         query = self.filter(*expressions, **equalities) if expressions or equalities else self
         database = query._database()
-        found = query._at_most_two(database)
+        if found is None:
+            found = query._at_most_two(database)
         if len(found) == 1:
             return found[0]
         raise query._not_one(found, database)
@@ -196,6 +203,11 @@ class Results(Rows[M]):
     def _whole(self) -> Self:
         """The same for instances, no two of which have one key: PostgreSQL orders DISTINCT rows by their columns only."""
         return self._with(_distinct=False) if self._distinct else self
+
+    @property
+    def _bare(self) -> bool:
+        """Whether nothing was said but the model: neither which rows, nor how, nor where from."""
+        return len(self.__dict__) == 1
 
     @property
     def _plain(self) -> bool:

@@ -122,10 +122,9 @@ class Load(Prepared):
     def instances(self, channel: Channel, row: Row) -> list[Any]:
         """The instances of the rows that have the values of *row*."""
         found = self._fetch(channel, row)
-        alias = channel.database.alias
         if channel.cursor is None:
-            return instances_of(self._schema, found, alias, self.loader.wanted)
-        return self.loader.instances(found, alias)
+            return instances_of(self._schema, found, channel.database.alias, self.loader.wanted)
+        return self.loader.instances(found)
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """The values of the fields that are loaded in the rows that have the values of *row*."""
@@ -152,7 +151,7 @@ class Plans:
         self._schema = schema
         self._database = database
         self._dialect = database.engine.dialect
-        self.loader = Loader(schema, self._dialect)
+        self.loader = Loader(schema, database)
         self._made: dict[Any, Any] = {}
         self._origins: dict[tuple[str, ...], Origin] = {}
         self._partial_origins: dict[tuple[str, ...], Origin] = {}
@@ -217,7 +216,7 @@ class Plans:
     def _make_load(self, names: tuple[str, ...], limit: int | None, wanted: tuple[str, ...] | None) -> Load:
         schema, loader = self._schema, self.loader
         if wanted is not None:
-            loader = self._kept(("loader", wanted), lambda: Loader(schema, self._dialect, wanted))
+            loader = self._kept(("loader", wanted), lambda: Loader(schema, self._database, wanted))
         fields = [schema.by_name[name] for name in names]
         statement = select(*[each.column for each in loader.fields]).where(*_equal(fields))
         if limit is not None:

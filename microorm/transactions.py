@@ -27,7 +27,7 @@ from microorm.forks import forget, watch
 from microorm.hooks import Hook, Receiving
 from microorm.owners import Owner
 from microorm.scopes import BLOCK, Entered, Entrance, open_block, open_scopes
-from microorm.undo import UndoLog
+from microorm.undo import Image, UndoLog
 
 _log = logging.getLogger("microorm.transactions")
 
@@ -66,7 +66,8 @@ class Transaction(Channel):
         watch(self)
 
     def __enter__(self) -> Transaction:
-        self.owner.check(self.database.alias)
+        if self.owner.thread != get_ident():
+            self.owner.check(self.database.alias)
         if self._handed_out and (ended := self.ended_elsewhere()) is not None:
             self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
@@ -83,18 +84,9 @@ class Transaction(Channel):
         """Whether the innermost block, or one around it, is for reading only."""
         return self.blocks[-1].readonly
 
-    def cursor_in(self, block: Block) -> Any:
-        """The driver's cursor where *block* may write by it, and no question is left; else None."""
-        if (
-            self.owner.thread != get_ident()
-            or self.blocks[-1] is not block
-            or block.doomed_by is not None
-            or block.readonly
-            or self._handed_out
-            or self.database.observers.told
-        ):
-            return None
-        return self.cursor
+    def keep(self, image: Image) -> None:
+        """As for any channel: until the block ends."""
+        self.undo.record(image)
 
     def hand_out(self) -> Connection:
         """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
