@@ -68,6 +68,21 @@ class Channel:
         wrapped.__cause__ = error
         return wrapped
 
+    def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
+        """The error to raise for *error*, which a column's type raised instead of a parameter for one of *values*."""
+        engine = self.database.engine
+        wrapped = DBAPIError.instance(
+            sql,
+            values,
+            error,
+            engine.dialect.loaded_dbapi.Error,
+            hide_parameters=engine.hide_parameters,
+            dialect=engine.dialect,
+        )
+        wrapped.__cause__ = error
+        self.doom(wrapped)
+        return wrapped
+
     def _pooled(self) -> PoolProxiedConnection:
         return self.connection.connection
 

@@ -16,6 +16,7 @@ from microorm.joining import joined_instances
 from microorm.loading import instances_of
 from microorm.prefetching import prefetch_related
 from microorm.raw import raw_instances
+from microorm.reading import read
 from microorm.rows import Rows
 from microorm.statements import plans_of
 from microorm.straight import load_straight
@@ -152,7 +153,9 @@ class Results(Rows[M]):
         """The instances in *database*: by a statement prepared before where the shape of the query is a known one."""
         self._refuse_grouped("all")
         if self._order or not self._plain:
-            return self._load_by(database, self._whole.statement)
+            query = self._whole
+            found = read(query, database)
+            return self._load_by(database, query.statement) if found is None else self._with_prefetched(found)
         return self._load_prepared(database, limit=None)
 
     def _at_most_two(self, database: Database) -> list[M]:

@@ -25,7 +25,7 @@ from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
 from microorm.errors import FieldError
 from microorm.schema import Schema
-from microorm.statements import Prepared, bound
+from microorm.statements import Prepared, bound, values_of
 
 OnConflict = Literal["ignore", "update"]
 
@@ -179,7 +179,7 @@ def prepared(schema: Schema, database: Database, upsert: Upsert, names: Sequence
     """The statement for many rows of *names*."""
     fields = [schema.by_name[name] for name in names]
     made = statement(schema, database, upsert, names, bound(fields))
-    return Prepared(made, fields, database.engine.dialect)
+    return Prepared(made, values_of(fields), database.engine.dialect)
 
 
 def run(
