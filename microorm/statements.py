@@ -55,7 +55,7 @@ class Prepared:
         if self._bind is not None:
             try:
                 parameters = self._bind(row)
-            except Exception as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            except Exception as error:
                 raise channel.unbound(error, self.sql, row) from error
         try:
             cursor.execute(self.sql, parameters)
