@@ -130,6 +130,7 @@ def _parts(schema: Schema, objects: list[Any], images: list[Image], upsert: Upse
     alike: dict[tuple[Any, ...], Part] = {}
     met: dict[Row, int] = {}
     last: tuple[Any, ...] = ()
+    part: Part | None = None
     take = row_taker(schema)
     for place, (instance, image) in enumerate(zip(objects, images, strict=True)):
         try:
@@ -139,10 +140,9 @@ def _parts(schema: Schema, objects: list[Any], images: list[Image], upsert: Upse
             error.add_note(f"in object {place} of bulk_create()")
             raise
         kind = (names, row.__class__, way)
-        if kind != last:  # hardly ever, and a comparison is less than a hash
+        if part is None or kind != last:  # hardly ever, and a comparison is less than a hash
             last, part = kind, alike.setdefault(kind, Part(names, way, []))
-            add = part.planned.append
-        add((instance, row, image))
+        part.planned.append((instance, row, image))
     return sorted(alike.values(), key=lambda part: not set(schema.key_names).issubset(part.names))
 
 

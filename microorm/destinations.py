@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from microorm.channels import Channel, Lone
 from microorm.engines import Database
 from microorm.errors import TransactionError, UnknownAlias
+from microorm.hooks import Receiving
 from microorm.routing import DEFAULT_ALIAS, first_answer, pick_alias
-from microorm.scopes import BLOCK, USING, current_alias, latest, note_split_write, routed_aliases
+from microorm.scopes import BLOCK, USING, current_alias, latest, note_split_write, open_scopes, routed_aliases
 from microorm.transactions import Transaction, open_transaction
 
 
@@ -86,3 +88,19 @@ class Destinations:
             receiver=receiver,
         )
         return self.database(alias)
+
+
+def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
+    """Run *function* after the commit of the block open on *alias*, or else at the end of the running receiver.
+
+    False where there is neither, and so nothing to wait for.
+    """
+    if (transaction := open_transaction(owner, alias)) is not None:
+        transaction.owner.check(alias)
+        transaction.hooks.append((function, False))
+        return True
+    for scope in open_scopes(owner):
+        if isinstance(scope, Receiving) and scope.alias == alias:
+            scope.postpone(function)
+            return True
+    return False

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from keyword import iskeyword
 from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
+from microorm.calls import Loop, call_by_names
 from microorm.listeners import EMPTY, Listeners, ReceiverLostWarning, Route
 from microorm.receivers import Connection, Receiver
 
@@ -33,7 +33,6 @@ _R = TypeVar("_R", bound=Receiver)
 _T = TypeVar("_T")
 _Responses = list[tuple[Receiver, Any]]
 _Catch = tuple[type[Exception], ...]
-_Loop = Callable[["Signal", Iterable[Connection], object, dict[str, Any]], _Responses]
 
 _CATCH: _Catch = (Exception,)
 _CATCH_NONE: _Catch = ()
@@ -62,7 +61,7 @@ class Signal(Listeners):
 
     concurrent: ClassVar[bool] = True
 
-    _loop: _Loop | None = None
+    _loop: Loop | None = None
 
     def send(self, sender: object, **named: Any) -> _Responses:
         """Call the receivers, sync before async, in order; return `(receiver, response)` pairs (A14, F2).
@@ -77,7 +76,7 @@ class Signal(Listeners):
         route = entry[1] if known and entry is not None else self._route(sender)
         if not route.plain or _mutes.get():
             return self._send(route, sender, named, _CATCH_NONE)
-        return (self._loop or _call_by_names)(self, route.sync, sender, named)
+        return (self._loop or call_by_names)(self, route.sync, sender, named)
 
     def send_robust(self, sender: object, **named: Any) -> _Responses:
         """Send so that all receivers run: an Exception is logged, and is that receiver's response (E3 to E5)."""
@@ -127,6 +126,12 @@ class Signal(Listeners):
                 response = _failed(connection, error)
             responses.append((receiver, response))
         return responses
+
+    def call_each(
+        self, connections: Iterable[Connection], sender: object, named: dict[str, Any]
+    ) -> _Responses:
+        """Call the receivers of sync *connections*, in order, until one raises; the pairs of `send`."""
+        return self._call(Route(connections), sender, named, _CATCH_NONE)
 
     async def _acall(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
         async def call(connection: Connection, receiver: Receiver) -> tuple[Receiver, Any]:
@@ -251,58 +256,6 @@ def _signals(taker: str, given: Signal | list[Signal] | tuple[Signal, ...]) -> t
         if not isinstance(signal, Signal):
             raise TypeError(f"{taker}() takes a signal, or a list or tuple of signals, not {signal!r}")
     return signals
-
-
-# A signal is sent with the same names each time, so it keeps the loop of its last send, which looks whether they are.
-_LOOP = """\
-def call(signal, connections, sender, named):
-    if len(named) != {count}:
-        return otherwise(signal, connections, sender, named)
-    try:
-        {values}
-    except KeyError:
-        return otherwise(signal, connections, sender, named)
-    responses = []
-    for connection in connections:
-        receiver = connection.reference()
-        if receiver is not None:
-            connection.ran = True
-            responses.append((receiver, receiver(signal=signal, sender=sender{keywords})))
-    return responses
-"""
-_loops: dict[tuple[str, ...], _Loop] = {}
-_MOST_LOOPS = 1000  # a program that sends names made from data must not grow with them
-
-
-def _call_by_names(
-    signal: Signal, connections: Iterable[Connection], sender: object, named: dict[str, Any]
-) -> _Responses:
-    """Call the receivers of *connections* by the loop for the names in *named*, which *signal* keeps.
-
-    TypeError for the name 'signal', which belongs to the signal itself (A13).
-    """
-    names = tuple(named)
-    loop = _loops.get(names) or _make_loop(names)
-    if loop is None:
-        return signal._call(Route(connections), sender, named, _CATCH_NONE)
-    signal._loop = loop
-    return loop(signal, connections, sender, named)
-
-
-def _make_loop(names: tuple[str, ...]) -> _Loop | None:
-    """A function that calls receivers with *names* spelled out as keywords: half the price of `**named`.
-
-    None where they cannot be, or where there are too many such functions.
-    """
-    ordinary = all(name.isascii() and name.isidentifier() and not iskeyword(name) for name in names)
-    if not ordinary or "signal" in names or len(_loops) >= _MOST_LOOPS:
-        return None
-    values = "; ".join(f"v{place} = named[{name!r}]" for place, name in enumerate(names)) or "pass"
-    keywords = "".join(f", {name}=v{place}" for place, name in enumerate(names))
-    source = _LOOP.format(count=len(names), values=values, keywords=keywords)
-    namespace: dict[str, Any] = {"otherwise": _call_by_names}
-    exec(compile(source, "<call of a receiver>", "exec"), namespace)
-    return _loops.setdefault(names, namespace["call"])
 
 
 def _failed(connection: Connection, error: Exception) -> Exception:

@@ -7,7 +7,6 @@ that a program may name databases it does not use.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +24,8 @@ from microorm.spares import Spares
 from microorm.urls import is_memory, masked, read_url
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 E = TypeVar("E")
@@ -173,6 +174,8 @@ class Database:
             self._listen(self._given)
             return self._given
         if self.is_memory and self._anchor is None:
+            import sqlite3  # noqa: PLC0415 the driver is loaded with the engine, or never
+
             self._anchor = sqlite3.connect(
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )

@@ -26,14 +26,14 @@ _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 class Loader:
     """What makes one database's rows of a model values, or instances; *wanted* are the fields in a row, if not all."""
 
-    __slots__ = ("_alias", "_build", "_decoders", "_origin", "_schema", "fields", "wanted")
+    __slots__ = ("_alias", "_decoders", "_origin", "_schema", "build", "fields", "wanted")
 
     def __init__(self, schema: Schema, database: Database, wanted: tuple[str, ...] | None = None) -> None:
         self._schema = schema
         self.wanted = wanted
         self.fields = fields_of(schema, wanted)
         self._decoders = read_decoders(self.fields, database.engine.dialect)
-        self._build = builder(schema.model, self.fields, self._decoders, raw=True)
+        self.build = builder(schema.model, self.fields, self._decoders, raw=True)
         # A mutable value that the driver itself decodes is copied by the builder and needs no decoding again.
         names = schema.names if wanted is None else wanted
         self._alias = database.alias
@@ -47,7 +47,7 @@ class Loader:
         """The instances of *rows*, which keep their row as what was loaded."""
         if pre_init._connections or post_init._connections:
             return _told(self._schema, self.values(rows), self._alias, self.wanted)
-        return self._build(rows, self._origin)
+        return self.build(rows, self._origin)
 
 
 def decoded(row: Row, decoders: Decoders) -> Row:

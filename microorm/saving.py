@@ -13,6 +13,7 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import ExpressionRow, Row
 from microorm.deferring import order_of_partial
+from microorm.dispatch import EMPTY
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.schema import Schema
@@ -48,10 +49,10 @@ def save(
     if schema.foreign_keys and not order.raw:
         settle_keys(schema, instance)
     model = schema.model
-    before = pre_save._connections and pre_save._route(model)
-    after = post_save._connections and post_save._route(model)
+    before = pre_save._route(model) if pre_save._connections else EMPTY
+    after = post_save._route(model) if post_save._connections else EMPTY
     silent = not before and not after
-    straight = order is PLAIN and using is None and not before and not (after and after.asynchronous)
+    straight = order is PLAIN and using is None and not before and not after.asynchronous
     if straight and save_straight(schema, instance, tell_saved if after else None):
         return
     databases = schema.registry.databases

@@ -31,7 +31,7 @@ MOST_SHAPES = 256
 class Prepared:
     """One statement of fixed shape, with *parameters*: the name and the type of each value of a row, in order."""
 
-    __slots__ = ("_bind", "_statement", "sql", "width")
+    __slots__ = ("_statement", "bind", "sql", "width")
 
     def __init__(self, statement: Any, parameters: Sequence[Parameter], dialect: Any) -> None:
         compiled = statement.compile(dialect=dialect)
@@ -44,7 +44,7 @@ class Prepared:
         self._statement: Executable = statement
         self.sql: str = compiled.string
         self.width = len(parameters)
-        self._bind = binder(order, positional=bool(compiled.positional), width=self.width)
+        self.bind = binder(order, positional=bool(compiled.positional), width=self.width)
 
     def run(self, channel: Channel, row: Row) -> Any:
         """Send the statement with the values of *row*; returns the driver's cursor or SQLAlchemy's result."""
@@ -52,9 +52,9 @@ class Prepared:
         if cursor is None:
             return channel.execute(self._statement, self._named(row))
         parameters: Any = row
-        if self._bind is not None:
+        if self.bind is not None:
             try:
-                parameters = self._bind(row)
+                parameters = self.bind(row)
             except Exception as error:
                 raise channel.unbound(error, self.sql, row) from error
         try:
@@ -70,8 +70,8 @@ class Prepared:
             return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
         parameters: Any = rows
         try:
-            if self._bind is not None:
-                parameters = list(map(self._bind, rows))
+            if self.bind is not None:
+                parameters = list(map(self.bind, rows))
             cursor.executemany(self.sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
@@ -156,7 +156,7 @@ class Plans:
         self._database = database
         self._dialect = database.engine.dialect
         self.loader = Loader(schema, database)
-        self._made: dict[Any, Any] = {}
+        self.made: dict[Any, Any] = {}
         self._origins: dict[tuple[str, ...], Origin] = {}
         self._partial_origins: dict[tuple[str, ...], Origin] = {}
 
@@ -235,11 +235,11 @@ class Plans:
 
     def kept(self, key: Any, make: Callable[[], P]) -> P:
         """What *make* makes, once for each *key* as long as there are not too many."""
-        plan: P | None = self._made.get(key)
+        plan: P | None = self.made.get(key)
         if plan is None:
-            if len(self._made) >= MOST_SHAPES:
-                self._made.clear()
-            plan = self._made[key] = make()
+            if len(self.made) >= MOST_SHAPES:
+                self.made.clear()
+            plan = self.made[key] = make()
         return plan
 
 

@@ -146,7 +146,7 @@ def _write_alone(plan: Straight, database: Database, instance: Any, row: Row, im
 def _write(plan: Straight, channel: Channel, instance: Any, row: Row, image: Image) -> bool:
     """Write *row*, without the key where the database makes it, and settle *instance*; whether by an INSERT."""
     key, values, made = plan.key, instance.__dict__, image[3]
-    origin, created = plan.origin, True
+    origin, created, number = plan.origin, True, None
     if key is not None and values.get(key) is None:
         (number,) = plan.insert_new.insert(channel, row)
         made[key] = (values.get(key, MISSING), number)

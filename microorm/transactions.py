@@ -7,7 +7,6 @@ A block is doomed by the first error in it; a doomed block cannot end well (CONT
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
 from typing import Any
@@ -24,9 +23,9 @@ from microorm.errors import (
     TransactionSharedError,
 )
 from microorm.forks import forget, watch
-from microorm.hooks import Hook, Receiving
+from microorm.hooks import Hook
 from microorm.owners import Owner
-from microorm.scopes import BLOCK, Entered, Entrance, open_block, open_scopes
+from microorm.scopes import BLOCK, Entered, Entrance, open_block
 from microorm.undo import Image, UndoLog
 
 _log = logging.getLogger("microorm.transactions")
@@ -286,22 +285,6 @@ def open_transaction(owner: object, alias: str) -> Transaction | None:
             f"inside the open block on {alias!r} is one that belongs to another task"
         )
     return block.transaction
-
-
-def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
-    """Run *function* after the commit of the block open on *alias*, or else at the end of the running receiver.
-
-    False where there is neither, and so nothing to wait for.
-    """
-    if (transaction := open_transaction(owner, alias)) is not None:
-        transaction.owner.check(alias)
-        transaction.hooks.append((function, False))
-        return True
-    for scope in open_scopes(owner):
-        if isinstance(scope, Receiving) and scope.alias == alias:
-            scope.postpone(function)
-            return True
-    return False
 
 
 _inherited: list[Connection] = []
