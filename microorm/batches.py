@@ -42,6 +42,8 @@ class Progress:
 def checked_objects(schema: Schema, method: str, given: Iterable[Any]) -> list[Any]:
     """The instances *given* to *method*. `TypeError` for those of other models, `ValueError` for one given twice."""
     objects = list(given)
+    if {*map(type, objects)} <= {schema.model} and len({*map(id, objects)}) == len(objects):
+        return objects
     places: dict[int, int] = {}
     for place, instance in enumerate(objects):
         if type(instance) is not schema.model:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
+from weakref import ref
 
 from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
@@ -16,6 +18,7 @@ from microorm.databases import Databases
 from microorm.deferring import complete_all
 from microorm.engines import Database
 from microorm.errors import InvalidValue
+from microorm.fields import MISSING
 from microorm.saving import settle_all_keys, tell_saved
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
@@ -23,9 +26,9 @@ from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_
 from microorm.state import Origin, kept
 from microorm.statements import Plans, plans_of
 from microorm.transactions import Transaction
-from microorm.undo import Image, image_of, restore, settle
+from microorm.undo import Image, restore, settle
 from microorm.upserts import Upsert
-from microorm.writing import INSERT, row_to_write, write_row
+from microorm.writing import INSERT, row_taker, write_row
 
 
 class Wish(NamedTuple):
@@ -36,12 +39,8 @@ class Wish(NamedTuple):
     each: bool
 
 
-class Planned(NamedTuple):
-    """One object, the row to write of it, and its before-image."""
-
-    instance: Any
-    row: Row
-    image: Image
+Planned = tuple[Any, Row, Image]
+"""One object, the row to write of it, and its before-image."""
 
 
 class Part(NamedTuple):
@@ -79,7 +78,7 @@ def _create_in_block(
 ) -> None:
     databases = schema.registry.databases
     with databases.channel(database, prepared=True, writes=True) as channel:
-        images = {id(instance): image_of(instance) for instance in objects}
+        images: list[Image] = [(ref(each), each._origin, each._row, {}) for each in objects]
         half_way = bool((pre_save if wish.each else pre_bulk_create)._route(schema.model))
         try:
             if half_way:
@@ -87,22 +86,18 @@ def _create_in_block(
             before = [(instance._origin, instance._row) for instance in objects if wish.each]
             parts = _parts(schema, objects, images, wish.upsert)
             for part in parts:
-                for batch in batches(channel, part.planned, _row, wish.batch_size):
+                for batch in batches(channel, part.planned, itemgetter(1), wish.batch_size):
                     with channel:  # which a receiver may have doomed
                         half_way = True
                         _write_batch(schema, channel, part, batch, wish.upsert)
                     progress.add(len(batch))
             _tell_after(schema, database.alias, objects, wish, before)
         except BaseException as error:
-            for image in images.values():
+            for image in images:
                 restore(image)
             if half_way:
                 channel.doom(error)
             raise
-
-
-def _row(planned: Planned) -> Row:
-    return planned.row
 
 
 def _tell_before(schema: Schema, alias: str, objects: list[Any], wish: Wish) -> bool:
@@ -130,22 +125,24 @@ def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> 
         return bool(signal.send(schema.model, using=alias, **arguments))
 
 
-def _parts(schema: Schema, objects: list[Any], images: dict[int, Image], upsert: Upsert | None) -> list[Part]:
+def _parts(schema: Schema, objects: list[Any], images: list[Image], upsert: Upsert | None) -> list[Part]:
     """What to write together, every row checked: those that have a key first, so that none is made twice."""
     alike: dict[tuple[Any, ...], Part] = {}
     met: dict[Row, int] = {}
-    for place, instance in enumerate(objects):
-        image = images[id(instance)]
+    last: tuple[Any, ...] = ()
+    part: Part | None = None
+    take = row_taker(schema)
+    for place, (instance, image) in enumerate(zip(objects, images, strict=True)):
         try:
-            names, row = row_to_write(schema, instance, INSERT, image)
+            names, row = take(instance, image)
             way = None if upsert is None else _way(schema, upsert, names, row, place, met)
         except InvalidValue as error:
             error.add_note(f"in object {place} of bulk_create()")
             raise
-        part = alike.get((names, row.__class__, way))
-        if part is None:
-            part = alike[names, row.__class__, way] = Part(names, way, [])
-        part.planned.append(Planned(instance, row, image))
+        kind = (names, row.__class__, way)
+        if part is None or kind != last:  # hardly ever, and a comparison is less than a hash
+            last, part = kind, alike.setdefault(kind, Part(names, way, []))
+        part.planned.append((instance, row, image))
     return sorted(alike.values(), key=lambda part: not set(schema.key_names).issubset(part.names))
 
 
@@ -179,18 +176,17 @@ def _write_batch(
     names = part.names
     if part.upsert is not None:
         _upsert_batch(schema, transaction, part.upsert, names, batch)
-    elif batch[0].row.__class__ is ExpressionRow:
+    elif batch[0][1].__class__ is ExpressionRow:
         for instance, row, image in batch:
             write_row(schema, transaction, instance, INSERT, names, row, image)
     else:
         _insert_batch(schema, transaction, names, batch)
     if asked is not None and not asked.updates:
         # Nobody knows which rows were inserted, so no instance claims anything.
-        for planned in batch:
-            restore(planned.image)
+        for _, _, image in batch:
+            restore(image)
         return
-    for planned in batch:
-        transaction.undo.record(planned.image)
+    transaction.undo.record_all([image for _, _, image in batch])
 
 
 def _insert_batch(
@@ -201,11 +197,15 @@ def _insert_batch(
     made = _insert_rows(schema, plans, transaction, names, [row for _, row, _ in batch])
     origin = plans.origin(names + made_names)
     fields = [schema.by_name[name] for name in names + made_names]
+    (name,) = made_names if len(made_names) == 1 else (None,)
     for (instance, row, image), new in zip(batch, made, strict=True):
-        if new:
+        if name is not None:  # as `settle` does
+            values, (value,) = instance.__dict__, new
+            image[3][name] = (values.get(name, MISSING), value)
+            values[name] = value
+        elif new:
             settle(instance, image, dict(zip(made_names, new, strict=True)))
-            row = row + new
-        instance._row = kept(fields, row) if schema.mutable else row
+        instance._row = kept(fields, row + new) if schema.mutable else row + new
         instance._origin = origin
 
 
@@ -216,7 +216,7 @@ def _upsert_batch(
     upserts.run(schema, channel, upsert, names, [row for _, row, _ in batch])
     if not upsert.updates:
         return
-    expressions = batch[0].row.__class__ is ExpressionRow
+    expressions = batch[0][1].__class__ is ExpressionRow
     written = () if expressions else upsert.updated(schema, names)
     known = [name for name in names if name in (*upsert.unique, *written)]
     unknown = tuple(name for name in schema.names if name not in known)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.engines import BEGIN, Database
 from microorm.errors import CommitOutcomeUnknown
+from microorm.undo import Image
 
 
 class Channel:
@@ -37,6 +38,9 @@ class Channel:
 
     def doom(self, error: BaseException) -> None:
         """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
+
+    def keep(self, image: Image) -> None:
+        """Keep the before-image of an instance for as long as what was written can be undone; alone, it cannot."""
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
         """The error to raise for *error*, which the driver raised for *sql*; a lost connection is invalidated."""
@@ -64,6 +68,21 @@ class Channel:
         wrapped.__cause__ = error
         return wrapped
 
+    def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
+        """The error to raise for *error*, which a column's type raised instead of a parameter for one of *values*."""
+        engine = self.database.engine
+        wrapped = DBAPIError.instance(
+            sql,
+            values,
+            error,
+            engine.dialect.loaded_dbapi.Error,
+            hide_parameters=engine.hide_parameters,
+            dialect=engine.dialect,
+        )
+        wrapped.__cause__ = error
+        self.doom(wrapped)
+        return wrapped
+
     def _pooled(self) -> PoolProxiedConnection:
         return self.connection.connection
 
@@ -83,7 +102,7 @@ class Lone(Channel):
         self._connection = self._raw = self.cursor = None
         self._set_autocommit = False
         engine = database.engine
-        if not prepared or database.listened(engine):
+        if not prepared or database.statements_listened(engine):
             self._connection = lone_connection(database, committing=writes)
             return
         if (spare := database.spares.take()) is not None:

@@ -28,12 +28,14 @@ _KEYS_SHOWN = 3
 
 def heard(schema: Schema) -> bool:
     """Whether anybody is told of deleted rows, so that they have to be fetched."""
-    return bool(pre_delete._route(schema.model) or post_delete._route(schema.model))
+    model = schema.model
+    return any(each._connections and each._route(model) for each in (pre_delete, post_delete))
 
 
 def referred_to(schema: Schema) -> bool:
     """Whether a delete has to look for rows that refer to those it deletes."""
-    return any(key.on_delete != "do_nothing" for key in schema.registry.referring(schema.model))
+    keys = schema.registry.referring(schema.model)
+    return bool(keys) and any(key.on_delete != "do_nothing" for key in keys)
 
 
 class Collection:

@@ -12,6 +12,7 @@ from microorm.errors import FieldError, InvalidValue
 from microorm.fields import Field
 from microorm.paths import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.schema import Schema
+from microorm.shapes import Shaped, shaped
 from microorm.values import Refused, encodable
 
 Where = tuple[ColumnElement[bool], ...]
@@ -41,7 +42,13 @@ def conditions(
     one. Raises `TypeError` for what is no expression, `FieldError` for an unknown name and for a column of another
     table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
     """
-    given = [(each, expression(schema, method, each)) for each in expressions]
+    known = shaped(schema, tuple(expressions))
+    if isinstance(known, Shaped):  # whose columns were looked at on the way
+        given = [(each, shape.paths) for each, shape in zip(known, known.shapes, strict=True)]
+        if not equalities and not any(paths for _, paths in given):
+            return Asked(known, (), NO_PATHS, ())
+    else:
+        given = [(each, expression(schema, method, each)) for each in expressions]
     equal: list[tuple[str, Any]] = []
     objects: list[Any] = []
     for name, value in equalities.items():
@@ -67,7 +74,7 @@ def conditions(
             else:
                 equal.append((field.name, comparable(schema, field, wanted)))
     where, paths = _tested(schema, given)
-    return Asked(where, tuple(equal), paths, tuple(objects))
+    return Asked(shaped(schema, where), tuple(equal), paths, tuple(objects))
 
 
 def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:

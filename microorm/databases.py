@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from sqlalchemy import URL, Connection, Engine
 
 from microorm.blocks import Atomic
-from microorm.channels import Channel, Lone, lone_connection
+from microorm.channels import lone_connection
+from microorm.destinations import Destinations
 from microorm.engines import Database, connection_created
-from microorm.errors import ConfigurationError, TransactionError, UnknownAlias
+from microorm.errors import ConfigurationError, TransactionError
 from microorm.hooks import Receiving, run_hooks
 from microorm.receivers import is_async
-from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
+from microorm.routing import DEFAULT_ALIAS, migration_allowed, relation_allowed
 from microorm.scopes import (
     BLOCK,
     RECEIVER,
@@ -27,10 +28,8 @@ from microorm.scopes import (
     Scope,
     Using,
     current_alias,
-    note_split_write,
-    routed_aliases,
 )
-from microorm.transactions import Transaction, open_transaction
+from microorm.transactions import open_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -42,7 +41,7 @@ Settings = str | URL | Engine | Mapping[str, Any]
 ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Databases:
+class Databases(Destinations):
     """Named databases, the routers that choose among them, and the transactions on them.
 
     *databases* is one URL (then its alias is `default`) or maps an alias to a URL, an `Engine`, or a mapping
@@ -52,8 +51,7 @@ class Databases:
     def __init__(
         self, databases: Settings | Mapping[str, Settings] | None = None, routers: Sequence[object] = ()
     ) -> None:
-        self._databases: dict[str, Database] = {}
-        self.routers: tuple[object, ...] = ()
+        super().__init__()
         if databases is not None:
             self.configure(databases, routers=routers)
 
@@ -111,13 +109,6 @@ class Databases:
     def aliases(self) -> tuple[str, ...]:
         """The configured aliases, in order."""
         return tuple(self._databases)
-
-    def database(self, alias: str) -> Database:
-        """The database of *alias*. `UnknownAlias` where there is none."""
-        try:
-            return self._databases[alias]
-        except (KeyError, TypeError):
-            raise UnknownAlias(alias, self._databases) from None
 
     def engine(self, alias: str = DEFAULT_ALIAS) -> Engine:
         """SQLAlchemy's engine of *alias*. `UnknownAlias` where there is none."""
@@ -214,26 +205,6 @@ class Databases:
         finally:
             connection.close()
 
-    def transaction(self, database: Database) -> Transaction | None:
-        """What is open on *database* here and now, or None."""
-        return open_transaction(self, database.alias)
-
-    def channel(self, database: Database, *, prepared: bool, writes: bool) -> Channel:
-        """A context manager that reaches *database*: its open transaction, or a connection for one statement.
-
-        Raises `TransactionError` where the block is doomed, or is read-only and *writes*.
-        """
-        transaction = open_transaction(self, database.alias)
-        if transaction is None:
-            if writes:
-                note_split_write(self, database.alias)
-            return Lone(database, prepared=prepared, writes=writes)
-        if transaction.database is not database:
-            raise TransactionError(f"the databases were closed while a block was open on {database.alias!r}")
-        if writes and transaction.readonly:
-            raise TransactionError(f"the block on {database.alias!r} is read-only")
-        return transaction
-
     def block(self, database: Database) -> Atomic:
         """A block that joins the one open on *database*, or else is a transaction of its own."""
         return Atomic(self, lambda: database, savepoint=False)
@@ -241,38 +212,6 @@ class Databases:
     def receiving(self, alias: str) -> Scope:
         """The scope of a receiver that runs because of a write to *alias*."""
         return Receiving(self, alias)
-
-    def for_write(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
-        """The database to write *model* to (DESIGN 4, step 2). Raises `UnknownAlias`."""
-        return self._pick("db_for_write", model, home, using, instance)
-
-    def for_read(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
-        """The database to read *model* from: inside a block on its write alias, that one (CONTRACT N9)."""
-        if using is None and current_alias(self, BLOCK) is not None and current_alias(self, USING) is None:
-            written = self._pick("db_for_write", model, home, None, instance)
-            if open_transaction(self, written.alias) is not None:
-                return written
-        return self._pick("db_for_read", model, home, using, instance)
-
-    def _pick(self, method: str, model: Any, home: str | None, using: str | None, instance: Any) -> Database:
-        if using is not None:
-            return self.database(using)
-        block, receiver = routed_aliases(self)
-        routed = None
-        if block is None and self.routers:
-            hints = {"in_atomic": current_alias(self, BLOCK) is not None}
-            if instance is not None:
-                hints["instance"] = instance
-            routed = first_answer(self.routers, method, model, **hints)
-        alias = pick_alias(
-            using=None,
-            block=block,
-            routed=routed,
-            loaded=None if instance is None else instance._origin.alias,
-            home=home,
-            receiver=receiver,
-        )
-        return self.database(alias)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Whether *left* may refer to *right* (CONTRACT N4)."""

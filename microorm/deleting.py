@@ -12,7 +12,7 @@ from sqlalchemy import update as sql_update
 
 from microorm.batches import batches
 from microorm.codegen import Row
-from microorm.collecting import Collection, referred_to
+from microorm.collecting import Collection, heard, referred_to
 from microorm.delete_order import Cut, Leaving, Step, delete_order
 from microorm.engines import Database
 from microorm.errors import UnsavedError
@@ -20,6 +20,7 @@ from microorm.schema import Schema
 from microorm.scopes import note_split_write
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
+from microorm.straight import delete_straight
 from microorm.transactions import Transaction
 from microorm.types import MARIADB
 from microorm.undo import Image, image_of, settle
@@ -35,6 +36,9 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     if any(instance.__dict__.get(name) is None for name in schema.key_names):
         raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
     databases, model = schema.registry.databases, schema.model
+    alone = using is None and not heard(schema) and not referred_to(schema)
+    if alone and (total := delete_straight(schema, instance)) is not None:
+        return counts(schema, total)
     database: Database = databases.for_write(model, schema.home, using, instance)
     transaction = databases.transaction(database)
     told = pre_delete._route(model) or post_delete.immediate(model)

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from keyword import iskeyword
 from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
+from microorm.calls import Loop, call_by_names
 from microorm.listeners import EMPTY, Listeners, ReceiverLostWarning, Route
 from microorm.receivers import Connection, Receiver
 
@@ -33,7 +33,6 @@ _R = TypeVar("_R", bound=Receiver)
 _T = TypeVar("_T")
 _Responses = list[tuple[Receiver, Any]]
 _Catch = tuple[type[Exception], ...]
-_Delivery = Callable[["Signal", Connection, Receiver, object, Mapping[str, Any]], Any]
 
 _CATCH: _Catch = (Exception,)
 _CATCH_NONE: _Catch = ()
@@ -62,6 +61,8 @@ class Signal(Listeners):
 
     concurrent: ClassVar[bool] = True
 
+    _loop: Loop | None = None
+
     def send(self, sender: object, **named: Any) -> _Responses:
         """Call the receivers, sync before async, in order; return `(receiver, response)` pairs (A14, F2).
 
@@ -70,10 +71,12 @@ class Signal(Listeners):
         """
         if not self._connections:
             return []
-        route = self._route(sender)
-        if route.asynchronous or _mutes.get():
+        entry = self._routes.get(id(sender))  # as in `_route`, without a call
+        known = entry is not None and entry[0]() is sender and not self._dead
+        route = entry[1] if known and entry is not None else self._route(sender)
+        if not route.plain or _mutes.get():
             return self._send(route, sender, named, _CATCH_NONE)
-        return self._call(route, sender, named, _CATCH_NONE) if route else []
+        return (self._loop or call_by_names)(self, route.sync, sender, named)
 
     def send_robust(self, sender: object, **named: Any) -> _Responses:
         """Send so that all receivers run: an Exception is logged, and is that receiver's response (E3 to E5)."""
@@ -108,11 +111,9 @@ class Signal(Listeners):
         return any(mute.silences(self, sender) for mute in _mutes.get())
 
     def _call(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
+        if "signal" in named:
+            raise TypeError("the argument 'signal' is set by the signal itself")
         connections = self._accepting(route.sync, named) if route.optional else route.sync
-        names = tuple(named)
-        deliver = _deliveries.get(names) or _spelled_out(names)
-        if route.optional:
-            deliver = type(self)._deliver
         responses: _Responses = []
         for connection in connections:
             receiver = connection.reference()
@@ -120,11 +121,17 @@ class Signal(Listeners):
                 continue
             connection.ran = True
             try:
-                response = deliver(self, connection, receiver, sender, named)
+                response = self._deliver(connection, receiver, sender, named)
             except catch as error:
                 response = _failed(connection, error)
             responses.append((receiver, response))
         return responses
+
+    def call_each(
+        self, connections: Iterable[Connection], sender: object, named: dict[str, Any]
+    ) -> _Responses:
+        """Call the receivers of sync *connections*, in order, until one raises; the pairs of `send`."""
+        return self._call(Route(connections), sender, named, _CATCH_NONE)
 
     async def _acall(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
         async def call(connection: Connection, receiver: Receiver) -> tuple[Receiver, Any]:
@@ -249,25 +256,6 @@ def _signals(taker: str, given: Signal | list[Signal] | tuple[Signal, ...]) -> t
         if not isinstance(signal, Signal):
             raise TypeError(f"{taker}() takes a signal, or a list or tuple of signals, not {signal!r}")
     return signals
-
-
-_deliveries: dict[tuple[str, ...], _Delivery] = {}
-_MOST_DELIVERIES = 1000  # a program that sends names made from data must not grow with them
-
-
-def _spelled_out(names: tuple[str, ...]) -> _Delivery:
-    """A function that calls a receiver with *names* spelled out as keywords: half the price of `**named`.
-
-    TypeError for the name 'signal', which belongs to the signal itself (A13).
-    """
-    if "signal" in names:
-        raise TypeError("the argument 'signal' is set by the signal itself")
-    ordinary = all(name.isascii() and name.isidentifier() and not iskeyword(name) for name in names)
-    if not ordinary or len(_deliveries) >= _MOST_DELIVERIES:
-        return Signal._deliver
-    keywords = "".join(f", {name}=named[{name!r}]" for name in names)
-    source = f"lambda signal, _, receiver, sender, named: receiver(signal=signal, sender=sender{keywords})"
-    return _deliveries.setdefault(names, eval(compile(source, "<call of a receiver>", "eval")))
 
 
 def _failed(connection: Connection, error: Exception) -> Exception:

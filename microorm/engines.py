@@ -7,7 +7,6 @@ that a program may name databases it does not use.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +24,8 @@ from microorm.spares import Spares
 from microorm.urls import is_memory, masked, read_url
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 E = TypeVar("E")
@@ -52,6 +53,7 @@ class Database:
         self.opened = False
         self.lost = False
         self.plans: dict[Any, Any] = {}
+        self.straight: dict[Any, Any] = {}
         self._announce = announce
         self.spares = Spares()
         self.observers = Observers()
@@ -94,10 +96,16 @@ class Database:
         return self._given is None and self.is_sqlite
 
     def listened(self, connection: Connection | Engine) -> bool:
-        """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo).
+        """Whether anybody but microorm hears of the statements and savepoints of *connection*.
 
-        Costs about two microseconds, so it is asked once per transaction.
+        Costs more than a microsecond, so it is asked once per transaction.
         """
+        heard = connection.dispatch
+        savepoints = heard.savepoint or heard.release_savepoint or heard.rollback_savepoint
+        return bool(savepoints) or self.statements_listened(connection)
+
+    def statements_listened(self, connection: Connection | Engine) -> bool:
+        """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo)."""
         heard, dialect = connection.dispatch, connection.dialect.dispatch
         return bool(
             len(heard.before_cursor_execute) > self.observers.listening
@@ -109,9 +117,6 @@ class Database:
             or dialect.do_executemany
             or dialect.do_execute_no_params
             or len(dialect.handle_error) > 1
-            or heard.savepoint
-            or heard.release_savepoint
-            or heard.rollback_savepoint
             or self.engine.logger.isEnabledFor(logging.INFO)
         )
 
@@ -146,7 +151,7 @@ class Database:
             if self._anchor is not None:
                 self._anchor.close()
             self._engine = self._async_engine = self._anchor = None
-            self.plans = {}
+            self.plans, self.straight = {}, {}
 
     def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
         options: dict[str, Any] = {}
@@ -169,6 +174,8 @@ class Database:
             self._listen(self._given)
             return self._given
         if self.is_memory and self._anchor is None:
+            import sqlite3  # noqa: PLC0415 the driver is loaded with the engine, or never
+
             self._anchor = sqlite3.connect(
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )

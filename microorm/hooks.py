@@ -26,6 +26,8 @@ class Receiving(Scope):
         super().__init__(RECEIVER, owner, alias)
         self.hooks: list[Hook] | None = None
 
+    __enter__ = Scope.open
+
     def postpone(self, function: Callable[[], Any]) -> None:
         """Run *function* at the end of this scope."""
         if self.hooks is None:

@@ -32,18 +32,21 @@ class ReceiverLostWarning(UserWarning):
 class Route(tuple[Connection, ...]):
     """The connections that one sender's signals go to, in order; falsy when there are none.
 
-    The same connections once more, by kind: *sync*, then *asynchronous*. *optional* tells whether any has options.
+    The same connections once more, by kind: *sync*, then *asynchronous*. *optional* tells whether any has options,
+    *plain* that nothing but calls is wanted: there is a connection, and no async one nor any with options.
     """
 
     sync: tuple[Connection, ...]
     asynchronous: tuple[Connection, ...]
     optional: bool
+    plain: bool
 
     def __new__(cls, connections: Iterable[Connection]) -> Route:
         route = super().__new__(cls, connections)
         route.sync = tuple(connection for connection in route if not connection.is_async)
         route.asynchronous = tuple(connection for connection in route if connection.is_async)
         route.optional = any(connection.options for connection in route)
+        route.plain = bool(route) and not (route.asynchronous or route.optional)
         return route
 
 

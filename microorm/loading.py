@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ARRAY, Float, Numeric
 
 from microorm.codegen import Row, builder
+from microorm.engines import Database
 from microorm.fields import Field
 from microorm.schema import Schema
 from microorm.signals import post_init, pre_init
@@ -23,29 +24,30 @@ _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 
 
 class Loader:
-    """What makes the driver's rows of one model values, or instances; *wanted* are the fields in a row, if not all."""
+    """What makes one database's rows of a model values, or instances; *wanted* are the fields in a row, if not all."""
 
-    __slots__ = ("_build", "_decoders", "_layout", "_schema", "fields", "wanted")
+    __slots__ = ("_alias", "_decoders", "_origin", "_schema", "build", "fields", "wanted")
 
-    def __init__(self, schema: Schema, dialect: Any, wanted: tuple[str, ...] | None = None) -> None:
+    def __init__(self, schema: Schema, database: Database, wanted: tuple[str, ...] | None = None) -> None:
         self._schema = schema
         self.wanted = wanted
         self.fields = fields_of(schema, wanted)
-        self._decoders = read_decoders(self.fields, dialect)
-        self._build = builder(schema.model, self.fields, self._decoders, raw=True)
+        self._decoders = read_decoders(self.fields, database.engine.dialect)
+        self.build = builder(schema.model, self.fields, self._decoders, raw=True)
         # A mutable value that the driver itself decodes is copied by the builder and needs no decoding again.
         names = schema.names if wanted is None else wanted
-        self._layout = Layout(names, self._decoders, partial=wanted is not None)
+        self._alias = database.alias
+        self._origin = Origin(database.alias, Layout(names, self._decoders, partial=wanted is not None))
 
     def values(self, rows: Sequence[Row]) -> list[Row]:
         """The values of each row, decoded."""
         return [decoded(row, self._decoders) for row in rows]
 
-    def instances(self, rows: Sequence[Row], alias: str) -> list[Any]:
+    def instances(self, rows: Sequence[Row]) -> list[Any]:
         """The instances of *rows*, which keep their row as what was loaded."""
         if pre_init._connections or post_init._connections:
-            return _told(self._schema, self.values(rows), alias, self.wanted)
-        return self._build(rows, Origin(alias, self._layout))
+            return _told(self._schema, self.values(rows), self._alias, self.wanted)
+        return self.build(rows, self._origin)
 
 
 def decoded(row: Row, decoders: Decoders) -> Row:

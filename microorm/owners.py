@@ -26,12 +26,14 @@ def running_task() -> asyncio.Task[Any] | None:
 class Owner:
     """Who opened a transaction: a task, or else a thread. One that has ended hands over to whoever comes next.
 
-    What a thread owns is open to the tasks that it runs, since it waits for them.
+    What a thread owns is open to the tasks that it runs, since it waits for them. *thread* is the one that may go on
+    without another question, if there is one.
     """
 
-    __slots__ = ("_process", "_task", "_thread", "_thread_id")
+    __slots__ = ("_process", "_task", "_thread", "_thread_id", "thread")
 
     _task: weakref.ref[asyncio.Task[Any]] | None
+    thread: int | None
 
     def __init__(self) -> None:
         self._take()
@@ -43,10 +45,14 @@ class Owner:
 
     def check(self, alias: str) -> None:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
-        if self._task is None and self._thread_id == threading.get_ident() and not self.forked:
+        if self.thread == threading.get_ident() and not self.forked:
             return
         if (owner := self._other()) is not None:
             raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
+
+    def after_fork(self) -> None:
+        """In the child, whose thread has the number of its parent's: it has to ask."""
+        self.thread = None
 
     def _take(self) -> None:
         task = running_task()
@@ -54,6 +60,7 @@ class Owner:
         self._thread = threading.current_thread()
         self._thread_id = threading.get_ident()
         self._task = None if task is None else weakref.ref(task)
+        self.thread = self._thread_id if task is None else None
 
     def _other(self) -> str | None:
         """What kind of owner this is, if it is another than who asks; None after a transaction changed hands."""

@@ -51,7 +51,7 @@ def raw_instances(
             raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
     places = [names.index(name) for name in columns]
     ordered = [tuple([row[place] for place in places]) for row in rows]
-    return plans_of(schema, database).loader.instances(ordered, database.alias)
+    return plans_of(schema, database).loader.instances(ordered)
 
 
 def _is_converted(value: Any) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.errors import CrossDatabaseRelation, FieldError, InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields import MISSING, Field
 from microorm.paths import Step, follow, root
-from microorm.state import Origin
+from microorm.state import NEW, new_in
 from microorm.values import shown
 
 M = TypeVar("M")
@@ -121,6 +121,7 @@ class ForeignKey(Relation, Generic[R]):
         self.unique: bool = options.get("unique", False)
         self.constrained: bool = options.get("constraint", True)
         self._reference: Any = None
+        self._steps = (Step(self, reverse=False),)
 
     if TYPE_CHECKING:
 
@@ -179,7 +180,13 @@ class ForeignKey(Relation, Generic[R]):
     @property
     def steps(self) -> tuple[Step, ...]:
         """The one step to the row that it refers to."""
-        return (Step(self, reverse=False),)
+        return self._steps
+
+    @property
+    def key_field(self) -> Field[Any]:
+        """The field of its model whose value it holds."""
+        field: Field[Any] = self.to
+        return field
 
     @property
     def optional(self) -> bool:
@@ -192,7 +199,7 @@ class ForeignKey(Relation, Generic[R]):
         Raises `ModelError` where the declaration is wrong.
         """
         bound: ForeignKey[R] = self.belonging_to(owner, name)
-        bound._reference = reference
+        bound._reference, bound._steps = reference, (Step(bound, reverse=False),)
         bound._refuse_contradictions(nullable)
         given, key = self.options, reference.key
         options = {option: key.options[option] for option in _OF_THE_TYPE if option in key.options}
@@ -220,9 +227,9 @@ class ForeignKey(Relation, Generic[R]):
         databases, origin = schema.registry.databases, instance._origin
         if origin.alias is None:
             alias = databases.for_write(schema.model, schema.home, None, value).alias
-            instance._origin = origin = Origin(
-                alias, origin.layout, adding=origin.adding, before=origin.before
-            )
+            instance._origin = origin = new_in(alias) if origin is NEW else origin.moved(alias)
+        if origin.alias == theirs and not databases.routers:
+            return
         if not databases.allows_relation(instance, value):
             raise CrossDatabaseRelation(
                 f"{self.label} of {origin.alias!r} cannot refer to {value!r} of {theirs!r}"

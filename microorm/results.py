@@ -16,8 +16,10 @@ from microorm.joining import joined_instances
 from microorm.loading import instances_of
 from microorm.prefetching import prefetch_related
 from microorm.raw import raw_instances
+from microorm.reading import read
 from microorm.rows import Rows
 from microorm.statements import plans_of
+from microorm.straight import load_straight
 from microorm.streams import chunks
 
 M = TypeVar("M", bound="Any")
@@ -55,9 +57,15 @@ class Results(Rows[M]):
 
     def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
         """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
+        found: list[M] | None = None
+        if not expressions and self._bare:
+            found = load_straight(self._schema, equalities)
+            if found is not None and len(found) == 1:
+                return found[0]
         query = self.filter(*expressions, **equalities) if expressions or equalities else self
         database = query._database()
-        found = query._at_most_two(database)
+        if found is None:
+            found = query._at_most_two(database)
         if len(found) == 1:
             return found[0]
         raise query._not_one(found, database)
@@ -145,7 +153,9 @@ class Results(Rows[M]):
         """The instances in *database*: by a statement prepared before where the shape of the query is a known one."""
         self._refuse_grouped("all")
         if self._order or not self._plain:
-            return self._load_by(database, self._whole.statement)
+            query = self._whole
+            found = read(query, database)
+            return self._load_by(database, query.statement) if found is None else self._with_prefetched(found)
         return self._load_prepared(database, limit=None)
 
     def _at_most_two(self, database: Database) -> list[M]:
@@ -196,6 +206,11 @@ class Results(Rows[M]):
     def _whole(self) -> Self:
         """The same for instances, no two of which have one key: PostgreSQL orders DISTINCT rows by their columns only."""
         return self._with(_distinct=False) if self._distinct else self
+
+    @property
+    def _bare(self) -> bool:
+        """Whether nothing was said but the model: neither which rows, nor how, nor where from."""
+        return len(self.__dict__) == 1
 
     @property
     def _plain(self) -> bool:

@@ -88,7 +88,8 @@ class Rows(Selection[M]):
         if not expressions:
             raise TypeError("aggregate() wants at least one expression")
         for each in expressions.values():
-            expression(self._schema, "aggregate", each)
+            if isinstance(each, str):  # elsewhere the name of a field, here no expression
+                expression(self._schema, "aggregate", each)
         found, paths = columns(self._schema, "aggregate", list(expressions.values()))
         query = self._unlimited() if self._limited else self
         selected: Any = select(*found)

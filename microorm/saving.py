@@ -13,12 +13,14 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import ExpressionRow, Row
 from microorm.deferring import order_of_partial
+from microorm.dispatch import EMPTY
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
 from microorm.signals import post_save, pre_save
 from microorm.state import Origin
+from microorm.straight import save_straight
 from microorm.undo import Image, image_of, restore
 from microorm.writing import PLAIN, Order, row_to_write, write_row
 
@@ -46,14 +48,18 @@ def save(
         _refuse_unsaved(schema, instance)
     if schema.foreign_keys and not order.raw:
         settle_keys(schema, instance)
+    model = schema.model
+    before = pre_save._route(model) if pre_save._connections else EMPTY
+    after = post_save._route(model) if post_save._connections else EMPTY
+    silent = not before and not after
+    straight = order is PLAIN and using is None and not before and not after.asynchronous
+    if straight and save_straight(schema, instance, tell_saved if after else None):
+        return
     databases = schema.registry.databases
-    database: Database = databases.for_write(schema.model, schema.home, using, instance)
+    database: Database = databases.for_write(model, schema.home, using, instance)
     if instance._origin.partial:
         order = order_of_partial(schema, database, instance, order)
-    model = schema.model
-    if not (pre_save._connections and pre_save._route(model)) and not (
-        post_save._connections and post_save._route(model)
-    ):
+    if silent:
         _save_silently(schema, database, instance, order)
     else:
         _save_telling(schema, database, instance, order)

@@ -19,6 +19,7 @@ from microorm.fields import Field
 from microorm.kinds import type_name
 from microorm.paths import Path
 from microorm.relations import Relation
+from microorm.sources import explain
 from microorm.state import Layout
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
@@ -65,7 +66,7 @@ class Schema:
     sides: dict[str, Any] = field(default_factory=dict)  # what relations of it have found, by their names
     builders: dict[Any, Any] = field(default_factory=dict)
     selects: list[Any] = field(default_factory=list)
-    _collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
+    collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Schema {self.label}: {', '.join(self.names)}>"
@@ -96,16 +97,20 @@ class Schema:
             raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
         return found
 
+    def explain(self) -> str:
+        """What was generated for the model so far, to be read: the sources of functions, and the SQL by alias."""
+        return explain(self)
+
     def reported_names(self, names: Iterable[str]) -> frozenset[str]:
         """The *names* of fields as they are declared: `author`, not `author_id` (CONTRACT H5)."""
         return frozenset(self.reported[name] for name in names)
 
     def collector(self, names: tuple[str, ...]) -> Callable[[dict[str, Any]], Row]:
         """The function that takes *names* from an instance's values, checked."""
-        collect = self._collectors.get(names)
+        collect = self.collectors.get(names)
         if collect is None:
             collect = collector(self.name, [self.by_name[name] for name in names])
-            self._collectors[names] = collect
+            self.collectors[names] = collect
         return collect
 
 

@@ -8,7 +8,7 @@ generator is closed in another context: it is marked closed, and closed ones are
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -25,7 +25,7 @@ EAGER = "eager"
 class Scope:
     """One alias of one `Databases`, current while this scope is open."""
 
-    __slots__ = ("alias", "closed", "kind", "owner", "parent")
+    __slots__ = ("alias", "closed", "kind", "owner", "parent", "plain")
 
     def __init__(self, kind: str, owner: object, alias: str) -> None:
         self.kind = kind
@@ -33,10 +33,16 @@ class Scope:
         self.alias = alias
         self.closed = False
         self.parent: Scope | None = None
+        self.plain = False
 
     def open(self) -> None:
         """Make this the innermost scope."""
-        self.parent = innermost()
+        parent: Scope | None = _innermost.get()
+        while parent is not None and parent.closed:
+            parent = parent.parent
+        self.parent = parent
+        # Nothing but blocks of one owner: what routes is then known without going through the chain.
+        self.plain = self.kind is BLOCK and (parent is None or (parent.plain and parent.owner is self.owner))
         _innermost.set(self)
 
     def close(self) -> None:
@@ -112,6 +118,10 @@ class Using(Entrance):
             scope.close()
 
 
+latest: Callable[[], Any] = _innermost.get
+"""The scope that was opened last, in this thread or task, and may be closed by now; or None."""
+
+
 def innermost() -> Scope | None:
     """The innermost open scope of this thread or task, or None."""
     scope = _innermost.get()
@@ -176,6 +186,8 @@ def refuse_lazy(instance: object, name: str) -> None:
 
 def note_split_write(owner: object, alias: str) -> None:
     """Log once per transaction that a write goes to *alias*, on which no block is open, while one is elsewhere."""
+    if latest() is None:
+        return
     for scope in open_scopes(owner):
         if scope.kind == BLOCK:
             if not scope.transaction.warned:

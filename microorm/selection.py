@@ -16,6 +16,7 @@ from microorm.locks import Lock, lock_of, refuse_unlockable
 from microorm.paths import Path, joined
 from microorm.prefetching import Fetch, Prefetch, fetches_of
 from microorm.schema import Schema
+from microorm.shapes import both, shaped
 from microorm.state import Origin
 
 M = TypeVar("M", bound="Any")
@@ -62,7 +63,7 @@ class Selection(Generic[M]):
         if not (asked.where or asked.objects):  # the shape of most queries, which a statement is prepared for
             return self._with(_equal=self._equal + asked.equal)
         return self._with(
-            _where=self._where + asked.where,
+            _where=both(self._where, asked.where),
             _equal=self._equal + asked.equal,
             _paths=self._paths | asked.paths,
             _objects=self._objects + asked.objects,
@@ -75,7 +76,7 @@ class Selection(Generic[M]):
         if not refused:
             return self
         return self._with(
-            _where=(*self._where, and_(*refused).is_not(true())),
+            _where=both(self._where, shaped(self._schema, (and_(*refused).is_not(true()),))),
             _paths=self._paths | asked.paths,
             _objects=self._objects + asked.objects,
         )

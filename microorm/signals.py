@@ -12,11 +12,11 @@ from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from microorm.destinations import postpone
 from microorm.dispatch import EMPTY, Connection, Route, Signal, muted, receiver, run_coroutine
 from microorm.engines import connection_created
 from microorm.receivers import connection_key
 from microorm.registry import Registry, check_label, default_registry
-from microorm.transactions import postpone
 
 __all__ = [
     "ModelSignal",

@@ -70,8 +70,19 @@ class Origin:
         self.before = before
         self.partial = layout is not None and layout.partial
 
+    def moved(self, alias: str | None) -> Origin:
+        """The same in *alias*."""
+        return Origin(alias, self.layout, adding=self.adding, before=self.before)
+
 
 NEW = Origin(None, None, adding=True)
+
+_new: dict[str, Origin] = {}
+
+
+def new_in(alias: str) -> Origin:
+    """The origin of an instance that has no row yet, and that is to be written to *alias*."""
+    return _new.get(alias) or _new.setdefault(alias, Origin(alias, None, adding=True))
 
 
 class State:

@@ -23,27 +23,28 @@ from microorm.schema import Schema
 from microorm.state import Layout, Origin
 
 P = TypeVar("P")
+Parameter = tuple[str, Any]
 
 MOST_SHAPES = 256
 
 
 class Prepared:
-    """One statement of fixed shape, whose parameters are the values of *fields*, in this order in a row."""
+    """One statement of fixed shape, with *parameters*: the name and the type of each value of a row, in order."""
 
-    __slots__ = ("_bind", "_statement", "sql", "width")
+    __slots__ = ("_statement", "bind", "sql", "width")
 
-    def __init__(self, statement: Any, fields: Sequence[Field[Any]], dialect: Any) -> None:
+    def __init__(self, statement: Any, parameters: Sequence[Parameter], dialect: Any) -> None:
         compiled = statement.compile(dialect=dialect)
-        places = {_name(place): place for place in range(len(fields))}
+        places = {name: place for place, (name, _) in enumerate(parameters)}
         names = compiled.positiontup if compiled.positional else list(compiled.params)
         order = []
         for name in names:
-            kind = fields[places[name]].column.type
+            kind = parameters[places[name]][1]
             order.append((places[name], name, kind.dialect_impl(dialect).bind_processor(dialect)))
         self._statement: Executable = statement
         self.sql: str = compiled.string
-        self.width = len(fields)
-        self._bind = binder(order, positional=bool(compiled.positional), width=self.width)
+        self.width = len(parameters)
+        self.bind = binder(order, positional=bool(compiled.positional), width=self.width)
 
     def run(self, channel: Channel, row: Row) -> Any:
         """Send the statement with the values of *row*; returns the driver's cursor or SQLAlchemy's result."""
@@ -51,9 +52,12 @@ class Prepared:
         if cursor is None:
             return channel.execute(self._statement, self._named(row))
         parameters: Any = row
+        if self.bind is not None:
+            try:
+                parameters = self.bind(row)
+            except Exception as error:
+                raise channel.unbound(error, self.sql, row) from error
         try:
-            if self._bind is not None:
-                parameters = self._bind(row)
             cursor.execute(self.sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
@@ -66,8 +70,8 @@ class Prepared:
             return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
         parameters: Any = rows
         try:
-            if self._bind is not None:
-                parameters = list(map(self._bind, rows))
+            if self.bind is not None:
+                parameters = list(map(self.bind, rows))
             cursor.executemany(self.sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
@@ -94,7 +98,7 @@ class Insert(Prepared):
         if self._returns:
             statement = statement.returning(*[each.column for each in self.made])
         self._decoders = read_decoders(self.made, dialect)
-        super().__init__(statement, fields, dialect)
+        super().__init__(statement, values_of(fields), dialect)
 
     def insert(self, channel: Channel, row: Row) -> Row:
         """Insert *row*; returns the values the database made, in the order of `made`."""
@@ -108,24 +112,23 @@ class Insert(Prepared):
 
 
 class Load(Prepared):
-    """The SELECT of what *loader* makes instances of, by the values of *fields*."""
+    """The SELECT of what *loader* makes instances of, by *parameters*."""
 
     __slots__ = ("_schema", "loader")
 
     def __init__(
-        self, schema: Schema, statement: Any, fields: Sequence[Field[Any]], dialect: Any, loader: Loader
+        self, schema: Schema, statement: Any, parameters: Sequence[Parameter], dialect: Any, loader: Loader
     ) -> None:
-        super().__init__(statement, fields, dialect)
+        super().__init__(statement, parameters, dialect)
         self._schema = schema
         self.loader = loader
 
     def instances(self, channel: Channel, row: Row) -> list[Any]:
         """The instances of the rows that have the values of *row*."""
         found = self._fetch(channel, row)
-        alias = channel.database.alias
         if channel.cursor is None:
-            return instances_of(self._schema, found, alias, self.loader.wanted)
-        return self.loader.instances(found, alias)
+            return instances_of(self._schema, found, channel.database.alias, self.loader.wanted)
+        return self.loader.instances(found)
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """The values of the fields that are loaded in the rows that have the values of *row*."""
@@ -152,8 +155,8 @@ class Plans:
         self._schema = schema
         self._database = database
         self._dialect = database.engine.dialect
-        self.loader = Loader(schema, self._dialect)
-        self._made: dict[Any, Any] = {}
+        self.loader = Loader(schema, database)
+        self.made: dict[Any, Any] = {}
         self._origins: dict[tuple[str, ...], Origin] = {}
         self._partial_origins: dict[tuple[str, ...], Origin] = {}
 
@@ -169,33 +172,35 @@ class Plans:
 
     def insert(self, names: tuple[str, ...]) -> Insert:
         """The INSERT of *names*."""
-        return self._kept(("insert", names), lambda: Insert(self._schema, names, self._database))
+        return self.kept(("insert", names), lambda: Insert(self._schema, names, self._database))
 
     def insert_only(self, names: tuple[str, ...]) -> Prepared:
         """The INSERT of *names* that reads nothing back."""
         fields = [self._schema.by_name[name] for name in names]
         statement = insert(self._schema.table).inline().values(bound(fields))
-        return self._kept(("insert only", names), lambda: Prepared(statement, fields, self._dialect))
+        return self.kept(
+            ("insert only", names), lambda: Prepared(statement, values_of(fields), self._dialect)
+        )
 
     def update(self, names: tuple[str, ...]) -> Prepared:
         """The UPDATE of *names* by key; its row has *names*, then the key."""
-        return self._kept(("update", names), lambda: self._make_update(names))
+        return self.kept(("update", names), lambda: self._make_update(names))
 
     def delete(self) -> Prepared:
         """The DELETE by key; its row is the key."""
         key = self._schema.key
-        return self._kept(
+        return self.kept(
             "delete",
-            lambda: Prepared(delete(self._schema.table).where(*_equal(key)), key, self._dialect),
+            lambda: Prepared(delete(self._schema.table).where(*_equal(key)), values_of(key), self._dialect),
         )
 
     def exists(self) -> Prepared:
         """The SELECT that finds a row where the key is taken; its row is the key."""
         key = self._schema.key
-        return self._kept(
+        return self.kept(
             "exists",
             lambda: Prepared(
-                select(exists(self._schema.table.select().where(*_equal(key)))), key, self._dialect
+                select(exists(self._schema.table.select().where(*_equal(key)))), values_of(key), self._dialect
             ),
         )
 
@@ -206,30 +211,35 @@ class Plans:
 
         *limit* is part of the SQL.
         """
-        return self._kept(("load", names, limit, wanted), lambda: self._make_load(names, limit, wanted))
+        return self.kept(("load", names, limit, wanted), lambda: self._make_load(names, limit, wanted))
 
     def _make_update(self, names: tuple[str, ...]) -> Prepared:
         schema = self._schema
         fields = [schema.by_name[name] for name in names]
         statement = update(schema.table).values(bound(fields)).where(*_equal(schema.key, len(fields)))
-        return Prepared(statement, [*fields, *schema.key], self._dialect)
+        return Prepared(statement, values_of([*fields, *schema.key]), self._dialect)
 
     def _make_load(self, names: tuple[str, ...], limit: int | None, wanted: tuple[str, ...] | None) -> Load:
-        schema, loader = self._schema, self.loader
-        if wanted is not None:
-            loader = self._kept(("loader", wanted), lambda: Loader(schema, self._dialect, wanted))
+        schema, loader = self._schema, self.loader_of(wanted)
         fields = [schema.by_name[name] for name in names]
         statement = select(*[each.column for each in loader.fields]).where(*_equal(fields))
         if limit is not None:
             statement = statement.suffix_with(f"LIMIT {limit:d}")
-        return Load(schema, statement, fields, self._dialect, loader)
+        return Load(schema, statement, values_of(fields), self._dialect, loader)
 
-    def _kept(self, key: Any, make: Callable[[], P]) -> P:
-        plan: P | None = self._made.get(key)
+    def loader_of(self, wanted: tuple[str, ...] | None) -> Loader:
+        """What makes instances of rows of the fields *wanted*, else of all."""
+        if wanted is None:
+            return self.loader
+        return self.kept(("loader", wanted), lambda: Loader(self._schema, self._database, wanted))
+
+    def kept(self, key: Any, make: Callable[[], P]) -> P:
+        """What *make* makes, once for each *key* as long as there are not too many."""
+        plan: P | None = self.made.get(key)
         if plan is None:
-            if len(self._made) >= MOST_SHAPES:
-                self._made.clear()
-            plan = self._made[key] = make()
+            if len(self.made) >= MOST_SHAPES:
+                self.made.clear()
+            plan = self.made[key] = make()
         return plan
 
 
@@ -257,6 +267,11 @@ def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tup
         if name not in schema.server_made
         or (name in values and not (values[name] is None and name in schema.key_names))
     )
+
+
+def values_of(fields: Sequence[Field[Any]]) -> list[Parameter]:
+    """The parameters that stand for values of *fields*."""
+    return [(_name(place), each.column.type) for place, each in enumerate(fields)]
 
 
 def _name(place: int) -> str:

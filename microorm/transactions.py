@@ -7,8 +7,8 @@ A block is doomed by the first error in it; a doomed block cannot end well (CONT
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any
 
 from sqlalchemy import Connection, RootTransaction, event
@@ -23,10 +23,10 @@ from microorm.errors import (
     TransactionSharedError,
 )
 from microorm.forks import forget, watch
-from microorm.hooks import Hook, Receiving
+from microorm.hooks import Hook
 from microorm.owners import Owner
-from microorm.scopes import BLOCK, Entered, Entrance, open_block, open_scopes
-from microorm.undo import UndoLog
+from microorm.scopes import BLOCK, Entered, Entrance, open_block
+from microorm.undo import Image, UndoLog
 
 _log = logging.getLogger("microorm.transactions")
 
@@ -65,7 +65,8 @@ class Transaction(Channel):
         watch(self)
 
     def __enter__(self) -> Transaction:
-        self.owner.check(self.database.alias)
+        if self.owner.thread != get_ident():
+            self.owner.check(self.database.alias)
         if self._handed_out and (ended := self.ended_elsewhere()) is not None:
             self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
@@ -81,6 +82,10 @@ class Transaction(Channel):
     def readonly(self) -> bool:
         """Whether the innermost block, or one around it, is for reading only."""
         return self.blocks[-1].readonly
+
+    def keep(self, image: Image) -> None:
+        """As for any channel: until the block ends."""
+        self.undo.record(image)
 
     def hand_out(self) -> Connection:
         """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
@@ -149,6 +154,7 @@ class Transaction(Channel):
     def after_fork(self) -> None:
         """In the child: let go without a word to the server, which still serves the parent."""
         connection, self.cursor, self._connection = self._connection, None, None
+        self.owner.after_fork()
         if connection is None:
             return
         if self.database.is_memory:
@@ -279,22 +285,6 @@ def open_transaction(owner: object, alias: str) -> Transaction | None:
             f"inside the open block on {alias!r} is one that belongs to another task"
         )
     return block.transaction
-
-
-def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
-    """Run *function* after the commit of the block open on *alias*, or else at the end of the running receiver.
-
-    False where there is neither, and so nothing to wait for.
-    """
-    if (transaction := open_transaction(owner, alias)) is not None:
-        transaction.owner.check(alias)
-        transaction.hooks.append((function, False))
-        return True
-    for scope in open_scopes(owner):
-        if isinstance(scope, Receiving) and scope.alias == alias:
-            scope.postpone(function)
-            return True
-    return False
 
 
 _inherited: list[Connection] = []

@@ -30,7 +30,7 @@ from sqlalchemy import (
     Uuid,
     bindparam,
 )
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import FieldError, ModelError
@@ -52,6 +52,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
+            from sqlalchemy.dialects import postgresql  # noqa: PLC0415 loaded with the engine, or never
+
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         if dialect.name in MARIADB:
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
@@ -241,6 +243,8 @@ def uuid_type() -> TypeEngine[UUID]:
 
 def json_type() -> TypeEngine[Any]:
     """JSON, on PostgreSQL JSONB; None is NULL, not the JSON value null."""
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 a third of all that is imported, for this one type
+
     return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 

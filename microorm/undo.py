@@ -6,6 +6,7 @@ instance weakly: nothing is kept alive for the sake of a rollback that may never
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from weakref import ref
 
@@ -69,6 +70,16 @@ class UndoLog:
             earlier = known[3].get(name)
             # What was made earlier goes back to what was there before that; what the user has set stays.
             known[3][name] = (earlier[0] if earlier is not None and earlier[1] is before else before, made)
+
+    def record_all(self, images: Iterable[Image]) -> None:
+        """Keep *images* of different instances."""
+        level = self._levels[-1]
+        for image in images:
+            key = id(image[0]())
+            if key in level:
+                self.record(image)
+            else:
+                level[key] = image
 
     def release(self) -> None:
         """Close the innermost level, handing its images to the one around it."""

@@ -15,7 +15,6 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
@@ -25,7 +24,7 @@ from microorm.codegen import ExpressionRow, Row
 from microorm.engines import Database
 from microorm.errors import FieldError
 from microorm.schema import Schema
-from microorm.statements import Prepared, bound
+from microorm.statements import Prepared, bound, values_of
 
 OnConflict = Literal["ignore", "update"]
 
@@ -144,9 +143,10 @@ def statement(schema: Schema, database: Database, upsert: Upsert, names: Sequenc
     unique = [schema.by_name[name].column for name in upsert.unique]
     columns = [schema.by_name[name].column for name in upsert.updated(schema, names)]
     if database.dialect not in MOST_PARAMETERS:
-        return _on_duplicate_key(schema, unique, columns if upsert.updates else [], values)
-    insert = (postgresql.insert if database.dialect == "postgresql" else sqlite.insert)(schema.table)
-    insert = insert.inline().values(values)
+        return _on_duplicate_key(
+            _insert(database, schema), schema, unique, columns if upsert.updates else [], values
+        )
+    insert = _insert(database, schema).inline().values(values)
     if not upsert.updates:
         return insert.on_conflict_do_nothing(index_elements=unique or None)
     # Where there is nothing to change, the row is still to be found and locked as for a change.
@@ -154,13 +154,28 @@ def statement(schema: Schema, database: Database, upsert: Upsert, names: Sequenc
     return insert.on_conflict_do_update(index_elements=unique, set_=changed)
 
 
-def _on_duplicate_key(schema: Schema, unique: list[Any], columns: list[Any], values: Any) -> Any:
+def _insert(database: Database, schema: Schema) -> Any:
+    """The INSERT of the dialect, which knows conflicts."""
+    if database.dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 each is loaded with the engine, or never
+
+        return postgresql.insert(schema.table)
+    if database.is_sqlite:
+        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 as above
+
+        return sqlite.insert(schema.table)
+    from sqlalchemy.dialects import mysql  # noqa: PLC0415 as above
+
+    return mysql.insert(schema.table)
+
+
+def _on_duplicate_key(insert: Any, schema: Schema, unique: list[Any], columns: list[Any], values: Any) -> Any:
     """MariaDB's way, which any unique value sets going; one that was not meant is made an error.
 
     NULL for the key would be none: MariaDB takes it for 0 where it numbers the rows, and in a mode that is not
     strict everywhere.
     """
-    insert = mysql.insert(schema.table).inline().values(values)
+    insert = insert.inline().values(values)
     key = schema.key[0].column
     kept: Any = key
     for column in unique:
@@ -179,7 +194,7 @@ def prepared(schema: Schema, database: Database, upsert: Upsert, names: Sequence
     """The statement for many rows of *names*."""
     fields = [schema.by_name[name] for name in names]
     made = statement(schema, database, upsert, names, bound(fields))
-    return Prepared(made, fields, database.engine.dialect)
+    return Prepared(made, values_of(fields), database.engine.dialect)
 
 
 def run(

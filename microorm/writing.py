@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -47,8 +48,8 @@ def row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> t
     if order.fields is not None:
         names = (*(n for n in schema.plain_names if n in order.fields), *schema.key_names)
     else:
-        generated = schema.generated
-        keyless = generated is not None and values.get(generated.name) is None
+        generated = schema.key[0]
+        keyless = generated.generated and values.get(generated.name) is None
         names = schema.plain_names if keyless else schema.written_names
         if schema.server_made:
             names = given(schema, names, values)
@@ -62,6 +63,29 @@ def row_to_write(schema: Schema, instance: Any, order: Order, image: Image) -> t
             if isinstance(value, ClauseElement):
                 refuse_foreign(schema, value)
     return names, row
+
+
+def row_taker(schema: Schema) -> Callable[[Any, Image], tuple[tuple[str, ...], Row]]:
+    """A function that does for many new instances what `row_to_write` does for one, and asks what they share once."""
+
+    def careful(instance: Any, image: Image) -> tuple[tuple[str, ...], Row]:
+        return row_to_write(schema, instance, INSERT, image)
+
+    if schema.updating or schema.server_made:
+        return careful
+    names, plain_names, key = schema.written_names, schema.plain_names, schema.key[0]
+    collect, collect_plain = schema.collector(names), schema.collector(plain_names)
+    generated = key.name if key.generated else None
+
+    def take(instance: Any, image: Image) -> tuple[tuple[str, ...], Row]:
+        values = instance.__dict__
+        if generated is not None and values.get(generated) is None:
+            taken = plain_names, collect_plain(values)
+        else:
+            taken = names, collect(values)
+        return taken if taken[1].__class__ is tuple else careful(instance, image)
+
+    return take
 
 
 def write_row(

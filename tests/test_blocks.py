@@ -741,6 +741,7 @@ def test_a_block_inherited_through_a_fork_ends_without_a_word(
     (opened,) = open_scopes(databases)
     with monkeypatch.context() as child:
         child.setattr("microorm.forks._Process.token", object())
+        opened.transaction.owner.after_fork()
         with pytest.raises(TransactionSharedError, match="belongs to another process"):
             Book(title="b").save()
         assert block.__exit__(None, None, None) is None

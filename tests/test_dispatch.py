@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from microorm import dispatch
+from microorm import calls
 from microorm.dispatch import Signal, receiver
 
 
@@ -279,14 +279,14 @@ def test_names_made_from_data_do_not_fill_the_memory(signal: Signal, monkeypatch
     shelf = Shelf()
     signal.connect(shelf.put)
     signal.send(Book, in_time=1)
-    monkeypatch.setattr(dispatch, "_MOST_DELIVERIES", len(dispatch._deliveries) + 1)
+    monkeypatch.setattr(calls, "MOST_LOOPS", len(calls.loops) + 1)
     for name in ("fits", "too_late", "much_too_late", "in_time"):
         signal.send(Book, **{name: 2})
     assert shelf.calls[1:] == [
         {"signal": signal, "sender": Book, name: 2}
         for name in ("fits", "too_late", "much_too_late", "in_time")
     ]
-    assert [(name,) in dispatch._deliveries for name in ("fits", "too_late", "much_too_late", "in_time")] == [
+    assert [(name,) in calls.loops for name in ("fits", "too_late", "much_too_late", "in_time")] == [
         True,
         False,
         False,

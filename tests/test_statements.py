@@ -260,10 +260,10 @@ def test_statements_are_prepared_once_and_their_number_is_bounded(Book, database
         Book(title=f"{number}", pages=number).save()
         Book.objects.filter(pages=number).get(title=f"{number}").delete()
     assert plans.insert(("title",)) is plans.insert(("title",))
-    assert len(plans._made) < 10
+    assert len(plans.made) < 10
     for number in range(MOST_SHAPES + 5):
         plans.load(("title",), limit=number)
-    assert 0 < len(plans._made) <= MOST_SHAPES
+    assert 0 < len(plans.made) <= MOST_SHAPES
     assert Book.objects.count() == 0
 
 

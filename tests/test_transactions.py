@@ -25,9 +25,10 @@ from microorm import (
     forks,
     transactions,
 )
+from microorm.destinations import postpone
 from microorm.scopes import innermost, open_scopes
 from microorm.signals import post_save, pre_save
-from microorm.transactions import open_transaction, postpone
+from microorm.transactions import open_transaction
 from tests.pools import unreturned
 
 memory = pytest.mark.backends("sqlite-memory")
