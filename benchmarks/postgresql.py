@@ -1,0 +1,66 @@
+"""PostgreSQL: a schema for each contestant, made and dropped by a connection of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from secrets import token_hex
+from typing import Any, ClassVar, Literal
+
+import psycopg
+from sqlalchemy import URL, make_url
+
+from benchmarks.databases import Plain, Rooms, libpq
+from benchmarks.table import POSTGRESQL, Table, Wording, run_plainly
+
+VARIABLE = "MICROORM_TEST_POSTGRES"
+SERVER = "postgresql+psycopg://postgres@127.0.0.1:5432/test"
+PATIENCE = 10  # seconds that the harness waits for a lock which a contestant forgot to give back
+
+
+class PostgreSQL:
+    """A schema for each contestant, on a server; commits do not wait for the disk."""
+
+    name: ClassVar[str] = "postgresql"
+    clock: ClassVar[Literal["cpu", "wall"]] = "wall"
+    wording: ClassVar[Wording] = POSTGRESQL
+    places: ClassVar[tuple[str, ...]] = ("server",)
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = make_url(url or os.environ.get(VARIABLE) or SERVER)
+
+    @contextmanager
+    def rooms(self, place: str) -> Iterator[Rooms]:
+        token = token_hex(4)
+        with self._connected(self.url) as connection, ExitStack() as stack:
+
+            def room(name: str) -> URL:
+                schema = f"microorm_bench_{token}_{name}"
+                connection.execute(f"CREATE SCHEMA {schema}".encode())
+                stack.callback(connection.execute, f"DROP SCHEMA {schema} CASCADE".encode())
+                options = " ".join(f"-c{key}={value}" for key, value in settings(schema).items())
+                return self.url.update_query_dict({"options": options})
+
+            yield room
+
+    @contextmanager
+    def table(self, url: URL, plain: Plain) -> Iterator[Table]:
+        with self._connected(url) as connection:
+            yield Table(lambda sql, rows: run_plainly(connection, sql, rows), self.wording, "ANALYZE item")
+
+    def version(self) -> str:
+        with self._connected(self.url) as connection:
+            major, minor = divmod(connection.info.server_version, 10_000)
+        return f"PostgreSQL {major}.{minor}"
+
+    @contextmanager
+    def _connected(self, url: URL) -> Iterator[psycopg.Connection[Any]]:
+        with closing(psycopg.connect(**libpq(url), autocommit=True, connect_timeout=PATIENCE)) as connection:
+            connection.execute(f"SET lock_timeout = '{PATIENCE}s'")
+            yield connection
+
+
+def settings(schema: str) -> dict[str, str]:
+    """What every contestant's connection to the server is set to."""
+    return {"search_path": schema, "synchronous_commit": "off"}
