@@ -20,7 +20,10 @@ PATIENCE = 10  # seconds that the harness waits for a lock which a contestant fo
 
 
 class PostgreSQL:
-    """A schema for each contestant, on a server; commits do not wait for the disk."""
+    """A schema for each contestant, on a server; commits do not wait for the disk.
+
+    Raises ConnectionError, with the reason, when it is needed and does not answer.
+    """
 
     name: ClassVar[str] = "postgresql"
     clock: ClassVar[Literal["cpu", "wall"]] = "wall"
@@ -56,7 +59,14 @@ class PostgreSQL:
 
     @contextmanager
     def _connected(self, url: URL) -> Iterator[psycopg.Connection[Any]]:
-        with closing(psycopg.connect(**libpq(url), autocommit=True, connect_timeout=PATIENCE)) as connection:
+        try:
+            opened = psycopg.connect(**libpq(url), autocommit=True, connect_timeout=PATIENCE)
+        except psycopg.OperationalError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConnectionError(
+                f"no PostgreSQL at {self.url!r} (--url or {VARIABLE} names another): {reason}"
+            ) from None
+        with closing(opened) as connection:
             connection.execute(f"SET lock_timeout = '{PATIENCE}s'")
             yield connection
 

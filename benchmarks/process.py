@@ -172,6 +172,7 @@ def _opened(kind: type[Contestant]) -> Iterator[tuple[Contestant, str]]:
 def _hold(path: str, source: Path, rows: int) -> None:
     """Let the table hold the first *rows* of *source*, without any of them passing through this process's objects."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous=OFF")
         connection.execute("ATTACH ? AS source", (str(source),))
         connection.execute("DELETE FROM main.item")
         connection.execute("INSERT INTO main.item SELECT * FROM source.item ORDER BY id LIMIT ?", (rows,))

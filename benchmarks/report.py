@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from benchmarks.contestant import Contestant
 from benchmarks.databases import Database
 from benchmarks.roster import HOUSE, versions
-from benchmarks.rounds import WATCHED, Record, Sample
+from benchmarks.rounds import Record, Sample, watched_rows
 from benchmarks.table import Data
 from benchmarks.workloads import Workload, lacking
 
@@ -50,7 +50,7 @@ def summary(
     return {
         "machine": machine(),
         "database": {"name": database.name, "version": database.version(), "clock": database.clock},
-        "settings": {**settings, "watched_rows": WATCHED, "ddl": list(database.wording.ddl)},
+        "settings": {**settings, "watched_rows": watched_rows(data.size), "ddl": list(database.wording.ddl)},
         "versions": versions(contestants),
         "missing": missing,
         "mismatches": record.mismatches,
@@ -163,7 +163,7 @@ def closeup(kept: dict[str, Any]) -> Grid:
     grid.add_column("workload", no_wrap=True)
     for title in ("CPU", "least", "wall", "least", "to driver", "to Core", "to its objects"):
         grid.add_column(title, justify="right")
-    grid.add_column(f"way to the driver, {WATCHED} rows")
+    grid.add_column(f"way to the driver, {kept['settings']['watched_rows']} rows")
     grid.add_column("best other ORM")
     for workload in kept["workloads"].values():
         ours = workload["contestants"][OURS]

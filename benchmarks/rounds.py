@@ -98,7 +98,7 @@ def measure(
         with opened(contestants, database, place) as entries:
             right = entries[0].contestant.name
             for workload in here:
-                _watch(record, workload, entries, right=right)
+                _watch(record, workload, entries, Data(watched_rows(rows)), right=right)
             for number in range(rounds):
                 turned = _turned(entries, number)
                 for workload in here:
@@ -134,13 +134,18 @@ def opened(contestants: Sequence[type[Contestant]], database: Database, place: s
         yield entries
 
 
-def _watch(record: Record, workload: Workload, entries: Sequence[Entry], *, right: str) -> None:
+def watched_rows(rows: int) -> int:
+    """How many rows the round has in which statements are watched; no more are needed to tell who sent them."""
+    return min(WATCHED, rows)
+
+
+def _watch(record: Record, workload: Workload, entries: Sequence[Entry], data: Data, *, right: str) -> None:
     taken = {}
     senders = record.senders.setdefault(workload.key, {})
     for entry in _able(entries, workload):
         name = entry.contestant.name
         senders[name] = Counter()
-        taken[name] = _sample(entry, workload, Data(WATCHED), watched(senders[name]))
+        taken[name] = _sample(entry, workload, data, watched(senders[name]))
     record.compare(workload, taken, right=right)
 
 

@@ -102,9 +102,11 @@ def main(
 
 def _database(kind: str, url: str | None) -> Database:
     try:
-        return database_of(kind, url)
-    except ImportError as error:
+        database = database_of(kind, url)
+        database.version()
+    except (ImportError, ConnectionError) as error:
         raise click.ClickException(f"{kind} cannot be measured: {error}") from None
+    return database
 
 
 def _steps(present: Sequence[type[Contestant]], only: Sequence[Workload], database: Database) -> int:
