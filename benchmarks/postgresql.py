@@ -16,6 +16,7 @@ from benchmarks.table import POSTGRESQL, Table, Wording, run_plainly
 
 VARIABLE = "MICROORM_TEST_POSTGRES"
 SERVER = "postgresql+psycopg://postgres@127.0.0.1:5432/test"
+PREFIX = "microorm_bench_"
 PATIENCE = 10  # seconds that the harness waits for a lock which a contestant forgot to give back
 
 
@@ -37,9 +38,13 @@ class PostgreSQL:
     def rooms(self, place: str) -> Iterator[Rooms]:
         token = token_hex(4)
         with self._connected(self.url) as connection, ExitStack() as stack:
+            _sweep(
+                connection
+            )  # before the new name is guarded, so that every guard met belongs to another run
+            _guarded(connection, token)
 
             def room(name: str) -> URL:
-                schema = f"microorm_bench_{token}_{name}"
+                schema = f"{PREFIX}{token}_{name}"
                 connection.execute(f"CREATE SCHEMA {schema}".encode())
                 stack.callback(connection.execute, f"DROP SCHEMA {schema} CASCADE".encode())
                 options = " ".join(f"-c{key}={value}" for key, value in settings(schema).items())
@@ -69,6 +74,28 @@ class PostgreSQL:
         with closing(opened) as connection:
             connection.execute(f"SET lock_timeout = '{PATIENCE}s'")
             yield connection
+
+
+def _guarded(connection: psycopg.Connection[Any], token: str) -> bool:
+    """Take the lock on what is named by *token*, unless a run that lives has it; the server frees it with the run."""
+    found = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", (PREFIX + token,)).fetchone()
+    return found == (True,)
+
+
+def _sweep(connection: psycopg.Connection[Any]) -> None:
+    """Drop what runs left behind that were killed before they could."""
+    found = connection.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (PREFIX,))
+    for (schema,) in found.fetchall():
+        token = schema.removeprefix(PREFIX).partition("_")[0]
+        if not _alive(connection, token):
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
+
+
+def _alive(connection: psycopg.Connection[Any], token: str) -> bool:
+    if not _guarded(connection, token):
+        return True
+    connection.execute("SELECT pg_advisory_unlock(hashtext(%s))", (PREFIX + token,))
+    return False
 
 
 def settings(schema: str) -> dict[str, str]:

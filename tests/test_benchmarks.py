@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import psycopg
@@ -127,6 +128,18 @@ def test_on_postgresql_nothing_is_left_behind(url: str) -> None:
             made = set_by(room("driver"))["search_path"]
             assert connection.execute(schemas, (made,)).fetchone() == (1,)
         assert connection.execute(schemas, (made,)).fetchone() == (0,)
+
+
+@pytest.mark.backends("postgresql")
+def test_on_postgresql_only_what_a_dead_run_left_is_swept(url: str) -> None:
+    database, dead = PostgreSQL(url), f"microorm_bench_{token_hex(4)}_driver"
+    names = "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)"
+    with psycopg.connect(**libpq(database.url), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {dead}".encode())
+        with database.rooms("server") as room:
+            alive = set_by(room("driver"))["search_path"]
+            with database.rooms("server"):
+                assert connection.execute(names, ([dead, alive],)).fetchall() == [(alive,)]
 
 
 @pytest.fixture(scope="module")
