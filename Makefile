@@ -9,10 +9,11 @@ ONLY ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers clean
+.PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
+	bench-growth bench-results bench-report clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## load a month of real flights through save() and signals, and print the summary
 	@$(RUN) -m examples.flights $(ARGS)
@@ -61,6 +62,21 @@ bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy C
 
 bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the index
 	@$(RUN) -m benchmarks --peers $(ARGS)
+
+bench-postgresql: $(VENV)/.peers  ## all of them on PostgreSQL, by wall time
+	@$(RUN) -m benchmarks --peers --database postgresql $(ARGS)
+
+bench-growth: $(VENV)/.peers  ## time and memory from a thousand rows to a million
+	@$(RUN) -m benchmarks.growth --peers $(ARGS)
+
+bench-results: $(VENV)/.peers  ## measure anew what docs/performance.md shows, and make its tables and plots
+	@$(RUN) -m benchmarks --peers --rows 1000 --no-samples --json benchmarks/results/sqlite.json
+	@$(RUN) -m benchmarks --peers --database postgresql --rows 500 --no-samples --json benchmarks/results/postgresql.json
+	@$(RUN) -m benchmarks.growth --peers --json benchmarks/results/growth.json
+	@$(RUN) -m benchmarks.page
+
+bench-report: $(VENV)/.demo  ## make the tables and plots of docs/performance.md from benchmarks/results
+	@$(RUN) -m benchmarks.page
 
 clean:  ## remove what the other targets made, .venv too
 	rm -rf $(VENV) build dist mutants htmlcov .coverage .coverage.* .hypothesis

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+from sqlalchemy import URL
 
 from benchmarks.table import COLUMNS, Row
 
@@ -15,8 +16,8 @@ SENDS = ("send_1", "send_10")
 class Contestant:
     """One library, used the way its own documentation says is quick.
 
-    A contestant is opened on a file, or on a memory database of its own (*path* None), that holds no table
-    yet. Methods that take many keys or records do the work one by one; only `bulk` and `load` may do
+    A contestant is opened on an empty database of its own: an SQLite file or, for a URL that names none,
+    one in memory; or a schema of a server, which the URL's options name. Methods that take many keys or records do the work one by one; only `bulk` and `load` may do
     it at once.
     """
 
@@ -24,10 +25,12 @@ class Contestant:
     packages: ClassVar[tuple[str, ...]] = ()
     lacks: ClassVar[Mapping[str, str]] = {}
     """Workloads that cannot be had, by key, and why."""
+    lacks_in_memory: ClassVar[str | None] = None
+    """Why an SQLite database in memory cannot be had."""
     takes: ClassVar[Literal["records", "rows"]] = "records"
     """Whether new rows come as keyword arguments or as plain tuples."""
 
-    def open(self, path: Path | None) -> None:
+    def open(self, url: URL) -> None:
         raise NotImplementedError
 
     def check(self) -> None:
@@ -47,6 +50,8 @@ class Contestant:
     def insert(self, records: Sequence[Any]) -> list[int]:
         """Insert the records one by one in the open transaction; return their keys."""
         raise NotImplementedError
+
+    # "alone" is each committed by itself: the same calls outside a transaction, unless sessions are in between.
 
     def insert_alone(self, records: Sequence[Any]) -> list[int]:
         """Insert the records one by one, each committed by itself; return their keys."""
@@ -75,6 +80,10 @@ class Contestant:
         """Load each, add one to its amount and write it back, in the open transaction."""
         raise NotImplementedError
 
+    def change_alone(self, keys: Sequence[int]) -> None:
+        """The same, each committed by itself."""
+        self.change(keys)
+
     def fetch(self, keys: Sequence[int]) -> list[Any]:
         """Load what `delete` will be given; not clocked."""
         return self.get(keys)
@@ -82,6 +91,10 @@ class Contestant:
     def delete(self, instances: Sequence[Any]) -> None:
         """Delete one by one, in the open transaction."""
         raise NotImplementedError
+
+    def delete_alone(self, instances: Sequence[Any]) -> None:
+        """Delete one by one, each committed by itself."""
+        self.delete(instances)
 
     def listen(self) -> Callable[[], int]:
         """Connect one receiver to saving; return what disconnects it and tells how often it was called."""

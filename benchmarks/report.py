@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 import timeit
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +13,17 @@ from typing import Any
 from rich.table import Table as Grid
 
 from benchmarks.contestant import Contestant
-from benchmarks.roster import versions
-from benchmarks.rounds import WATCHED, Record, Sample
-from benchmarks.table import DDL, Data
-from benchmarks.workloads import Workload
+from benchmarks.databases import Database
+from benchmarks.roster import HOUSE, versions
+from benchmarks.rounds import Record, Sample, watched_rows
+from benchmarks.table import Data
+from benchmarks.workloads import Workload, lacking
 
 SCALE = {"µs": 1e6, "ns": 1e9}
 OURS = "microorm"
 CALLS = 10_000
 NONE = "-"
+CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
 RATIOS = ("to_driver", "to_core", "to_core_objects")
 WAYS = {OURS: "cursor", "sqlalchemy": "Connection"}
 
@@ -31,18 +32,29 @@ def summary(
     record: Record,
     contestants: Sequence[type[Contestant]],
     workloads: Sequence[Workload],
+    database: Database,
     missing: dict[str, str],
     settings: dict[str, Any],
+    *,
+    samples: bool = True,
 ) -> dict[str, Any]:
-    """Everything there is to keep of a run, ready for JSON."""
-    data = Data(settings["rows"])
+    """Everything there is to keep of a run, ready for JSON; each sample only if *samples* are asked for."""
+    data, found = Data(settings["rows"]), {}
+    for each in workloads:
+        taken = _workload(record, each, contestants, database, data)
+        if not samples:
+            for figures in taken["contestants"].values():
+                figures.pop("cpu", None)
+                figures.pop("wall", None)
+        found[each.key] = taken
     return {
         "machine": machine(),
-        "settings": {**settings, "watched_rows": WATCHED, "ddl": list(DDL)},
+        "database": {"name": database.name, "version": database.version(), "clock": database.clock},
+        "settings": {**settings, "watched_rows": watched_rows(data.size), "ddl": list(database.wording.ddl)},
         "versions": versions(contestants),
         "missing": missing,
         "mismatches": record.mismatches,
-        "workloads": {each.key: _workload(record, each, contestants, data) for each in workloads},
+        "workloads": found,
     }
 
 
@@ -54,7 +66,6 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "sqlite": sqlite3.sqlite_version,
         "empty call, ns": round(min(timeit.repeat(_empty, number=CALLS, repeat=20)) / CALLS * 1e9),
     }
 
@@ -73,51 +84,60 @@ def _processor() -> str:
 
 
 def _workload(
-    record: Record, workload: Workload, contestants: Sequence[type[Contestant]], data: Data
+    record: Record,
+    workload: Workload,
+    contestants: Sequence[type[Contestant]],
+    database: Database,
+    data: Data,
 ) -> dict[str, Any]:
     taken = record.samples.get(workload.key, {})
     scale = SCALE[workload.unit] / workload.operations(data)
+    in_memory = "memory" in database.places
     return {
         "title": workload.title,
         "unit": workload.unit,
         "operations": workload.operations(data),
         "contestants": {
-            each.name: _figures(taken[each.name], taken, scale)
+            each.name: _figures(taken[each.name], taken, scale, database.clock)
             | {"statements": dict(record.senders[workload.key][each.name])}
             if each.name in taken
-            else {"lacks": each.lacks[workload.key]}
+            else {"lacks": lacking(each, workload, in_memory=in_memory)}
             for each in contestants
         },
     }
 
 
-def _figures(samples: list[Sample], taken: dict[str, list[Sample]], scale: float) -> dict[str, Any]:
+def _figures(
+    samples: list[Sample], taken: dict[str, list[Sample]], scale: float, clock: str
+) -> dict[str, Any]:
     cpu = [round(sample.cpu * scale, 3) for sample in samples]
     wall = [round(sample.wall * scale, 3) for sample in samples]
     return {
-        "cpu_median": median(cpu),
+        "cpu_median": round(median(cpu), 3),
         "cpu_min": min(cpu),
-        "wall_median": median(wall),
+        "wall_median": round(median(wall), 3),
         "wall_min": min(wall),
-        "to_driver": _ratio(samples, taken.get("driver")),
-        "to_core": _ratio(samples, taken.get("core")),
-        "to_core_objects": _ratio(samples, taken.get("core_objects")),
+        "to_driver": _ratio(samples, taken.get("driver"), clock),
+        "to_core": _ratio(samples, taken.get("core"), clock),
+        "to_core_objects": _ratio(samples, taken.get("core_objects"), clock),
         "cpu": cpu,
         "wall": wall,
     }
 
 
-def _ratio(samples: list[Sample], others: list[Sample] | None) -> float | None:
-    """The median over the rounds of CPU time against another's in the same round."""
+def _ratio(samples: list[Sample], others: list[Sample] | None, clock: str) -> float | None:
+    """The median over the rounds of the time by *clock* against another's in the same round."""
     if others is None:
         return None
-    return round(median(one.cpu / other.cpu for one, other in zip(samples, others, strict=True)), 3)
+    pairs = zip(samples, others, strict=True)
+    return round(median(one.time(clock) / other.time(clock) for one, other in pairs), 3)
 
 
 def comparison(kept: dict[str, Any]) -> Grid:
-    """All contestants side by side: CPU time, and in brackets how many times the driver's."""
+    """All contestants side by side: median time by the database's clock, in brackets how many times the driver's."""
+    clock = CLOCKS[kept["database"]["clock"]]
     grid = Grid(
-        title="CPU time per operation, median (median ratio to the driver in the same round)",
+        title=f"{clock} per operation, median (median ratio to the driver's {clock} in the same round)",
         title_justify="left",
     )
     grid.add_column("workload", no_wrap=True)
@@ -125,31 +145,32 @@ def comparison(kept: dict[str, Any]) -> Grid:
     for name in names:
         grid.add_column(name.replace("_", " "), justify="right")
     for workload in kept["workloads"].values():
-        cells = [_cell(workload["contestants"][name]) for name in names]
+        cells = [_cell(workload["contestants"][name], kept["database"]["clock"]) for name in names]
         grid.add_row(f"{workload['title']}, {workload['unit']}", *cells)
     return grid
 
 
-def _cell(figures: dict[str, Any]) -> str:
+def _cell(figures: dict[str, Any], clock: str) -> str:
     if "lacks" in figures:
         return NONE
-    return f"{_short(figures['cpu_median'])} ({_short(figures['to_driver'])})"
+    return f"{short(figures[f'{clock}_median'])} ({short(figures['to_driver'])})"
 
 
 def closeup(kept: dict[str, Any]) -> Grid:
     """microorm alone: both clocks, median and least, the ratios, the way to the driver, the next best ORM."""
-    grid = Grid(title="microorm", title_justify="left")
+    clock = kept["database"]["clock"]
+    grid = Grid(title=f"microorm; ratios are made of {CLOCKS[clock]}", title_justify="left")
     grid.add_column("workload", no_wrap=True)
     for title in ("CPU", "least", "wall", "least", "to driver", "to Core", "to its objects"):
         grid.add_column(title, justify="right")
-    grid.add_column(f"way to the driver, {WATCHED} rows")
+    grid.add_column(f"way to the driver, {kept['settings']['watched_rows']} rows")
     grid.add_column("best other ORM")
     for workload in kept["workloads"].values():
         ours = workload["contestants"][OURS]
-        times = [_short(ours[key]) for key in ("cpu_median", "cpu_min", "wall_median", "wall_min")]
+        times = [short(ours[key]) for key in ("cpu_median", "cpu_min", "wall_median", "wall_min")]
         ratios = [f"{ours[key]:.2f}" if ours[key] else NONE for key in RATIOS]
         title = f"{workload['title']}, {workload['unit']}"
-        grid.add_row(title, *times, *ratios, _way(ours["statements"]), _rival(workload))
+        grid.add_row(title, *times, *ratios, _way(ours["statements"]), _best(workload, clock))
     return grid
 
 
@@ -157,18 +178,21 @@ def _way(statements: dict[str, int]) -> str:
     return ", ".join(f"{WAYS.get(sender, sender)} {count}" for sender, count in statements.items()) or NONE
 
 
-def _rival(workload: dict[str, Any]) -> str:
-    house = ("driver", "mapper", "core", "core_objects", OURS)
+def rival(workload: dict[str, Any], clock: str) -> str | None:
+    """The quickest of the other ORMs, by its median; None where none was clocked."""
     others = {
-        name: figures["cpu_median"]
+        name: figures[f"{clock}_median"]
         for name, figures in workload["contestants"].items()
-        if name not in house and "lacks" not in figures
+        if name not in HOUSE and "lacks" not in figures
     }
-    if not others:
-        return NONE
-    name = min(others, key=others.__getitem__)
-    return f"{name} {_short(others[name])}"
+    return min(others, key=others.__getitem__) if others else None
 
 
-def _short(figure: float) -> str:
+def _best(workload: dict[str, Any], clock: str) -> str:
+    name = rival(workload, clock)
+    return NONE if name is None else f"{name} {short(workload['contestants'][name][f'{clock}_median'])}"
+
+
+def short(figure: float) -> str:
+    """Three digits or so."""
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"

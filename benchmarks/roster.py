@@ -17,17 +17,25 @@ HOUSE = {
 PEERS = {
     "django": ("django", "Django"),
     "peewee": ("peewee", "Peewee"),
+    "piccolo": ("piccolo", "Piccolo"),
     "pony": ("pony", "Pony"),
     "sqlalchemy_orm": ("sqlalchemy_orm", "SQLAlchemyORM"),
+    "sqlmodel": ("sqlmodel", "SQLModel"),
     "tortoise": ("tortoise", "Tortoise"),
 }
 
+OTHERWISE = {
+    "postgresql": {"driver": ("postgresql", "Psycopg"), "mapper": ("postgresql", "PsycopgMapper")},
+}
+"""Who is another class on one of the databases."""
 
-def gather(names: Iterable[str]) -> tuple[list[type[Contestant]], dict[str, str]]:
+
+def gather(names: Iterable[str], database: str = "sqlite") -> tuple[list[type[Contestant]], dict[str, str]]:
     """Import the contestants; return those that are here, and why each other one is not, by name."""
     present, missing = [], {}
+    known = HOUSE | PEERS | OTHERWISE.get(database, {})
     for name in names:
-        module, kind = (HOUSE | PEERS)[name]
+        module, kind = known[name]
         try:
             present.append(getattr(import_module(f"benchmarks.contestants.{module}"), kind))
         except ImportError as error:

@@ -14,14 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.contestant import Contestant
+from benchmarks.databases import Database
 from benchmarks.table import Data, Row, Table
 from benchmarks.ways import watched
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, lacking
 
 Step = Callable[[], None]
 WATCHED = 100
@@ -34,6 +33,9 @@ class Sample:
     cpu: float
     wall: float
     seen: dict[str, Any]
+
+    def time(self, clock: str) -> float:
+        return self.cpu if clock == "cpu" else self.wall
 
 
 @dataclass
@@ -66,12 +68,17 @@ class Entry:
 
     contestant: Contestant
     table: Table
+    place: str
+
+    def can(self, workload: Workload) -> bool:
+        return lacking(type(self.contestant), workload, in_memory=self.place == "memory") is None
 
 
 def measure(
     contestants: Sequence[type[Contestant]],
     workloads: Sequence[Workload],
     *,
+    database: Database,
     rows: int,
     rounds: int,
     collect: bool = True,
@@ -84,14 +91,14 @@ def measure(
     mismatch. *collect* leaves the garbage collector on under the clock. *step* is called after each sample.
     """
     record, data = Record(), Data(rows)
-    for place in ("file", "memory"):
-        here = [workload for workload in workloads if workload.place == place]
+    for place in database.places:
+        here = [each for each in workloads if place == database.places[-1 if each.alone else 0]]
         if not here:
             continue
-        with opened(contestants, in_files=place == "file") as entries:
+        with opened(contestants, database, place) as entries:
             right = entries[0].contestant.name
             for workload in here:
-                _watch(record, workload, entries, right=right)
+                _watch(record, workload, entries, Data(watched_rows(rows)), right=right)
             for number in range(rounds):
                 turned = _turned(entries, number)
                 for workload in here:
@@ -104,43 +111,46 @@ def measure(
 
 
 @contextmanager
-def opened(contestants: Sequence[type[Contestant]], *, in_files: bool) -> Iterator[list[Entry]]:
+def opened(contestants: Sequence[type[Contestant]], database: Database, place: str) -> Iterator[list[Entry]]:
     """Open each contestant on a database of its own, with the table made and its promises checked."""
-    with TemporaryDirectory() as folder, ExitStack() as stack:
+    with ExitStack() as stack:
+        room = stack.enter_context(database.rooms(place))
         entries = []
         for kind in contestants:
-            entry = _open(kind, Path(folder, f"{kind.name}.db") if in_files else None)
-            stack.callback(entry.contestant.close)
-            entry.contestant.check()
-            entries.append(entry)
+            if place == "memory" and kind.lacks_in_memory is not None:
+                continue
+            contestant, url = kind(), room(kind.name)
+            table = stack.enter_context(database.table(url, contestant.plain))
+            if place == "memory":  # there is no database before somebody opened it
+                contestant.open(url)
+                stack.callback(contestant.close)
+                table.create()
+            else:
+                table.create()
+                contestant.open(url)
+                stack.callback(contestant.close)
+            contestant.check()
+            entries.append(Entry(contestant, table, place))
         yield entries
 
 
-def _open(kind: type[Contestant], path: Path | None) -> Entry:
-    contestant = kind()
-    if path is None:
-        contestant.open(None)
-        table = Table(contestant.plain)
-        table.create()
-    else:
-        table = Table.in_file(path)
-        table.create()
-        contestant.open(path)
-    return Entry(contestant, table)
+def watched_rows(rows: int) -> int:
+    """How many rows the round has in which statements are watched; no more are needed to tell who sent them."""
+    return min(WATCHED, rows)
 
 
-def _watch(record: Record, workload: Workload, entries: Sequence[Entry], *, right: str) -> None:
+def _watch(record: Record, workload: Workload, entries: Sequence[Entry], data: Data, *, right: str) -> None:
     taken = {}
     senders = record.senders.setdefault(workload.key, {})
     for entry in _able(entries, workload):
         name = entry.contestant.name
         senders[name] = Counter()
-        taken[name] = _sample(entry, workload, Data(WATCHED), watched(senders[name]))
+        taken[name] = _sample(entry, workload, data, watched(senders[name]))
     record.compare(workload, taken, right=right)
 
 
 def _able(entries: Sequence[Entry], workload: Workload) -> list[Entry]:
-    return [entry for entry in entries if workload.key not in entry.contestant.lacks]
+    return [entry for entry in entries if entry.can(workload)]
 
 
 def _turned(entries: list[Entry], number: int) -> list[Entry]:

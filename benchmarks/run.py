@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from benchmarks.contestant import Contestant
+from benchmarks.databases import NAMES, Database, database_of
 from benchmarks.report import OURS, closeup, comparison, summary
 from benchmarks.roster import HOUSE, PEERS, gather
 from benchmarks.rounds import measure
-from benchmarks.workloads import Workload, chosen
+from benchmarks.workloads import Workload, chosen, lacking
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 WIDTH = 210
@@ -28,37 +31,68 @@ def _chosen(context: click.Context, parameter: click.Parameter, only: str | None
         raise click.BadParameter(str(error)) from None
 
 
+def _named(context: click.Context, parameter: click.Parameter, names: str | None) -> list[str] | None:
+    if names is None:
+        return None
+    asked, known = names.split(","), [*HOUSE, *PEERS]
+    for name in asked:
+        if name not in known:
+            raise click.BadParameter(f"no contestant named {name!r}; known: {', '.join(known)}")
+    return [name for name in known if name in {"driver", *asked}]
+
+
 @click.command()
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="Rounds to interleave.")
 @click.option("--rows", default=2000, show_default=True, type=click.IntRange(20), help="Rows in the table.")
 @click.option("--only", callback=_chosen, metavar="WORKLOADS", help="Some workloads, by key, comma between.")
+@click.option(
+    "--database", "kind", default="sqlite", show_default=True, type=click.Choice(NAMES), help="Where to work."
+)
+@click.option("--url", help="Where the server is.  [default: MICROORM_TEST_POSTGRES, else this machine's]")
 @click.option("--peers", is_flag=True, help="Clock other ORMs, too (benchmarks/peers.txt).")
+@click.option(
+    "--contestants", "named", callback=_named, metavar="NAMES", help="Only these, beside the driver."
+)
 @click.option(
     "--gc/--no-gc", "collect", default=True, help="Garbage collector under the clock.  [default: on]"
 )
+@click.option("--samples/--no-samples", default=True, help="Keep each sample, too.  [default: kept]")
 @click.option(
     "--json", "target", default=RESULTS, type=click.Path(path_type=Path), help="Where to keep it all."
 )
-def main(*, rounds: int, rows: int, only: list[Workload], peers: bool, collect: bool, target: Path) -> None:
+def main(
+    *,
+    rounds: int,
+    rows: int,
+    only: list[Workload],
+    kind: str,
+    url: str | None,
+    peers: bool,
+    named: list[str] | None,
+    collect: bool,
+    samples: bool,
+    target: Path,
+) -> None:
     """Clock microorm beside the plain driver, a hand-written mapper and SQLAlchemy Core.
 
     Exits with 1 when rows differ from the driver's, or when one of these four is missing.
     """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    present, missing = gather([*HOUSE, *(PEERS if peers else ())])
+    database = _database(kind, url)
+    present, missing = gather(named or [*HOUSE, *(PEERS if peers else ())], database.name)
     with Progress(console=console, transient=True) as progress:
-        total = rounds * sum(1 for each in present for one in only if one.key not in each.lacks)
-        task = progress.add_task(f"{rounds} rounds", total=total)
+        task = progress.add_task(f"{rounds} rounds", total=_steps(present, only, database) * rounds)
         record = measure(
             present,
             only,
+            database=database,
             rows=rows,
             rounds=rounds,
             collect=collect,
             step=lambda: progress.advance(task),
         )
     settings = {"rounds": rounds, "rows": rows, "collector": "on" if collect else "off"}
-    kept = summary(record, present, only, missing, settings)
+    kept = summary(record, present, only, database, missing, settings, samples=samples)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     _show(console, kept)
@@ -66,11 +100,25 @@ def main(*, rounds: int, rows: int, only: list[Workload], peers: bool, collect: 
         raise SystemExit(1)
 
 
+def _database(kind: str, url: str | None) -> Database:
+    try:
+        database = database_of(kind, url)
+        database.version()
+    except (ImportError, ConnectionError) as error:
+        raise click.ClickException(f"{kind} cannot be measured: {error}") from None
+    return database
+
+
+def _steps(present: Sequence[type[Contestant]], only: Sequence[Workload], database: Database) -> int:
+    in_memory = "memory" in database.places
+    return sum(lacking(each, one, in_memory=in_memory) is None for each in present for one in only)
+
+
 def _show(console: Console, kept: dict[str, Any]) -> None:
     machine, settings = kept["machine"], kept["settings"]
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, {machine['python']} "
-        f"(empty call {machine['empty call, ns']} ns), SQLite {machine['sqlite']}; {settings['rounds']} rounds of {settings['rows']} rows, "
+        f"(empty call {machine['empty call, ns']} ns), {kept['database']['version']}; {settings['rounds']} rounds of {settings['rows']} rows, "
         f"collector {settings['collector']}"
     )
     console.print(", ".join(f"{name} {version}" for name, version in kept["versions"].items()))

@@ -1,7 +1,8 @@
 """Ways: by whose code each statement was handed to the driver.
 
 microorm sends prepared statements to the driver's cursor itself and all others through SQLAlchemy's
-`Connection`. Rather than believe it, the calls into `sqlite3` are watched and the caller is looked at.
+`Connection`. Rather than believe it, the calls into `sqlite3` and psycopg are watched and the caller is looked at. Other drivers
+are not watched.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from types import FrameType
 from typing import Any
 
 CALLS = {"execute", "executemany"}
+COMPILED: tuple[type, ...] = (sqlite3.Cursor, sqlite3.Connection)
+WRITTEN = "psycopg"  # whose cursors are written in Python
 
 
 @contextmanager
@@ -22,10 +25,12 @@ def watched(senders: Counter[str]) -> Iterator[None]:
     """Count into *senders* the statements of this thread, by the package that sent them; no block to clock."""
 
     def see(frame: FrameType, event: str, called: Any) -> None:
-        if event != "c_call" or called.__name__ not in CALLS:
-            return
-        if isinstance(called.__self__, (sqlite3.Cursor, sqlite3.Connection)):
-            senders[_package(frame)] += 1
+        if event == "c_call":
+            if called.__name__ in CALLS and isinstance(called.__self__, COMPILED):
+                senders[_package(frame)] += 1
+        elif event == "call" and frame.f_code.co_name in CALLS and _package(frame) == WRITTEN:
+            # Its Connection calls its own Cursor, which is not to be counted twice.
+            senders.update({_package(frame.f_back)} - {WRITTEN})
 
     earlier = sys.getprofile()
     sys.setprofile(see)

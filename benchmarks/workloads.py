@@ -27,13 +27,14 @@ class Workload:
     """One thing to clock.
 
     *given* runs before the clock starts, *work* under it; *returns* says what *work* hands back, *settle*
-    what is to be looked at after it. *operations* is what the time is divided by.
+    what is to be looked at after it. *operations* is what the time is divided by. *alone* says that each
+    write is committed by itself, which is measured past the disk.
     """
 
     key: str
     title: str
     work: Callable[[Contestant, Data, Given], Result]
-    place: Literal["file", "memory"] = "file"
+    alone: bool = False
     filled: bool = True
     writes: bool = False
     returns: Literal["nothing", "values", "instances", "groups"] = "nothing"
@@ -78,6 +79,11 @@ def _by_level(contestant: Contestant, data: Data, given: Given) -> Result:
     return contestant.by_level(data.levels)
 
 
+def _by_level_inside(contestant: Contestant, data: Data, given: Given) -> Result:
+    with contestant.transaction():
+        return contestant.by_level(data.levels)
+
+
 def _by_expression(contestant: Contestant, data: Data, given: Given) -> Result:
     return contestant.by_expression(data.levels)
 
@@ -87,9 +93,21 @@ def _change(contestant: Contestant, data: Data, given: Given) -> None:
         contestant.change(data.keys)
 
 
+def _change_alone(contestant: Contestant, data: Data, given: Given) -> None:
+    contestant.change_alone(data.keys)
+
+
 def _delete(contestant: Contestant, data: Data, given: Given) -> None:
     with contestant.transaction():
         contestant.delete(given)
+
+
+def _delete_alone(contestant: Contestant, data: Data, given: Given) -> None:
+    contestant.delete_alone(given)
+
+
+def _doomed(contestant: Contestant, data: Data) -> Given:
+    return contestant.fetch(data.doomed)
 
 
 def _send(contestant: Contestant, data: Data, send: Callable[[], Any]) -> None:
@@ -115,9 +133,9 @@ WORKLOADS: Sequence[Workload] = (
     ),
     Workload(
         "insert_alone",
-        "insert one, autocommit, memory",
+        "insert one, autocommit",
         _insert_alone,
-        place="memory",
+        alone=True,
         filled=False,
         writes=True,
         returns="values",
@@ -134,19 +152,36 @@ WORKLOADS: Sequence[Workload] = (
         operations=lambda data: len(data.levels),
     ),
     Workload(
+        "filter_inside",
+        "20 rows by filter(level=…), in a transaction",
+        _by_level_inside,
+        returns="groups",
+        operations=lambda data: len(data.levels),
+    ),
+    Workload(
         "filter_expression",
-        "the same by an expression",
+        "20 rows by an expression",
         _by_expression,
         returns="groups",
         operations=lambda data: len(data.levels),
     ),
     Workload("change", "load, change, save one", _change, writes=True),
+    Workload("change_alone", "load, change, save one, autocommit", _change_alone, alone=True, writes=True),
     Workload(
         "delete",
         "delete one",
         _delete,
         writes=True,
-        given=lambda contestant, data: contestant.fetch(data.doomed),
+        given=_doomed,
+        operations=lambda data: len(data.doomed),
+    ),
+    Workload(
+        "delete_alone",
+        "delete one, autocommit",
+        _delete_alone,
+        alone=True,
+        writes=True,
+        given=_doomed,
         operations=lambda data: len(data.doomed),
     ),
     Workload(
@@ -167,6 +202,13 @@ WORKLOADS: Sequence[Workload] = (
     ),
 )
 KEYS = tuple(workload.key for workload in WORKLOADS)
+
+
+def lacking(kind: type[Contestant], workload: Workload, *, in_memory: bool) -> str | None:
+    """Why *kind* cannot do *workload*; None where it can. *in_memory* says where writes alone are measured."""
+    if workload.alone and in_memory and kind.lacks_in_memory:
+        return kind.lacks_in_memory
+    return kind.lacks.get(workload.key)
 
 
 def chosen(only: str | None) -> list[Workload]:

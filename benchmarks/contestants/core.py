@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import starmap
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Column,
     Double,
@@ -57,10 +57,9 @@ class Core(Contestant):
     packages = ("sqlalchemy",)
     lacks = dict.fromkeys(("insert_heard", *SENDS), NO_SIGNALS)
 
-    def open(self, path: Path | None) -> None:
-        self.engine = create_engine(
-            f"sqlite:///{path}" if path else "sqlite://", isolation_level="AUTOCOMMIT"
-        )
+    def open(self, url: URL) -> None:
+        self.engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        self.begin = "BEGIN IMMEDIATE" if url.get_backend_name() == "sqlite" else "BEGIN"
         # One connection, kept: checking one out for each statement would cost several microseconds more.
         self.connection = self.engine.connect()
 
@@ -74,7 +73,7 @@ class Core(Contestant):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.connection.exec_driver_sql("BEGIN IMMEDIATE")
+        self.connection.exec_driver_sql(self.begin)
         yield
         self.connection.exec_driver_sql("COMMIT")
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import django
 from django.conf import settings
+from sqlalchemy import URL
 
 from benchmarks.contestant import Contestant
+from benchmarks.databases import server_of
 from benchmarks.receivers import counting, ignoring
 from benchmarks.table import Row, run_plainly
 
 settings.configure(
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     USE_TZ=True,
 )
 django.setup()
 
-from django.db import connection, models, transaction  # noqa: E402  (wants the settings first)
+from django.db import connections, models, transaction  # noqa: E402  (wants the settings first)
 from django.db.models.signals import post_save  # noqa: E402
 from django.dispatch import Signal  # noqa: E402
 
@@ -43,17 +43,19 @@ class Django(Contestant):
     name = "django"
     packages = ("django",)
 
-    def open(self, path: Path | None) -> None:
-        connection.settings_dict["NAME"] = str(path or ":memory:")
-        connection.ensure_connection()
+    def open(self, url: URL) -> None:
+        connections.settings = connections.configure_settings({"default": _settings(url)})
+        connections["default"].ensure_connection()
 
     def close(self) -> None:
         # Closing a memory database is refused by Django's own close(), which keeps it for its test runner.
+        connection = connections["default"]
         raw, connection.connection = connection.connection, None
         raw.close()
+        del connections["default"]
 
     def plain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
-        return run_plainly(connection.connection, sql, rows)
+        return run_plainly(connections["default"].connection, sql, rows)
 
     def transaction(self) -> AbstractContextManager[Any]:
         return transaction.atomic()
@@ -109,3 +111,14 @@ class Django(Contestant):
             return signal.send(Django, instance=instance, created=True)
 
         return send
+
+
+def _settings(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": url.database or ":memory:"}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": url.database,
+        "OPTIONS": dict(url.query),
+        **{key.upper(): value for key, value in server_of(url).items()},
+    }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from sqlalchemy import URL
 
 from benchmarks.contestant import Contestant
 from benchmarks.receivers import counting, ignoring
-from benchmarks.table import INSERT, SELECT, Row, run_plainly
+from benchmarks.table import SELECT, SQLITE, Row, run_plainly
 
 BY_KEY = f"{SELECT} WHERE id = ?"
 BY_LEVEL = f"{SELECT} WHERE level = ?"
@@ -19,10 +20,19 @@ BY_LEVEL = f"{SELECT} WHERE level = ?"
 class Driver(Contestant):
     name = "driver"
     takes = "rows"
+    insert_one = SQLITE.insert
+    by_key = BY_KEY
+    by_one_level = BY_LEVEL
+    update_one = "UPDATE item SET amount = ? WHERE id = ?"
+    delete_one = "DELETE FROM item WHERE id = ?"
+    begin = "BEGIN IMMEDIATE"
     heard: Callable[..., None] | None = None
+    connection: Any
+    execute: Callable[..., Any]
 
-    def open(self, path: Path | None) -> None:
-        self.connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+    def open(self, url: URL) -> None:
+        self.connection = sqlite3.connect(url.database or ":memory:", isolation_level=None)
+        self.execute = self.connection.execute
 
     def close(self) -> None:
         self.connection.close()
@@ -32,44 +42,45 @@ class Driver(Contestant):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
+        self.execute(self.begin)
         yield
-        self.connection.execute("COMMIT")
+        self.execute("COMMIT")
 
     def insert(self, rows: Sequence[Row]) -> list[Any]:
-        execute = self.connection.execute
+        execute, sql = self.execute, self.insert_one
         if self.heard is None:
-            return [execute(INSERT, row).lastrowid for row in rows]
+            return [execute(sql, row).lastrowid for row in rows]
         receiver, keys = self.heard, []
         for row in rows:
-            keys.append(execute(INSERT, row).lastrowid)
+            keys.append(execute(sql, row).lastrowid)
             receiver(instance=row, created=True)
         return keys
 
     def bulk(self, rows: Sequence[Row]) -> None:
-        self.connection.executemany(INSERT, rows)
+        self.connection.executemany(self.insert_one, rows)
 
     def get(self, keys: Sequence[int]) -> list[Any]:
-        execute = self.connection.execute
-        return [execute(BY_KEY, (key,)).fetchone() for key in keys]
+        execute, sql = self.execute, self.by_key
+        return [execute(sql, (key,)).fetchone() for key in keys]
 
     def load(self) -> list[Any]:
-        return self.connection.execute(SELECT).fetchall()
+        loaded: list[Any] = self.execute(SELECT).fetchall()
+        return loaded
 
     def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
-        execute = self.connection.execute
-        return [execute(BY_LEVEL, (level,)).fetchall() for level in levels]
+        execute, sql = self.execute, self.by_one_level
+        return [execute(sql, (level,)).fetchall() for level in levels]
 
     def change(self, keys: Sequence[int]) -> None:
-        execute = self.connection.execute
+        execute, select, update = self.execute, self.by_key, self.update_one
         for key in keys:
-            row = execute(BY_KEY, (key,)).fetchone()
-            execute("UPDATE item SET amount = ? WHERE id = ?", (row[2] + 1, key))
+            row = execute(select, (key,)).fetchone()
+            execute(update, (row[2] + 1, key))
 
     def delete(self, instances: Sequence[Row]) -> None:
-        execute = self.connection.execute
+        execute, sql = self.execute, self.delete_one
         for row in instances:
-            execute("DELETE FROM item WHERE id = ?", (row[0],))
+            execute(sql, (row[0],))
 
     def listen(self) -> Callable[[], int]:
         self.heard, calls = counting()

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import starmap
-from pathlib import Path
 from typing import Any
+
+from sqlalchemy import URL
 
 from benchmarks.contestant import Contestant
 from benchmarks.receivers import counting, ignoring
-from benchmarks.table import INSERT, SELECT, Row, run_plainly
+from benchmarks.table import SELECT, SQLITE, Row, run_plainly
 
 
 @dataclass(slots=True)
@@ -59,10 +60,23 @@ class Heard:
 
 class Mapper(Contestant):
     name = "mapper"
+    insert_one = SQLITE.insert
+    by_key = BY_KEY
+    by_one_level = BY_LEVEL
+    update_one = UPDATE
+    delete_one = "DELETE FROM item WHERE id = ?"
+    begin = "BEGIN IMMEDIATE"
+    connection: Any
+    execute: Callable[..., Any]
+    executemany: Callable[..., Any]
 
-    def open(self, path: Path | None) -> None:
-        self.connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+    def open(self, url: URL) -> None:
         self.saved = Heard()
+        self.connect(url)
+
+    def connect(self, url: URL) -> None:
+        self.connection = sqlite3.connect(url.database or ":memory:", isolation_level=None)
+        self.execute, self.executemany = self.connection.execute, self.connection.executemany
 
     def close(self) -> None:
         self.connection.close()
@@ -72,21 +86,25 @@ class Mapper(Contestant):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
+        self.execute(self.begin)
         try:
             yield
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            self.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
+        self.execute("COMMIT")
+
+    def add(self, values: Row) -> int:
+        key: int = self.execute(self.insert_one, values).lastrowid
+        return key
 
     def save(self, item: Item) -> Item:
         values = (item.name, item.amount, item.score, item.note, item.level)
         created = item.id is None
         if created:
-            item.id = self.connection.execute(INSERT, values).lastrowid
+            item.id = self.add(values)
         else:
-            self.connection.execute(UPDATE, (*values, item.id))
+            self.execute(self.update_one, (*values, item.id))
         if self.saved.receivers:
             self.saved.send(Item, instance=item, created=created)
         return item
@@ -96,22 +114,22 @@ class Mapper(Contestant):
 
     def bulk(self, records: Sequence[Any]) -> None:
         items = [Item(**record) for record in records]
-        self.connection.executemany(
-            INSERT, [(item.name, item.amount, item.score, item.note, item.level) for item in items]
+        self.executemany(
+            self.insert_one, [(item.name, item.amount, item.score, item.note, item.level) for item in items]
         )
 
     def one(self, key: int) -> Item:
-        return Item(*self.connection.execute(BY_KEY, (key,)).fetchone())
+        return Item(*self.execute(self.by_key, (key,)).fetchone())
 
     def get(self, keys: Sequence[int]) -> list[Any]:
         return [self.one(key) for key in keys]
 
     def load(self) -> list[Any]:
-        return list(starmap(Item, self.connection.execute(ALL)))
+        return list(starmap(Item, self.execute(ALL)))
 
     def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
-        execute = self.connection.execute
-        return [list(starmap(Item, execute(BY_LEVEL, (level,)))) for level in levels]
+        execute, sql = self.execute, self.by_one_level
+        return [list(starmap(Item, execute(sql, (level,)))) for level in levels]
 
     def change(self, keys: Sequence[int]) -> None:
         for key in keys:
@@ -121,7 +139,7 @@ class Mapper(Contestant):
 
     def delete(self, instances: Sequence[Item]) -> None:
         for item in instances:
-            self.connection.execute("DELETE FROM item WHERE id = ?", (item.id,))
+            self.execute(self.delete_one, (item.id,))
             item.id = None
 
     def listen(self) -> Callable[[], int]:

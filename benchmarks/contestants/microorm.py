@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
+
+from sqlalchemy import URL
 
 from benchmarks.contestant import Contestant
 from benchmarks.receivers import counting, ignoring
@@ -23,8 +24,8 @@ class MicroORM(Contestant):
     name = "microorm"
     packages = ("microorm",)
 
-    def open(self, path: Path | None) -> None:
-        self.databases = Databases({"default": f"sqlite:///{path}" if path else "sqlite://"})
+    def open(self, url: URL) -> None:
+        self.databases = Databases({"default": url})
         self.model = self._model()
 
     def _model(self) -> Any:

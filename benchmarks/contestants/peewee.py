@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
-from peewee import BigIntegerField, CharField, DoubleField, Model, SqliteDatabase
+from peewee import BigIntegerField, CharField, DoubleField, Model, PostgresqlDatabase, SqliteDatabase
 from playhouse.signals import Model as SignalModel
 from playhouse.signals import post_save
+from sqlalchemy import URL
 
 from benchmarks.contestant import SENDS, Contestant
+from benchmarks.databases import libpq
 from benchmarks.receivers import counting
 from benchmarks.table import Row, run_plainly
 
@@ -24,8 +25,8 @@ class Peewee(Contestant):
     packages = ("peewee",)
     lacks = dict.fromkeys(SENDS, NO_SENDER)
 
-    def open(self, path: Path | None) -> None:
-        self.database = SqliteDatabase(str(path or ":memory:"))
+    def open(self, url: URL) -> None:
+        self.database = _database(url)
         self.database.connect()
         self.quiet = self.model = self._model(Model)
         self.telling = self._model(SignalModel)
@@ -97,3 +98,10 @@ class Peewee(Contestant):
             return calls()
 
         return stop
+
+
+def _database(url: URL) -> Any:
+    if url.get_backend_name() == "sqlite":
+        return SqliteDatabase(url.database or ":memory:")
+    options = libpq(url)
+    return PostgresqlDatabase(options.pop("dbname"), **options)

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pony.orm import Database, Optional, PrimaryKey, Required, commit, db_session, flush, select
+from sqlalchemy import URL
 
 from benchmarks.contestant import SENDS, Contestant
+from benchmarks.databases import libpq
 from benchmarks.receivers import counting
-from benchmarks.table import Row, run_plainly
+from benchmarks.table import Row
 
 NO_SENDER = "its hooks are methods, not signals"
 
@@ -22,12 +23,12 @@ class Pony(Contestant):
     packages = ("pony",)
     lacks = dict.fromkeys(SENDS, NO_SENDER)
 
-    def open(self, path: Path | None) -> None:
+    def open(self, url: URL) -> None:
         self.held: Any = None
-        self.quiet = self.model = self._model(path)
-        self.telling = self._model(path, hook=self._heard) if path else None
+        self.quiet = self.model = self._model(url)
+        self.telling = self._model(url, hook=self._heard) if url.database else None
 
-    def _model(self, path: Path | None, hook: Callable[[Any], None] | None = None) -> Any:
+    def _model(self, url: URL, hook: Callable[[Any], None] | None = None) -> Any:
         database = Database()
 
         class Item(database.Entity):
@@ -43,7 +44,10 @@ class Pony(Contestant):
                 def after_insert(self) -> None:
                     hook(self)
 
-        database.bind(provider="sqlite", filename=str(path or ":memory:"))
+        if url.get_backend_name() == "sqlite":
+            database.bind(provider="sqlite", filename=url.database or ":memory:")
+        else:
+            database.bind(provider="postgres", **libpq(url))
         database.generate_mapping(check_tables=False)
         return Item
 
@@ -54,21 +58,28 @@ class Pony(Contestant):
         for model in filter(None, (self.quiet, self.telling)):
             model._database_.disconnect()
 
+    @db_session
     def plain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
-        with db_session:
-            return run_plainly(self.quiet._database_.get_connection(), sql, rows)
+        connection = self.quiet._database_.get_connection()  # which has begun a transaction
+        if rows:
+            connection.executemany(sql, rows)
+            return []
+        return [tuple(row) for row in connection.execute(sql).fetchall()]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         if self.held is None:
             self._enter()
         yield
-        session, self.held = self.held, None
-        session.__exit__()
+        self._leave()
 
     def _enter(self) -> None:
         self.held = db_session(immediate=True)
         self.held.__enter__()
+
+    def _leave(self) -> None:
+        session, self.held = self.held, None
+        session.__exit__()
 
     def insert(self, records: Sequence[Any]) -> list[int]:
         keys = []
@@ -115,6 +126,13 @@ class Pony(Contestant):
             item.amount += 1
             flush()
 
+    @db_session
+    def change_alone(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            item = self.model[key]
+            item.amount += 1
+            commit()
+
     def fetch(self, keys: Sequence[int]) -> list[Any]:
         # An object lives in the session that loaded it, so the session of the coming transaction opens here.
         self._enter()
@@ -124,6 +142,12 @@ class Pony(Contestant):
         for item in instances:
             item.delete()
             flush()
+
+    def delete_alone(self, instances: Sequence[Any]) -> None:
+        for item in instances:
+            item.delete()
+            commit()
+        self._leave()
 
     def listen(self) -> Callable[[], int]:
         self.receiver, calls = counting()

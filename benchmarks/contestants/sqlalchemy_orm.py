@@ -1,13 +1,16 @@
-"""SQLAlchemy's ORM: one session for each job, flushed after each object so that each is written one by one."""
+"""SQLAlchemy's ORM: one session for each job, flushed after each object so that each is written one by one.
+
+What is to be committed by itself is committed through that session, each in a transaction as its documentation
+shows; what is only read, outside a transaction, goes through an engine in autocommit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, String, create_engine, event, insert, select
+from sqlalchemy import URL, BigInteger, Double, String, create_engine, event, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from benchmarks.contestant import SENDS, Contestant
@@ -35,14 +38,22 @@ class SQLAlchemyORM(Contestant):
     name = "sqlalchemy_orm"
     packages = ("sqlalchemy",)
     lacks = dict.fromkeys(SENDS, NO_SENDER)
+    item: Any = Item
+    sessions: Any = Session
 
-    def open(self, path: Path | None) -> None:
-        self.engine = create_engine(f"sqlite:///{path}" if path else "sqlite://")
-        self.session = Session(self.engine, expire_on_commit=False)
+    def open(self, url: URL) -> None:
+        self.engine = create_engine(url)
+        self.session = self.sessions(self.engine, expire_on_commit=False)
+        # Python's sqlite3 begins no transaction for a read. Other drivers do, unless the engine is made for reading.
+        self.on_sqlite = url.get_backend_name() == "sqlite"
+        self.reading = self.engine if self.on_sqlite else create_engine(url, isolation_level="AUTOCOMMIT")
+        self.reader = self.outside = self.sessions(self.reading, expire_on_commit=False)
 
     def close(self) -> None:
-        self.session.close()
-        self.engine.dispose()
+        for session in (self.session, self.outside):
+            session.close()
+        for engine in (self.engine, self.reading):
+            engine.dispose()
 
     def plain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
         with self.engine.connect() as connection:
@@ -53,16 +64,20 @@ class SQLAlchemyORM(Contestant):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        # Python's sqlite3 would begin at the first write only.
-        self.session.connection().exec_driver_sql("BEGIN IMMEDIATE")
-        yield
+        if self.on_sqlite:  # it would begin at the first write only
+            self.session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+        self.reader = self.session
+        try:
+            yield
+        finally:
+            self.reader = self.outside
         self.session.commit()
         self.session.close()
 
     def insert(self, records: Sequence[Any]) -> list[int]:
         session, keys = self.session, []
         for record in records:
-            item = Item(**record)
+            item = self.item(**record)
             session.add(item)
             session.flush()
             keys.append(item.id)
@@ -72,7 +87,7 @@ class SQLAlchemyORM(Contestant):
         keys = []
         with self.session as session:
             for record in records:
-                item = Item(**record)
+                item = self.item(**record)
                 session.add(item)
                 session.commit()
                 keys.append(item.id)
@@ -81,30 +96,39 @@ class SQLAlchemyORM(Contestant):
     def bulk(self, records: Sequence[Any]) -> None:
         # What its documentation advises for many rows; no object is made. Unless NULLs are rendered, each
         # change between rows with and without a note starts a statement of its own.
-        self.session.execute(insert(Item), records, execution_options={"render_nulls": True})
+        self.session.execute(insert(self.item), records, execution_options={"render_nulls": True})
 
     def get(self, keys: Sequence[int]) -> list[Any]:
-        with self.session as session:
-            return [session.get_one(Item, key) for key in keys]
+        with self.reader as session:
+            return [session.get_one(self.item, key) for key in keys]
 
     def load(self) -> list[Any]:
-        with self.session as session:
-            return list(session.scalars(select(Item)))
+        with self.reader as session:
+            return list(session.scalars(select(self.item)))
 
     def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
-        with self.session as session:
-            return [list(session.scalars(select(Item).filter_by(level=level))) for level in levels]
+        with self.reader as session:
+            return [list(session.scalars(select(self.item).filter_by(level=level))) for level in levels]
 
     def by_expression(self, levels: Sequence[int]) -> list[list[Any]]:
-        with self.session as session:
-            return [list(session.scalars(select(Item).where(Item.level == level))) for level in levels]
+        with self.reader as session:
+            return [
+                list(session.scalars(select(self.item).where(self.item.level == level))) for level in levels
+            ]
 
     def change(self, keys: Sequence[int]) -> None:
         session = self.session
         for key in keys:
-            item = session.get_one(Item, key)
+            item = session.get_one(self.item, key)
             item.amount += 1
             session.flush()
+
+    def change_alone(self, keys: Sequence[int]) -> None:
+        with self.session as session:
+            for key in keys:
+                item = session.get_one(self.item, key)
+                item.amount += 1
+                session.commit()
 
     def delete(self, instances: Sequence[Any]) -> None:
         session = self.session
@@ -112,12 +136,18 @@ class SQLAlchemyORM(Contestant):
             session.delete(item)
             session.flush()
 
+    def delete_alone(self, instances: Sequence[Any]) -> None:
+        with self.session as session:
+            for item in instances:
+                session.delete(item)
+                session.commit()
+
     def listen(self) -> Callable[[], int]:
         receiver, calls = counting()
-        event.listen(Item, "after_insert", receiver)
+        event.listen(self.item, "after_insert", receiver)
 
         def stop() -> int:
-            event.remove(Item, "after_insert", receiver)
+            event.remove(self.item, "after_insert", receiver)
             return calls()
 
         return stop

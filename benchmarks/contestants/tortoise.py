@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
 from tortoise import Tortoise as Setup
 from tortoise import connections, fields
 from tortoise.models import Model
@@ -16,9 +16,11 @@ from tortoise.signals import Signals
 from tortoise.transactions import in_transaction
 
 from benchmarks.contestant import SENDS, Contestant
+from benchmarks.databases import server_of, set_by
 from benchmarks.receivers import counting
 from benchmarks.table import Row
 
+APP = {"models": [__name__], "default_connection": "default"}
 NO_SENDER = "its signals live in its models only"
 
 
@@ -36,13 +38,13 @@ class Item(Model):
 
 class Tortoise(Contestant):
     name = "tortoise"
-    packages = ("tortoise-orm", "aiosqlite")
+    packages = ("tortoise-orm", "aiosqlite", "asyncpg")
     lacks = dict.fromkeys(SENDS, NO_SENDER)
 
-    def open(self, path: Path | None) -> None:
+    def open(self, url: URL) -> None:
         self.runner = asyncio.Runner()
-        url = f"sqlite://{path or ':memory:'}"
-        self.runner.run(Setup.init(db_url=url, modules={"models": [__name__]}))
+        config = {"connections": {"default": _connection(url)}, "apps": {"models": APP}}
+        self.runner.run(Setup.init(config=config))
 
     def close(self) -> None:
         self.runner.run(Setup.close_connections())
@@ -133,3 +135,10 @@ class Tortoise(Contestant):
             return calls()
 
         return stop
+
+
+def _connection(url: URL) -> Any:
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite://{url.database or ':memory:'}"
+    credentials = {"database": url.database, "server_settings": set_by(url), **server_of(url)}
+    return {"engine": "tortoise.backends.asyncpg", "credentials": credentials}
