@@ -131,7 +131,7 @@ def builder(
             value = f"d{place}({value})"
         elif field.mutable:
             keep, copies = f"deepcopy({value})", True
-        values.append(f"{field.name!r}: {value}")
+        values.append(f"        instance.{field.name} = {value}")
         keeps.append(keep)
     places = "".join(f"v{place}, " for place in range(len(fields)))
     source = "\n".join(
@@ -142,7 +142,7 @@ def builder(
             "    for row in rows:",
             f"        {places}= row",
             "        instance = new(cls)",
-            f"        instance.__dict__ = {{{', '.join(values)}}}",
+            *values,
             f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
             "        instance._origin = origin",
             "        append(instance)",

@@ -220,6 +220,7 @@ def _install(cls: Any, schema: Schema) -> None:
         name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
         own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
         setattr(cls, name, type(name, (kind,), own))
+    _lay_out(cls, schema.names)
     cls.__table__ = schema.table
     cls.__declarations__ = {}
     cls.__construct__ = make_init(schema)
@@ -227,6 +228,16 @@ def _install(cls: Any, schema: Schema) -> None:
     if not any("__init__" in vars(parent) for parent in cls.__mro__[: cls.__mro__.index(root)]):
         cls.__init__ = cls.__construct__
     cls.__schema__ = schema  # last: another thread that sees it uses the rest
+
+
+def _lay_out(cls: type, names: tuple[str, ...]) -> None:
+    """Let CPython keep the values of an instance in a row of places, by telling it *names* before all others.
+
+    An instance whose attributes are set one by one then needs half the memory of one that has a dictionary.
+    """
+    instance = object.__new__(cls)
+    for name in names:
+        object.__setattr__(instance, name, None)
 
 
 def taken_names(root: type) -> frozenset[str]:

@@ -2,6 +2,8 @@
 
 import ast
 import string
+import sys
+import tracemalloc
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import literal
 from sqlalchemy.sql import ClauseElement
 
-from microorm import Field, InvalidValue, Model, Registry, field
+from microorm import Databases, Field, InvalidValue, Model, Registry, field
 from microorm.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled
 
 NAMES = ("id", "title", "pages", "price", "rare", "tags", "day", "count")
@@ -221,3 +223,33 @@ def test_compiled_says_where_its_code_is_from() -> None:
     assert made(4) == 8
     assert made.__source__ == "def twice(x):\n    return factor * x"
     assert made.__code__.co_filename == "<microorm twice>"
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="how instances are laid out is CPython's matter"
+)
+def test_loaded_instances_need_no_dictionary_each() -> None:
+    """Half the memory of instances that have one, which they get when it is asked for."""
+    with Databases("sqlite://") as databases:
+
+        class Book(Model, registry=Registry(databases)):
+            title: Field[str]
+            pages: Field[int]
+            price: Field[float]
+            shelf: Field[str]
+
+        Book.__schema__.registry.create_all()
+        Book.objects.bulk_create(
+            [Book(title=f"book {number}", pages=number, price=0.5, shelf="a") for number in range(1000)]
+        )
+        Book.objects.all()
+        tracemalloc.start()
+        try:
+            books = Book.objects.all()
+            lean, _ = tracemalloc.get_traced_memory()
+            dictionaries = [vars(book) for book in books]
+            heavy, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(dictionaries) == 1000
+    assert heavy - lean > 1000 * 48
