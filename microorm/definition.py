@@ -235,7 +235,7 @@ def _lay_out(cls: type, names: tuple[str, ...]) -> None:
 
     An instance whose attributes are set one by one then needs half the memory of one that has a dictionary.
     """
-    instance = object.__new__(cls)
+    instance: Any = object.__new__(cls)
     for name in names:
         object.__setattr__(instance, name, None)
 
