@@ -15,7 +15,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.types import TypeEngine
 
-from examples.flights_models import Flight
+from examples.flights.models import Flight
 from microorm import types
 
 DIALECTS = [

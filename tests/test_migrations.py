@@ -9,7 +9,7 @@ from alembic.config import Config
 from sqlalchemy import NullPool, create_engine, inspect
 
 import microorm
-from examples.flights_models import Audit, Flight
+from examples.flights.models import Audit, Flight
 
 ROOT = Path(__file__).parent.parent
 

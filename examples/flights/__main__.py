@@ -5,8 +5,8 @@
 Airlines, airports, planes and 27,004 flights go to the alias `default`, each row through `save()`; a router
 sends the weather and the audit trail to `second`. Receivers turn 'NA' into None, write the audit, and keep
 totals that only a commit changes. One batch is rolled back on purpose on the way. At the end every total is
-compared with the CSV files, and the ten questions of `flights_questions` are asked; the answers to them stand in
-`flights_answers`. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong, 2 wrong usage.
+compared with the CSV files, and the ten questions of `questions` are asked; the answers to them stand in
+`answers`. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong, 2 wrong usage.
 The seconds below are one machine's.
 
 Prints:
@@ -63,16 +63,16 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 import microorm
-from examples.flights_answers import show_answers
-from examples.flights_models import Airline, Airport, Audit, Flight, Plane, SecondDatabase, Weather
-from examples.flights_report import Loaded, progress_bar, show_summary, show_wrong
-from examples.flights_totals import FILES, MODELS, PUBLISHED, differences, in_databases, in_files
+from examples.flights.answers import show_answers
+from examples.flights.models import Airline, Airport, Audit, Flight, Plane, SecondDatabase, Weather
+from examples.flights.report import Loaded, progress_bar, show_summary, show_wrong
+from examples.flights.totals import FILES, MODELS, PUBLISHED, differences, in_databases, in_files
 from microorm import Model, atomic, receiver
 from microorm.errors import MicroormError
 from microorm.signals import post_save, pre_bulk_create, pre_save
 
 BATCH = 1_000
-DATA = Path(__file__).with_name("data")
+DATA = Path(__file__).parents[1] / "data"
 PARSERS: dict[Any, Any] = {int: int, float: float, datetime: datetime.fromisoformat}
 OPTIONAL = {model: [field.name for field in model.__schema__.fields if field.nullable] for model in FILES}
 UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, ValueError, TypeError)

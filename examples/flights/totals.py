@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import case, func, or_, select
 
 import microorm
-from examples.flights_models import Airline, Airport, Audit, Flight, Plane, Weather
+from examples.flights.models import Airline, Airport, Audit, Flight, Plane, Weather
 from microorm import Model
 
 FILES: dict[type[Model[Any]], str] = {

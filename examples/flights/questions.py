@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Float, Row, case, cast, func, select
 
-from examples.flights_models import Airline, Airport, Flight
+from examples.flights.models import Airline, Airport, Flight
 
 LATE = 15
 

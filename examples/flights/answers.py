@@ -81,7 +81,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from examples import flights_questions as questions
+from examples.flights import questions
 
 Answer = tuple[Callable[..., Any], tuple[str, ...], Iterable[Iterable[Any]]]
 
