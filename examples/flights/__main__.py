@@ -2,12 +2,12 @@
 
     python -m examples.flights [--database URL] [--second URL] [--keep DIR] [--data DIR]
 
-Airlines, airports, planes and 27,004 flights go to the alias `default`, each row through `save()`; a router
-sends the weather and the audit trail to `second`. Receivers turn 'NA' into None, write the audit, and keep
-totals that only a commit changes. One batch is rolled back on purpose on the way. At the end every total is
-compared with the CSV files, and the ten questions of `questions` are asked; the answers to them stand in
-`answers`. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong, 2 wrong usage.
-The seconds below are one machine's.
+The migrations of this repository make the tables. Airlines, airports, planes and 27,004 flights go to the alias
+`default`, each row through `save()`; a router sends the weather and the audit trail to `second`. Receivers turn
+'NA' into None, write the audit, and keep totals that only a commit changes. One batch is rolled back on purpose on
+the way. At the end every total is compared with the CSV files, and the ten questions of `questions` are asked; the
+answers to them stand in `answers`. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong,
+2 wrong usage. The seconds below are one machine's.
 
 Prints:
                         Flights out of New York, January 2013
@@ -44,19 +44,9 @@ Prints:
     Checked  170 totals against the CSV files: all agree
 """
 
-import csv
-import gzip
 import sys
 import tempfile
-import time
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from datetime import datetime
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -64,171 +54,23 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 import microorm
 from examples.flights.answers import show_answers
-from examples.flights.models import Airline, Airport, Audit, Flight, Plane, SecondDatabase, Weather
-from examples.flights.report import Loaded, progress_bar, show_summary, show_wrong
-from examples.flights.totals import FILES, MODELS, PUBLISHED, differences, in_databases, in_files
-from microorm import Model, atomic, receiver
+from examples.flights.loading import load
+from examples.flights.models import Airline
+from examples.flights.report import show_summary, show_wrong
+from examples.flights.routers import SecondDatabase
+from examples.flights.signals import committed, sent
+from examples.flights.totals import MODELS, PUBLISHED, differences, in_databases, in_files
 from microorm.errors import MicroormError
-from microorm.signals import post_save, pre_bulk_create, pre_save
+from microorm.migrations import Migrations
 
-BATCH = 1_000
-DATA = Path(__file__).parents[1] / "data"
-PARSERS: dict[Any, Any] = {int: int, float: float, datetime: datetime.fromisoformat}
-OPTIONAL = {model: [field.name for field in model.__schema__.fields if field.nullable] for model in FILES}
-UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, ValueError, TypeError)
-
-sent: Counter[str] = Counter()
-committed: Counter[str] = Counter()
-
-M = TypeVar("M", bound=Model[Any])
-
-
-class OnPurpose(Exception):
-    """Raised to roll a batch back."""
-
-
-@receiver(pre_save, sender=Airport)
-@receiver(pre_save, sender=Plane)
-@receiver(pre_save, sender=Flight)
-def none_for_na(sender: type[Model[Any]], instance: Model[Any], **kwargs: Any) -> None:
-    for name in OPTIONAL[sender]:
-        if getattr(instance, name) == "NA":
-            setattr(instance, name, None)
-
-
-@receiver(pre_bulk_create, sender=Weather)
-def none_for_na_in_all(sender: type[Weather], objects: list[Weather], **kwargs: Any) -> None:
-    """A bulk insert sends no `pre_save`, but one signal for all its objects."""
-    for instance in objects:
-        none_for_na(sender, instance)
-
-
-@receiver(post_save, sender=Airline)
-@receiver(post_save, sender=Airport)
-@receiver(post_save, sender=Plane)
-@receiver(post_save, sender=Flight)
-def write_audit(sender: type[Model[Any]], instance: Model[Any], *, created: bool, **kwargs: Any) -> None:
-    Audit(
-        table=sender.__table__.name, key=str(instance.pk), action="created" if created else "changed"
-    ).save()
-
-
-@receiver(post_save, sender=Flight)
-def count_sent(instance: Flight, **kwargs: Any) -> None:
-    """Runs inside the transaction: a rollback undoes rows, and not this."""
-    sent[instance.carrier_id] += 1
-
-
-@receiver(post_save, sender=Flight, delivery="on_commit")
-def count_committed(instance: Flight, **kwargs: Any) -> None:
-    """Runs after the commit: what was rolled back is never counted, so there is nothing to undo."""
-    committed[instance.carrier_id] += 1
-
-
-def load(data: Path) -> Loaded:
-    """Fill both databases from the files of *data*."""
-    with atomic(), atomic("second"):
-        for model in (Airline, Airport, Plane):
-            for instance in read(data, model):
-                instance.save(force_insert=True)
-        Weather.objects.bulk_create(read(data, Weather), batch_size=BATCH)
-    started = time.perf_counter()
-    undone = load_flights(data)
-    return Loaded(time.perf_counter() - started, sent.total(), undone)
-
-
-def load_flights(data: Path) -> int:
-    """Save the flights batch by batch, the second batch twice; return how many were rolled back."""
-    undone = 0
-    with progress_bar() as progress:
-        bar = progress.add_task("flights", total=PUBLISHED["flight"])
-
-        @receiver(post_save, sender=Flight, delivery="on_commit")
-        def report(**kwargs: Any) -> None:
-            progress.advance(bar)
-
-        for number, batch in enumerate(batches(read(data, Flight))):
-            if number == 1:
-                undone = roll_back(batch)
-            save_all(batch)
-        post_save.disconnect(report, sender=Flight)
-    return undone
-
-
-def save_all(batch: list[Flight]) -> None:
-    """Save *batch*, and by its receivers the audit.
-
-    Two databases commit one after the other, here the audit first: when the receivers of the flights' commit
-    run, both are written.
-    """
-    with atomic(), atomic("second"):
-        for flight in batch:
-            flight.save()
-
-
-def roll_back(batch: list[Flight]) -> int:
-    """Save *batch* and undo it; return the number of rows that were there in between.
-
-    `ClickException` where anything of it is left.
-    """
-    before = traces(batch)
-    rows = 0
-    with suppress(OnPurpose), atomic(), atomic("second"):
-        save_all(batch)
-        rows = Flight.objects.count() - before["rows"]
-        raise OnPurpose
-    left = [name for name, trace in traces(batch).items() if trace != before[name]]
-    if left or rows != len(batch):
-        raise click.ClickException(
-            f"{rows:,} of {len(batch):,} rows were rolled back and left traces in {left}"
-        )
-    return rows
-
-
-def traces(batch: list[Flight]) -> dict[str, Any]:
-    """Everything that saving *batch* changes."""
-    return {
-        "rows": Flight.objects.count(),
-        "audit": Audit.objects.count(),
-        "totals": committed.copy(),
-        "instances": [(flight.pk, flight._state.adding, flight._state.db) for flight in batch],
-    }
-
-
-def read(data: Path, model: type[M]) -> Iterator[M]:
-    """Make an instance from each line of the model's file, with 'NA' left in it.
-
-    A code goes into the key of its relation (`carrier_id`): no row is loaded to make another.
-    """
-    fields = {field.column.name: field for field in model.__schema__.fields}
-    path, line = data / FILES[model], 1
-    try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            header = next(lines, [])
-            if unknown := set(header) - fields.keys():
-                raise ValueError(f"no field for the columns {sorted(unknown)}")
-            into = [(fields[name].name, PARSERS.get(fields[name].python_type, str)) for name in header]
-            for values in lines:
-                line = lines.line_num
-                if len(values) != len(header):
-                    raise ValueError(f"{len(values)} values for {len(header)} columns")
-                row = zip(into, values, strict=True)
-                yield model(**{name: text if text == "NA" else parse(text) for (name, parse), text in row})
-    except UNREADABLE as error:
-        raise click.ClickException(f"{path.name}, line {line}: {error}") from error
-
-
-def batches(flights: Iterable[Flight]) -> Iterator[list[Flight]]:
-    rest = iter(flights)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "examples" / "data"
+MIGRATIONS = ROOT / "migrations"
 
 
 def run(data: Path) -> bool:
-    """Load, compare with the files, and report; whether every total is right."""
-    microorm.create_all()
+    """Make the tables, load, compare with the files, and report; whether every total is right."""
+    Migrations(MIGRATIONS).migrate()
     for model in MODELS:
         if there := model.objects.count():
             raise click.UsageError(f"the table {model.__table__.name!r} already holds {there:,} rows")
@@ -281,6 +123,7 @@ def main(database: str | None, second: str | None, keep: Path | None, data: Path
         }
         try:
             microorm.configure(urls, routers=[SecondDatabase()])
+            microorm.setup(["examples.flights"])
         except (MicroormError, SQLAlchemyError) as error:
             raise click.UsageError(str(error)) from error
         try:

@@ -1,4 +1,4 @@
-"""What the flights example prints of its questions: each with a table of the answer.
+"""Answers: what is printed of each question, with a table below it.
 
 Prints:
     From where to where do most flights go?
