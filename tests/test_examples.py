@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 FLIGHTS = "flights-2013-01.csv.gz"
-SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith(("__", "flights_")))
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "__init__")
 SECONDS_AND_SPEED = re.compile(r"in [\d.]+ s, [\d,]+ rows per second")
 
 Done = subprocess.CompletedProcess[str]
@@ -65,16 +65,14 @@ def lines(text: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "flights"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_an_example_prints_what_it_states(script: str, tmp_path: Path) -> None:
     done = run(tmp_path, EXAMPLES / f"{script}.py")
     assert (lines(done.stdout), done.stderr, done.returncode) == (stated(script), "", 0)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "script", [script for script in SCRIPTS if script not in ("bookshop", "flights", "requests")]
-)
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in ("bookshop", "requests")])
 def test_an_example_of_one_idea_is_short(script: str) -> None:
     assert len((EXAMPLES / f"{script}.py").read_text().splitlines()) < 80
 
@@ -83,7 +81,7 @@ def test_an_example_of_one_idea_is_short(script: str) -> None:
 def test_a_month_of_flights_prints_the_totals_it_states(tmp_path: Path) -> None:
     """Exit status 0, the stated summary (27,004 flights, 4,479 and 680 that refer to nothing), nothing left behind."""
     done = flights(tmp_path)
-    wanted = [*stated("flights"), "", *stated("flights_answers")]
+    wanted = [*stated("flights/__main__"), "", *stated("flights/answers")]
     assert (lines(done.stdout), done.stderr, done.returncode) == (wanted, "", 0)
     assert SECONDS_AND_SPEED.search(done.stdout)
     assert list(tmp_path.iterdir()) == []
@@ -203,17 +201,17 @@ SABOTAGE = {
     ),
     "a total that a rollback leaves": (
         "post_save",
-        "flights.committed[instance.carrier_id] += 1",
+        "signals.committed[instance.carrier_id] += 1",
         r"Error: 500 of 500 rows were rolled back and left traces in \['totals'\]",
     ),
     "a receiver silenced": (
         "pre_save",
-        "post_save.disconnect(flights.count_committed, sender=flights.Flight)",
+        "post_save.disconnect(signals.count_committed, sender=Flight)",
         "wrong total: UA flights: .* wanted, 0 found",
     ),
     "an audit that is not written": (
         "pre_save",
-        "post_save.disconnect(flights.write_audit, sender=flights.Flight)",
+        "post_save.disconnect(signals.write_audit, sender=Flight)",
         "wrong total: audit: ",
     ),
 }
@@ -225,15 +223,17 @@ def test_the_totals_bite(
 ) -> None:
     """What goes wrong between the file and the database, or in the receivers, is a wrong total."""
     program = f"""
-        from examples import flights
+        from examples.flights import signals
+        from examples.flights.__main__ import main
+        from examples.flights.models import Flight
         from microorm import receiver
         from microorm.signals import {", ".join({signal, "post_save"})}
 
-        @receiver({signal}, sender=flights.Flight)
+        @receiver({signal}, sender=Flight)
         def sabotage(instance, **kwargs):
             {statement}
 
-        flights.main()
+        main()
     """
     done = run(tmp_path, "-c", textwrap.dedent(program), "--data", some_data)
     assert done.returncode == 1
@@ -252,8 +252,8 @@ def test_a_second_load_into_kept_databases_is_refused(some_data: Path, tmp_path:
     flights(tmp_path, "--data", some_data, "--keep", folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert files.keys() == {"flights.db", "second.db"}
-    assert tables(folder / "flights.db") == {"airline", "airport", "plane", "flight"}
-    assert tables(folder / "second.db") == {"weather", "audit"}
+    assert tables(folder / "flights.db") == {"airline", "airport", "plane", "flight", "alembic_version"}
+    assert tables(folder / "second.db") == {"weather", "audit", "alembic_version"}
     done = flights(tmp_path, "--data", some_data, "--keep", folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: the table 'airline' already holds 16 rows" in done.stderr

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 import microorm
-from examples import flights_questions as questions
-from examples.flights_models import Airline, Airport, Flight, Plane
+from examples.flights import questions
+from examples.flights.models import Airline, Airport, Flight, Plane
 from microorm.testing import count_statements, no_lazy_loads
 
 pytestmark = [pytest.mark.slow, pytest.mark.backends("sqlite-file", "postgresql", "mariadb")]

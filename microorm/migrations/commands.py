@@ -259,8 +259,8 @@ class Migrations:
         return History.of(self._config(self._request()))
 
     def _written(self, made: Any) -> Path | None:
-        script = made[0] if isinstance(made, list) and made else made
-        return Path(script.path) if script else None
+        scripts = made if isinstance(made, list) else [made]
+        return Path(scripts[0].path) if scripts and scripts[0] else None
 
 
 def _goes_down(history: History, revision: str, heads: tuple[str, ...]) -> bool:

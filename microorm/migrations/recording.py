@@ -78,7 +78,7 @@ def _written(statement: Any, rows: list[Any], connection: Connection) -> Iterabl
         each: Any = statement
         if row and isinstance(statement, TextClause):
             each = statement.bindparams(**row)
-        elif row and isinstance(statement, Insert):
-            each = statement.values(row)
+        elif isinstance(statement, Insert):
+            each = (statement.values(row) if row else statement).inline()  # else it would ask for its key
         literal = {} if isinstance(statement, ExecutableDDLElement) else {"literal_binds": True}
         yield str(each.compile(dialect=connection.dialect, compile_kwargs=literal)).strip()

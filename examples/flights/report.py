@@ -1,4 +1,4 @@
-"""What the flights example prints: a table of the carriers, then what became of the load."""
+"""Report: what is printed of the load: a table of the carriers, then what became of the load."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

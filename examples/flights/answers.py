@@ -1,4 +1,4 @@
-"""What the flights example prints of its questions: each with a table of the answer.
+"""Answers: what is printed of each question, with a table below it.
 
 Prints:
     From where to where do most flights go?
@@ -81,7 +81,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from examples import flights_questions as questions
+from examples.flights import questions
 
 Answer = tuple[Callable[..., Any], tuple[str, ...], Iterable[Iterable[Any]]]
 

@@ -1,4 +1,4 @@
-"""Totals of the flights example, counted twice: once in the CSV files, once in the databases.
+"""Totals: what there should be and what there is, counted twice: once in the CSV files, once in the databases.
 
 The two counts share no line: the files are read with the standard library alone, the databases are asked in SQL.
 A total is a name and a whole number, so that two counts are compared as two dictionaries.
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import case, func, or_, select
 
 import microorm
-from examples.flights_models import Airline, Airport, Audit, Flight, Plane, Weather
+from examples.flights.models import Airline, Airport, Audit, Flight, Plane, Weather
 from microorm import Model
 
 FILES: dict[type[Model[Any]], str] = {

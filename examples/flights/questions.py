@@ -1,4 +1,4 @@
-"""Ten questions about the flights, each a query of one statement whose rows and instances are typed.
+"""Questions: ten about the flights, each a query of one statement whose rows and instances are typed.
 
 Relations are followed in the query itself: `Flight.plane.year` joins the planes, and keeps the flights whose plane is
 not listed; `Airline.flights.dep_delay > 600` asks whether there is such a flight, and finds no airline twice.
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Float, Row, case, cast, func, select
 
-from examples.flights_models import Airline, Airport, Flight
+from examples.flights.models import Airline, Airport, Flight
 
 LATE = 15
 

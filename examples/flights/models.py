@@ -1,9 +1,8 @@
-"""Models and router of the flights example: six tables in two databases.
+"""Models: six tables in two databases.
 
-Importing this defines the models and does nothing else: no database is named or opened. A migration environment reads
-the tables from `microorm.default_registry.metadata` after the import. One column per column of the CSV files, under the
-same name. A code that names a row of another table is a foreign key, without a constraint where the data names rows
-that do not exist. The weather's airport is plain text: it is in another database than the airports.
+Importing this defines the models and does nothing else: no database is named or opened. One column per column of the
+CSV files, under the same name. A code that names a row of another table is a foreign key, without a constraint where
+the data names rows that do not exist. The weather's airport is plain text: it is in another database than the airports.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import UniqueConstraint
 
-from microorm import Field, ForeignKey, Model, Related, Router, field, foreign_key, related
+from microorm import Field, ForeignKey, Model, Related, field, foreign_key, related
 
 
 def now() -> datetime:
@@ -21,7 +20,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Airline(Model[str], app="flights"):
+class Airline(Model[str]):
     """A carrier, by the two characters that its flights bear."""
 
     carrier: Field[str] = field(primary_key=True, max_length=2)
@@ -29,7 +28,7 @@ class Airline(Model[str], app="flights"):
     flights: Related[Flight] = related("carrier")
 
 
-class Airport(Model[str], app="flights"):
+class Airport(Model[str]):
     """A place to land, by the code of the Federal Aviation Administration."""
 
     faa: Field[str] = field(primary_key=True, max_length=3)
@@ -44,7 +43,7 @@ class Airport(Model[str], app="flights"):
     arrivals: Related[Flight] = related("dest")
 
 
-class Plane(Model[str], app="flights"):
+class Plane(Model[str]):
     """An aircraft, by its tail number."""
 
     tailnum: Field[str] = field(primary_key=True, max_length=6)
@@ -59,9 +58,7 @@ class Plane(Model[str], app="flights"):
     flights: Related[Flight] = related("plane")
 
 
-class Flight(
-    Model, app="flights", table_args=(UniqueConstraint("carrier", "flight", "origin", "time_hour"),)
-):
+class Flight(Model, table_args=(UniqueConstraint("carrier", "flight", "origin", "time_hour"),)):
     """A departure from New York: its key is made by the database, its number comes back every day."""
 
     year: Field[int]
@@ -91,7 +88,7 @@ class Flight(
     time_hour: Field[datetime]
 
 
-class Weather(Model[Any], app="flights"):
+class Weather(Model[Any]):
     """One hour at one of the three airports: two fields are the key."""
 
     origin: Field[str] = field(primary_key=True, max_length=3)
@@ -111,30 +108,10 @@ class Weather(Model[Any], app="flights"):
     visib: Field[float]
 
 
-class Audit(Model, app="flights"):
+class Audit(Model):
     """What was saved, and when: written by a receiver, never by the program that saves."""
 
     table: Field[str] = field(max_length=30)
     key: Field[str] = field(max_length=30)
     action: Field[Literal["created", "changed"]]
     at: Field[datetime] = field(default_factory=now)
-
-
-class SecondDatabase(Router):
-    """Send the weather and the audit trail to the alias `second`, all else to `default`."""
-
-    models = frozenset({"flights.Weather", "flights.Audit"})
-
-    def alias_of(self, label: str) -> str:
-        return "second" if label in self.models else "default"
-
-    def db_for_read(self, model: type[Model[Any]], **hints: Any) -> str:
-        return self.alias_of(model.__schema__.label)
-
-    def db_for_write(self, model: type[Model[Any]], **hints: Any) -> str:
-        return self.alias_of(model.__schema__.label)
-
-    def allow_migrate(
-        self, alias: str, label: str, model: type[Model[Any]] | None = None, **hints: Any
-    ) -> bool:
-        return alias == self.alias_of(label)

@@ -1,0 +1,132 @@
+"""Loading: the CSV files become rows, each through `save()`, and one batch is rolled back on purpose on the way."""
+
+import csv
+import gzip
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from examples.flights.models import Airline, Airport, Audit, Flight, Plane, Weather
+from examples.flights.report import Loaded, progress_bar
+from examples.flights.signals import committed, sent
+from examples.flights.totals import FILES, PUBLISHED
+from microorm import Model, atomic, receiver
+from microorm.signals import post_save
+
+BATCH = 1_000
+PARSERS: dict[Any, Any] = {int: int, float: float, datetime: datetime.fromisoformat}
+UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, ValueError, TypeError)
+
+M = TypeVar("M", bound=Model[Any])
+
+
+class OnPurpose(Exception):
+    """Raised to roll a batch back."""
+
+
+def load(data: Path) -> Loaded:
+    """Fill both databases from the files of *data*."""
+    with atomic(), atomic("second"):
+        for model in (Airline, Airport, Plane):
+            for instance in read(data, model):
+                instance.save(force_insert=True)
+        Weather.objects.bulk_create(read(data, Weather), batch_size=BATCH)
+    started = time.perf_counter()
+    undone = load_flights(data)
+    return Loaded(time.perf_counter() - started, sent.total(), undone)
+
+
+def load_flights(data: Path) -> int:
+    """Save the flights batch by batch, the second batch twice; return how many were rolled back."""
+    undone = 0
+    with progress_bar() as progress:
+        bar = progress.add_task("flights", total=PUBLISHED["flight"])
+
+        @receiver(post_save, sender=Flight, delivery="on_commit")
+        def report(**kwargs: Any) -> None:
+            progress.advance(bar)
+
+        for number, batch in enumerate(batches(read(data, Flight))):
+            if number == 1:
+                undone = roll_back(batch)
+            save_all(batch)
+        post_save.disconnect(report, sender=Flight)
+    return undone
+
+
+def save_all(batch: list[Flight]) -> None:
+    """Save *batch*, and by its receivers the audit.
+
+    Two databases commit one after the other, here the audit first: when the receivers of the flights' commit
+    run, both are written.
+    """
+    with atomic(), atomic("second"):
+        for flight in batch:
+            flight.save()
+
+
+def roll_back(batch: list[Flight]) -> int:
+    """Save *batch* and undo it; return the number of rows that were there in between.
+
+    `ClickException` where anything of it is left.
+    """
+    before = traces(batch)
+    rows = 0
+    with suppress(OnPurpose), atomic(), atomic("second"):
+        save_all(batch)
+        rows = Flight.objects.count() - before["rows"]
+        raise OnPurpose
+    left = [name for name, trace in traces(batch).items() if trace != before[name]]
+    if left or rows != len(batch):
+        raise click.ClickException(
+            f"{rows:,} of {len(batch):,} rows were rolled back and left traces in {left}"
+        )
+    return rows
+
+
+def traces(batch: list[Flight]) -> dict[str, Any]:
+    """Everything that saving *batch* changes."""
+    return {
+        "rows": Flight.objects.count(),
+        "audit": Audit.objects.count(),
+        "totals": committed.copy(),
+        "instances": [(flight.pk, flight._state.adding, flight._state.db) for flight in batch],
+    }
+
+
+def read(data: Path, model: type[M]) -> Iterator[M]:
+    """Make an instance from each line of the model's file, with 'NA' left in it.
+
+    A code goes into the key of its relation (`carrier_id`): no row is loaded to make another.
+    """
+    fields = {field.column.name: field for field in model.__schema__.fields}
+    path, line = data / FILES[model], 1
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            if unknown := set(header) - fields.keys():
+                raise ValueError(f"no field for the columns {sorted(unknown)}")
+            into = [(fields[name].name, PARSERS.get(fields[name].python_type, str)) for name in header]
+            for values in lines:
+                line = lines.line_num
+                if len(values) != len(header):
+                    raise ValueError(f"{len(values)} values for {len(header)} columns")
+                row = zip(into, values, strict=True)
+                yield model(**{name: text if text == "NA" else parse(text) for (name, parse), text in row})
+    except UNREADABLE as error:
+        raise click.ClickException(f"{path.name}, line {line}: {error}") from error
+
+
+def batches(flights: Iterable[Flight]) -> Iterator[list[Flight]]:
+    rest = iter(flights)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

@@ -1,0 +1,25 @@
+"""Routers: which model lives in which of the two databases."""
+
+from typing import Any
+
+from microorm import Model, Router
+
+
+class SecondDatabase(Router):
+    """Send the weather and the audit trail to the alias `second`, all else to `default`."""
+
+    models = frozenset({"flights.Weather", "flights.Audit"})
+
+    def alias_of(self, label: str) -> str:
+        return "second" if label in self.models else "default"
+
+    def db_for_read(self, model: type[Model[Any]], **hints: Any) -> str:
+        return self.alias_of(model.__schema__.label)
+
+    def db_for_write(self, model: type[Model[Any]], **hints: Any) -> str:
+        return self.alias_of(model.__schema__.label)
+
+    def allow_migrate(
+        self, alias: str, label: str, model: type[Model[Any]] | None = None, **hints: Any
+    ) -> bool:
+        return alias == self.alias_of(label)
