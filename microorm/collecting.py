@@ -28,8 +28,8 @@ _KEYS_SHOWN = 3
 
 def heard(schema: Schema) -> bool:
     """Whether anybody is told of deleted rows, so that they have to be fetched."""
-    model = schema.model
-    return any(each._connections and each._route(model) for each in (pre_delete, post_delete))
+    before = pre_delete._connections and pre_delete._route(schema.model)
+    return bool(before or (post_delete._connections and post_delete._route(schema.model)))
 
 
 def referred_to(schema: Schema) -> bool:

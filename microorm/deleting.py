@@ -33,8 +33,9 @@ Find = Callable[[tuple[str, ...] | None], list[Any]]
 def delete(instance: Any, *, using: str | None = None) -> Counts:
     """Delete the row of *instance* from the alias that the routing picks; all of it happens or nothing."""
     schema: Schema = instance.__schema__
-    if any(instance.__dict__.get(name) is None for name in schema.key_names):
-        raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
+    for name in schema.key_names:
+        if instance.__dict__.get(name) is None:
+            raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
     databases, model = schema.registry.databases, schema.model
     alone = using is None and not heard(schema) and not referred_to(schema)
     if alone and (total := delete_straight(schema, instance)) is not None:

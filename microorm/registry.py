@@ -28,7 +28,7 @@ class Registry:
     """
 
     def __init__(self, databases: Databases | None = None) -> None:
-        self._databases = databases
+        self.databases: Databases = default_databases if databases is None else databases
         self.tables = MetaData(naming_convention=NAMING)
         self.models: dict[str, Any] = {}
         self.apps: dict[str, str] = {}
@@ -39,11 +39,6 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"<Registry of {len(self.models)} models>"
-
-    @property
-    def databases(self) -> Databases:
-        """The databases of the models."""
-        return default_databases if self._databases is None else self._databases
 
     @property
     def metadata(self) -> MetaData:
@@ -62,7 +57,7 @@ class Registry:
 
     def referring(self, model: Any) -> tuple[Any, ...]:
         """The foreign keys that refer to *model*; of a model that waits for a name in vain, there are no rows."""
-        for waiting in list(self._postponed.values()):
+        for waiting in list(self._postponed.values()) if self._postponed else ():
             with suppress(ModelError):
                 _ = waiting.__schema__
         if (found := self._referring.get(model)) is None:

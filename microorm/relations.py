@@ -183,12 +183,6 @@ class ForeignKey(Relation, Generic[R]):
         return self._steps
 
     @property
-    def key_field(self) -> Field[Any]:
-        """The field of its model whose value it holds."""
-        field: Field[Any] = self.to
-        return field
-
-    @property
     def optional(self) -> bool:
         """Whether there may be no row that it refers to: it is NULL, or nobody has made sure."""
         return bool(self.field.nullable or not self.constrained)

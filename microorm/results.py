@@ -58,8 +58,8 @@ class Results(Rows[M]):
     def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
         """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
         found: list[M] | None = None
-        if not expressions and self._bare:
-            found = load_straight(self._schema, equalities)
+        if not expressions and len(self.__dict__) == 1:  # nothing was said before but the model
+            found = load_straight(self._model.__schema__, equalities)
             if found is not None and len(found) == 1:
                 return found[0]
         query = self.filter(*expressions, **equalities) if expressions or equalities else self
@@ -206,11 +206,6 @@ class Results(Rows[M]):
     def _whole(self) -> Self:
         """The same for instances, no two of which have one key: PostgreSQL orders DISTINCT rows by their columns only."""
         return self._with(_distinct=False) if self._distinct else self
-
-    @property
-    def _bare(self) -> bool:
-        """Whether nothing was said but the model: neither which rows, nor how, nor where from."""
-        return len(self.__dict__) == 1
 
     @property
     def _plain(self) -> bool:

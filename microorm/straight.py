@@ -70,10 +70,8 @@ class Straight:
 
 
 def straight_of(schema: Schema, database: Database) -> Straight:
-    """What plain writes and reads of *schema* on *database* need."""
-    straight: Straight | None = database.straight.get(schema)
-    if straight is None:
-        straight = database.straight[schema] = Straight(schema, database)
+    """What plain writes and reads of *schema* on *database* need, looked up and kept."""
+    straight = database.straight[schema] = Straight(schema, database)
     return straight
 
 
@@ -107,7 +105,7 @@ def save_straight(schema: Schema, instance: Any, tell: Tell | None = None) -> bo
     if place is None:
         return False
     database, block = place
-    plan = straight_of(schema, database)
+    plan = database.straight.get(schema) or straight_of(schema, database)
     if not plan.writable or (tell is not None if block is None else block.readonly):
         return False
     new = plan.key is not None and values.get(plan.key) is None
@@ -173,7 +171,7 @@ def delete_straight(schema: Schema, instance: Any) -> int | None:
     if place is None:
         return None
     database, block = place
-    plan = straight_of(schema, database)
+    plan = database.straight.get(schema) or straight_of(schema, database)
     row = plan.collect_key(values)
     if row.__class__ is not tuple or (block is not None and block.readonly):
         return None
@@ -194,7 +192,7 @@ def load_straight(schema: Schema, equalities: dict[str, Any]) -> list[Any] | Non
         return None
     database, block = place
     names = tuple(equalities)
-    gets = straight_of(schema, database).gets
+    gets = (database.straight.get(schema) or straight_of(schema, database)).gets
     get = gets.get(names) or _keep_get(schema, database, gets, names)
     if get is None:
         return None

@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import ParamSpec, TypeVar
@@ -118,3 +120,32 @@ def test_the_version_stands_in_one_place() -> None:
     literals = [node.value for node in ast.walk(package) if isinstance(node, ast.Constant)]
     assert microorm.__version__ in literals
     assert "\nversion =" not in (ROOT / "pyproject.toml").read_text()
+
+
+def test_an_import_loads_nothing_that_only_some_programs_need() -> None:
+    """DESIGN 13: no driver, nothing of the command line or of asyncio's engines; a table's options want two dialects."""
+    script = (
+        "import sys, microorm\n"
+        "class Book(microorm.Model):\n"
+        "    title: microorm.Field[str]\n"
+        "    pages: microorm.Field[int]\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    unwanted = {
+        "alembic",
+        "click",
+        "greenlet",
+        "psycopg",
+        "pymysql",
+        "rich",
+        "sqlite3",
+        "sqlalchemy.dialects.postgresql",
+        "sqlalchemy.ext.asyncio",
+        "microorm.apps",
+        "microorm.http",
+        "microorm.testing",
+        "microorm.waiting",
+    }
+    assert loaded & unwanted == set()

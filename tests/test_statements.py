@@ -120,6 +120,28 @@ def test_each_operation_costs_this_many_statements(Book, wires, alias):
     assert len(sent) <= 3
 
 
+@pytest.mark.parametrize("alias", ["default", "other"])
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (9, 3), (10, 3), (40, 40)])
+def test_a_bulk_write_grows_by_whole_batches(Book, wires, databases, alias, count, size):
+    """DESIGN 13: rows / size statements, and none for each row."""
+    objects = Book.objects.using(alias)
+    with databases.atomic(alias), wires[alias].record() as sent:
+        objects.bulk_create([Book(title=f"{number}") for number in range(count)], batch_size=size)
+    written = [each for each in sent if "INSERT" in each]
+    assert len(written) == -(-count // size)
+    assert len(sent) <= 3 * len(written)
+
+
+@pytest.mark.parametrize("alias", ["default", "other"])
+def test_a_block_inside_costs_two_statements(Book, wires, databases, alias):
+    """DESIGN 13: a savepoint and its release, whatever was done in it."""
+    with databases.atomic(alias), wires[alias].everything() as sent, databases.atomic(alias):
+        for number in range(3):
+            Book(title=f"{number}").save(using=alias)
+    verbs = [each.split()[0] for each in sent]
+    assert verbs == ["SAVEPOINT", "INSERT", "INSERT", "INSERT", "RELEASE"]
+
+
 def failures(Book: Any, alias: str) -> list[Any]:
     """Operations that the database of *alias* refuses."""
     Book(title="taken").save(using=alias)
