@@ -258,7 +258,7 @@ class Migrations:
         return History.of(self._config(self._request()))
 
     def _written(self, made: Any) -> Path | None:
-        script = made[0] if isinstance(made, list) and made else made
+        script: Any = made[0] if isinstance(made, list) and made else made
         return Path(script.path) if script else None
 
 
