@@ -51,7 +51,7 @@ coverage: $(VENV)/.dev  ## run all tests and print how much of the package they 
 	@echo "== tests, with coverage"
 	@$(RUN) -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
-docs: $(VENV)/.dev  ## write the reference of the command line into docs/command-line.md
+docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command line, the table of changes
 	@$(RUN) -m tools.reference
 
 mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file

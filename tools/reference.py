@@ -1,6 +1,6 @@
-"""Reference: the part of a page that repeats what the command line says of itself.
+"""Reference: the parts of pages that repeat what the command line, and the tests of migrations, say of themselves.
 
-`make docs` runs it; it writes between the two markers of docs/command-line.md, and nothing else.
+`make docs` runs it; it writes between the two markers of docs/command-line.md and of docs/migrations.md, and nothing else.
 """
 
 import re
@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from microorm.cli import main
+from tests.migrations.changes import ALL, CHANGES
 
-PAGE = Path(__file__).parent.parent / "docs" / "command-line.md"
+DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 BLOCK = "\b\n"
 STATUS = re.compile(r" *(\d+)  +(.*)")
@@ -56,11 +57,25 @@ def paragraphs(text: str) -> list[str]:
     return found
 
 
-def page(text: str) -> str:
-    """*text* with the reference between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{reference()}\n\n{END}{rest.partition(END)[2]}"
+def changes() -> str:
+    """What becomes of each kind of change, as test_changes.py holds it against the databases."""
+    rows = [
+        [change.title, *("yes" if name in change.seen else "no" for name in ALL), change.note]
+        for change in CHANGES
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(["| change | SQLite | PostgreSQL | MariaDB | remark |", "|---|---|---|---|---|", *lines])
+
+
+PAGES = {DOCS / "command-line.md": reference, DOCS / "migrations.md": changes}
+
+
+def page(path: Path) -> str:
+    """The text of the page *path* with its part between the markers as it should be."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{PAGES[path]()}\n\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    for path in PAGES:
+        path.write_text(page(path))

@@ -238,15 +238,18 @@ def _step(target: Target, info: Any, seconds: float) -> Step:
 
 @contextmanager
 def _connected(target: Target) -> Iterator[Connection]:
-    """A connection that nobody had before or has after, so that what a revision sets in it is gone with it."""
+    """A connection that nobody has after, so that what a revision sets in it is gone with it."""
     try:
         opened = target.database.engine.connect()
     except DBAPIError as error:
         raise MigrationError(f"{target.alias!r} cannot be reached: {first_line(error)}") from error
     with opened as connection:
-        if target.dialect != "sqlite":
-            connection.detach()
-        yield connection
+        try:
+            yield connection
+        finally:
+            # Not detached: of such a one SQLAlchemy cannot set the isolation level, as `autocommit_block` does.
+            if target.dialect != "sqlite":
+                connection.invalidate()
 
 
 def _broken_references(target: Target, connection: Connection) -> set[Any]:

@@ -292,3 +292,23 @@ def test_progress_is_told_step_by_step(split: Databases, folder: Path) -> None:
     assert done == told
     assert [(step.alias, step.message) for step in told] == [("default", "first"), ("other", "first")]
     assert all(step.seconds > 0 for step in told)
+
+
+@pytest.mark.backends("postgresql")
+def test_a_revision_may_leave_its_transaction(url: str, folder: Path) -> None:
+    """As `CREATE INDEX CONCURRENTLY` wants."""
+    with Databases(url) as databases:
+        base = base_of(databases)
+        first(base)
+        migrations = Migrations(folder, base.__options__.registry)
+        migrations.make("first")
+        made = migrations.make("index", empty=True)
+        assert made is not None
+        body = (
+            "upgrade() -> None:\n"
+            "    with op.get_context().autocommit_block():\n"
+            '        op.create_index("ix_title", "book", ["title"], postgresql_concurrently=True)\n'
+        )
+        made.write_text(made.read_text().replace("upgrade() -> None:\n    pass\n", body, 1))
+        migrations.migrate()
+        assert [each.text for each in migrations.compare()] == ["the index 'ix_title' of 'book' is left over"]
