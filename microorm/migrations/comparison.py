@@ -11,6 +11,7 @@ from sqlalchemy import MetaData, Table
 
 from microorm.migrations.checks import compare_checks
 from microorm.migrations.defaults import compare_default
+from microorm.migrations.keys import compare_keys
 from microorm.migrations.portable import render_item
 from microorm.migrations.renames import OPTION, Rename, columns_of, rename_columns, rename_tables
 from microorm.migrations.renames import tables_of as renamed_tables
@@ -19,6 +20,7 @@ from microorm.migrations.targets import Target
 
 _PLUGIN = Plugin("microorm.migrations")
 _PLUGIN.add_autogenerate_comparator(compare_checks, "table", "microorm_checks")
+_PLUGIN.add_autogenerate_comparator(compare_keys, "table", "microorm_keys")
 _PLUGIN.add_autogenerate_comparator(
     rename_columns, "table", "microorm_columns", priority=DispatchPriority.FIRST
 )

@@ -19,6 +19,8 @@ from alembic.operations.ops import (
     UpgradeOps,
 )
 
+from microorm.migrations.operations import ChangedKey
+
 
 def described(upgrade: UpgradeOps) -> Iterator[str]:
     """One line for each change in *upgrade*, as what the database has or lacks."""
@@ -50,6 +52,8 @@ def _described(operation: MigrateOperation, table: str) -> str:
             return f"the constraint {str(operation.to_constraint().name)!r} of {table!r} is missing"
         case DropConstraintOp():
             return f"the constraint {str(operation.constraint_name)!r} of {table!r} is left over"
+        case ChangedKey(stored=stored, wanted=wanted):
+            return f"the primary key of {table!r} is {stored!r}, and {wanted!r} in the models"
     return f"the comment of {table!r} differs"
 
 

@@ -85,7 +85,7 @@ class Environment:
         )
         context.static_output(f"-- {', '.join(target.aliases)} ({target.dialect})\n")
         if target.dialect == "sqlite":
-            record(target, self.asked, self._options(target, ()), context.static_output)
+            record(target, self.asked, {**self._options(target, ()), **self.options}, context.static_output)
             return
         with Operations.context(context.get_context()) as operations:
             restrict(operations, target)
@@ -99,6 +99,9 @@ class Environment:
             warnings.filterwarnings("ignore", "Cannot correctly sort tables")
             # An index on an expression is nobody's but the database's; a table that is built anew keeps it.
             warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+            warnings.filterwarnings(
+                "ignore", "autogenerate skipping metadata-specified expression-based index"
+            )
             self._run(target, connection)
 
     def _run(self, target: Target, connection: Connection) -> None:

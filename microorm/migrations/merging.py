@@ -21,8 +21,9 @@ from alembic.operations.ops import (
     UpgradeOps,
 )
 
+from microorm.errors import MigrationError
 from microorm.migrations.dialects import default_of, plain, together
-from microorm.migrations.operations import DroppedCheck, OnlyOn
+from microorm.migrations.operations import ChangedKey, DroppedCheck, OnlyOn
 from microorm.migrations.ordering import Change, Values, forget_indexes, modified, ordered
 from microorm.migrations.portable import portable
 from microorm.migrations.targets import Target
@@ -35,9 +36,15 @@ def merged(needs: Needs, metadata: sa.MetaData, value_for: Values) -> tuple[Upgr
     """The changes of all targets, and how they are taken back.
 
     *value_for*: whether a column, by its table and its name, has a value for rows without one, and which.
+    Raises `MigrationError` where a table has another primary key.
     """
     changes = _united(needs)
     for change in changes:
+        if isinstance(change.operation, ChangedKey):
+            described = f"{change.operation.stored!r}, and {change.operation.wanted!r} in the models"
+            raise MigrationError(
+                f"the primary key of {change.table!r} is {described}: no revision changes a key"
+            )
         _unify(change, metadata)
     targets = [target for target, _ in needs]
     steps: list[MigrateOperation] = []

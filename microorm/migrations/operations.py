@@ -197,6 +197,23 @@ class DroppedCheck(DropConstraintOp):
         return AddedCheck.of(self.table_name, str(self.constraint_name), self.condition)
 
 
+class ChangedKey(MigrateOperation):
+    """A table whose primary key is made of other columns; no revision is written for that."""
+
+    def __init__(self, table_name: str, stored: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+        self.table_name = table_name
+        self.stored = stored
+        self.wanted = wanted
+
+    def reverse(self) -> ChangedKey:
+        """The other way round."""
+        return ChangedKey(self.table_name, self.wanted, self.stored)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """For `alembic check`."""
+        return ("change_key", self.table_name, self.stored, self.wanted)
+
+
 class OnlyOn(OpContainer):
     """Changes that some databases need and others that hold the table do not."""
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 import microorm
 from microorm import Registry
 from microorm.migrations import Migrations, write_environment
+
+SERVERS = ("postgresql", "mariadb")
 
 
 @pytest.fixture
@@ -35,3 +38,16 @@ def anew(databases: microorm.Databases) -> Callable[[], Any]:
 def migrations(folder: Path) -> Callable[[Any], Migrations]:
     """Gives the migrations of the models that derive from a base class."""
     return lambda base: Migrations(folder, base.__options__.registry)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one of the two servers, by the name of each test, to `make check`."""
+    for item in items:
+        case = getattr(item, "callspec", None)
+        backend = None if case is None else case.params.get("backend")
+        if (
+            backend == SERVERS[crc32(item.name.replace(str(backend), "").encode()) % 2]
+            and "migrations" in item.path.parts
+        ):
+            item.add_marker("slow")
