@@ -1,18 +1,18 @@
 """Rebuilding: SQLite changes a table by building another in its place; what that would lose is kept.
 
 alembic reflects the table, makes the new one, copies the rows and renames it. Reflection does not see AUTOINCREMENT
-and the highest key that was given, CHECKs without a name, triggers, and indexes on expressions.
+and the highest key that was given, collations, CHECKs without a name, triggers, and indexes on expressions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from alembic.operations import Operations
-from sqlalchemy import CheckConstraint, Connection, inspect, text
+from sqlalchemy import CheckConstraint, Connection, String, inspect, text
 
 
 class Kept:
@@ -61,6 +61,9 @@ def rebuilding(operations: Operations, table: str, options: dict[str, Any]) -> I
     connection = operations.get_bind()
     kept = Kept(connection, table)
     options["table_kwargs"] = {**_table_options(connection, table), **options.get("table_kwargs", {})}
+    reflecting = dict(options.get("reflect_kwargs", {}))
+    collate = ("column_reflect", _collating(_sql_of(connection, table)))
+    options["reflect_kwargs"] = {**reflecting, "listeners": [*reflecting.get("listeners", ()), collate]}
     options["table_args"] = (*_nameless_checks(connection, table), *options.get("table_args", ()))
     # Else taking the old table's name fails where a view, whose table is gone for the moment, uses it.
     (legacy,) = connection.exec_driver_sql("PRAGMA legacy_alter_table").one()
@@ -72,9 +75,25 @@ def rebuilding(operations: Operations, table: str, options: dict[str, Any]) -> I
     kept.restore()
 
 
-def _table_options(connection: Connection, table: str) -> dict[str, Any]:
+def _sql_of(connection: Connection, table: str) -> str:
     query = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :table")
-    sql = connection.execute(query, {"table": table}).scalar() or ""
+    return connection.execute(query, {"table": table}).scalar() or ""
+
+
+def _collating(sql: str) -> Callable[..., None]:
+    """What gives each column that is reflected the collation that it has in *sql*."""
+
+    def collate(inspector: Any, table: Any, column: Any) -> None:
+        name = re.escape(column["name"])
+        found = re.search(rf"[\"`\[\s(,]{name}[\"`\]\s][^,]*?\bCOLLATE\s+[\"'`\[]?(\w+)", sql, re.IGNORECASE)
+        if found and isinstance(column["type"], String):
+            column["type"].collation = found[1]
+
+    return collate
+
+
+def _table_options(connection: Connection, table: str) -> dict[str, Any]:
+    sql = _sql_of(connection, table)
     outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", sql)
     options: dict[str, Any] = {}
     if re.search(r"\bAUTOINCREMENT\b", outside, re.IGNORECASE):

@@ -137,6 +137,27 @@ def test_a_check_without_a_name_stays(databases: Databases, folder: Path) -> Non
         run(databases, "INSERT INTO book (title) VALUES ('')")
 
 
+def test_a_collation_stays(databases: Databases, folder: Path) -> None:
+    old = base_of(databases)
+    book(old)
+    migrations = Migrations(folder, old.__options__.registry)
+    migrations.make("first")
+    migrations.migrate()
+    run(
+        databases,
+        "DROP TABLE book",
+        "CREATE TABLE book (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+        " title VARCHAR(40) COLLATE NOCASE NOT NULL)",
+        "INSERT INTO book (title) VALUES ('Dune')",
+    )
+    new = base_of(databases)
+    book(new, 80)
+    migrations = Migrations(folder, new.__options__.registry)
+    migrations.make("longer")
+    migrations.migrate()
+    assert run(databases, "SELECT title FROM book WHERE title = 'DUNE'") == [("Dune",)]
+
+
 def test_an_index_that_a_revision_drops_is_gone(databases: Databases, folder: Path) -> None:
     old = base_of(databases)
 
