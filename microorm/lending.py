@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
@@ -22,7 +22,7 @@ class Borrowed(Transaction):
 
     __slots__ = ()
 
-    def __init__(self, database: Database, connection: Connection) -> None:
+    def __init__(self, database: Database, connection: Connection | None) -> None:
         self.database = database
         self.blocks = []
         self.hooks = []
@@ -38,6 +38,29 @@ class Borrowed(Transaction):
         return None
 
 
+class Closed(Borrowed):
+    """What is open on an alias that nobody may use for a while."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, database: Database, why: str) -> None:
+        super().__init__(database, None)
+        self.why = why
+
+    def __enter__(self) -> NoReturn:
+        raise TransactionError(f"{self.database.alias!r} cannot be used: {self.why}")
+
+
+@contextmanager
+def closed(databases: Any, why: str, but: tuple[str, ...] = ()) -> Iterator[None]:
+    """Let nothing reach the databases in the `with` block, except the aliases in *but*: `TransactionError`, with *why*."""
+    with ExitStack() as scopes:
+        for alias in databases.aliases:
+            if alias not in but:
+                scopes.enter_context(_opened(databases, Closed(databases.database(alias), why)))
+        yield
+
+
 @contextmanager
 def lent(databases: Any, aliases: tuple[str, ...], connection: Connection) -> Iterator[None]:
     """Let what models read and write in the `with` block go over *connection*, to the first of *aliases* by default.
@@ -48,9 +71,7 @@ def lent(databases: Any, aliases: tuple[str, ...], connection: Connection) -> It
     borrowed = [Borrowed(databases.database(alias), connection) for alias in aliases]
     with ExitStack() as scopes:
         for transaction in borrowed:
-            block = Block(Entrance(databases), transaction.database.alias, transaction, readonly=False)
-            transaction.blocks.append(block)
-            scopes.enter_context(block)
+            scopes.enter_context(_opened(databases, transaction))
         scopes.enter_context(Using(databases, aliases[0]))
         try:
             yield
@@ -60,3 +81,9 @@ def lent(databases: Any, aliases: tuple[str, ...], connection: Connection) -> It
             raise
     for transaction in borrowed:
         run_hooks(transaction.hooks)
+
+
+def _opened(databases: Any, transaction: Transaction) -> Block:
+    block = Block(Entrance(databases), transaction.database.alias, transaction, readonly=False)
+    transaction.blocks.append(block)
+    return block

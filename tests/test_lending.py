@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 
 import microorm
-from microorm import Databases, Field, field
-from microorm.lending import lent
+from microorm import Databases, Field, TransactionError, field
+from microorm.lending import closed, lent
 
 
 @pytest.fixture
@@ -63,3 +63,23 @@ def test_functions_run_when_the_lender_has_committed(Book: Any, databases: Datab
             connection.commit()
             assert told == []
         assert told == ["done"]
+
+
+def test_what_is_closed_is_reached_by_nothing(Book: Any, databases: Databases) -> None:
+    book = Book(title="Dune").save()
+    with closed(databases, "for a test", but=("other",)):
+        for use in (
+            book.save,
+            book.delete,
+            Book.objects.all,
+            lambda: Book.objects.get(pk=1),
+            book.refresh_from_db,
+        ):
+            with pytest.raises(TransactionError, match="'default' cannot be used: for a test"):
+                use()
+        with pytest.raises(TransactionError), databases.connection():
+            pass
+        with pytest.raises(TransactionError), databases.atomic():
+            book.save()
+        assert Book.objects.using("other").count() == 0
+    assert Book.objects.count() == 1

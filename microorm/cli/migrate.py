@@ -31,7 +31,7 @@ def command(invocation: Invocation, revision: str, alias: str | None, fake: bool
     Examples:
       microorm migrate
       microorm migrate --plan
-      microorm migrate 3f2a --alias archive
+      microorm migrate 0002 --alias archive
       microorm migrate -1
 
     \b

@@ -80,6 +80,8 @@ class Program(click.Group):
         try:
             status: Any = run()
         except click.Abort as error:
+            for note in getattr(error.__cause__, "__notes__", ()):
+                _tell(note)
             status = INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1
         except click.ClickException as error:
             _tell(_usage(error))

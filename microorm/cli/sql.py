@@ -22,7 +22,7 @@ def command(invocation: Invocation, revision: str, alias: str | None) -> None:
     \b
     Examples:
       microorm sql --alias default > first.sql
-      microorm sql 3f2a:head
+      microorm sql 0002:head
 
     \b
     Exit status:

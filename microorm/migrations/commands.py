@@ -122,8 +122,8 @@ class Migrations:
         No database is asked. Raises `MigrationError` for an unknown revision.
         """
         history = self._history()
-        start, _, end = revision.rpartition(":")
-        for each in filter(None, (start, end)):
+        start, colon, end = revision.rpartition(":")
+        for each in (start, end) if colon else (end,):
             history.find(each)
         written = StringIO()
         config = self._config(self._request(alias=alias), written)
@@ -208,6 +208,8 @@ class Migrations:
             history.single_head()
         if revision[:1] not in ("+", "-"):
             history.find(revision)
+        if acts:  # what cannot be done somewhere is not begun anywhere
+            self._move(revision, alias, acts=False)
         heads = self._heads(alias)
         down = {target.alias for target, at in heads.items() if _goes_down(history, revision, at)}
         steps: list[Step] = []

@@ -43,7 +43,7 @@ def _compiled(element: ByDialect, compiler: SQLCompiler, **options: Any) -> str:
     words = element.words.get("mariadb" if name in MARIADB else name)
     if words is None:
         raise CompileError(f"the SQL is given for {', '.join(sorted(element.words))}, and not for {name}")
-    return words
+    return compiler.process(as_text(words), **options)  # which doubles a % where the driver wants that
 
 
 def by_dialect(**words: str) -> ByDialect:

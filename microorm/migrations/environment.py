@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,17 +12,18 @@ from alembic import context
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.operations.ops import MigrationScript
+from alembic.util import CommandError
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
-from microorm.errors import MigrationError
-from microorm.lending import lent
+from microorm.errors import ConfigurationError, MigrationError
+from microorm.lending import closed, lent
 from microorm.migrations.comparison import comparison
 from microorm.migrations.failures import Progress, current_heads, failure, first_line
 from microorm.migrations.history import History
 from microorm.migrations.locking import locked
 from microorm.migrations.merging import merged
-from microorm.migrations.recording import record
+from microorm.migrations.recording import WRITING, record
 from microorm.migrations.renames import forget_followers, refuse_unused
 from microorm.migrations.requests import (
     ATTRIBUTE,
@@ -84,24 +84,19 @@ class Environment:
             **self.options,
         )
         context.static_output(f"-- {', '.join(target.aliases)} ({target.dialect})\n")
-        if target.dialect == "sqlite":
-            record(target, self.asked, {**self._options(target, ()), **self.options}, context.static_output)
-            return
-        with Operations.context(context.get_context()) as operations:
-            restrict(operations, target)
-            with context.begin_transaction():
-                context.get_context().run_migrations()
+        with _quiet():
+            if target.dialect == "sqlite":
+                options = {**self._options(target, ()), **self.options}
+                record(target, self.asked, options, context.static_output)
+                return
+            with Operations.context(context.get_context()) as operations, closed(target.databases, WRITING):
+                restrict(operations, target)
+                with context.begin_transaction():
+                    context.get_context().run_migrations()
 
     def visit(self, target: Target) -> None:
         """Run the command on *target*."""
-        with _connected(target) as connection, warnings.catch_warnings():
-            # Tables that refer to each other in a circle are sorted when a revision is made.
-            warnings.filterwarnings("ignore", "Cannot correctly sort tables")
-            # An index on an expression is nobody's but the database's; a table that is built anew keeps it.
-            warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
-            warnings.filterwarnings(
-                "ignore", "autogenerate skipping metadata-specified expression-based index"
-            )
+        with _connected(target) as connection, _quiet():
             self._run(target, connection)
 
     def _run(self, target: Target, connection: Connection) -> None:
@@ -111,7 +106,10 @@ class Environment:
             self.request.seen(target, heads, migration)
         if not self.request.wanted(target, heads):
             return
-        steps = list(self.asked(heads, migration))
+        try:
+            steps = list(self.asked(heads, migration))
+        except CommandError as error:
+            raise MigrationError(f"{target.at(heads)}: {error}") from error
         connection.rollback()
         if not self.request.acts:
             self.request.steps.extend(_step(target, each.info, 0.0) for each in steps)
@@ -138,7 +136,8 @@ class Environment:
         strange = sorted(table for table in self.history.labels.keys() & there if target.allows(table))
         if strange:
             raise MigrationError(
-                f"{target.alias!r} is at 'base', and has tables that no revision made: {', '.join(map(repr, strange))}"
+                f"{target.alias!r} is at 'base', and has tables that no revision made to its end: "
+                f"{', '.join(map(repr, strange))}"
             )
 
     def _tell(self, signal: Any, target: Target, plan: list[tuple[str, bool]]) -> None:
@@ -148,19 +147,17 @@ class Environment:
     def _do(self, target: Target, connection: Connection) -> None:
         """Do the steps: on SQLite all in one transaction, else each in one of its own."""
         progress = Progress(target)
-        moment = time.perf_counter()
+        done: list[Step] = []  # and not yet committed
 
         def asked(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Any]:
             for step in self.asked(heads, migration):
+                if target.dialect != "sqlite":
+                    self._note(done)
                 progress.begin(_step(target, step.info, 0.0).revision)
                 yield step
 
         def applied(*, step: Any, **_: Any) -> None:
-            nonlocal moment
-            now = time.perf_counter()
-            progress.end()
-            self.request.note(_step(target, step, now - moment))
-            moment = now
+            done.append(_step(target, step, progress.end()))
 
         migration = self._configured(target, connection, asked, on_version_apply=applied)
         event.listen(connection, "after_cursor_execute", progress.note)
@@ -174,11 +171,20 @@ class Environment:
                     broken = _broken_references(target, connection)
                     migration.run_migrations()
                     _refuse_broken(target, connection, broken)
-        except Exception as error:
+        except BaseException as error:
             connection.rollback()
-            raise failure(progress, error, self.targets, self.options) from error
+            failed = failure(progress, error, self.targets, self.options)
+            if isinstance(error, Exception):
+                raise failed from error
+            error.add_note(str(failed))
+            raise
         finally:
             event.remove(connection, "after_cursor_execute", progress.note)
+        self._note(done)
+
+    def _note(self, done: list[Step]) -> None:
+        while done:
+            self.request.note(done.pop(0))
 
     def _configured(
         self, target: Target, connection: Connection, asked: Asked, **more: Any
@@ -212,6 +218,9 @@ class Environment:
         request, script = self.request, scripts[0]
         forget_followers(script.upgrade_ops_list[-1], request.renames)
         request.needs.append((target, script.upgrade_ops_list[-1]))
+        if migration.bind is not None:
+            there = inspect(migration.bind).get_table_names()
+            request.elsewhere.update(table for table in there if not target.allows(table))
         if target is not self.targets[-1]:
             return
         refuse_unused(request.renames, [needed for _, needed in request.needs], request.registry.metadata)
@@ -219,6 +228,7 @@ class Environment:
             request.needs,
             request.registry.metadata,
             lambda table, column: stored_default(request.registry, table, column),
+            frozenset(request.elsewhere),
         )
         script.upgrade_ops, script.downgrade_ops = upgrade, downgrade
         if "template_args" in migration.opts:
@@ -244,7 +254,9 @@ def _connected(target: Target) -> Iterator[Connection]:
     """A connection that nobody has after, so that what a revision sets in it is gone with it."""
     try:
         opened = target.database.engine.connect()
-    except DBAPIError as error:
+    except ConfigurationError:
+        raise
+    except Exception as error:
         raise MigrationError(f"{target.alias!r} cannot be reached: {first_line(error)}") from error
     with opened as connection:
         try:
@@ -253,6 +265,18 @@ def _connected(target: Target) -> Iterator[Connection]:
             # Not detached: of such a one SQLAlchemy cannot set the isolation level, as `autocommit_block` does.
             if target.dialect != "sqlite":
                 connection.invalidate()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nobody be warned of what is taken care of."""
+    with warnings.catch_warnings():
+        # Tables that refer to each other in a circle are sorted when a revision is made.
+        warnings.filterwarnings("ignore", "Cannot correctly sort tables")
+        # An index on an expression is nobody's but the database's; a table that is built anew keeps it.
+        warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+        warnings.filterwarnings("ignore", "autogenerate skipping metadata-specified expression-based index")
+        yield
 
 
 def _broken_references(target: Target, connection: Connection) -> set[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,15 +24,18 @@ class Progress:
         self.target = target
         self.revision = ""
         self.statements: list[str] = []
+        self._since = time.perf_counter()
 
     def begin(self, revision: str) -> None:
         """A revision begins."""
         self.revision = revision
         self.statements.clear()
 
-    def end(self) -> None:
-        """It has ended well."""
+    def end(self) -> float:
+        """It has ended well; the seconds that it took."""
         self.statements.clear()
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
 
     def note(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         """A statement was done."""
@@ -40,7 +44,7 @@ class Progress:
 
 
 def failure(
-    progress: Progress, error: Exception, targets: Iterable[Target], options: Mapping[str, Any]
+    progress: Progress, error: BaseException, targets: Iterable[Target], options: Mapping[str, Any]
 ) -> MigrationError:
     """The error to raise for *error*, by which the revision in *progress* failed: it says where each target is.
 

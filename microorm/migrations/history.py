@@ -67,6 +67,8 @@ class History:
 
     def find(self, revision: str) -> str:
         """The whole identifier that *revision* begins. `MigrationError` where there is no such revision, or several."""
+        if not revision:
+            raise MigrationError(f"no revision {revision!r}{self.known}")
         try:
             found = self.directory.get_revision(revision)
         except CommandError as error:

@@ -14,6 +14,7 @@ from alembic.operations import MigrateOperation
 from alembic.operations.ops import (
     AddColumnOp,
     AlterColumnOp,
+    CreateTableOp,
     DowngradeOps,
     DropColumnOp,
     DropTableOp,
@@ -24,7 +25,7 @@ from alembic.operations.ops import (
 from microorm.errors import MigrationError
 from microorm.migrations.dialects import default_of, plain, together
 from microorm.migrations.operations import ChangedKey, DroppedCheck, OnlyOn
-from microorm.migrations.ordering import Change, Values, forget_indexes, modified, ordered
+from microorm.migrations.ordering import Change, Values, arranged, forget_indexes, modified, ordered
 from microorm.migrations.portable import portable
 from microorm.migrations.targets import Target
 from microorm.schema import TABLE_OPTIONS
@@ -32,10 +33,13 @@ from microorm.schema import TABLE_OPTIONS
 Needs = Sequence[tuple[Target, UpgradeOps]]
 
 
-def merged(needs: Needs, metadata: sa.MetaData, value_for: Values) -> tuple[UpgradeOps, DowngradeOps]:
+def merged(
+    needs: Needs, metadata: sa.MetaData, value_for: Values, elsewhere: frozenset[str] = frozenset()
+) -> tuple[UpgradeOps, DowngradeOps]:
     """The changes of all targets, and how they are taken back.
 
-    *value_for*: whether a column, by its table and its name, has a value for rows without one, and which.
+    *value_for*: whether a column, by its table and its name, has a value for rows without one, and which. A new table
+    that is *elsewhere* has been given to another target: one that begins at the start has it from an earlier revision.
     Raises `MigrationError` where a table has another primary key.
     """
     changes = _united(needs)
@@ -48,7 +52,8 @@ def merged(needs: Needs, metadata: sa.MetaData, value_for: Values) -> tuple[Upgr
         _unify(change, metadata)
     targets = [target for target, _ in needs]
     steps: list[MigrateOperation] = []
-    for condition, part in _parts(changes, targets):
+    moved = elsewhere & {each.table for each in changes if isinstance(each.operation, CreateTableOp)}
+    for condition, part in _parts(arranged(changes, metadata), targets, moved):
         built = ordered(part, metadata, value_for)
         steps.extend([OnlyOn(built, **condition)] if condition else built)
     upgrade = UpgradeOps(steps)
@@ -157,12 +162,15 @@ def _existing(operation: AlterColumnOp, reflected: dict[str, Any], metadata: sa.
     )
 
 
-def _parts(changes: list[Change], targets: list[Target]) -> Iterator[tuple[dict[str, Any], list[Change]]]:
+def _parts(
+    changes: list[Change], targets: list[Target], moved: frozenset[str]
+) -> Iterator[tuple[dict[str, Any], list[Change]]]:
     """The changes in runs of one condition each: an empty one where all targets that hold the table need them."""
     part: list[Change] = []
     before: dict[str, Any] = {}
     for change in changes:
-        condition = _condition(change, [each for each in targets if each.allows(change.table)])
+        holders = [each for each in targets if each.allows(change.table)]
+        condition = {"missing": change.table} if change.table in moved else _condition(change, holders)
         if part and condition != before:
             yield before, part
             part = []

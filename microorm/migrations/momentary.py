@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Inspector, MetaData, Table, inspect
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy.schema import CreateTable, SchemaItem
 
 NAME = "microorm_momentary"
 
@@ -17,9 +17,10 @@ NAME = "microorm_momentary"
 @contextmanager
 def momentary(connection: Connection, *items: SchemaItem) -> Iterator[Inspector]:
     """Let a table of columns and constraints be there, for as long as it is looked at."""
-    table = Table(NAME, MetaData(), *items, prefixes=["TEMPORARY"])
-    table.create(connection, checkfirst=False)
+    # Not by `Table.create`, which makes the types of its columns, too, and not by `Table.drop`, which drops them.
+    connection.execute(CreateTable(Table(NAME, MetaData(), *items, prefixes=["TEMPORARY"])))
     try:
         yield inspect(connection)
     finally:
-        table.drop(connection, checkfirst=False)
+        kind = "TABLE" if connection.dialect.name in ("sqlite", "postgresql") else "TEMPORARY TABLE"
+        connection.exec_driver_sql(f"DROP {kind} {NAME}")

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from alembic.autogenerate import renderers
@@ -30,7 +27,7 @@ from sqlalchemy.sql.elements import conv
 
 from microorm.migrations.dialects import ByDialect
 from microorm.migrations.portable import sql_source
-from microorm.types import Duration, ExactNumeric, UtcDateTime
+from microorm.migrations.zeros import zero_of
 
 
 @Operations.register_operation("fill_column")
@@ -94,46 +91,26 @@ class Filled(OpContainer):
 
 
 class Dropped(OpContainer):
-    """A column that goes, and whose values are gone with it: it comes back with the zero of its type."""
+    """A column that goes, and whose values are gone with it: it comes back with the zero of its type.
 
-    def __init__(self, drop: DropColumnOp) -> None:
+    One that is *bound* to a constraint, which a zero might break, comes back as one that may be NULL.
+    """
+
+    def __init__(self, drop: DropColumnOp, *, bound: bool = False) -> None:
         super().__init__([ModifyTableOps(drop.table_name, [drop])])
         self._drop = drop
+        self._bound = bound
 
     def reverse(self) -> MigrateOperation:
         """The column, with a value for each row."""
         column, adding = self._drop.to_column(), self._drop.reverse()
+        if self._bound:
+            loose = sa.Column(column.name, column.type, nullable=True)
+            return ModifyTableOps(self._drop.table_name, [AddColumnOp(self._drop.table_name, loose)])
         zero = zero_of(column.type)
         return (
             ModifyTableOps(self._drop.table_name, [adding]) if zero is None else Filled(adding, column, zero)
         )
-
-
-def zero_of(type_: sa.types.TypeEngine[Any]) -> Any:
-    """What stands for no value in a column that wants one; None where nothing can."""
-    for kind, zero in _ZEROS.items():
-        if isinstance(type_, kind):
-            return zero
-    return None
-
-
-# The kinds that derive from others come before these.
-_ZEROS: dict[type[sa.types.TypeEngine[Any]], Any] = {
-    UtcDateTime: datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
-    ExactNumeric: Decimal(0),
-    Duration: datetime.timedelta(),
-    sa.Boolean: False,
-    sa.Integer: 0,
-    sa.Float: 0.0,
-    sa.Numeric: Decimal(0),
-    sa.String: "",
-    sa.LargeBinary: b"",
-    sa.DateTime: datetime.datetime(1970, 1, 1),  # noqa: DTZ001 of a column without a zone
-    sa.Date: datetime.date(1970, 1, 1),
-    sa.Time: datetime.time(),
-    sa.Uuid: UUID(int=0),
-    sa.JSON: {},
-}
 
 
 class RenamedColumn(AlterColumnOp):
@@ -215,7 +192,8 @@ class ChangedKey(MigrateOperation):
 
 
 class OnlyOn(OpContainer):
-    """Changes that some databases need and others that hold the table do not."""
+    """Changes that some databases need and others that hold the table do not: those of an alias, of a dialect, or those
+    in which a table is missing, which was given to them after it was made elsewhere."""
 
     def __init__(
         self,
@@ -223,15 +201,17 @@ class OnlyOn(OpContainer):
         *,
         alias: tuple[str, ...] = (),
         dialect: tuple[str, ...] = (),
+        missing: str | None = None,
     ) -> None:
         super().__init__(operations)
-        self.alias = alias
-        self.dialect = dialect
+        self.asked = {"alias": alias, "dialect": dialect, "missing": missing}
 
     def reverse(self) -> OnlyOn:
-        """The way back, on the same databases."""
+        """The way back, on the same databases. A table that was missing stays: the revision that made it takes it along."""
+        if self.asked["missing"] is not None:
+            return OnlyOn([])
         back = [operation.reverse() for operation in reversed(self.ops)]
-        return OnlyOn(back, alias=self.alias, dialect=self.dialect)
+        return OnlyOn(back, **self.asked)  # type: ignore[arg-type]
 
 
 def _rendered(autogenerate: AutogenContext, operations: Sequence[MigrateOperation]) -> list[str]:
@@ -244,9 +224,11 @@ def _rendered(autogenerate: AutogenContext, operations: Sequence[MigrateOperatio
 
 @renderers.dispatch_for(OnlyOn)
 def _render_only_on(autogenerate: AutogenContext, only: OnlyOn) -> list[str]:
+    if not only.ops:
+        return []
     autogenerate.imports.add("from microorm.migrations import on")
-    name, values = ("alias", only.alias) if only.alias else ("dialect", only.dialect)
-    asked = values[0] if len(values) == 1 else values
+    ((name, value),) = ((name, value) for name, value in only.asked.items() if value)
+    asked = value[0] if isinstance(value, tuple) and len(value) == 1 else value
     return [f"if on({name}={asked!r}):", *_rendered(autogenerate, only.ops), ""]
 
 

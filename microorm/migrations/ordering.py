@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from alembic.operations.ops import (
 )
 from sqlalchemy.schema import sort_tables_and_constraints
 
-from microorm.migrations.operations import Dropped, Filled, OnlyOn, RenamedColumn
+from microorm.migrations.operations import Dropped, DroppedCheck, Filled, OnlyOn, RenamedColumn
 from microorm.migrations.targets import Target
 
 Values = Callable[[str, str], tuple[bool, Any]]
@@ -43,6 +44,21 @@ class Change:
     def operation(self) -> MigrateOperation:
         """As the first target has it."""
         return self.operations[0]
+
+
+def arranged(changes: list[Change], metadata: sa.MetaData) -> list[Change]:
+    """*changes* in an order that works both ways: new tables, renamed ones, those that change, those that go."""
+    tables = list(dict.fromkeys(change.table for change in changes))
+    renamed = {each.table for each in changes if isinstance(each.operation, RenamedColumn)}
+    held = {table: frozenset() if table in renamed else _key_columns(table, metadata) for table in tables}
+
+    def place(change: Change) -> tuple[int, int, int]:
+        operation = change.operation
+        if change.inside:
+            return 2, tables.index(change.table), _rank(operation, held[change.table])
+        return {CreateTableOp: 0, DropTableOp: 3}.get(type(operation), 1), 0, 0
+
+    return sorted(changes, key=place)
 
 
 def ordered(part: list[Change], metadata: sa.MetaData, value_for: Values) -> list[MigrateOperation]:
@@ -70,13 +86,11 @@ def ordered(part: list[Change], metadata: sa.MetaData, value_for: Values) -> lis
 def _of_one_table(
     table: str, operations: list[MigrateOperation], metadata: sa.MetaData, value_for: Values
 ) -> list[MigrateOperation]:
-    """The changes of *table* in an order that works both ways, in as few batches as can be."""
-    renames = any(isinstance(each, RenamedColumn) for each in operations)
-    held = frozenset() if renames else _key_columns(table, metadata)
+    """The changes of *table*, in as few batches as can be."""
     built: list[MigrateOperation] = []
-    for operation in sorted(operations, key=lambda each: _rank(each, held)):
-        if (alone := _alone(operation, metadata, value_for)) is not None:
-            built.append(alone)
+    for operation in operations:
+        if alone := _alone(operation, operations, metadata, value_for):
+            built.extend(alone)
         elif (
             built
             and isinstance(built[-1], ModifyTableOps)
@@ -88,14 +102,64 @@ def _of_one_table(
     return built
 
 
-def _alone(operation: MigrateOperation, metadata: sa.MetaData, value_for: Values) -> MigrateOperation | None:
-    """*operation* as what cannot share a batch with others, if it is such a thing."""
+def _alone(
+    operation: MigrateOperation,
+    together: list[MigrateOperation],
+    metadata: sa.MetaData,
+    value_for: Values,
+) -> list[MigrateOperation]:
+    """*operation* as what cannot share a batch with what changes *together* with it; nothing where it can."""
     if isinstance(operation, RenamedColumn):
-        return ModifyTableOps(operation.table_name, [operation])
+        return [ModifyTableOps(operation.table_name, [operation])]
     if isinstance(operation, DropColumnOp):
         column = operation.to_column()
-        return None if column.nullable or column.server_default is not None else Dropped(operation)
-    return _filled(operation, metadata, value_for)
+        if column.nullable or column.server_default is not None:
+            return []
+        return [Dropped(operation, bound=any(_binds(each, column.name) for each in together))]
+    if isinstance(operation, AddColumnOp):
+        column = operation.column
+        wanted = not column.nullable and column.server_default is None
+        there, value = value_for(operation.table_name, column.name) if wanted else (False, None)
+        return [Filled(operation, column, value)] if there else []
+    if isinstance(operation, AlterColumnOp) and operation.modify_nullable is False:
+        column = metadata.tables[operation.table_name].c[operation.column_name]
+        there, value = value_for(operation.table_name, column.name)
+        return _narrowed(operation, column, value) if there else []
+    return []
+
+
+def _narrowed(operation: AlterColumnOp, column: sa.Column[Any], value: Any) -> list[MigrateOperation]:
+    """What else changes about the column, and then a value for each row, and no NULL any more."""
+    narrowing = AlterColumnOp(
+        operation.table_name,
+        operation.column_name,
+        existing_type=column.type,
+        existing_nullable=True,
+        existing_server_default=column.server_default if column.server_default is not None else False,
+        modify_nullable=False,
+    )
+    operation.modify_nullable, operation.existing_nullable = None, True
+    first: list[MigrateOperation] = (
+        [ModifyTableOps(operation.table_name, [operation])] if operation.has_changes() else []
+    )
+    return [*first, Filled(narrowing, column, value)]
+
+
+def _binds(operation: MigrateOperation, column: str) -> bool:
+    """Whether *operation* drops what a value of *column* has to comply with, so that a zero might not."""
+    if isinstance(operation, DroppedCheck):
+        return re.search(rf"\b{re.escape(column)}\b", str(operation.condition)) is not None
+    if isinstance(operation, DropConstraintOp):
+        constraint = operation.to_constraint()
+        return (
+            isinstance(constraint, sa.UniqueConstraint | sa.ForeignKeyConstraint)
+            and column in constraint.columns
+        )
+    return (
+        isinstance(operation, DropIndexOp)
+        and bool(operation.kw.get("unique"))
+        and column in [each.name for each in operation.to_index().columns]
+    )
 
 
 def _rank(operation: MigrateOperation, held: frozenset[tuple[str, ...]]) -> int:
@@ -133,35 +197,38 @@ def _created(
 
 def _dropped(part: list[Change]) -> tuple[list[DropTableOp], list[CreateForeignKeyOp]]:
     """The tables that go, those that refer to others first, and the keys that make a circle."""
-    found = {each.table: each.operation for each in part if isinstance(each.operation, DropTableOp)}
-    together = sa.MetaData()
-    copies = [operation.to_table().to_metadata(together) for operation in found.values()]
-    tables, circles = _in_order([each for each in copies if each.name in found])
-    return [found[each.name] for each in reversed(tables)], [
-        CreateForeignKeyOp.from_constraint(each) for each in circles
-    ]
+    left = {each.table: each.operation for each in part if isinstance(each.operation, DropTableOp)}
+    tables = {name: operation.to_table() for name, operation in left.items()}
+    order: list[DropTableOp] = []
+    circles: list[CreateForeignKeyOp] = []
+    while left:
+        referred = {
+            _referred(key)
+            for name in left
+            for key in tables[name].foreign_key_constraints
+            if _referred(key) != name
+        }
+        free = [name for name in left if name not in referred]
+        if not free:  # all that is left refers to each other
+            name = next(iter(left))
+            for key in list(tables[name].foreign_key_constraints):
+                if _referred(key) in left and _referred(key) != name:
+                    circles.append(CreateForeignKeyOp.from_constraint(key))
+                    tables[name].constraints.discard(key)
+            continue
+        order.extend(left.pop(name) for name in free)
+    return order, circles
+
+
+def _referred(key: sa.ForeignKeyConstraint) -> str:
+    """The table that *key* refers to, which may not be known here."""
+    return key.elements[0].target_fullname.rpartition(".")[0]
 
 
 def _in_order(tables: list[sa.Table]) -> tuple[list[sa.Table], list[sa.ForeignKeyConstraint]]:
     pairs = sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
     circles = [key for table, keys in pairs if table is None for key in keys]
     return [table for table, _ in pairs if table is not None], circles
-
-
-def _filled(operation: MigrateOperation, metadata: sa.MetaData, value_for: Values) -> Filled | None:
-    """For a column that wants a value from now on, the steps that give it one in the rows that are there."""
-    if isinstance(operation, RenamedColumn):
-        return None
-    if isinstance(operation, AddColumnOp):
-        column = operation.column
-        wanted = not column.nullable and column.server_default is None
-    elif isinstance(operation, AlterColumnOp) and modified(operation) == (False, True, False, False):
-        column = metadata.tables[operation.table_name].c[operation.column_name]
-        wanted = operation.modify_nullable is False
-    else:
-        return None
-    there, value = value_for(operation.table_name, column.name) if wanted else (False, None)
-    return Filled(operation, column, value) if there else None
 
 
 def modified(operation: AlterColumnOp) -> tuple[bool, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import CheckConstraint, DefaultClause
+from sqlalchemy import BigInteger, CheckConstraint, DefaultClause
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeEngine
 
@@ -32,7 +32,7 @@ def source_of(type_: TypeEngine[Any]) -> str | None:
     for source, candidate in _candidates(type_):
         if all(in_sql(candidate, name) == sql for name, sql in wanted.items()):
             return source
-    return None
+    return "sa.BigInteger()" if type(type_) is BigInteger else None
 
 
 def portable(reflected: Mapping[str, TypeEngine[Any]]) -> TypeEngine[Any]:
@@ -86,7 +86,8 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
 def _type(item: TypeEngine[Any], autogenerate: AutogenContext) -> Any:
     source = source_of(item)
     if source is not None:
-        autogenerate.imports.add("from microorm import types")
+        if source.startswith("types."):
+            autogenerate.imports.add("from microorm import types")
         return source
     module = type(item).__module__
     if not module.startswith("sqlalchemy."):

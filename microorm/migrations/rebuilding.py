@@ -14,6 +14,8 @@ from typing import Any
 from alembic.operations import Operations
 from sqlalchemy import CheckConstraint, Connection, String, inspect, text
 
+from microorm.migrations.dialects import as_text
+
 
 class Kept:
     """What is known of a table before it is built anew."""
@@ -39,7 +41,7 @@ class Kept:
         left = _objects(connection, self.table)
         for name, sql in self.objects.items():
             if name not in left and name not in self._dropped:
-                connection.exec_driver_sql(sql)
+                connection.execute(as_text(sql))
         if self.highest is not None and _highest(connection, self.table) != self.highest:
             forget = text("DELETE FROM sqlite_sequence WHERE name = :table")
             note = text("INSERT INTO sqlite_sequence VALUES (:table, :highest)")

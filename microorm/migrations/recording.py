@@ -15,17 +15,26 @@ from alembic.operations import Operations
 from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event
 from sqlalchemy.schema import ExecutableDDLElement
 
+from microorm.lending import closed, lent
 from microorm.migrations.restriction import restrict
 from microorm.migrations.targets import Target
 
 Asked = Callable[[tuple[str, ...], MigrationContext], Iterable[Any]]
 
 
+WRITING = "SQL is written, and no database is asked"
+
+
 def record(target: Target, asked: Asked, options: dict[str, Any], write: Callable[[str], object]) -> None:
     """Give *write* the statements of the revisions that alembic is *asked* for, on a database like *target*."""
     start = context.get_starting_revision_argument()
     engine = create_engine("sqlite://")
-    with engine.connect() as connection:
+    databases = target.databases
+    with (
+        engine.connect() as connection,
+        closed(databases, WRITING, but=target.aliases),
+        lent(databases, target.aliases, connection),
+    ):
         _prepare(target, connection, start, options)
         write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")
 

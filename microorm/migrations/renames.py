@@ -85,13 +85,23 @@ def rename_columns(
 def rename_tables(
     autogenerate: AutogenContext, upgrade: UpgradeOps, schemas: Iterable[str | None]
 ) -> PriorityDispatchResult:
-    """Put the tables that are renamed, and what else is new about them, into *upgrade*."""
+    """Put the tables that are renamed, and what else is new about them, into *upgrade*.
+
+    Raises `MigrationError` for a table in a schema, before anything is compared.
+    """
+    for table in autogenerate.sorted_tables:
+        if table.schema is not None:
+            raise MigrationError(
+                f"the table {table.fullname!r} is in a schema of its own, which no revision is made for"
+            )
     there = set(autogenerate.inspector.get_table_names())
     for new, old in tables_of(autogenerate.opts.get(OPTION, ())).items():
         wanted = autogenerate.table_key_to_table.get(new)
         if wanted is None or old not in there:
             continue
-        stored = Table(old, MetaData(), autoload_with=autogenerate.connection)
+        # As alembic reflects: a sequence that makes keys is no default.
+        seen = ("column_reflect", autogenerate.migration_context.impl.autogen_column_reflect)
+        stored = Table(old, MetaData(), autoload_with=autogenerate.connection, listeners=[seen])
         changes = ModifyTableOps(new, [])
         _compare_columns(autogenerate, changes, stored, wanted)
         compare = autogenerate.comparators.dispatch("table", qualifier=autogenerate.dialect.name)

@@ -53,6 +53,7 @@ class Request:
     progress: Callable[[Step], object] | None = None
     steps: list[Step] = field(default_factory=list)
     needs: list[tuple[Target, UpgradeOps]] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)  # tables in databases that do not hold them, or no more
 
     @classmethod
     def of_project(cls, folder: Path) -> Request:

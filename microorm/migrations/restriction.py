@@ -9,6 +9,7 @@ from typing import Any
 from alembic import op
 from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
+from sqlalchemy import inspect
 
 from microorm.errors import MigrationError
 from microorm.migrations.rebuilding import rebuilding
@@ -22,22 +23,30 @@ def on(
     alias: str | Iterable[str] | None = None,
     table: str | None = None,
     dialect: str | Iterable[str] | None = None,
+    missing: str | None = None,
 ) -> bool:
     """Whether the database that is being migrated is the one of *alias*, holds *table*, and speaks *dialect*.
+
+    *missing*: whether it holds this table and does not have it yet; not so where SQL is written without a database.
 
     For the body of a revision: `if on(table="book"): op.execute(...)`. Several aliases or dialects mean any of them;
     `"mariadb"` and `"mysql"` are the same. An alias that is not configured, or no more, is no database's.
     `MigrationError` where no migration runs; `TypeError` where nothing is asked.
     """
-    if alias is None and table is None and dialect is None:
-        raise TypeError("on() wants alias=, table= or dialect=")
+    if alias is None and table is None and dialect is None and missing is None:
+        raise TypeError("on() wants alias=, table=, dialect= or missing=")
     target = current_target()
     dialects = {"mariadb" if each == "mysql" else each for each in _several(dialect)}
     return (
         (alias is None or not set(_several(alias)).isdisjoint(target.aliases))
         and (table is None or target.allows(table))
         and (dialect is None or target.dialect in dialects)
+        and (missing is None or (target.allows(missing) and _is_missing(missing)))
     )
+
+
+def _is_missing(table: str) -> bool:
+    return not op.get_context().as_sql and not inspect(op.get_bind()).has_table(table)
 
 
 def current_target() -> Target:

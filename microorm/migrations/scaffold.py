@@ -13,11 +13,11 @@ from microorm import migrations
 migrations.run()
 '''
 
-TEMPLATE = '''"""${message}"""
+TEMPLATE = r'''"""${message.replace("\\", r"\\").replace('"', r'\"')}"""
 
 import sqlalchemy as sa
 from alembic import op
-${imports + "\\n" if imports else ""}
+${imports + "\n" if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}

@@ -17,6 +17,8 @@ from microorm.urls import is_memory
 
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
 _HERE = ("", "127.0.0.1", "::1")
+# What in a query says where a database is, and not how to speak with it.
+_WHERE = ("host", "options", "port", "service", "unix_socket")
 
 
 class Target:
@@ -83,7 +85,7 @@ def place(url: URL) -> tuple[object, ...]:
         return backend, os.path.realpath(database) if is_file else database
     backend = "mariadb" if backend in MARIADB else backend
     host = (url.host or "").lower()
-    query = tuple(sorted((name, value) for name, value in url.query.items()))
+    query = tuple(sorted((name, value) for name, value in url.query.items() if name in _WHERE))
     return (
         backend,
         "localhost" if host in _HERE else host,

@@ -34,6 +34,7 @@ class Change:
     renames: tuple[str, ...] = ()
     seen: tuple[str, ...] = ALL
     table: str = "book"
+    returns: tuple[str, ...] = ()  # columns that come back as such that may be NULL
     note: str = ""
 
 
@@ -42,6 +43,13 @@ class Size(Enum):
 
     S = "s"
     M = "m"
+
+
+class Stars(Enum):
+    """How good it is."""
+
+    ONE = 1
+    TWO = 2
 
 
 class MoreSizes(Enum):
@@ -98,6 +106,11 @@ def with_author(on_book: Any = None, *, name: str = "Author") -> Models:
         made("Book", base, fields)
 
     return define
+
+
+def authors_alone(base: Any) -> None:
+    """Authors, and no books."""
+    made("Author", base, {"name": (Field[str], column(max_length=40))})
 
 
 def with_tags(base: Any) -> None:
@@ -310,5 +323,42 @@ CHANGES = (
         rows=PAGES,
         seen=("postgresql", "mariadb"),
         note="SQLite has no comments",
+    ),
+    Change(
+        "a table that goes and refers to one that stays",
+        with_author(lambda: foreign_key(default=None)),
+        authors_alone,
+        rows=(),
+    ),
+    Change(
+        "an Enum of numbers",
+        PLAIN,
+        book(stars=(Field[Stars], column(default=Stars.TWO))),
+        expected={"stars": Stars.TWO},
+        note="the rows get the default",
+    ),
+    Change(
+        "an Enum that goes",
+        book(size=(Field[Size], column(default=Size.S))),
+        PLAIN,
+        rows=({"id": 1, "title": "Dune", "size": Size.M},),
+        returns=("size",),
+        note="comes back as one that may be NULL",
+    ),
+    Change(
+        "a unique column that goes",
+        book(code=(Field[int], column(unique=True))),
+        PLAIN,
+        rows=({"id": 1, "title": "Dune", "code": 4}, {"id": 2, "title": "Emma", "code": 5}),
+        returns=("code",),
+        note="comes back as one that may be NULL",
+    ),
+    Change(
+        "another type and no NULL at once",
+        book(note=(Field[str | None], column(default=None, max_length=5))),
+        book(note=(Field[str], column(default="none", max_length=15))),
+        rows=({"id": 1, "title": "Dune", "note": "good"}, {"id": 2, "title": "Emma", "note": None}),
+        expected={"note": lambda value: value in ("good", "none")},
+        note="NULLs get the default",
     ),
 )

@@ -4,6 +4,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import CompileError
+from sqlalchemy.schema import CreateTable
 
 from microorm.migrations.dialects import (
     ByDialect,
@@ -56,3 +57,13 @@ def test_a_default_is_told_by_all_or_by_nobody() -> None:
     assert known is not None
     assert str(known.arg) == "5"
     assert default_of({"sqlite": five, "mariadb": None}) is None
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "postgresql+psycopg", "mariadb+pymysql"])
+def test_a_percent_sign_reaches_the_database_as_one(driver: str) -> None:
+    dialect = sa.make_url(f"{driver}://").get_dialect()()
+    words = by_dialect(sqlite="'50%'", postgresql="'50%'", mariadb="'50%'")
+    table = sa.Table("t", sa.MetaData(), sa.Column("a", sa.String(9), server_default=words))
+    sql = str(CreateTable(table).compile(dialect=dialect))
+    assert ("'50%%'" in sql) is (dialect.paramstyle in ("format", "pyformat"))
+    assert "'50%" in sql

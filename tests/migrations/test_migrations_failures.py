@@ -164,3 +164,35 @@ def test_foreign_keys_are_checked_again_after_a_migration(
             with databases.connection() as connection:
                 assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
                 assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 5000
+
+
+def test_a_step_that_was_undone_is_not_told(databases: Databases, folder: Path, backend: str) -> None:
+    migrations = begun(databases, folder)
+    revise(migrations, 'op.add_column("book", sa.Column("pages", sa.BigInteger()))')
+    revise(migrations, "1 / 0")
+    told: list[str] = []
+    with pytest.raises(MigrationError, match="ZeroDivisionError"):
+        migrations.migrate(alias="default", progress=lambda step: told.append(step.revision))
+    assert told == ([] if backend == "sqlite-file" else ["0002"])
+
+
+def test_an_interrupt_says_where_it_stands(databases: Databases, folder: Path) -> None:
+    migrations = begun(databases, folder)
+    revise(migrations, "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        migrations.migrate()
+    assert "'default' is at '0001'" in caught.value.__notes__[0]
+
+
+@pytest.mark.backends("sqlite-file")
+def test_what_cannot_be_done_somewhere_is_begun_nowhere(databases: Databases, folder: Path) -> None:
+    migrations = begun(databases, folder)
+    migrations.migrate("base", alias="other")
+    with pytest.raises(MigrationError, match="'other' is at 'base': Relative revision"):
+        migrations.migrate("-1")
+    assert migrations.show()[0].applied == {"default": True, "other": False}
+    for wrong in ("", ":0001", "0001:"):
+        with pytest.raises(MigrationError, match="no revision ''"):
+            migrations.sql(wrong)
+    with pytest.raises(MigrationError, match="no revision ''"):
+        migrations.migrate("")

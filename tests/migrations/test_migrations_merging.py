@@ -58,14 +58,14 @@ def test_what_one_dialect_needs_is_said_for_it(places: dict[str, Target]) -> Non
     up, _ = union({place: [added("a")] if place.dialect == "sqlite" else [] for place in places.values()})
     (only,) = up
     assert isinstance(only, OnlyOn)
-    assert (only.dialect, only.alias) == (("sqlite",), ())
+    assert only.asked == {"dialect": ("sqlite",), "alias": (), "missing": None}
 
 
 def test_what_some_aliases_need_is_said_for_them(places: dict[str, Target]) -> None:
     needs = {place: [added("a")] if place.alias in ("again", "pg") else [] for place in places.values()}
     up, _ = union(needs)
     (only,) = up
-    assert (only.dialect, only.alias) == ((), ("again", "pg"))
+    assert only.asked == {"dialect": (), "alias": ("again", "pg"), "missing": None}
 
 
 def test_parts_keep_their_order(places: dict[str, Target]) -> None:

@@ -4,7 +4,6 @@ import datetime
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -20,7 +19,6 @@ from microorm.migrations.operations import (
     OnlyOn,
     RenamedColumn,
     RenamedTable,
-    zero_of,
 )
 from microorm.migrations.portable import render_item
 
@@ -63,22 +61,6 @@ def test_what_has_no_zero_comes_back_as_it_was() -> None:
     back = written(Dropped(drop).reverse())
     assert "add_column" in back
     assert "fill_column" not in back
-
-
-@pytest.mark.parametrize(
-    ("type_", "zero"),
-    [
-        (types.integer_type(), 0),
-        (types.text_type(9), ""),
-        (types.UtcDateTime(), datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)),
-        (types.ExactNumeric(8, 2), Decimal(0)),
-        (types.uuid_type(), UUID(int=0)),
-        (types.json_type(), {}),
-        (sa.types.NullType(), None),
-    ],
-)
-def test_a_zero_is_of_the_columns_type(type_: Any, zero: Any) -> None:
-    assert zero_of(type_) == zero
 
 
 def test_a_renamed_column_goes_back_to_its_name() -> None:

@@ -19,6 +19,7 @@ from alembic.operations.ops import (
 
 from microorm.migrations.operations import Dropped, Filled, RenamedColumn
 from microorm.migrations.ordering import Change, forget_indexes, modified, ordered
+from microorm.migrations.ordering import arranged as arrange
 
 METADATA = sa.MetaData()
 AUTHOR = sa.Table("author", METADATA, sa.Column("id", sa.Integer, primary_key=True))
@@ -41,7 +42,7 @@ def arranged(*operations: Any, value: Any = None) -> list[Any]:
         )
         for each in operations
     ]
-    return ordered(changes, METADATA, lambda table, column: (value is not None, value))
+    return ordered(arrange(changes, METADATA), METADATA, lambda table, column: (value is not None, value))
 
 
 def names(operations: list[Any]) -> list[str]:

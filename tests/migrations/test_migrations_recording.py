@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from microorm import Field, Model, field
+from microorm import Field, Model, TransactionError, field
 from microorm.migrations import Migrations
 
 pytestmark = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
@@ -70,4 +70,53 @@ def test_the_sql_of_sqlite_does_what_the_migration_does(history: Migrations, tmp
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
         connection.executescript(history.sql("0002:base", alias="default"))
         assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'book'").fetchall() == []
+    connection.close()
+
+
+def by_hand(history: Migrations, body: str) -> None:
+    """A revision whose upgrade is *body*."""
+    made = history.make("by hand", empty=True)
+    assert made is not None
+    head = made.read_text().partition("def upgrade()")[0]
+    made.write_text(f"{head}def upgrade() -> None:\n    {body}\n\n\ndef downgrade() -> None:\n    pass\n")
+
+
+def test_models_reach_no_database_while_sql_is_written(history: Migrations, backend: str) -> None:
+    history.migrate()
+    book = history.registry.models["shop.Volume"]
+    book(title="Dune").save()
+    History.model = book
+    by_hand(history, "from tests.migrations.test_migrations_recording import History; History.change()")
+    if backend == "sqlite-file":
+        assert "UPDATE book SET title='changed'" in history.sql("0002:0003", alias="default")
+    else:
+        with pytest.raises(TransactionError, match="SQL is written, and no database is asked"):
+            history.sql("0002:0003")
+    assert [each.title for each in book.objects] == ["Dune"]
+
+
+class History:
+    """Called by a revision."""
+
+    model: Any = None
+
+    @classmethod
+    def change(cls) -> None:
+        cls.model.objects.update(title="changed")
+
+
+@pytest.mark.backends("sqlite-file")
+def test_what_a_rebuilt_table_keeps_is_in_the_sql_too(history: Migrations) -> None:
+    by_hand(
+        history,
+        "op.execute('CREATE INDEX small ON book (lower(title))');"
+        " op.execute('CREATE TRIGGER t AFTER INSERT ON book BEGIN SELECT 1; END')",
+    )
+    by_hand(history, "with op.batch_alter_table('book') as b: b.alter_column('title', type_=sa.Text())")
+    with sqlite3.connect(":memory:", isolation_level=None) as connection:
+        connection.executescript(history.sql(alias="default"))
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE name IN ('small', 't') ORDER BY name"
+        )
+        assert names.fetchall() == [("small",), ("t",)]
     connection.close()

@@ -114,7 +114,7 @@ def test_sql_runs_where_it_is_asked_to(migrations: Migrations, revise: Any, back
 def test_outside_a_migration_there_is_no_answer(migrations: Migrations) -> None:
     with pytest.raises(MigrationError, match="no migration is running"):
         on(alias="default")
-    with pytest.raises(TypeError, match=r"on\(\) wants alias=, table= or dialect="):
+    with pytest.raises(TypeError, match=r"on\(\) wants alias=, table=, dialect= or missing="):
         on()
 
 
@@ -130,3 +130,50 @@ def test_outside_a_migration_there_is_no_answer(migrations: Migrations) -> None:
 )
 def test_the_tables_of_an_operation_are_known(operation: Any, tables: set[str]) -> None:
     assert set(tables_of(operation)) == tables
+
+
+class Given:
+    """`shop.Event` lives where it is *given*."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    def allow_migrate(self, alias: str, label: str, model: Any = None, **hints: Any) -> bool:
+        return alias == (self.alias if label == "shop.Event" else "default")
+
+
+def test_a_table_that_a_router_moves_is_made_once_on_every_database(
+    url: str, other_url: str, fresh_url: Callable[[], str], folder: Path
+) -> None:
+    def of(databases: Databases) -> Migrations:
+        class Base(microorm.Model, registry=Registry(databases), app="shop", abstract=True):
+            pass
+
+        class Book(Base):
+            title: Field[str] = field(max_length=40)
+
+        class Event(Base):
+            text: Field[str] = field(max_length=40, index=True)
+
+        return Migrations(folder, Base.__options__.registry)
+
+    with Databases({"default": url, "other": other_url}, routers=[Given("default")]) as databases:
+        of(databases).make("first")
+        of(databases).migrate()
+        with databases.connection() as connection:
+            connection.execute(text("INSERT INTO event (text) VALUES ('kept')"))
+            connection.commit()
+    with Databases({"default": url, "other": other_url}, routers=[Given("other")]) as databases:
+        made = of(databases).make("events move")
+        assert made is not None
+        assert "if on(missing='event'):" in made.read_text()
+        of(databases).migrate()
+        assert of(databases).check() == []
+        with databases.connection() as connection:  # its rows stay where they were
+            assert connection.execute(text("SELECT text FROM event")).scalars().all() == ["kept"]
+        of(databases).migrate("base")
+        of(databases).migrate()
+    with Databases({"default": fresh_url(), "other": fresh_url()}, routers=[Given("other")]) as databases:
+        of(databases).migrate()
+        assert of(databases).check() == []
+        of(databases).migrate("base")

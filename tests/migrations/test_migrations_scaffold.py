@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from microorm import Databases, Registry
 from microorm.errors import MigrationError
-from microorm.migrations import write_environment
+from microorm.migrations import Migrations, write_environment
 
 
 def test_what_is_written(tmp_path: Path) -> None:
@@ -25,3 +26,14 @@ def test_nothing_is_written_where_something_is_there(tmp_path: Path, name: str) 
     with pytest.raises(MigrationError, match=f"{name}' is there already"):
         write_environment(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "message", ['rename "title"', "back\\slash \\n", 'three """ quotes', "two\nlines", "it's"]
+)
+def test_any_message_makes_a_revision_that_can_be_read(tmp_path: Path, message: str) -> None:
+    write_environment(tmp_path)
+    migrations = Migrations(tmp_path, Registry(Databases("sqlite://")))
+    migrations.make(message, empty=True)
+    (revision,) = migrations.show()
+    assert revision.message == message

@@ -17,6 +17,10 @@ from microorm.migrations.targets import place, revisions, targets
         ("postgresql+psycopg://app:pw@localhost/shop", "postgresql+psycopg://owner@127.0.0.1:5432/shop"),
         ("mysql+pymysql://a@LOCALHOST:3306/shop", "mariadb+pymysql://b@[::1]/shop"),
         ("sqlite:///shop.db", "sqlite:///./shop.db"),
+        (
+            "postgresql+psycopg://localhost/shop?application_name=reports",
+            "postgresql+psycopg://localhost/shop",
+        ),
         ("sqlite:///file:/x?vfs=memdb&uri=true", "sqlite:///file:/x?vfs=memdb&uri=true"),
     ],
 )
