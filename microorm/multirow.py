@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -59,9 +60,7 @@ class MultiRow:
 
     def insert(self, channel: Channel, rows: Sequence[Row]) -> list[Row]:
         """Insert *rows*; returns for each what the database made, in order."""
-        cursor = channel.database.engine.dialect.loaded_dbapi.RawCursor(
-            channel.connection.connection.driver_connection
-        )
+        cursor = _raw_class(channel)(channel.connection.connection.driver_connection)
         if channel.cursor.__class__ is WatchedCursor:
             cursor = channel.database.observers.watched(cursor)
         made: list[Row] = []
@@ -109,9 +108,28 @@ def multirow_of(schema: Schema, plans: Plans, channel: Channel, names: tuple[str
     database, made = channel.database, plans.insert(names).made
     if channel.cursor is None or not names or (made and schema.generated not in made):
         return None
-    if not hasattr(database.engine.dialect.loaded_dbapi, "RawCursor"):  # psycopg has one since 3.2
+    if _raw_class(channel) is None:
         return None
     return plans.kept(("multi-row", names), lambda: MultiRow(schema, plans, names, database))
+
+
+def _raw_class(channel: Channel) -> Any:
+    """The class of the raw cursors of the driver's connection; None where it has none."""
+    driver: Any = channel.database.engine.dialect.loaded_dbapi
+    if not hasattr(driver, "RawCursor"):
+        return None
+    connection: Any = channel.connection.connection.driver_connection
+    return _raw_class_of(driver, connection.cursor_factory)
+
+
+@cache
+def _raw_class_of(driver: Any, plain: Any) -> Any:
+    """What is like *plain*, the class that somebody chose, to trace it, say, and raw."""
+    if plain is driver.Cursor:
+        return driver.RawCursor
+    if not issubclass(plain, driver.Cursor) or issubclass(plain, driver.ClientCursor):
+        return None  # who puts values into the text himself wants no placeholders
+    return type(f"Raw{plain.__name__}", (plain, driver.RawCursor), {})
 
 
 def _place(number: int, kind: Any, dialect: Any) -> str:

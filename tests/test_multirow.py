@@ -2,19 +2,31 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
+from psycopg import ClientCursor, Cursor
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import Enum, String
 
-from microorm import Field, TransactionError, field, multirow
+from microorm import Databases, Field, Model, Registry, TransactionError, field, multirow
 from microorm.multirow import multirow_of
 from microorm.statements import plans_of
 from microorm.testing import count_statements
+
+
+class Traced(Cursor[Any]):
+    """A cursor that tells what it sends."""
+
+    heard: ClassVar[list[str]] = []
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        self.heard.append(str(query))
+        return super().execute(query, *args, **options)
+
 
 pytestmark = pytest.mark.backends("postgresql")
 
@@ -154,3 +166,20 @@ def test_rows_with_keys_of_their_own_need_none_back(databases: Any, Base: Any, r
     Word.objects.bulk_create([Word(text=each, count=1) for each in "abc"])
     assert found(databases, Word, ("text", "count")).made == []
     assert [each.text for each in Word.objects.order_by("text")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("factory", "raw"), [(Traced, True), (ClientCursor, False)])
+def test_the_cursor_that_somebody_chose_is_used(url: str, factory: Any, raw: bool) -> None:
+    """One that traces hears of all; one that puts the values into the text goes on to."""
+    Traced.heard.clear()
+    with Databases({"default": {"url": url, "connect_args": {"cursor_factory": factory}}}) as databases:
+        registry = Registry(databases)
+
+        class Book(Model, registry=registry):
+            title: Field[str] = field(max_length=40)
+
+        registry.create_all()
+        assert (found(databases, Book, ("title",)) is not None) is raw
+        books = Book.objects.bulk_create([Book(title=f"{number}") for number in range(3)])
+        assert sum("INSERT" in each for each in Traced.heard) == int(raw)
+        assert [each.id for each in books] == [each.id for each in Book.objects.order_by("title")]
