@@ -34,35 +34,35 @@ class Spares:
         self._most = 0
         self._autocommit = False
 
-    @property
-    def allowed(self) -> bool:
-        """Whether any may be kept."""
-        return self._most > 0
-
     def allow(self, engine: Engine, *, autocommit: bool) -> None:
         """Keep spares of *engine* from now on, half of its pool at most; *autocommit*: they were switched to it."""
         pool = engine.pool
         self._engine, self._autocommit = engine, autocommit
         self._most = pool.size() // 2 if isinstance(pool, QueuePool) else 0
 
+    @property
+    def _pool(self) -> Any:
+        """The pool of the engine, which makes another when it is disposed."""
+        assert self._engine is not None
+        return self._engine.pool
+
     def deadline(self) -> float:
         """Until when a connection that the pool gives out now may be a spare; 0.0 where none may."""
-        if self._engine is None or not self._most:
+        if not self._most:
             return 0.0
-        heard = self._engine.pool.dispatch
+        heard = self._pool.dispatch
         return 0.0 if heard.checkout or heard.checkin or heard.reset else monotonic() + TRUSTED
 
     def take(self) -> Spare | None:
         """A spare that nobody uses meanwhile, if there is one; the pool gets those back whose deadline is over."""
-        while self._kept:
+        while True:
             try:
                 spare = self._kept.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:
                 return None
             if monotonic() < spare[2]:
                 return spare
             give_back(spare[0], switched=self._autocommit)
-        return None
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
         """Keep a connection that has nothing pending until *deadline*; False where there are enough."""
@@ -71,13 +71,13 @@ class Spares:
         if self._autocommit and cursor.rowcount > MOST_ROWS:
             cursor = connection.cursor()
         self._kept.append((connection, cursor, deadline))
-        self.make_room()  # somebody may be waiting by now
+        if self._pool.overflow() >= 0:
+            self.make_room()  # somebody may be waiting by now
         return True
 
     def make_room(self) -> None:
         """Give a spare back if the pool has no connection left but those beyond its size."""
-        pool: Any = None if self._engine is None else self._engine.pool
-        if self._kept and pool.overflow() >= 0 and not pool.checkedin():
+        if self._kept and self._pool.overflow() >= 0 and not self._pool.checkedin():
             try:
                 connection = self._kept.pop()[0]
             except IndexError:
