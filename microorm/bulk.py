@@ -19,6 +19,7 @@ from microorm.deferring import complete_all
 from microorm.engines import Database
 from microorm.errors import InvalidValue
 from microorm.fields import MISSING
+from microorm.multirow import multirow_of
 from microorm.saving import settle_all_keys, tell_saved
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
@@ -237,6 +238,8 @@ def _insert_rows(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: list[Row]
 ) -> Sequence[Row]:
     """Insert *rows*; returns for each what the database made, in order."""
+    if (multirow := multirow_of(schema, plans, channel, names)) is not None:
+        return multirow.insert(channel, rows)
     prepared = plans.insert(names)
     if not prepared.made:
         prepared.run_many(channel, rows)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.engines import BEGIN, Database
 from microorm.errors import CommitOutcomeUnknown
+from microorm.spares import give_back, switch_autocommit
 from microorm.undo import Image
 
 
@@ -63,7 +64,7 @@ class Channel:
             ismulti=isinstance(parameters, list),
         )
         if lost:
-            self.database.lost = True
+            self.database.note_lost()
             _drop(raw, error)
         wrapped.__cause__ = error
         return wrapped
@@ -94,56 +95,64 @@ class Lone(Channel):
     commit.
     """
 
-    __slots__ = ("_raw", "_set_autocommit", "_writes")
+    __slots__ = ("_deadline", "_raw", "_switched", "_writes")
 
     def __init__(self, database: Database, *, prepared: bool, writes: bool) -> None:
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = None
-        self._set_autocommit = False
+        self._deadline, self._switched = 0.0, False
         engine = database.engine
         if not prepared or database.statements_listened(engine):
             self._connection = lone_connection(database, committing=writes)
             return
         if (spare := database.spares.take()) is not None:
-            self._raw, self.cursor = spare
+            self._raw, self.cursor, self._deadline = spare
+            self._switched = not database.autocommits
             return
         self._raw = _pooled_connection(engine)
         try:
-            driver: Any = self._raw.dbapi_connection
-            if database.dialect == "postgresql" and not driver.autocommit:
-                driver.autocommit = self._set_autocommit = True
+            self._deadline = database.spares.deadline()
+            if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
+                self._let_commit(self._raw)
             self.cursor = self._raw.cursor()
         except BaseException:
-            self._raw.close()
+            give_back(self._raw, switched=self._switched)
             raise
 
     def __enter__(self) -> Lone:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None and self._raw is not None and self.database.spares.keep(self._raw, self.cursor):
+        raw, deadline = self._raw, self._deadline
+        if deadline and error is None and self.database.spares.keep(raw, self.cursor, deadline):  # type: ignore[arg-type]
             return
-        pooled = self._raw if self._raw is not None else self._connection
-        assert pooled is not None
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        commits_apart = raw is not None and self.database.needs_commit and not self._switched
         try:
-            if error is None and self._writes and self._raw is not None and self.database.needs_commit:
+            if error is None and self._writes and commits_apart:
                 self._commit()
-            elif self._set_autocommit and not lost:
-                self._restore_autocommit()
         finally:
-            pooled.close()
+            if raw is not None:
+                give_back(raw, switched=self._switched)
+            else:
+                self.connection.close()
         # What waits for a COMMIT of its own was not stored.
-        if lost and self._writes and (self._raw is None or not self.database.needs_commit):
+        if lost and self._writes and not commits_apart:
             raise CommitOutcomeUnknown(
                 f"the connection to {self.database.alias!r} was lost while a statement ran"
             ) from error
 
-    def _restore_autocommit(self) -> None:
-        connection = self._raw.dbapi_connection  # type: ignore[union-attr]
-        if connection is not None and not connection.closed:
-            connection.autocommit = False
+    def _let_commit(self, raw: PoolProxiedConnection) -> None:
+        """Switch to autocommit; a connection that somebody else has switched stays as it is, and is no spare."""
+        if self.database.commits_by_itself(raw):
+            self._deadline = 0.0
+            return
+        try:
+            switch_autocommit(raw, on=True)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, "SET autocommit = 1", None)) from failed.__cause__
+        self._switched = True
 
     def _commit(self) -> None:
         assert self._raw is not None
@@ -163,7 +172,7 @@ class Lone(Channel):
 
 def lone_connection(database: Database, *, committing: bool = True) -> Connection:
     """A connection outside any transaction, each statement of which commits by itself if *committing*."""
-    connection = database.engine.connect()
+    connection = database.spares.connect(database.engine)
     try:
         if database.is_sqlite:
             connection.execution_options(**{BEGIN: ""})

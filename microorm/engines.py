@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -120,13 +120,13 @@ class Database:
             or self.engine.logger.isEnabledFor(logging.INFO)
         )
 
-    def commits_by_itself(self, connection: Connection) -> bool:
+    def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
         """Whether somebody has set *connection* to commit each statement, so that it has no transactions."""
-        raw = connection.connection.dbapi_connection
+        raw = connection.dbapi_connection
         if self.autocommits or raw is None:
             return False
         try:
-            return connection.dialect.detect_autocommit_setting(raw)
+            return self.engine.dialect.detect_autocommit_setting(raw)
         except NotImplementedError:  # a driver that cannot tell
             return False
 
@@ -134,7 +134,13 @@ class Database:
         """Close the idle connections if one was *lost* since the last call: what cut it may have cut them."""
         if self.lost and self._engine is not None:
             self.lost = False
+            self.spares.clear()
             self._engine.dispose()
+
+    def note_lost(self) -> None:
+        """Note that a connection was lost: the spares, which nobody would ask, go back to the pool, which asks."""
+        self.lost = True
+        self.spares.clear()
 
     def close(self) -> None:
         """Close every pooled connection; a database in memory is gone. An engine that was given stays open."""
@@ -180,8 +186,7 @@ class Database:
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )
         engine = self._made(create_engine, self.url)
-        if self.autocommits:
-            self.spares.allow(engine)
+        self.spares.allow(engine, autocommit=not self.autocommits)
         return engine
 
     def _make_async_engine(self) -> AsyncEngine:
@@ -270,7 +275,7 @@ class Database:
     def _doom(self, context: Any) -> None:
         """Tell the open transaction of an error in a statement that went through SQLAlchemy's `Connection`."""
         if context.is_disconnect:
-            self.lost = True
+            self.note_lost()
         statement = context.execution_context
         if statement is not None and statement.execution_options.get("skip_user_error_events"):
             return  # SQLAlchemy asks a question so, whether a table is there, and an error is the answer

@@ -97,8 +97,8 @@ def _alone(database: Database, statement: Select[Any], size: int) -> Stream:
 def _own_connection(database: Database) -> Connection:
     if database.is_sqlite:
         return lone_connection(database, committing=False)
-    connection = database.engine.connect()
-    if database.dialect == "postgresql" and database.commits_by_itself(connection):
+    connection = database.spares.connect(database.engine)
+    if database.dialect == "postgresql" and database.commits_by_itself(connection.connection):
         # A cursor lives in a transaction.
         connection.execution_options(isolation_level="READ COMMITTED")
     return connection
@@ -111,7 +111,7 @@ def _cut_short(database: Database, connection: Connection, result: CursorResult[
         result.close()
         return
     # MariaDB's driver would read all the rest before it lets go, were the server not told to stop.
-    with suppress(SQLAlchemyError), database.engine.connect() as other:
+    with suppress(SQLAlchemyError), database.spares.connect(database.engine) as other:
         other.exec_driver_sql(f"KILL QUERY {driver.thread_id():d}")
     cursor: Any = result.cursor
     with suppress(database.engine.dialect.loaded_dbapi.Error):

@@ -53,7 +53,7 @@ class Transaction(Channel):
         self.undo = UndoLog()
         self.warned = self._handed_out = False
         self._root: RootTransaction | None = None
-        self._connection = database.engine.connect()
+        self._connection = database.spares.connect(database.engine)
         try:
             self._begin(readonly)
             self._root = self._connection.get_transaction()
@@ -167,7 +167,7 @@ class Transaction(Channel):
 
     def _begin(self, readonly: bool) -> None:
         connection, dialect = self.connection, self.database.dialect
-        if self.database.commits_by_itself(connection):
+        if self.database.commits_by_itself(connection.connection):
             raise ConfigurationError(
                 f"the connections of {self.database.alias!r} commit each statement, and a block needs a transaction"
             )

@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import microorm
-from microorm import CommitOutcomeUnknown, TransactionError
+from microorm import CommitOutcomeUnknown, TransactionError, spares
+from microorm.channels import Lone
 from microorm.signals import post_save
 from tests.failures.proxy import Proxy
 
@@ -27,18 +28,23 @@ def proxy(url: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def databases(proxy: Proxy, on_its_way: Any) -> Iterator[microorm.Databases]:
+def pool_size() -> int:
+    """How many connections the pool keeps; of one, none is a spare."""
+    return 5
+
+
+@pytest.fixture
+def databases(proxy: Proxy, on_its_way: Any, pool_size: int) -> Iterator[microorm.Databases]:
     """The alias `default`, reached through the proxy."""
-    with microorm.Databases(
-        {"default": {"url": proxy.url, "connect_args": {"connect_timeout": 5}}}
-    ) as databases:
+    options = {"connect_args": {"connect_timeout": 5}, "pool_size": pool_size}
+    with microorm.Databases({"default": {"url": proxy.url, **options}}) as databases:
         yield on_its_way(databases)
 
 
 @pytest.fixture
-def commits_apart(backend: str, way: str) -> bool:
+def commits_apart(backend: str, way: str, pool_size: int) -> bool:
     """Whether a lone write is followed by a COMMIT of its own, and does not commit by itself."""
-    return (backend, way) == ("mariadb", "driver")
+    return (backend, way, pool_size) == ("mariadb", "driver", 1)
 
 
 @pytest.fixture
@@ -119,6 +125,7 @@ def test_a_block_whose_commit_has_no_answer_has_no_known_outcome(
     assert proxy.cuts == 1
 
 
+@pytest.mark.parametrize("pool_size", [1, 5])
 def test_a_lone_save_whose_answer_is_lost_has_no_known_outcome(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, commits_apart: bool
 ) -> None:
@@ -137,6 +144,7 @@ def test_a_lone_save_whose_answer_is_lost_has_no_known_outcome(
     assert works(databases, Book)
 
 
+@pytest.mark.parametrize("pool_size", [1, 5])
 def test_a_key_that_came_before_the_lost_answer_is_kept(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, commits_apart: bool
 ) -> None:
@@ -154,6 +162,7 @@ def test_a_key_that_came_before_the_lost_answer_is_kept(
     assert works(databases, Book)
 
 
+@pytest.mark.parametrize("pool_size", [1, 5])
 def test_a_lone_update_whose_answer_is_lost_has_no_known_outcome(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, commits_apart: bool
 ) -> None:
@@ -217,6 +226,7 @@ def test_a_bulk_create_whose_commit_has_no_answer(
     assert works(databases, Book)
 
 
+@pytest.mark.parametrize("pool_size", [1, 5])
 def test_a_lone_statement_that_is_lost(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, commits_apart: bool
 ) -> None:
@@ -363,3 +373,78 @@ def test_a_backend_killed_while_idle_is_not_noticed(
     with databases.atomic():
         Book(title="c").save()
     assert titles() == ["a", "b", "c"]
+
+
+@pytest.fixture
+def spare_id(databases: microorm.Databases) -> Callable[[], int]:
+    """Gives the number of the backend that the next lone statement would be sent to without a question."""
+
+    def spare_id() -> int:
+        database = databases.database("default")
+        spare = database.spares.take()
+        assert spare is not None
+        driver: Any = spare[0].dbapi_connection
+        number: int = driver.info.backend_pid if database.dialect == "postgresql" else driver.thread_id()
+        assert database.spares.keep(*spare)
+        return number
+
+    return spare_id
+
+
+@pytest.mark.parametrize("way", ["driver"])
+def test_a_spare_that_was_killed_while_idle_is_not_noticed(
+    databases: Any, Book: Any, kill: Any, spare_id: Any, titles: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DESIGN 2: one whose time is over goes through the pool, which looks at it, for writes and for reads."""
+    Book(title="a").save()
+    kill(spare_id())
+    expire(monkeypatch)
+    Book(title="b").save()
+    kill(spare_id())
+    expire(monkeypatch)
+    assert Book.objects.get(title="b").id
+    assert titles() == ["a", "b"]
+    assert works(databases, Book)
+
+
+@pytest.mark.parametrize("way", ["driver"])
+def test_a_spare_that_was_killed_a_moment_ago_is_an_error_once(
+    databases: Any, Book: Any, kill: Any, spare_id: Any, titles: Any
+) -> None:
+    """DESIGN 8: SQLAlchemy's for a read, no known outcome for a write; no other spare is trusted after it."""
+    Book(title="a").save()
+    others = [Lone(databases.database("default"), prepared=True, writes=False) for _ in range(2)]
+    for other in others:
+        other.__exit__(None, None, None)
+    kill(spare_id())
+    with pytest.raises(OperationalError) as caught:
+        Book.objects.get(title="a")
+    assert lost(caught.value)
+    assert databases.database("default").spares.take() is None
+    assert Book.objects.get(title="a").id
+    kill(spare_id())
+    new = Book(title="b")
+    with pytest.raises(CommitOutcomeUnknown) as unknown:
+        new.save()
+    assert lost(unknown.value.__cause__)
+    new.save()
+    assert titles() == ["a", "b"]
+    assert works(databases, Book)
+
+
+@pytest.mark.parametrize("way", ["driver"])
+def test_a_killed_spare_goes_back_without_an_error(
+    databases: Any, Book: Any, kill: Any, spare_id: Any
+) -> None:
+    """Whether the driver has to ask the server to switch autocommit, or only thinks."""
+    Book(title="a").save()
+    kill(spare_id())
+    databases.database("default").spares.clear()
+    assert databases.engine().pool.checkedout() == 0
+    assert works(databases, Book)
+
+
+def expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the time of every spare that is kept now be over."""
+    later = spares.monotonic() + 2 * spares.TRUSTED
+    monkeypatch.setattr(spares, "monotonic", lambda: later)
