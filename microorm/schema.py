@@ -13,7 +13,7 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
-from microorm.codegen import Row, collector
+from microorm.codegen import Gather, Row, collector, gatherer
 from microorm.errors import FieldError, ModelError, nearest
 from microorm.fields import Field
 from microorm.kinds import type_name
@@ -67,6 +67,7 @@ class Schema:
     builders: dict[Any, Any] = field(default_factory=dict)
     selects: list[Any] = field(default_factory=list)
     collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
+    gatherers: dict[tuple[str, ...], Gather] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Schema {self.label}: {', '.join(self.names)}>"
@@ -112,6 +113,15 @@ class Schema:
             collect = collector(self.name, [self.by_name[name] for name in names])
             self.collectors[names] = collect
         return collect
+
+    def gatherer(self) -> Gather:
+        """The function that takes many new instances and gives their rows; the key is left to who makes it."""
+        key = None if self.generated is None else self.generated.name
+        names = self.written_names if key is None else self.plain_names
+        gather = self.gatherers.get(names)
+        if gather is None:
+            gather = self.gatherers[names] = gatherer([self.by_name[name] for name in names], key)
+        return gather
 
 
 def make_schema(
