@@ -17,6 +17,7 @@ from microorm.codegen import Gather, Row, collector, gatherer
 from microorm.errors import FieldError, ModelError, nearest
 from microorm.fields import Field
 from microorm.kinds import type_name
+from microorm.options import LateOptions
 from microorm.paths import Path
 from microorm.relations import Relation
 from microorm.sources import explain
@@ -249,7 +250,7 @@ def _make_table(
         raise ModelError(f"{model.__name__}: the table {name!r} is another model's already")
     checks = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
-    options = dict(TABLE_OPTIONS)
+    options: dict[str, Any] = {}
     for item in table_args:
         if isinstance(item, Mapping):
             options.update(item)
@@ -259,9 +260,12 @@ def _make_table(
         else:
             raise ModelError(f"{model.__name__}: table_args= takes constraints and indexes, not {item!r}")
     try:
-        return Table(name, metadata, *columns, *checks, *items, **options)
+        table = Table(name, metadata, *columns, *checks, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
         raise ModelError(f"{model.__name__}: the table {name!r} cannot be made: {error}") from error
+    late = {option: value for option, value in TABLE_OPTIONS.items() if option not in options}
+    vars(table)["dialect_options"] = LateOptions(table.dialect_options, late)
+    return table
 
 
 def _refuse_unquotable(label: str, what: str, name: str) -> None:
