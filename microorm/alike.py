@@ -24,8 +24,10 @@ from microorm.statements import Prepared, bound, plans_of, values_of
 from microorm.transactions import Transaction
 from microorm.undo import Batch
 
-ROWS_PER_STATEMENT = 50
-"""Where SQLite takes rows fastest: to begin and end a statement costs more than a row, and so does a very long one."""
+ROWS_PER_STATEMENT = 20
+"""On SQLite: to begin and end a statement costs more than a row, and to compile a long one costs milliseconds, once."""
+WORTH_IT = 1000
+"""How many rows of one batch it takes for such a statement to be compiled."""
 
 
 class Alike:
@@ -83,7 +85,7 @@ def alike_of(schema: Schema, instances: Sequence[Any]) -> Alike | None:
 def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]) -> None:
     """Insert *rows* of *names* one after another, several at once where they go to the driver's cursor."""
     plans, size = plans_of(schema, channel.database), 1
-    if channel.cursor is not None and names:
+    if channel.cursor is not None and names and len(rows) >= WORTH_IT:
         size = min(most_rows(channel, len(names)), ROWS_PER_STATEMENT)
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:

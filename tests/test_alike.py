@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from microorm import Field, InvalidValue, field
-from microorm.alike import ROWS_PER_STATEMENT, alike_of
+from microorm.alike import ROWS_PER_STATEMENT, WORTH_IT, alike_of
 
 
 class Broken(Exception):
@@ -27,7 +27,7 @@ def make(Note: Any, count: int) -> list[Any]:
     return [Note(text=f"n{number}", rank=number or None) for number in range(count)]
 
 
-@pytest.mark.parametrize("count", [1, ROWS_PER_STATEMENT - 1, ROWS_PER_STATEMENT, 2 * ROWS_PER_STATEMENT + 1])
+@pytest.mark.parametrize("count", [1, WORTH_IT - 1, WORTH_IT, WORTH_IT + ROWS_PER_STATEMENT + 1])
 def test_each_instance_has_the_key_of_its_row(Note: Any, count: int) -> None:
     notes = make(Note, count)
     assert alike_of(Note.__schema__, notes) is not None
@@ -45,18 +45,18 @@ def test_each_instance_has_the_key_of_its_row(Note: Any, count: int) -> None:
 
 
 def test_a_rollback_puts_them_back(Note: Any, databases: Any) -> None:
-    notes = make(Note, 120)
+    notes = make(Note, WORTH_IT + 7)
     with pytest.raises(Broken), databases.atomic():
-        Note.objects.bulk_create(notes, batch_size=50)
+        Note.objects.bulk_create(notes)
         notes[3].rank = 77
         notes[3].save()
         notes[4].delete()
         raise Broken
-    assert [note.id for note in notes] == [None] * 120
+    assert [note.id for note in notes] == [None] * (WORTH_IT + 7)
     assert all(note._state.adding and note._state.db is None and note._row is None for note in notes)
     assert notes[3].rank == 77
     Note.objects.bulk_create(notes)
-    assert Note.objects.count() == 120
+    assert Note.objects.count() == WORTH_IT + 7
 
 
 def test_an_inner_rollback_puts_back_what_came_inside(Note: Any, databases: Any) -> None:
@@ -71,11 +71,11 @@ def test_an_inner_rollback_puts_back_what_came_inside(Note: Any, databases: Any)
 
 
 def test_a_refused_row_puts_all_back(Note: Any) -> None:
-    notes = make(Note, 119)
+    notes = make(Note, WORTH_IT + 6)
     notes.append(Note(text="n3", rank=1))
     with pytest.raises(IntegrityError):
-        Note.objects.bulk_create(notes, batch_size=50)
-    assert [note.id for note in notes] == [None] * 120
+        Note.objects.bulk_create(notes)
+    assert [note.id for note in notes] == [None] * (WORTH_IT + 7)
     assert all(note._state.adding for note in notes)
     assert Note.objects.count() == 0
 
