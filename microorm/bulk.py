@@ -11,6 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
 
 from microorm import upserts
+from microorm.alike import alike_of, insert_in_order
 from microorm.batches import Progress, batches, checked_objects
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
@@ -79,6 +80,8 @@ def _create_in_block(
 ) -> None:
     databases = schema.registry.databases
     with databases.channel(database, prepared=True, writes=True) as channel:
+        if _create_alike(schema, channel, objects, wish, progress):
+            return
         images: list[Image] = [(ref(each), each._origin, each._row, {}) for each in objects]
         half_way = bool((pre_save if wish.each else pre_bulk_create)._route(schema.model))
         try:
@@ -99,6 +102,29 @@ def _create_in_block(
             if half_way:
                 channel.doom(error)
             raise
+
+
+def _create_alike(schema: Schema, channel: Any, objects: list[Any], wish: Wish, progress: Progress) -> bool:
+    """Do all of it, if *objects* are alike and nobody is told before; else nothing, and False."""
+    if wish.each or wish.upsert is not None or pre_bulk_create._route(schema.model):
+        return False
+    if (alike := alike_of(schema, objects)) is None:
+        return False
+    transaction: Transaction = channel
+    try:
+        for batch in batches(channel, alike.rows, tuple, wish.batch_size):
+            with transaction:
+                made = _insert_rows(
+                    schema, plans_of(schema, transaction.database), transaction, alike.names, batch
+                )
+                alike.settle(transaction, batch, made)
+            progress.add(len(batch))
+        _tell_after(schema, transaction.database.alias, objects, wish, [])
+    except BaseException as error:
+        alike.restore()
+        transaction.doom(error)
+        raise
+    return True
 
 
 def _tell_before(schema: Schema, alias: str, objects: list[Any], wish: Wish) -> bool:
@@ -235,7 +261,7 @@ def _upsert_batch(
 
 
 def _insert_rows(
-    schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: list[Row]
+    schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
     """Insert *rows*; returns for each what the database made, in order."""
     if (multirow := multirow_of(schema, plans, channel, names)) is not None:
@@ -255,10 +281,10 @@ def _insert_rows(
 
 
 def _insert_numbered(
-    schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: list[Row]
+    schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
     """SQLite numbers rows one after another, and nobody else writes while this transaction does."""
-    plans.insert_only(names).run_many(channel, rows)
+    insert_in_order(schema, channel, names, rows)
     last = channel.connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
     first, key = last - len(rows) + 1, schema.key[0].column
     made = plans.insert(names).made

@@ -17,6 +17,7 @@ from microorm.fields import Field
 from microorm.values import Refused
 
 Row = tuple[Any, ...]
+Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]
 
 
 class ExpressionRow(tuple[Any, ...]):
@@ -45,29 +46,72 @@ def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, A
     if not fields:
         return lambda values: ()
     namespace: dict[str, Any] = {"careful": careful}
+    reads, conditions = _checks(fields, namespace)
+    source = "\n".join(
+        [
+            "def collect(values):",
+            "    try:",
+            *[f"        {read}" for read in reads],
+            "    except KeyError:",
+            "        return careful(values)",
+            f"    if {' and '.join(conditions)}:",
+            f"        return ({_places(fields)})",
+            "    return careful(values)",
+        ]
+    )
+    collect: Callable[[dict[str, Any]], Row] = compiled("collect", source, namespace)
+    return collect
+
+
+def gatherer(fields: Sequence[Field[Any]], key: str | None) -> Gather:
+    """A function that takes new instances and gives their rows, checked, as a collector of *fields* would.
+
+    None where one is out of the ordinary: a value is not taken as it stands, the origin is another than the one
+    given, there is a loaded row, or a *key*, which the database is to make.
+    """
+    namespace: dict[str, Any] = {}
+    reads, conditions = _checks(fields, namespace)
+    if key is not None:
+        conditions.insert(0, f"values[{key!r}] is None")
+    source = "\n".join(
+        [
+            "def gather(instances, origin):",
+            "    rows = []",
+            "    append = rows.append",
+            "    try:",
+            "        for instance in instances:",
+            "            if instance._origin is not origin or instance._row is not None:",
+            "                return None",
+            "            values = instance.__dict__",
+            *[f"            {read}" for read in reads],
+            f"            if not ({' and '.join(conditions)}):",
+            "                return None",
+            f"            append(({_places(fields)}))",
+            "    except KeyError:",
+            "        return None",
+            "    return rows",
+        ]
+    )
+    gather: Gather = compiled("gather", source, namespace)
+    return gather
+
+
+def _checks(fields: Sequence[Field[Any]], namespace: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Lines that read *fields* out of `values`, and the conditions of what is taken as it stands."""
     reads, conditions = [], []
     for place, field in enumerate(fields):
-        reads.append(f"        v{place} = values[{field.name!r}]")
+        reads.append(f"v{place} = values[{field.name!r}]")
         names = {name: f"{name}_{place}" for name in field.check.names}
         namespace.update({names[name]: thing for name, thing in field.check.names.items()})
         condition = field.check.condition.format(v=f"v{place}", **names)
         if field.nullable or field.generated:
             condition = f"v{place} is None or ({condition})"
         conditions.append(f"({condition})")
-    source = "\n".join(
-        [
-            "def collect(values):",
-            "    try:",
-            *reads,
-            "    except KeyError:",
-            "        return careful(values)",
-            f"    if {' and '.join(conditions)}:",
-            f"        return ({''.join(f'v{place}, ' for place in range(len(fields)))})",
-            "    return careful(values)",
-        ]
-    )
-    collect: Callable[[dict[str, Any]], Row] = compiled("collect", source, namespace)
-    return collect
+    return reads, conditions
+
+
+def _places(fields: Sequence[Field[Any]]) -> str:
+    return "".join(f"v{place}, " for place in range(len(fields)))
 
 
 def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:

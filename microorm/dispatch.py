@@ -23,6 +23,7 @@ __all__ = [
     "Signal",
     "logger",
     "muted",
+    "mutes",
     "receiver",
     "run_coroutine",
 ]
@@ -208,6 +209,8 @@ class _Mute:
 
 
 _mutes: ContextVar[tuple[_Mute, ...]] = ContextVar("microorm.dispatch.mutes", default=())
+mutes: Callable[[], tuple[object, ...]] = _mutes.get
+"""The `muted` blocks that are open here."""
 
 
 @contextmanager

@@ -26,7 +26,6 @@ Wrong arguments are Python's `TypeError` and `ValueError`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 
 class MicroormError(Exception):
@@ -146,5 +145,7 @@ class FixtureError(MicroormError):
 
 def nearest(name: object, known: Iterable[str], *, prefix: str = "; nearest: ") -> str:
     """Name the known name that is most like *name*, as the end of a message, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 only an error wants it
+
     matches = get_close_matches(name, list(known), n=1) if isinstance(name, str) else []
     return f"{prefix}{matches[0]!r}" if matches else ""

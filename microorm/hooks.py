@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from microorm.scopes import RECEIVER, Scope
+from microorm.scopes import RECEIVER, Scope, latest, make_latest
 
 Hook = tuple[Callable[[], Any], bool]
 
@@ -14,19 +14,29 @@ _log = logging.getLogger("microorm.transactions")
 
 
 class Receiving(Scope):
-    """A receiver is running because of a write to *alias*; a scope that keeps functions for its end.
+    """A receiver is running because of a write to *alias*: a scope that is open from the start, and keeps functions.
 
-    They are those of receivers that wait for the commit of a write that committed by itself: all of them run,
-    as they would after a block.
+    They are those of receivers that wait for the commit of a write that committed by itself: all of them run at the
+    end, as they would after a block.
     """
 
     __slots__ = ("hooks",)
 
     def __init__(self, owner: object, alias: str) -> None:
-        super().__init__(RECEIVER, owner, alias)
+        # What `Scope` does when it is made and opened, in one call: each save that is heard makes one.
+        self.kind = RECEIVER
+        self.owner = owner
+        self.alias = alias
+        self.closed = self.plain = False
         self.hooks: list[Hook] | None = None
+        parent = latest()
+        while parent is not None and parent.closed:
+            parent = parent.parent
+        self.parent = parent
+        make_latest(self)
 
-    __enter__ = Scope.open
+    def __enter__(self) -> None:
+        """Nothing to do."""
 
     def postpone(self, function: Callable[[], Any]) -> None:
         """Run *function* at the end of this scope."""
@@ -34,10 +44,19 @@ class Receiving(Scope):
             self.hooks = []
         self.hooks.append((function, False))
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-        if self.hooks is not None and exc[0] is None:
+    def finish(self) -> None:
+        """End this scope, and run what was postponed."""
+        self.closed = True
+        if latest() is self:
+            make_latest(self.parent)
+        if self.hooks is not None:
             run_hooks(self.hooks)
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is None:
+            self.finish()
+        else:
+            self.close()
 
 
 def run_hooks(hooks: list[Hook]) -> None:

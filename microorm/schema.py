@@ -13,10 +13,11 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
-from microorm.codegen import Row, collector
+from microorm.codegen import Gather, Row, collector, gatherer
 from microorm.errors import FieldError, ModelError, nearest
 from microorm.fields import Field
 from microorm.kinds import type_name
+from microorm.options import LateOptions
 from microorm.paths import Path
 from microorm.relations import Relation
 from microorm.sources import explain
@@ -67,6 +68,7 @@ class Schema:
     builders: dict[Any, Any] = field(default_factory=dict)
     selects: list[Any] = field(default_factory=list)
     collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
+    gatherers: dict[tuple[str, ...], Gather] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Schema {self.label}: {', '.join(self.names)}>"
@@ -112,6 +114,15 @@ class Schema:
             collect = collector(self.name, [self.by_name[name] for name in names])
             self.collectors[names] = collect
         return collect
+
+    def gatherer(self) -> Gather:
+        """The function that takes many new instances and gives their rows; the key is left to who makes it."""
+        key = None if self.generated is None else self.generated.name
+        names = self.written_names if key is None else self.plain_names
+        gather = self.gatherers.get(names)
+        if gather is None:
+            gather = self.gatherers[names] = gatherer([self.by_name[name] for name in names], key)
+        return gather
 
 
 def make_schema(
@@ -239,7 +250,7 @@ def _make_table(
         raise ModelError(f"{model.__name__}: the table {name!r} is another model's already")
     checks = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
-    options = dict(TABLE_OPTIONS)
+    options: dict[str, Any] = {}
     for item in table_args:
         if isinstance(item, Mapping):
             options.update(item)
@@ -249,9 +260,12 @@ def _make_table(
         else:
             raise ModelError(f"{model.__name__}: table_args= takes constraints and indexes, not {item!r}")
     try:
-        return Table(name, metadata, *columns, *checks, *items, **options)
+        table = Table(name, metadata, *columns, *checks, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
         raise ModelError(f"{model.__name__}: the table {name!r} cannot be made: {error}") from error
+    late = {option: value for option, value in TABLE_OPTIONS.items() if option not in options}
+    vars(table)["dialect_options"] = LateOptions(table.dialect_options, late)
+    return table
 
 
 def _refuse_unquotable(label: str, what: str, name: str) -> None:

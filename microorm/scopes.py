@@ -121,6 +121,9 @@ class Using(Entrance):
 latest: Callable[[], Any] = _innermost.get
 """The scope that was opened last, in this thread or task, and may be closed by now; or None."""
 
+make_latest: Callable[[Any], object] = _innermost.set
+"""Make a scope, or None, the one that was opened last."""
+
 
 def innermost() -> Scope | None:
     """The innermost open scope of this thread or task, or None."""

@@ -22,6 +22,8 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
     yield f"{schema.label}: the constructor", _source(schema.model.__init__)
     for names, collect in schema.collectors.items():
         yield f"the row to write of {', '.join(names) or 'nothing'}", _source(collect)
+    for names, gather in schema.gatherers.items():
+        yield f"the rows to write of {', '.join(names)}, of many new instances", _source(gather)
     for wanted, (_, build) in schema.builders.items():
         yield f"instances of rows of {_fields(wanted)} that SQLAlchemy has decoded", _source(build)
 

@@ -54,7 +54,7 @@ class Origin:
     `changes()` can tell them what the save changed.
     """
 
-    __slots__ = ("adding", "alias", "before", "layout", "partial")
+    __slots__ = ("adding", "alias", "before", "layout", "partial", "telling_new")
 
     def __init__(
         self,
@@ -69,6 +69,14 @@ class Origin:
         self.adding = adding
         self.before = before
         self.partial = layout is not None and layout.partial
+        self.telling_new: Origin | None = None
+
+    def telling(self, before: tuple[Origin, tuple[Any, ...] | None]) -> Origin:
+        """The same for while `post_save` receivers run; that of all new instances is one."""
+        told = Origin(self.alias, self.layout, before=before)
+        if before == NOTHING:
+            self.telling_new = told
+        return told
 
     def moved(self, alias: str | None) -> Origin:
         """The same in *alias*."""
@@ -76,6 +84,8 @@ class Origin:
 
 
 NEW = Origin(None, None, adding=True)
+NOTHING = (NEW, None)
+"""The origin and the loaded row of an instance that was just made."""
 
 _new: dict[str, Origin] = {}
 

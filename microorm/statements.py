@@ -278,9 +278,12 @@ def _name(place: int) -> str:
     return f"_v{place}"
 
 
-def bound(fields: Sequence[Field[Any]]) -> dict[Any, Any]:
-    """For each column of *fields* the parameter that a `Prepared` of these fields gives its value."""
-    return {each.column: bindparam(_name(place), type_=each.column.type) for place, each in enumerate(fields)}
+def bound(fields: Sequence[Field[Any]], first: int = 0) -> dict[Any, Any]:
+    """For each column of *fields* the parameter that a `Prepared` gives its value; *first* is the place of the first."""
+    return {
+        each.column: bindparam(_name(place), type_=each.column.type)
+        for place, each in enumerate(fields, start=first)
+    }
 
 
 def _equal(fields: Sequence[Field[Any]], first: int = 0) -> list[Any]:

@@ -30,7 +30,6 @@ from sqlalchemy import (
     Uuid,
     bindparam,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import FieldError, ModelError
@@ -42,6 +41,33 @@ COLLATION = "utf8mb4_nopad_bin"
 SQLITE_DIGITS = 15
 MOST_BYTES_OF_A_ROW = 65_000  # on MariaDB, without its long columns
 MOST_BYTES_OF_A_CHARACTER = 4
+
+
+class OnMariaDB(TypeDecorator[Any]):
+    """A type of MariaDB's own, *named* in its dialect, which is loaded where the type is asked for, or never."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(
+        self, named: str, arguments: tuple[int, ...] = (), options: tuple[tuple[str, Any], ...] = ()
+    ) -> None:
+        super().__init__()
+        self.named = named
+        self.arguments = arguments
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"OnMariaDB({self.named!r}, {self.arguments!r}, {self.options!r})"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        from sqlalchemy.dialects import mysql  # noqa: PLC0415 loaded with the engine, or never
+
+        return dialect.type_descriptor(getattr(mysql, self.named)(*self.arguments, **dict(self.options)))
+
+
+ASCII_CHAR = OnMariaDB("CHAR", (32,), (("charset", "ascii"), ("collation", "ascii_bin")))
+MOMENT = OnMariaDB("DATETIME", options=(("fsp", 6),))
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -56,7 +82,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         if dialect.name in MARIADB:
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+            return MOMENT.load_dialect_impl(dialect)
         return dialect.type_descriptor(DateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -139,7 +165,7 @@ class UuidText(TypeDecorator[UUID]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(mysql.CHAR(32, charset="ascii", collation="ascii_bin"))
+        return ASCII_CHAR.load_dialect_impl(dialect)
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> str | None:
         return None if value is None else value.hex
@@ -215,20 +241,20 @@ def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
 
 def text_type(max_length: int | None = None) -> TypeEngine[str]:
     """A string that compares binary; an unbounded or a very long one is MariaDB's LONGTEXT."""
-    options = {"charset": "utf8mb4", "collation": COLLATION}
-    if max_length is None:
-        return Text().with_variant(mysql.LONGTEXT(**options), *MARIADB)
-    long = max_length * MOST_BYTES_OF_A_CHARACTER > MOST_BYTES_OF_A_ROW
-    bounded = mysql.LONGTEXT(**options) if long else mysql.VARCHAR(max_length, **options)
-    return String(max_length).with_variant(bounded, *MARIADB)
+    options = (("charset", "utf8mb4"), ("collation", COLLATION))
+    similar = Text() if max_length is None else String(max_length)
+    if max_length is None or max_length * MOST_BYTES_OF_A_CHARACTER > MOST_BYTES_OF_A_ROW:
+        own = OnMariaDB("LONGTEXT", (), options)
+    else:
+        own = OnMariaDB("VARCHAR", (max_length,), options)
+    return similar.with_variant(own, *MARIADB)
 
 
 def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
     """Bytes; unbounded or very many are MariaDB's LONGBLOB."""
     long = max_length is None or max_length > MOST_BYTES_OF_A_ROW
-    return LargeBinary(max_length).with_variant(
-        mysql.LONGBLOB() if long else mysql.VARBINARY(max_length), *MARIADB
-    )
+    own = OnMariaDB("LONGBLOB") if max_length is None or long else OnMariaDB("VARBINARY", (max_length,))
+    return LargeBinary(max_length).with_variant(own, *MARIADB)
 
 
 def integer_type() -> TypeEngine[int]:
@@ -250,9 +276,9 @@ def json_type() -> TypeEngine[Any]:
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
     """A `datetime` to the microsecond, in UTC or without a zone."""
-    return UtcDateTime() if aware else DateTime().with_variant(mysql.DATETIME(fsp=6), *MARIADB)
+    return UtcDateTime() if aware else DateTime().with_variant(MOMENT, *MARIADB)
 
 
 def time_type() -> TypeEngine[Any]:
     """A `time` without a zone, to the microsecond."""
-    return Time().with_variant(mysql.TIME(fsp=6), *MARIADB)
+    return Time().with_variant(OnMariaDB("TIME", options=(("fsp", 6),)), *MARIADB)

@@ -1,12 +1,14 @@
 """Undo: the instances of a transaction, as they were before it.
 
-One log per transaction, one level per savepoint, one before-image per instance and level. An image holds its
+One log per transaction, one level per savepoint, one before-image per instance and level, or one for a batch of new
+instances. An image holds its
 instance weakly: nothing is kept alive for the sake of a rollback that may never come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 from weakref import ref
 
@@ -45,13 +47,41 @@ def restore(image: Image) -> None:
                 values[name] = before
 
 
+class Batch:
+    """The before-image of many instances that were alike: of one *origin*, and without a row.
+
+    They were without a *key*, too, which was *made* of each, in order; where that is None, nothing was made.
+    """
+
+    __slots__ = ("_key", "_made", "_origin", "_references")
+
+    def __init__(self, instances: Sequence[Any], origin: Any, key: str | None, made: Sequence[Any]) -> None:
+        self._references = list(map(ref, instances))
+        self._origin = origin
+        self._key = key
+        self._made = made
+
+    def images(self) -> Iterator[Image]:
+        """The image of each instance that is still there."""
+        made = repeat(None) if self._key is None else self._made
+        for reference, value in zip(self._references, made, strict=False):
+            if reference() is not None:
+                yield (reference, self._origin, None, {} if self._key is None else {self._key: (None, value)})
+
+    def restore(self) -> None:
+        """Put the instances back, as `restore` does for one."""
+        for image in self.images():
+            restore(image)
+
+
 class UndoLog:
     """The before-images of one transaction."""
 
     __slots__ = ("_levels",)
 
     def __init__(self) -> None:
-        self._levels: list[dict[int, Image]] = [{}]
+        # By the identity of the instance, or of the batch: what is alive in here has an identity of its own.
+        self._levels: list[dict[int, Any]] = [{}]
 
     def push(self) -> None:
         """Open a level, for a savepoint."""
@@ -62,7 +92,7 @@ class UndoLog:
         level = self._levels[-1]
         instance = image[0]()
         key = id(instance)
-        known = level.get(key)
+        known: Image | None = level.get(key)
         if known is None or known[0]() is not instance:
             level[key] = image
             return
@@ -81,15 +111,28 @@ class UndoLog:
             else:
                 level[key] = image
 
+    def record_batch(self, batch: Batch) -> None:
+        """Keep *batch*; one by one, if there is an older image of one of its instances, which takes its values."""
+        level, images = self._levels[-1], list(batch.images()) if self._levels[-1] else []
+        if level.keys().isdisjoint([id(image[0]()) for image in images]):
+            level[id(batch)] = batch
+        else:
+            self.record_all(images)
+
     def release(self) -> None:
         """Close the innermost level, handing its images to the one around it."""
         inner = self._levels.pop()
         for image in inner.values():
-            if image[0]() is not None:
+            if image.__class__ is Batch:
+                self.record_batch(image)
+            elif image[0]() is not None:
                 self.record(image)
 
     def roll_back(self) -> None:
         """Close the innermost level and restore its instances, the newest first."""
         inner = self._levels.pop()
         for image in reversed(inner.values()):
-            restore(image)
+            if image.__class__ is Batch:
+                image.restore()
+            else:
+                restore(image)

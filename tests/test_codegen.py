@@ -15,7 +15,7 @@ from sqlalchemy import literal
 from sqlalchemy.sql import ClauseElement
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, field
-from microorm.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled
+from microorm.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled, gatherer
 
 NAMES = ("id", "title", "pages", "price", "rare", "tags", "day", "count")
 
@@ -253,3 +253,33 @@ def test_loaded_instances_need_no_dictionary_each() -> None:
             tracemalloc.stop()
     assert len(dictionaries) == 1000
     assert heavy - lean > 1000 * 48
+
+
+@given(st.data())
+def test_a_gatherer_gives_what_a_collector_does_or_nothing(data: Any) -> None:
+    """For new instances that are alike; else it leaves them to others."""
+    fields = [each for name, each in FIELDS.items() if name not in ("id", "tags")]
+    collect = collector("Shelf", fields)
+    strategies = {name: GOOD[name] for name in ("title", "pages", "rare", "day")}
+    given_values = data.draw(st.lists(st.fixed_dictionaries(strategies), min_size=1, max_size=4))
+    shelves = [Shelf(tags={}, price=1.5, **values) for values in given_values]
+    for shelf in shelves:
+        shelf.count = 1
+    former = shelves[0]._origin
+    gather = gatherer(fields, "id")
+    assert gather(shelves, former) == [collect(vars(shelf)) for shelf in shelves]
+    odd, kind = shelves[-1], data.draw(st.sampled_from(("value", "lacks", "key", "keyless", "row", "origin")))
+    match kind:
+        case "value":
+            vars(odd)["pages"] = data.draw(st.sampled_from(["many", None, 2**63]) | EXPRESSIONS)
+        case "lacks":
+            del vars(odd)["pages"]
+        case "key":
+            vars(odd)["id"] = 1
+        case "keyless":
+            del vars(odd)["id"]
+        case "row":
+            odd._row = ()
+        case "origin":
+            odd._origin = object()
+    assert gather(shelves, former) is None

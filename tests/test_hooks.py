@@ -100,6 +100,19 @@ def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
     assert innermost() is None
 
 
+def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() -> None:
+    """A scope that was closed out of order, as by a generator in another context, is nobody's parent."""
+    owner = object()
+    outer, closed = Receiving(owner, "a"), Receiving(owner, "b")
+    closed.closed = True
+    inner = Receiving(owner, "c")
+    assert (innermost(), inner.parent, inner.plain) == (inner, outer, False)
+    outer.finish()
+    assert innermost() is inner
+    inner.finish()
+    assert innermost() is None
+
+
 def test_nothing_put_off_survives_an_error() -> None:
     """E2: the receivers after the one that failed do not run."""
     ran: list[int] = []

@@ -21,6 +21,7 @@ LATE_IMPORTS: dict[str, str] = {
     "annotations.py:declared": "annotationlib exists since Python 3.14 only",
     "dispatch.py:_waiting": "asyncio costs more than the dispatcher, which can be used without it",
     "engines.py:_make_engine": "the driver of a database that is not used is not loaded",
+    "errors.py:nearest": "difflib is for errors only",
     "types.py:json_type": "PostgreSQL's dialect is a third of all that is imported, and this its one type",
     "types.py:load_dialect_impl": "PostgreSQL's dialect is loaded with an engine of its, or never",
     "upserts.py:_insert": "a dialect is loaded with an engine of its, or never",

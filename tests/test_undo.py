@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, field
-from microorm.undo import UndoLog, image_of, restore, settle
+from microorm.undo import Batch, UndoLog, image_of, restore, settle
 
 
 @pytest.fixture
@@ -147,3 +147,65 @@ def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> N
         del book
     log.roll_back()
     assert last.title == "a"
+
+
+def settled(log: UndoLog, books: list[Any], first: int) -> None:
+    """Give *books* numbers from *first* on, which *log* takes back as those of one batch."""
+    numbers = list(range(first, first + len(books)))
+    log.record_batch(Batch(books, books[0]._origin, "id", numbers))
+    for book, number in zip(books, numbers, strict=True):
+        book.id, book._row, book._origin = number, (number,), object()
+
+
+def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
+    """Origin, loaded row and key; what the user has set since stays."""
+    log, books = UndoLog(), [Book() for _ in range(3)]
+    new = books[0]._origin
+    settled(log, books, 5000)
+    books[1].id, books[2].title = 7, "mine"
+    log.roll_back()
+    assert [book.id for book in books] == [None, 7, None]
+    assert [(book._origin, book._row) for book in books] == [(new, None)] * 3
+    assert books[2].title == "mine"
+
+
+def test_a_batch_keeps_nothing_alive(Book: Any) -> None:
+    log, books = UndoLog(), [Book(), Book()]
+    batch = Batch(books, books[0]._origin, "id", [5000, 6000])
+    log.record_batch(batch)
+    del books[1]
+    gc.collect()
+    assert len(list(batch.images())) == 1
+    log.roll_back()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, released: bool) -> None:
+    """One instance was written and deleted before, one is deleted after; also where a savepoint was around these."""
+    log, books = UndoLog(), [Book(), Book(), Book()]
+    image = image_of(books[0])
+    settle(books[0], image, {"id": 4000})
+    settle(books[0], image, {"id": None})
+    log.record(image)
+    if released:
+        log.push()
+    settled(log, books, 5000)
+    for book in books[:2]:
+        image = image_of(book)
+        settle(book, image, {"id": None})
+        log.record(image)
+    if released:
+        log.release()
+    log.roll_back()
+    assert [book.id for book in books] == [None] * 3
+    assert [book._row for book in books] == [None] * 3
+
+
+def test_a_batch_of_a_released_level_is_kept_whole(Book: Any) -> None:
+    log, books = UndoLog(), [Book(), Book()]
+    log.push()
+    settled(log, books, 5000)
+    log.release()
+    assert [book.id for book in books] == [5000, 5001]
+    log.roll_back()
+    assert [book.id for book in books] == [None, None]
