@@ -1,4 +1,4 @@
-"""Multi-row INSERTs: many rows in one statement to PostgreSQL, whose keys come back in the order of the rows.
+"""Multirow: many rows in one statement to PostgreSQL, whose keys come back in the order of the rows.
 
 psycopg takes a long statement apart at each use, which costs more than all the rest; its raw cursor sends the text
 as it stands, with the server's own placeholders. The rows are numbered and inserted in this order, so that the keys,
