@@ -114,3 +114,14 @@ def _sqlite_limit(channel: Channel) -> int | None:
 
 
 _VARIABLE_NUMBER = 9  # SQLITE_LIMIT_VARIABLE_NUMBER; not every build of sqlite3 names it
+
+
+def has_triggers(schema: Schema, channel: Channel) -> bool:
+    """Whether the table has triggers, by which numbers between may go to other rows."""
+    asked = [
+        f"SELECT 1 FROM {master} WHERE type = 'trigger' AND tbl_name = ?"
+        for master in ("sqlite_master", "sqlite_temp_master")
+    ]
+    table = schema.table.name
+    found = channel.connection.exec_driver_sql(f"{' UNION ALL '.join(asked)} LIMIT 1", (table, table))
+    return found.first() is not None

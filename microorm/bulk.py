@@ -12,7 +12,7 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm import upserts
 from microorm.alike import alike_of, insert_in_order
-from microorm.batches import Progress, batches, checked_objects
+from microorm.batches import Progress, batches, checked_objects, has_triggers
 from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
 from microorm.databases import Databases
@@ -270,7 +270,7 @@ def _insert_rows(
     if not prepared.made:
         prepared.run_many(channel, rows)
         return [()] * len(rows)
-    if channel.database.is_sqlite and schema.generated in prepared.made:
+    if channel.database.is_sqlite and schema.generated in prepared.made and not has_triggers(schema, channel):
         return _insert_numbered(schema, plans, channel, names, rows)
     columns = [schema.by_name[name].column for name in names]
     statement = insert(schema.table).returning(

@@ -175,8 +175,15 @@ def builder(
             value = f"d{place}({value})"
         elif field.mutable:
             keep, copies = f"deepcopy({value})", True
-        values.append(f"        instance.{field.name} = {value}")
+        values.append((field.name, value))
         keeps.append(keep)
+    setter: Any = cls.__setattr__
+    if setter is object.__setattr__:  # which CPython keeps without a dictionary
+        given = [f"        instance.{name} = {value}" for name, value in values]
+    else:
+        given = [
+            f"        instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"
+        ]
     places = "".join(f"v{place}, " for place in range(len(fields)))
     source = "\n".join(
         [
@@ -186,7 +193,7 @@ def builder(
             "    for row in rows:",
             f"        {places}= row",
             "        instance = new(cls)",
-            *values,
+            *given,
             f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
             "        instance._origin = origin",
             "        append(instance)",

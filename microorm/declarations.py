@@ -9,6 +9,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, overload
+from unicodedata import normalize
 
 from sqlalchemy.types import TypeEngine
 
@@ -247,6 +248,8 @@ def _refuse_name(cls: type, name: str, reserved: frozenset[str]) -> None:
         raise ModelError(
             f"{cls.__name__}.{name}: a field's name is an identifier without a leading underscore"
         )
+    if normalize("NFKC", name) != name:
+        raise ModelError(f"{cls.__name__}.{name}: to Python this name is {normalize('NFKC', name)!r}")
     if name in reserved:
         raise ModelError(f"{cls.__name__}.{name}: {name!r} is taken by Model.{name}")
 

@@ -21,7 +21,7 @@ from microorm.errors import ConfigurationError
 from microorm.forks import watch
 from microorm.observers import Observers
 from microorm.spares import Spares
-from microorm.urls import is_memory, masked, read_url
+from microorm.urls import is_memory, masked, read_url, refuse_isolation
 
 if TYPE_CHECKING:
     import sqlite3
@@ -96,13 +96,11 @@ class Database:
         return self._given is None and self.is_sqlite
 
     def listened(self, connection: Connection | Engine) -> bool:
-        """Whether anybody but microorm hears of the statements and savepoints of *connection*.
-
-        Costs more than a microsecond, so it is asked once per transaction.
-        """
+        """Whether others hear of statements and savepoints; asked once per transaction, since it takes a microsecond."""
         heard = connection.dispatch
-        savepoints = heard.savepoint or heard.release_savepoint or heard.rollback_savepoint
-        return bool(savepoints) or self.statements_listened(connection)
+        return bool(
+            heard.savepoint or heard.release_savepoint or heard.rollback_savepoint
+        ) or self.statements_listened(connection)
 
     def statements_listened(self, connection: Connection | Engine) -> bool:
         """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo)."""
@@ -117,6 +115,7 @@ class Database:
             or dialect.do_executemany
             or dialect.do_execute_no_params
             or len(dialect.handle_error) > 1
+            or heard.engine_connect
             or self.engine.logger.isEnabledFor(logging.INFO)
         )
 
@@ -134,7 +133,6 @@ class Database:
         """Close the idle connections if one was *lost* since the last call: what cut it may have cut them."""
         if self.lost and self._engine is not None:
             self.lost = False
-            self.spares.clear()
             self._engine.dispose()
 
     def note_lost(self) -> None:
@@ -217,15 +215,17 @@ class Database:
     def _engine_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"hide_parameters": True, "json_serializer": json_text}
         if self.is_sqlite:
-            connect_args = {"isolation_level": None, "check_same_thread": False, "timeout": 5.0}
-            options["connect_args"] = {**connect_args, **self.options.get("connect_args", {})}
-            return {**options, **{k: v for k, v in self.options.items() if k != "connect_args"}}
+            given = {"isolation_level": None, "check_same_thread": False, "timeout": 5.0}
+            given |= self.options.get("connect_args", {})
+            refuse_isolation(self.alias, given)
+            return {**options, **self.options, "connect_args": given}
         return {**options, **_SERVER_DEFAULTS, **self.options}
 
     def _listen(self, engine: Engine) -> None:
         listeners: list[tuple[str, Callable[..., Any]]] = [
             ("connect", self._connected),
             ("handle_error", self._doom),
+            ("engine_disposed", self.spares.forget),
         ]
         if self._given is not None:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
@@ -287,7 +287,6 @@ class Database:
     def before_fork(self) -> None:
         """Close the idle connections to an SQLite file: SQLite forbids to carry them into a child."""
         if self.is_sqlite and not self.is_memory and self._engine is not None:
-            self.spares.clear()
             self._engine.dispose()
 
     def after_fork(self) -> None:

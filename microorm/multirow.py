@@ -55,8 +55,20 @@ class MultiRow:
             f"SELECT {values} FROM (VALUES "
         )
         self._tail = f") AS given ({values}, place) ORDER BY place"
+        self._head = self._head.replace("%%", "%")  # names are quoted for a driver that takes the text apart
         if self.made:
-            self._tail += f" RETURNING {', '.join(quoted.format_column(each.column) for each in self.made)}"
+            returned = ", ".join(quoted.format_column(each.column) for each in self.made)
+            self._tail += f" RETURNING {returned.replace('%%', '%')}"
+
+    @property
+    def sql(self) -> str:
+        """The SQL for two rows, to be shown."""
+        return self._text(2)
+
+    @property
+    def bind(self) -> Any:
+        """The function that makes parameters of a row; None where they are the row."""
+        return self._bind
 
     def insert(self, channel: Channel, rows: Sequence[Row]) -> list[Row]:
         """Insert *rows*; returns for each what the database made, in order."""

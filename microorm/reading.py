@@ -29,6 +29,7 @@ def read(query: Selection[Any], database: Database) -> list[Any] | None:
         query._limit is None,
         query._offset == 0,
         query._names,
+        query._paths | query._order_paths,
     )
     values = [bind.value for each in shapes for bind in each.binds]
     values += [each for each in (query._limit, query._offset or None) if each is not None]
@@ -77,4 +78,6 @@ def _shapes(query: Selection[Any], equal: Sequence[Any]) -> list[Shape] | None:
         if (shape := shape_of(query._schema, each)) is None:
             return None
         shapes.append(shape)
-    return shapes
+    binds = [id(bind) for each in shapes for bind in each.binds]
+    # What is one parameter in several places is one in the SQL, too, and that has another shape.
+    return shapes if len(set(binds)) == len(binds) else None

@@ -32,6 +32,7 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+MOST_COLLECTORS = 256
 TABLE_OPTIONS: Mapping[str, Any] = {
     "sqlite_autoincrement": True,
     "mysql_charset": "utf8mb4",
@@ -111,6 +112,8 @@ class Schema:
         """The function that takes *names* from an instance's values, checked."""
         collect = self.collectors.get(names)
         if collect is None:
+            if len(self.collectors) >= MOST_COLLECTORS:  # orders of names are the caller's
+                self.collectors.clear()
             collect = collector(self.name, [self.by_name[name] for name in names])
             self.collectors[names] = collect
         return collect

@@ -29,7 +29,8 @@ class Selection(Generic[M]):
     _model: type[M]
     _where: tuple[ColumnElement[bool], ...] = ()
     _equal: tuple[tuple[str, Any], ...] = ()
-    _paths: frozenset[Path] = frozenset()  # what conditions and order need joined
+    _paths: frozenset[Path] = frozenset()  # what conditions need joined
+    _order_paths: frozenset[Path] = frozenset()
     _objects: tuple[Any, ...] = ()  # the instances in conditions, which must be of the alias that is asked
     _order: tuple[ColumnElement[Any], ...] = ()
     _group: tuple[ColumnElement[Any], ...] = ()
@@ -88,7 +89,7 @@ class Selection(Generic[M]):
         rows, too.
         """
         found, paths = columns(self._schema, "order_by", order)
-        return self._with(_order=tuple(found), _paths=self._paths | paths)
+        return self._with(_order=tuple(found), _order_paths=frozenset(paths))
 
     def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
         """One row for each combination of values of *groups*, for `values` and `scalars`. Raises `FieldError`."""
@@ -264,7 +265,7 @@ class Selection(Generic[M]):
 
     def _found(self, statement: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """*statement* of the rows that fulfil the conditions, joined to *paths*: neither ordered nor limited."""
-        if needed := self._paths | paths:
+        if needed := self._paths | self._order_paths | paths:
             statement = statement.select_from(joined(self._schema, needed))
         wanted = self._conditions()
         found: Select[Any] = statement.where(*wanted) if wanted else statement

@@ -123,7 +123,8 @@ class _Reader:
             # A parameter of another type than the columns have may be converted otherwise the next time.
             self.binds.append(element)
             key.append(id(element.type))
-            return element.unique and element.callable is None and not element.expanding
+            plain = element.callable is None and not element.expanding and not element.literal_execute
+            return element.unique and plain
         if kind is BinaryExpression:
             if element.operator not in OPERATORS:
                 return False

@@ -26,13 +26,14 @@ _inherited: list[Spare] = []
 class Spares:
     """The spare connections of one database, each with its cursor and its deadline; none before `allow()`."""
 
-    __slots__ = ("_autocommit", "_engine", "_kept", "_most")
+    __slots__ = ("_autocommit", "_engine", "_forgotten", "_kept", "_most")
 
     def __init__(self) -> None:
         self._kept: list[Spare] = []
         self._engine: Engine | None = None
         self._most = 0
         self._autocommit = False
+        self._forgotten = 0.0  # when the engine was disposed
 
     def allow(self, engine: Engine, *, autocommit: bool) -> None:
         """Keep spares of *engine* from now on, half of its pool at most; *autocommit*: they were switched to it."""
@@ -66,7 +67,7 @@ class Spares:
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
         """Keep a connection that has nothing pending until *deadline*; False where there are enough."""
-        if len(self._kept) >= self._most:
+        if len(self._kept) >= self._most or deadline - TRUSTED < self._forgotten:
             return False
         if self._autocommit and cursor.rowcount > MOST_ROWS:
             cursor = connection.cursor()
@@ -98,6 +99,17 @@ class Spares:
             except IndexError:
                 return
             give_back(connection, switched=self._autocommit)
+
+    def forget(self, *engine: Engine) -> None:
+        """Close the spares, and those in use when they come back: their engine was disposed."""
+        self._forgotten = monotonic()
+        while self._kept:
+            try:
+                connection = self._kept.pop()[0]
+            except IndexError:
+                return
+            connection.invalidate()
+            connection.close()
 
     def close(self) -> None:
         """Give the spares back, and keep no more of them."""

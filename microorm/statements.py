@@ -69,9 +69,12 @@ class Prepared:
         if cursor is None:
             return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
         parameters: Any = rows
-        try:
-            if self.bind is not None:
+        if self.bind is not None:
+            try:
                 parameters = list(map(self.bind, rows))
+            except Exception as error:
+                raise channel.unbound(error, self.sql, rows) from error
+        try:
             cursor.executemany(self.sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__

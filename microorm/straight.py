@@ -119,7 +119,12 @@ def save_straight(schema: Schema, instance: Any, tell: Tell | None = None) -> bo
         _write_alone(plan, database, instance, row, image)
         return True
     with block.transaction as transaction:
-        created = _write(plan, transaction, instance, row, image)
+        try:
+            created = _write(plan, transaction, instance, row, image)
+        except BaseException as error:  # an interrupt, too, after which nobody knows what was done
+            restore(image)
+            transaction.doom(error)
+            raise
     if tell is not None:
         try:
             tell(schema, database.alias, instance, PLAIN, image[1:3], created=created)
@@ -178,8 +183,12 @@ def delete_straight(schema: Schema, instance: Any) -> int | None:
     made = {} if plan.key is None else {plan.key: (row[0], None)}
     image: Image = (ref(instance), origin, instance._row, made)
     with Lone(database, prepared=True, writes=True) if block is None else block.transaction as channel:
-        count = int(plan.delete.run(channel, row).rowcount)
-        channel.keep(image)
+        try:
+            count = int(plan.delete.run(channel, row).rowcount)
+            channel.keep(image)
+        except BaseException as error:
+            channel.doom(error)
+            raise
     if plan.key is not None:
         values[plan.key] = None
     return count
@@ -201,7 +210,7 @@ def load_straight(schema: Schema, equalities: dict[str, Any]) -> list[Any] | Non
         row = collect(equalities)
     except InvalidValue:
         return None
-    if row.__class__ is not tuple or None in row:
+    if row.__class__ is not tuple or any(each is None for each in row):
         return None
     with Lone(database, prepared=True, writes=False) if block is None else block.transaction as channel:
         return load.instances(channel, row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import URL, make_url
@@ -54,6 +56,15 @@ def is_memory(url: URL) -> bool:
         or url.query.get("mode") == "memory"
         or url.query.get("vfs") == "memdb"
     )
+
+
+def refuse_isolation(alias: str, connect_args: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` where `sqlite3` would begin and end transactions by itself."""
+    for option in ("isolation_level", "autocommit"):
+        if connect_args.get(option) is not None:
+            raise ConfigurationError(
+                f"the {option!r} of database {alias!r} is {connect_args[option]!r}: microorm begins its transactions itself"
+            )
 
 
 def masked(url: URL) -> str:

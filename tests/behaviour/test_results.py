@@ -1,11 +1,12 @@
 """The ends of a query that give instances, on every database (DESIGN 6)."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import asc, func
+from sqlalchemy import asc, bindparam, func, or_
 
-from microorm import Field, InvalidValue, Model, field
+from microorm import Field, ForeignKey, InvalidValue, Model, field, foreign_key
 from microorm.errors import MultipleObjectsReturned, ObjectDoesNotExist
 from tests.behaviour.shelves import titles
 
@@ -235,3 +236,38 @@ def test_a_grouped_query_gives_no_instances(Book, shelf):
     ):
         with pytest.raises(TypeError, match="this query is grouped"):
             end()
+
+
+def test_a_parameter_that_stands_twice_is_no_shape_for_others(shelf: Any, Book: Any) -> None:
+    """An expression that is used twice is one parameter in the SQL, and two expressions are two."""
+    same = Book.pages == 3
+    assert [book.title for book in Book.objects.filter(same, same)] == ["c"]
+    assert Book.objects.filter(Book.pages == 1, Book.pages == 2).all() == []
+    either = or_(same, Book.title == "a")
+    assert len(Book.objects.filter(or_(either, either)).all()) == 2
+    found = Book.objects.filter(
+        or_(or_(Book.pages == 1, Book.title == "b"), or_(Book.pages == 4, Book.title == "e"))
+    )
+    assert [book.title for book in found.order_by("title")] == ["a", "b", "d", "e"]
+
+
+def test_an_order_that_was_replaced_joins_nothing(Base: Any, registry: Any) -> None:
+    class Author(Base):
+        name: Field[str] = field(max_length=9)
+
+    class Work(Base):
+        title: Field[str] = field(max_length=9)
+        author: ForeignKey[Author] = foreign_key(constraint=False)
+        again: ForeignKey[Author] = foreign_key()
+
+    registry.create_all("default")
+    ursula = Author(name="a").save()
+    Work(title="x", author=ursula, again=ursula).save()
+    replaced = Work.objects.order_by(Work.again.name).order_by("title")
+    assert "JOIN" not in str(replaced.statement)
+    assert len(replaced.all()) == len(Work.objects.order_by("title").all()) == replaced.count() == 1
+
+
+def test_a_value_that_is_to_stand_in_the_sql_is_left_to_sqlalchemy(shelf: Any, Book: Any) -> None:
+    literal = bindparam(None, 3, type_=Book.pages.type, unique=True, literal_execute=True)
+    assert [book.title for book in Book.objects.filter(Book.pages == literal)] == ["c"]
