@@ -72,21 +72,27 @@ def test_killed_at_any_statement_the_next_migrate_goes_on(
 ) -> None:
     migrations = prepared(databases, folder)
     killed = 0
-    for statement in range(1, 200):
-        worker = start(folder, url, statement)
-        _, errors = worker.communicate(timeout=60)
-        if worker.returncode == 0:
-            break
-        assert worker.returncode == -signal.SIGKILL, errors
-        killed += 1
-        assert migrations.show()[0].applied["default"]
-        assert books(databases, migrations) == ROWS
-        migrations.migrate()
-        assert migrations.check() == []
-        assert books(databases, migrations) == ROWS
-        migrations.migrate("0001")
-    else:
-        pytest.fail("it never came to an end")
+    command = [sys.executable, "-W", "error", "-m", "tests.migrations.worker", str(folder), url, "each"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        for statement in range(1, 200):
+            worker.stdin.write(f"{statement}\n")
+            status = int(worker.stdout.readline())
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL
+            killed += 1
+            assert migrations.show()[0].applied["default"]
+            assert books(databases, migrations) == ROWS
+            migrations.migrate()
+            assert migrations.check() == []
+            assert books(databases, migrations) == ROWS
+            migrations.migrate("0001")
+        else:
+            pytest.fail("it never came to an end")
     assert killed > 10
     assert migrations.check() == []
 

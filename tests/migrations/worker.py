@@ -66,5 +66,15 @@ def main(folder: str, url: str, statement: str = "0") -> None:
         migrations_of(databases, folder, after).migrate()
 
 
+def serve(folder: str, url: str) -> None:
+    """For each number on standard input let a child migrate, and write how it ended: an exit status, or -9."""
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            main(folder, url, line.strip())
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(*sys.argv[1:3]) if sys.argv[-1] == "each" else main(*sys.argv[1:])
