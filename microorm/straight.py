@@ -210,8 +210,11 @@ def load_straight(schema: Schema, equalities: dict[str, Any]) -> list[Any] | Non
         row = collect(equalities)
     except InvalidValue:
         return None
-    if row.__class__ is not tuple or any(each is None for each in row):
+    if row.__class__ is not tuple:
         return None
+    for value in row:  # and not `in`, which would compare values of any type
+        if value is None:
+            return None
     with Lone(database, prepared=True, writes=False) if block is None else block.transaction as channel:
         return load.instances(channel, row)
 
