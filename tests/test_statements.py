@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.types import String, TypeDecorator
 
@@ -264,11 +264,17 @@ def test_who_listens_is_asked_once_for_a_transaction(Book, databases):
 
 
 @pytest.mark.backends("sqlite-memory")
-def test_where_nobody_listens_a_lone_statement_needs_no_connection_object(Book, databases):
+def test_where_nobody_listens_a_lone_statement_needs_no_connection_object(Book, databases, monkeypatch):
     """DESIGN 13: save, get, refresh and delete go to the driver's cursor; where somebody does, none."""
     opened: list[Any] = []
+    connect = Engine.connect
+
+    def noted(engine: Engine) -> Any:
+        opened.append(engine)
+        return connect(engine)
+
+    monkeypatch.setattr(Engine, "connect", noted)
     for alias in databases.aliases:
-        event.listen(databases.engine(alias), "engine_connect", lambda conn: opened.append(conn.engine))
         book = Book(title="x").save(using=alias)
         book.save()
         Book.objects.using(alias).get(id=book.id).refresh_from_db()
