@@ -9,7 +9,8 @@ import typing
 from microorm.associations import ManyToMany, many_to_many, through
 from microorm.databases import Databases, default_databases
 from microorm.declarations import field
-from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
+from microorm.dispatch.receivers import ReceiverLostWarning
+from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,

@@ -16,10 +16,10 @@ from sqlalchemy import URL, Connection, Engine
 from microorm.blocks import Atomic
 from microorm.channels import lone_connection
 from microorm.destinations import Destinations
+from microorm.dispatch.receivers import is_async
 from microorm.engines import Database, connection_created
 from microorm.errors import ConfigurationError, TransactionError
 from microorm.hooks import Receiving, run_hooks
-from microorm.receivers import is_async
 from microorm.routing import DEFAULT_ALIAS, migration_allowed, relation_allowed
 from microorm.scopes import (
     BLOCK,

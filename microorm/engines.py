@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_en
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from microorm.dispatch import Signal
+from microorm.dispatch.signal import Signal
 from microorm.documents import json_text
 from microorm.errors import ConfigurationError
 from microorm.forks import watch

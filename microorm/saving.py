@@ -13,7 +13,8 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import ExpressionRow, Row
 from microorm.deferring import order_of_partial
-from microorm.dispatch import EMPTY, mutes
+from microorm.dispatch.receivers import EMPTY
+from microorm.dispatch.signal import mutes
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.hooks import Receiving

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from microorm import Signal, calls
+from microorm import Signal
+from microorm.dispatch import signal as calls
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from microorm import calls
 from microorm.dispatch import Signal, receiver
+from microorm.dispatch import signal as calls
 
 
 class Book:

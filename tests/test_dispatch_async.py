@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from microorm.dispatch import Connection, Route, Signal, muted, run_coroutine
+from microorm.dispatch import Signal, muted
+from microorm.dispatch.receivers import Connection, Route
+from microorm.dispatch.signal import run_coroutine
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from microorm.dispatch import ReceiverLostWarning, Signal, logger
+from microorm.dispatch import ReceiverLostWarning, Signal
+from microorm.dispatch.signal import logger
 
 
 class Book:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from microorm.dispatch import EMPTY, Connection, Route, Signal
+from microorm.dispatch import Signal
+from microorm.dispatch.receivers import EMPTY, Connection, Route
 
 
 class Book:

@@ -10,8 +10,8 @@ from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
-from microorm.dispatch import Connection, Signal
-from microorm.receivers import NO_OPTIONS, check_receiver, connection_key, is_async
+from microorm.dispatch import Signal
+from microorm.dispatch.receivers import NO_OPTIONS, Connection, check_receiver, connection_key, is_async
 
 
 def plain(**kwargs: Any) -> None: ...

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from microorm import waiting
-from microorm.dispatch import run_coroutine
-from microorm.waiting import refuse_running_loop, run, side_by_side
+from microorm.dispatch import runner as waiting
+from microorm.dispatch.runner import refuse_running_loop, run, side_by_side
+from microorm.dispatch.signal import run_coroutine
 
 T = TypeVar("T")
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")

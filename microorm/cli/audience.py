@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from microorm import signals
-from microorm.dispatch import Connection, Signal
+from microorm.dispatch.receivers import Connection
+from microorm.dispatch.signal import Signal
 from microorm.registry import Registry
 from microorm.signals import ModelSignal
 

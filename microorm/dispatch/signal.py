@@ -1,4 +1,10 @@
-"""Dispatch: signals, and functions that run when one is sent. Standard library only, no model, no database."""
+"""Dispatch: signals, and functions that run when one is sent. Standard library only, no model, no database.
+
+Calls: the receivers of a send, called in a loop that is generated for the names it is sent with. Standard library only.
+
+A keyword that is spelled out costs half of one that comes out of `**named`. A signal is sent with the same names each
+time, so it keeps the loop of its last send, which looks whether they are.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +13,11 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from keyword import iskeyword
 from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
-from microorm.calls import Loop, call_by_names
-from microorm.listeners import EMPTY, Listeners, ReceiverLostWarning, Route
-from microorm.receivers import Connection, Receiver
-
-__all__ = [
-    "ANY",
-    "EMPTY",
-    "Connection",
-    "ReceiverLostWarning",
-    "Route",
-    "Signal",
-    "logger",
-    "muted",
-    "mutes",
-    "receiver",
-    "run_coroutine",
-]
+from microorm.dispatch.receivers import Connection, Listeners, Receiver, Route
 
 logger = logging.getLogger("microorm.dispatch")
 
@@ -248,7 +239,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 def _waiting() -> ModuleType:
     # Imported when the first async receiver runs: asyncio costs more than all the rest of this module.
-    from microorm import waiting  # noqa: PLC0415
+    from microorm.dispatch import runner as waiting  # noqa: PLC0415
 
     return waiting
 
@@ -265,3 +256,56 @@ def _failed(connection: Connection, error: Exception) -> Exception:
     """Log what a receiver raised in a robust send; the text is the same for asend_robust (E4)."""
     logger.error("Error calling %s in Signal.send_robust() (%s)", connection.qualname, error, exc_info=error)
     return error
+
+
+Responses = list[tuple[Receiver, Any]]
+Loop = Callable[[Any, Iterable[Connection], object, dict[str, Any]], Responses]
+
+LOOP = """\
+def call(signal, connections, sender, named):
+    if len(named) != {count}:
+        return otherwise(signal, connections, sender, named)
+    try:
+        {values}
+    except KeyError:
+        return otherwise(signal, connections, sender, named)
+    responses = []
+    for connection in connections:
+        receiver = connection.reference()
+        if receiver is not None:
+            connection.ran = True
+            responses.append((receiver, receiver(signal=signal, sender=sender{keywords})))
+    return responses
+"""
+MOST_LOOPS = 1000  # a program that sends names made from data must not grow with them
+
+loops: dict[tuple[str, ...], Loop] = {}
+
+
+def call_by_names(
+    signal: Any, connections: Iterable[Connection], sender: object, named: dict[str, Any]
+) -> Responses:
+    """Call the receivers of *connections* by the loop for the names in *named*, which *signal* keeps; the responses.
+
+    Where there is no such loop, by the signal's own `call_each`.
+    """
+    names = tuple(named)
+    loop = loops.get(names) or _make_loop(names)
+    if loop is None:
+        each: Responses = signal.call_each(connections, sender, named)
+        return each
+    signal._loop = loop
+    return loop(signal, connections, sender, named)
+
+
+def _make_loop(names: tuple[str, ...]) -> Loop | None:
+    """The loop for *names*; None where they cannot be spelled out, or where there are too many loops."""
+    ordinary = all(name.isascii() and name.isidentifier() and not iskeyword(name) for name in names)
+    if not ordinary or "signal" in names or len(loops) >= MOST_LOOPS:
+        return None
+    values = "; ".join(f"v{place} = named[{name!r}]" for place, name in enumerate(names)) or "pass"
+    keywords = "".join(f", {name}=v{place}" for place, name in enumerate(names))
+    source = LOOP.format(count=len(names), values=values, keywords=keywords)
+    namespace: dict[str, Any] = {"otherwise": call_by_names}
+    exec(compile(source, "<call of a receiver>", "exec"), namespace)
+    return loops.setdefault(names, namespace["call"])

@@ -19,8 +19,6 @@ from collections.abc import Coroutine, Sequence
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-__all__ = ["refuse_running_loop", "run", "side_by_side"]
-
 _T = TypeVar("_T")
 _UNSET = object()
 
