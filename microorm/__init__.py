@@ -31,7 +31,7 @@ from microorm.errors import (
     UnknownAlias,
     UnsavedError,
 )
-from microorm.fields import Field
+from microorm.fields.field import Field
 from microorm.model import Model
 from microorm.prefetching import Prefetch, prefetch
 from microorm.query import Query

@@ -10,7 +10,7 @@ from sqlalchemy import UniqueConstraint
 
 from microorm.binding import table_name
 from microorm.errors import ModelError, nearest
-from microorm.kinds import type_name
+from microorm.fields.type_map import type_name
 from microorm.pairing import pairs_of
 from microorm.paths import Path, Step
 from microorm.related import rows_of

@@ -11,6 +11,7 @@ from sqlalchemy import tuple_
 from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
+from microorm.fields.checks import shown
 from microorm.query import Query
 from microorm.results import MOST_VALUES
 from microorm.schema import Schema
@@ -18,7 +19,6 @@ from microorm.state import Origin
 from microorm.statements import plans_of
 from microorm.undo import Image, image_of
 from microorm.units import Unit, unit
-from microorm.values import shown
 from microorm.writing import settle_some
 
 

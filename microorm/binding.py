@@ -8,8 +8,8 @@ from typing import Any
 
 from microorm.declarations import Declaration
 from microorm.errors import ModelError, nearest
-from microorm.fields import Field, split_optional
-from microorm.kinds import type_name
+from microorm.fields.field import Field, split_optional
+from microorm.fields.type_map import type_name
 from microorm.registry import Registry, default_registry
 from microorm.relations import ForeignKey, Reference
 from microorm.schema import implicit_key, key_type

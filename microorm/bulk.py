@@ -19,7 +19,7 @@ from microorm.databases import Databases
 from microorm.deferring import complete_all
 from microorm.engines import Database
 from microorm.errors import InvalidValue
-from microorm.fields import MISSING
+from microorm.fields.field import MISSING
 from microorm.multirow import multirow_of
 from microorm.saving import settle_all_keys, tell_saved
 from microorm.schema import Schema

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.errors import InvalidValue
-from microorm.fields import Field
-from microorm.values import Refused
+from microorm.fields.checks import Refused
+from microorm.fields.field import Field
 
 Row = tuple[Any, ...]
 Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]

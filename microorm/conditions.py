@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, and_
 
 from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
-from microorm.fields import Field
+from microorm.fields.checks import Refused, encodable
+from microorm.fields.field import Field
 from microorm.paths import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.schema import Schema
 from microorm.shapes import Shaped, shaped
-from microorm.values import Refused, encodable
 
 Where = tuple[ColumnElement[bool], ...]
 Equal = tuple[tuple[str, Any], ...]

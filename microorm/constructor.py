@@ -12,7 +12,7 @@ from typing import Any, Union
 
 from microorm.codegen import compiled
 from microorm.errors import nearest
-from microorm.fields import MISSING, Field
+from microorm.fields.field import MISSING, Field
 from microorm.schema import Schema
 from microorm.signals import post_init, pre_init
 from microorm.state import NEW

@@ -15,8 +15,8 @@ from sqlalchemy.types import TypeEngine
 
 from microorm.annotations import Names, Outlined, PendingName, declared, evaluate
 from microorm.errors import ModelError, nearest
-from microorm.fields import MISSING, Field
-from microorm.kinds import type_name
+from microorm.fields.field import MISSING, Field
+from microorm.fields.type_map import type_name
 from microorm.relations import Relation
 
 T = TypeVar("T")

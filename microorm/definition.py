@@ -23,7 +23,7 @@ from microorm.errors import (
     ObjectDoesNotExist,
     nearest,
 )
-from microorm.fields import Field
+from microorm.fields.field import Field
 from microorm.registry import Registry, default_registry
 from microorm.relations import ForeignKey, Relation
 from microorm.schema import NAMING, Schema, make_schema

@@ -16,13 +16,13 @@ from microorm.collecting import Collection, heard, referred_to
 from microorm.delete_order import Cut, Leaving, Step, delete_order
 from microorm.engines import Database
 from microorm.errors import UnsavedError
+from microorm.fields.types import MARIADB
 from microorm.schema import Schema
 from microorm.scopes import note_split_write
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
 from microorm.straight import delete_straight
 from microorm.transactions import Transaction
-from microorm.types import MARIADB
 from microorm.undo import Image, image_of, settle
 
 Counts = tuple[int, dict[str, int]]

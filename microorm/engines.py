@@ -16,8 +16,8 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.dispatch.signal import Signal
-from microorm.documents import json_text
 from microorm.errors import ConfigurationError
+from microorm.fields.checks import json_text
 from microorm.forks import watch
 from microorm.observers import Observers
 from microorm.spares import Spares

@@ -12,7 +12,7 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.channels import Channel
-from microorm.types import MARIADB
+from microorm.fields.types import MARIADB
 
 Format = Literal["text", "json", "xml", "yaml"]
 

@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, Float, Numeric
 
 from microorm.codegen import Row, builder
 from microorm.engines import Database
-from microorm.fields import Field
+from microorm.fields.field import Field
 from microorm.schema import Schema
 from microorm.signals import post_init, pre_init
 from microorm.state import Layout, Origin, kept

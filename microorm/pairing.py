@@ -14,6 +14,7 @@ from microorm.constructor import create_instance
 from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
+from microorm.fields.checks import shown
 from microorm.query import Query
 from microorm.results import MOST_VALUES
 from microorm.schema import Schema
@@ -21,7 +22,6 @@ from microorm.signals import m2m_changed
 from microorm.state import Origin
 from microorm.units import Unit, unit
 from microorm.upserts import unique_sets
-from microorm.values import shown
 
 
 def pairs_of(relation: Any) -> Any:

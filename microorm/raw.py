@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, bindparam, text
 from microorm.channels import Lone
 from microorm.engines import Database
 from microorm.errors import FieldError
-from microorm.kinds import kind_of
+from microorm.fields.type_map import kind_of
 from microorm.schema import Schema
 from microorm.statements import plans_of
 from microorm.transactions import Transaction

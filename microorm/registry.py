@@ -13,8 +13,8 @@ from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.databases import Databases, default_databases
 from microorm.errors import ConfigurationError, ModelError, TransactionError
+from microorm.fields.types import MARIADB
 from microorm.schema import NAMING
-from microorm.types import MARIADB
 
 VERSION_TABLE = "alembic_version"  # where migrations note what a database is at
 _TO_CLASS_STATEMENT = 5

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from microorm.annotations import PendingName
 from microorm.errors import ModelError, UnsavedError, nearest
-from microorm.fields import split_optional
+from microorm.fields.field import split_optional
 from microorm.paths import Step
 from microorm.related_query import RelatedQuery
 from microorm.relations import Relation

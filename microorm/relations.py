@@ -15,10 +15,10 @@ from sqlalchemy import ForeignKey as Constraint
 from sqlalchemy.sql import ClauseElement
 
 from microorm.errors import CrossDatabaseRelation, FieldError, InvalidValue, ModelError, UnsavedError, nearest
-from microorm.fields import MISSING, Field
+from microorm.fields.checks import shown
+from microorm.fields.field import MISSING, Field
 from microorm.paths import Step, follow, root
 from microorm.state import NEW, new_in
-from microorm.values import shown
 
 M = TypeVar("M")
 R = TypeVar("R")

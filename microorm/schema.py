@@ -15,8 +15,8 @@ from sqlalchemy.schema import SchemaItem
 
 from microorm.codegen import Gather, Row, collector, gatherer
 from microorm.errors import FieldError, ModelError, nearest
-from microorm.fields import Field
-from microorm.kinds import type_name
+from microorm.fields.field import Field
+from microorm.fields.type_map import type_name
 from microorm.options import LateOptions
 from microorm.paths import Path
 from microorm.relations import Relation

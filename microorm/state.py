@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
-from microorm.fields import MISSING, Field
+from microorm.fields.field import MISSING, Field
 
 Decoder = Callable[[Any], Any]
 

@@ -17,7 +17,7 @@ from microorm.channels import Channel
 from microorm.codegen import Row, binder
 from microorm.engines import Database
 from microorm.errors import InvalidValue
-from microorm.fields import Field
+from microorm.fields.field import Field
 from microorm.loading import Loader, decoded, instances_of, read_decoders
 from microorm.schema import Schema
 from microorm.state import Layout, Origin

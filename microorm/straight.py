@@ -17,7 +17,7 @@ from microorm.codegen import Row
 from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, InvalidValue
-from microorm.fields import MISSING
+from microorm.fields.field import MISSING
 from microorm.routing import DEFAULT_ALIAS
 from microorm.schema import Schema
 from microorm.scopes import latest

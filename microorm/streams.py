@@ -22,9 +22,9 @@ from microorm.channels import lone_connection
 from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import TransactionError
+from microorm.fields.types import MARIADB
 from microorm.forks import process
 from microorm.transactions import Block, Transaction
-from microorm.types import MARIADB
 
 Rows = Sequence[Any]
 Stream = Generator[Rows, None, None]

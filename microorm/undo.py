@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Any
 from weakref import ref
 
-from microorm.fields import MISSING
+from microorm.fields.field import MISSING
 
 Image = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
 

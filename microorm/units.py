@@ -8,7 +8,7 @@ from typing import Any
 
 from microorm.databases import Databases
 from microorm.engines import Database
-from microorm.fields import MISSING
+from microorm.fields.field import MISSING
 from microorm.scopes import note_split_write
 from microorm.undo import Image, UndoLog, image_of, settle
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microorm.annotations import Names, PendingName, declared, enclosing_frames, evaluate
-from microorm.fields import Field
+from microorm.fields.field import Field
 
 
 class Colour(enum.Enum):

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.documents import JSON_BIGGEST, JSON_LEVELS, json_check, json_problem, json_text
-from microorm.values import Refused
+from microorm.fields.checks import JSON_BIGGEST, JSON_LEVELS, Refused, json_check, json_problem, json_text
 
 DICT, LIST = json_check(dict), json_check(list)
 CIRCLE: list[Any] = []

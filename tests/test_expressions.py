@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Date, DateTime, Integer, Numeric, column, func, literal, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from microorm.expressions import NaiveUtcNow, UtcNow, stored
+from microorm.fields.types import NaiveUtcNow, UtcNow, stored
 from microorm.types import ExactNumeric, UtcDateTime
 
 DIALECTS = {"sqlite": sqlite.dialect(), "postgresql": postgresql.dialect(), "mysql": mysql.dialect()}

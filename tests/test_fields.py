@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import ARRAY, JSON, ColumnElement, Computed, Identity, Integer, Numeric, String, func, text
 
 from microorm import Field, ModelError, field
-from microorm.fields import MISSING, split_optional
-from microorm.values import Refused
+from microorm.fields.checks import Refused
+from microorm.fields.field import MISSING, split_optional
 
 
 class Colour(enum.Enum):

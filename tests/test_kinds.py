@@ -24,9 +24,9 @@ from sqlalchemy.dialects.mysql import INTEGER, TINYINT
 from sqlalchemy.schema import CreateTable
 
 from microorm import Field, Registry, field
-from microorm.kinds import KINDS, custom_check, kind_of, type_name
+from microorm.fields.checks import Refused
+from microorm.fields.type_map import KINDS, custom_check, kind_of, type_name
 from microorm.model import Model
-from microorm.values import Refused
 
 
 class Colour(enum.Enum):

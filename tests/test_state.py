@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import ARRAY, Integer
 
 from microorm import Databases, Field, Model, field
-from microorm.fields import MISSING
+from microorm.fields.field import MISSING
 from microorm.signals import post_save
 from microorm.state import Layout, Origin, State, changes, loaded_value
 

@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 import microorm
 from microorm import Field, InvalidValue, ModelError
-from microorm.values import Refused
+from microorm.fields.checks import Refused
 
 PARIS = ZoneInfo("Europe/Paris")
 ALL_BYTES = bytes(range(256))

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func
 
-from microorm import values
-from microorm.values import Check, Refused, shown
+from microorm.fields import checks as values
+from microorm.fields.checks import Check, Refused, shown
 
 
 class Colour(enum.Enum):

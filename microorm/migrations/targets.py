@@ -11,8 +11,8 @@ from sqlalchemy import URL
 from microorm.databases import Databases
 from microorm.engines import Database
 from microorm.errors import ConfigurationError
+from microorm.fields.types import MARIADB
 from microorm.registry import Registry
-from microorm.types import MARIADB
 from microorm.urls import is_memory
 
 _PORTS = {"postgresql": 5432, "mariadb": 3306}

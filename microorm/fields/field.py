@@ -17,10 +17,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
-from microorm import expressions, types
 from microorm.errors import ModelError
-from microorm.kinds import KINDS, Kind, Unfit, custom_check, kind_of, type_name
-from microorm.values import Check, Refused, shown
+from microorm.fields import types
+from microorm.fields.checks import Check, Refused, shown
+from microorm.fields.type_map import KINDS, Kind, Unfit, custom_check, kind_of, type_name
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class Field(Generic[T]):
 
     def stored(self, expression: ClauseElement) -> Any:
         """What to write for an SQL expression, so that it comes to the same on every database."""
-        return expressions.stored(expression, self.python_type, self.column.type)
+        return types.stored(expression, self.python_type, self.column.type)
 
     def constraints(self) -> list[CheckConstraint]:
         """The CHECK that keeps a column of listed values to these."""
@@ -205,7 +205,7 @@ class Field(Generic[T]):
             nullable=self.nullable,
             unique=options.get("unique") or None,
             index=options.get("index") or None,
-            server_default=expressions.stored(default, self.python_type, column_type),
+            server_default=types.stored(default, self.python_type, column_type),
             autoincrement=False,
         )
 

@@ -1,4 +1,4 @@
-"""Kinds: the type table: for each Python type the column that holds it and the check of its values.
+"""Kinds: the type table: for each Python type the column that holds it and the check of its checks.
 
 A new type is one row of `KINDS`; its round trip is one row of tests/test_types.py.
 """
@@ -17,8 +17,8 @@ from uuid import UUID
 from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
 
-from microorm import documents, types, values
-from microorm.values import Check, Refused, shown
+from microorm.fields import checks, types
+from microorm.fields.checks import Check, Refused, shown
 
 Options = Mapping[str, Any]
 
@@ -59,19 +59,19 @@ def custom_check(python_type: Any, column: TypeEngine[Any]) -> Check:
     """The check for a column type of the user's own: what is known of it and of *python_type*."""
     origin = get_origin(python_type) or python_type
     if python_type is int and type(column) in _BITS:
-        return values.int_check(_BITS[type(column)])
+        return checks.int_check(_BITS[type(column)])
     if python_type is str:
         if isinstance(column, String):
-            return values.text_check(column.length)
+            return checks.text_check(column.length)
     elif python_type is Decimal:
         if isinstance(column, Numeric) and column.precision is not None:
-            return values.decimal_check(column.precision, column.scale or 0)
+            return checks.decimal_check(column.precision, column.scale or 0)
     elif origin in (dict, list):
         if isinstance(column, JSON):
-            return documents.json_check(origin)
+            return checks.json_check(origin)
     elif python_type not in (bytes, datetime) and (kind := kind_of(python_type)) is not None:
         return kind.check(python_type, {})
-    return values.instance_check(python_type if origin in (Union, UnionType) else origin)
+    return checks.instance_check(python_type if origin in (Union, UnionType) else origin)
 
 
 def type_name(python_type: Any) -> str:
@@ -110,7 +110,7 @@ def _listed(python_type: Any, allowed: tuple[Any, ...]) -> tuple[Any, ...]:
     kinds = {next((k for k in (bool, str, int) if isinstance(value, k)), None) for value in allowed}
     if len(kinds) != 1 or None in kinds:
         raise Unfit(f"the values of {type_name(python_type)} are not all str or all int")
-    check = values.text_check(None) if kinds == {str} else values.INT
+    check = checks.text_check(None) if kinds == {str} else checks.INT
     for value in allowed if kinds != {bool} else ():
         try:
             check.admit(value)
@@ -125,51 +125,51 @@ def _choice_column(python_type: Any, options: Options) -> TypeEngine[Any]:
 
 
 KINDS: dict[Any, Kind] = {
-    int: _plain(types.integer_type, values.INT),
-    float: _plain(Double, values.FLOAT),
-    bool: _plain(Boolean, values.BOOL),
-    date: _plain(Date, values.DATE),
-    time: _plain(types.time_type, values.TIME),
-    timedelta: _plain(types.Duration, values.TIMEDELTA),
-    UUID: _plain(types.uuid_type, values.UUID_),
+    int: _plain(types.integer_type, checks.INT),
+    float: _plain(Double, checks.FLOAT),
+    bool: _plain(Boolean, checks.BOOL),
+    date: _plain(Date, checks.DATE),
+    time: _plain(types.time_type, checks.TIME),
+    timedelta: _plain(types.Duration, checks.TIMEDELTA),
+    UUID: _plain(types.uuid_type, checks.UUID_),
     str: Kind(
         lambda python_type, options: types.text_type(options.get("max_length")),
-        lambda python_type, options: values.text_check(options.get("max_length")),
+        lambda python_type, options: checks.text_check(options.get("max_length")),
         options=("max_length",),
     ),
     bytes: Kind(
         lambda python_type, options: types.bytes_type(options.get("max_length")),
-        lambda python_type, options: values.bytes_check(options.get("max_length")),
+        lambda python_type, options: checks.bytes_check(options.get("max_length")),
         options=("max_length",),
     ),
     datetime: Kind(
         lambda python_type, options: types.datetime_type(aware=options.get("timezone") is not False),
-        lambda python_type, options: values.NAIVE if options.get("timezone") is False else values.AWARE,
+        lambda python_type, options: checks.NAIVE if options.get("timezone") is False else checks.AWARE,
         options=("timezone",),
     ),
     Decimal: Kind(
         lambda python_type, options: types.ExactNumeric(*_digits(options)),
-        lambda python_type, options: values.decimal_check(*_digits(options)),
+        lambda python_type, options: checks.decimal_check(*_digits(options)),
         options=("max_digits", "decimal_places"),
     ),
     enum.Enum: Kind(
         lambda python_type, options: types.Choice(python_type),
-        lambda python_type, options: values.enum_check(python_type),
+        lambda python_type, options: checks.enum_check(python_type),
         allowed=_members,
     ),
     Literal: Kind(
         _choice_column,
-        lambda python_type, options: values.literal_check(_choices(python_type)),
+        lambda python_type, options: checks.literal_check(_choices(python_type)),
         allowed=_choices,
     ),
     dict: Kind(
         lambda python_type, options: types.json_type(),
-        lambda python_type, options: documents.json_check(dict),
+        lambda python_type, options: checks.json_check(dict),
         mutable=True,
     ),
     list: Kind(
         lambda python_type, options: types.json_type(),
-        lambda python_type, options: documents.json_check(list),
+        lambda python_type, options: checks.json_check(list),
         mutable=True,
     ),
 }
