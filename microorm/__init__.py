@@ -7,7 +7,8 @@ where, the router picks, the transaction groups, the migration changes the shape
 import typing
 
 from microorm.associations import ManyToMany, many_to_many, through
-from microorm.databases import Databases, default_databases
+from microorm.db.databases import Databases, default_databases
+from microorm.db.routing import Router
 from microorm.declarations import field
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
@@ -38,7 +39,6 @@ from microorm.query import Query
 from microorm.registry import Registry, default_registry
 from microorm.related import Related, RelatedOne, related
 from microorm.relations import ForeignKey, foreign_key
-from microorm.routing import Router
 
 if typing.TYPE_CHECKING:
     from pathlib import Path

@@ -15,14 +15,14 @@ from typing import Any
 from sqlalchemy import insert
 
 from microorm.batches import most_rows
-from microorm.channels import Channel
 from microorm.codegen import Row
-from microorm.engines import Database
+from microorm.db.connection import Channel
+from microorm.db.engine import Database
+from microorm.db.snapshots import Batch
+from microorm.db.transaction import Transaction
 from microorm.schema import Schema
 from microorm.state import Origin
 from microorm.statements import Prepared, bound, plans_of, values_of
-from microorm.transactions import Transaction
-from microorm.undo import Batch
 
 ROWS_PER_STATEMENT = 20
 """On SQLite: to begin and end a statement costs more than a row, and to compile a long one costs milliseconds, once."""

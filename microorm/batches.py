@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Select
 
-from microorm.channels import Channel
 from microorm.codegen import Row
+from microorm.db.connection import Channel
 from microorm.schema import Schema
 
 T = TypeVar("T")

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import tuple_
 
-from microorm.databases import Databases
-from microorm.engines import Database
+from microorm.db.atomic import Unit, unit
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, image_of
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.query import Query
@@ -17,8 +19,6 @@ from microorm.results import MOST_VALUES
 from microorm.schema import Schema
 from microorm.state import Origin
 from microorm.statements import plans_of
-from microorm.undo import Image, image_of
-from microorm.units import Unit, unit
 from microorm.writing import settle_some
 
 

@@ -13,22 +13,22 @@ from sqlalchemy.sql import ClauseElement
 from microorm import upserts
 from microorm.alike import alike_of, insert_in_order
 from microorm.batches import Progress, batches, checked_objects, has_triggers
-from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
-from microorm.databases import Databases
+from microorm.db.connection import Channel
+from microorm.db.context import note_split_write
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, restore, settle
+from microorm.db.transaction import Transaction
 from microorm.deferring import complete_all
-from microorm.engines import Database
 from microorm.errors import InvalidValue
 from microorm.fields.field import MISSING
 from microorm.multirow import multirow_of
 from microorm.saving import settle_all_keys, tell_saved
 from microorm.schema import Schema
-from microorm.scopes import note_split_write
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.state import Origin, kept
 from microorm.statements import Plans, plans_of
-from microorm.transactions import Transaction
-from microorm.undo import Image, restore, settle
 from microorm.upserts import Upsert
 from microorm.writing import INSERT, row_taker, write_row
 

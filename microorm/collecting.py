@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import select
 
 from microorm.batches import batches
-from microorm.channels import Channel
 from microorm.codegen import Row
+from microorm.db.connection import Channel
 from microorm.delete_order import Leaving
 from microorm.errors import RestrictedError
 from microorm.loading import fields_of, instances_of

@@ -13,12 +13,12 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import Row
-from microorm.engines import Database
+from microorm.db.context import refuse_lazy
+from microorm.db.engine import Database
+from microorm.db.snapshots import image_of, settle
 from microorm.schema import Schema
-from microorm.scopes import refuse_lazy
 from microorm.state import Layout, Origin, merged
 from microorm.statements import plans_of
-from microorm.undo import image_of, settle
 from microorm.writing import Order
 
 MOST_AT_ONCE = 5000  # keys of one statement: within the limits of each database

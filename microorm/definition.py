@@ -14,7 +14,7 @@ from sqlalchemy import MetaData, Table
 from microorm.annotations import Names, PendingName, enclosing_frames
 from microorm.binding import Understood, bound, inherited, table_name, understood
 from microorm.constructor import make_init
-from microorm.databases import ALIAS
+from microorm.db.databases import ALIAS
 from microorm.declarations import has_fields, read_declarations, refuse_overwritten
 from microorm.errors import (
     ModelError,

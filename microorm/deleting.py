@@ -13,17 +13,17 @@ from sqlalchemy import update as sql_update
 from microorm.batches import batches
 from microorm.codegen import Row
 from microorm.collecting import Collection, heard, referred_to
+from microorm.db.context import note_split_write
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, image_of, settle
+from microorm.db.transaction import Transaction
 from microorm.delete_order import Cut, Leaving, Step, delete_order
-from microorm.engines import Database
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.schema import Schema
-from microorm.scopes import note_split_write
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
 from microorm.straight import delete_straight
-from microorm.transactions import Transaction
-from microorm.undo import Image, image_of, settle
 
 Counts = tuple[int, dict[str, int]]
 Loaded = tuple[Any, Any]  # an instance's origin and row, which a save replaces

@@ -11,7 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.channels import Channel
+from microorm.db.connection import Channel
 from microorm.fields.types import MARIADB
 
 Format = Literal["text", "json", "xml", "yaml"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from microorm.chains import other_side
-from microorm.engines import Database
+from microorm.db.context import refuse_lazy
+from microorm.db.engine import Database
 from microorm.schema import Schema
-from microorm.scopes import refuse_lazy
 from microorm.statements import plans_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ARRAY, Float, Numeric
 
 from microorm.codegen import Row, builder
-from microorm.engines import Database
+from microorm.db.engine import Database
 from microorm.fields.field import Field
 from microorm.schema import Schema
 from microorm.signals import post_init, pre_init

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import FromClause
 
 from microorm.conditions import columns
-from microorm.databases import Databases
-from microorm.engines import Database
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
 from microorm.errors import FieldError, TransactionError
 from microorm.paths import Path, alias_of
 from microorm.schema import Schema

@@ -16,11 +16,10 @@ from typing import Any
 
 from sqlalchemy import bindparam
 
-from microorm.channels import Channel
 from microorm.codegen import Row, binder
-from microorm.engines import Database
+from microorm.db.connection import Channel
+from microorm.db.engine import Database, WatchedCursor
 from microorm.loading import decoded, read_decoders
-from microorm.observers import WatchedCursor
 from microorm.schema import Schema
 from microorm.statements import Plans
 

@@ -11,8 +11,9 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.conditions import comparable
 from microorm.constructor import create_instance
-from microorm.databases import Databases
-from microorm.engines import Database
+from microorm.db.atomic import Unit, unit
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.query import Query
@@ -20,7 +21,6 @@ from microorm.results import MOST_VALUES
 from microorm.schema import Schema
 from microorm.signals import m2m_changed
 from microorm.state import Origin
-from microorm.units import Unit, unit
 from microorm.upserts import unique_sets
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.batches import MOST_BYTES, MOST_PARAMETERS
 from microorm.chains import Chain, chain_of, dotted
-from microorm.engines import Database
+from microorm.db.engine import Database
 from microorm.joining import relate
 from microorm.loading import fields_of
 from microorm.schema import Schema

@@ -10,13 +10,13 @@ from uuid import UUID
 
 from sqlalchemy import BindParameter, bindparam, text
 
-from microorm.channels import Lone
-from microorm.engines import Database
+from microorm.db.connection import Lone
+from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
 from microorm.errors import FieldError
 from microorm.fields.type_map import kind_of
 from microorm.schema import Schema
 from microorm.statements import plans_of
-from microorm.transactions import Transaction
 
 # What a driver would not take, or would store otherwise than the fields do.
 _CONVERTED = (date, datetime, time, timedelta, UUID, Enum)

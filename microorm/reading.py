@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Integer
 
-from microorm.engines import Database
+from microorm.db.engine import Database
 from microorm.loading import instances_of
 from microorm.selection import Selection
 from microorm.shapes import Shape, Shaped, shape_of

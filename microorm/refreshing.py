@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.context import USING, current_alias
+from microorm.db.engine import Database
+from microorm.db.snapshots import image_of, settle
 from microorm.deferring import missing
-from microorm.engines import Database
 from microorm.errors import UnsavedError
 from microorm.schema import Schema
-from microorm.scopes import USING, current_alias
 from microorm.state import Layout, Origin, merged
 from microorm.statements import key_row, plans_of
-from microorm.undo import image_of, settle
 
 
 def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
-from microorm.databases import Databases, default_databases
+from microorm.db.databases import Databases, default_databases
 from microorm.errors import ConfigurationError, ModelError, TransactionError
 from microorm.fields.types import MARIADB
 from microorm.schema import NAMING

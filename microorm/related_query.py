@@ -13,9 +13,9 @@ from uuid import UUID
 from sqlalchemy import select
 
 from microorm.belonging import Belongings
+from microorm.db.context import refuse_lazy
 from microorm.pairing import Pairs, pairs_of
 from microorm.query import Query
-from microorm.scopes import refuse_lazy
 
 M = TypeVar("M")
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, UnaryExpression, asc, desc, nulls_
 from sqlalchemy.sql import operators
 
 from microorm.conditions import asked, comparable, key_values, natural, window
-from microorm.engines import Database
+from microorm.db.engine import Database
 from microorm.errors import InvalidValue
 from microorm.joining import joined_instances
 from microorm.loading import instances_of

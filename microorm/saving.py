@@ -12,18 +12,17 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.codegen import ExpressionRow, Row
+from microorm.db.context import Receiving, note_split_write
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, image_of, restore
 from microorm.deferring import order_of_partial
 from microorm.dispatch.receivers import EMPTY
 from microorm.dispatch.signal import mutes
-from microorm.engines import Database
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
-from microorm.hooks import Receiving
 from microorm.schema import Schema
-from microorm.scopes import note_split_write
 from microorm.signals import post_save, pre_save
 from microorm.state import NOTHING, Origin
 from microorm.straight import save_straight
-from microorm.undo import Image, image_of, restore
 from microorm.writing import PLAIN, Order, row_to_write, write_row
 
 Before = tuple[Origin, Row | None]

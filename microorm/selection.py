@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 from sqlalchemy import ColumnElement, Select, and_, select, true, tuple_
 
 from microorm.conditions import NO_PATHS, columns, conditions, natural, own_names
-from microorm.engines import Database
+from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation
 from microorm.joining import Branch, branches_of, columns_of
 from microorm.loading import fields_of

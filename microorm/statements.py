@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql import Executable
 
-from microorm.channels import Channel
 from microorm.codegen import Row, binder
-from microorm.engines import Database
+from microorm.db.connection import Channel
+from microorm.db.engine import Database
 from microorm.errors import InvalidValue
 from microorm.fields.field import Field
 from microorm.loading import Loader, decoded, instances_of, read_decoders

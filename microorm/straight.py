@@ -12,18 +12,18 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-from microorm.channels import Channel, Lone
 from microorm.codegen import Row
-from microorm.databases import Databases
-from microorm.engines import Database
+from microorm.db.connection import Channel, Lone
+from microorm.db.context import latest
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.routing import DEFAULT_ALIAS
+from microorm.db.snapshots import Image, restore
+from microorm.db.transaction import Block
 from microorm.errors import CommitOutcomeUnknown, InvalidValue
 from microorm.fields.field import MISSING
-from microorm.routing import DEFAULT_ALIAS
 from microorm.schema import Schema
-from microorm.scopes import latest
 from microorm.statements import Load, plans_of
-from microorm.transactions import Block
-from microorm.undo import Image, restore
 from microorm.writing import PLAIN
 
 Tell = Callable[..., None]

@@ -18,13 +18,13 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.channels import lone_connection
-from microorm.databases import Databases
-from microorm.engines import Database
+from microorm.db.connection import lone_connection
+from microorm.db.context import process
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.transaction import Block, Transaction
 from microorm.errors import TransactionError
 from microorm.fields.types import MARIADB
-from microorm.forks import process
-from microorm.transactions import Block, Transaction
 
 Rows = Sequence[Any]
 Stream = Generator[Rows, None, None]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from microorm.databases import Databases, default_databases
-from microorm.routing import DEFAULT_ALIAS
-from microorm.scopes import BLOCK, EAGER, RECEIVER, USING, Scope, current_alias
+from microorm.db.context import BLOCK, EAGER, RECEIVER, USING, Scope, current_alias
+from microorm.db.databases import Databases, default_databases
+from microorm.db.routing import DEFAULT_ALIAS
 
 __all__ = ["Statements", "count_statements", "no_lazy_loads"]
 

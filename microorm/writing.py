@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.sql import ClauseElement
 
-from microorm.channels import Channel
 from microorm.codegen import ExpressionRow, Row
+from microorm.db.connection import Channel
+from microorm.db.snapshots import Image, settle
 from microorm.errors import InvalidValue, NotUpdated
 from microorm.paths import refuse_foreign
 from microorm.schema import Schema
 from microorm.state import kept
 from microorm.statements import Plans, given, plans_of
-from microorm.undo import Image, settle
 
 
 class Order:

@@ -13,8 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from microorm import Field, TransactionError, TransactionSharedError, field
-from microorm.blocks import Atomic, end_scopes
-from microorm.scopes import innermost, open_scopes
+from microorm.db.atomic import Atomic, end_scopes
+from microorm.db.context import innermost, open_scopes
 from tests.pools import unreturned
 
 ENDED = r"^this block has ended already, with the one around it$"
@@ -740,7 +740,7 @@ def test_a_block_inherited_through_a_fork_ends_without_a_word(
     book = Book(title="a").save()
     (opened,) = open_scopes(databases)
     with monkeypatch.context() as child:
-        child.setattr("microorm.forks._Process.token", object())
+        child.setattr("microorm.db.context._Process.token", object())
         opened.transaction.owner.after_fork()
         with pytest.raises(TransactionSharedError, match="belongs to another process"):
             Book(title="b").save()

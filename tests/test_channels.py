@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from microorm import CommitOutcomeUnknown, Field, field
-from microorm.channels import Channel, Lone, lone_connection
+from microorm.db.connection import Channel, Lone, lone_connection
 from tests.pools import unreturned
 
 ways = pytest.mark.parametrize("listened", [False, True], ids=["driver", "listened"])

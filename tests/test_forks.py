@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from microorm import forks
+from microorm.db import context as forks
 
 pytestmark = pytest.mark.slow  # a process for each
 
@@ -180,8 +180,8 @@ class Watched:
 
 def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the parent before the fork, in the child after it; forgetting twice does no harm."""
-    monkeypatch.setattr("microorm.forks._held", [])
-    monkeypatch.setattr("microorm.forks._Process.token", token := object())
+    monkeypatch.setattr("microorm.db.context._held", [])
+    monkeypatch.setattr("microorm.db.context._Process.token", token := object())
     watched = Watched()
     forks.watch(watched)
     forks._before()

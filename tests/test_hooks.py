@@ -5,8 +5,7 @@ import logging
 
 import pytest
 
-from microorm.hooks import Receiving, run_hooks
-from microorm.scopes import RECEIVER, current_alias, innermost
+from microorm.db.context import RECEIVER, Receiving, current_alias, innermost, run_hooks
 
 
 class Failing:

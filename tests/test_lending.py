@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 import microorm
 from microorm import Databases, Field, TransactionError, field
-from microorm.lending import closed, lent
+from microorm.db.transaction import closed, lent
 
 
 @pytest.fixture

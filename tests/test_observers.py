@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from sqlalchemy import create_engine, event
 
-from microorm.observers import Observers, WatchedCursor
+from microorm.db.engine import Observers, WatchedCursor
 
 
 def test_an_engine_is_listened_to_once_and_for_good() -> None:

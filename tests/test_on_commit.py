@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from microorm import Field, TransactionError, UnknownAlias, field
-from microorm.scopes import innermost
+from microorm.db.context import innermost
 
 pytestmark = pytest.mark.backends("sqlite-memory")
 

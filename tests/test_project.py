@@ -121,7 +121,7 @@ def test_where_there_is_none_it_says_where_it_looked(write, tmp_path) -> None:
         ("[tool.microorm.databases]\nok = 'sqlite://'\nmy-db = 'sqlite://'", "4: an alias wants letters, digits and underscores, not 'my-db'"),
         ("databases.a = 1979-05-27", "2: databases.a is a URL, or a table with one, not a date or time"),
         ("databases.a = true", "2: databases.a is a URL, or a table with one, not a boolean"),
-        ("[tool.microorm.databases.a]\nurl = []", "3: databases.a.url is a URL, or a table with one, not an array"),
+        ("[tool.microorm.db.databases.a]\nurl = []", "3: databases.a.url is a URL, or a table with one, not an array"),
         ("databases.a = {pool_size = 3}", "2: database 'a' has no 'url'; given: 'pool_size'"),
         ("databases.a = {}", "2: database 'a' has no 'url'; given: nothing"),
         ("databases.a = 'geheim'", "2: the URL of database 'a' is not a URL that SQLAlchemy can read"),

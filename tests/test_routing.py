@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from microorm import Databases, Field, Model, Registry, Router, UnknownAlias
-from microorm.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
+from microorm.db.routing import DEFAULT_ALIAS, first_answer, migration_allowed, pick_alias, relation_allowed
 from microorm.signals import post_save, pre_delete, pre_save
 
 PRECEDENCE = ("asked", "block", "routed", "loaded", "home", "receiver", "default")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from microorm.scopes import (
+from microorm.db.context import (
     BLOCK,
     RECEIVER,
     USING,

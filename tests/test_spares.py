@@ -8,8 +8,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
-from microorm import Databases, Field, Model, Registry, field, spares
-from microorm.channels import Lone
+from microorm import Databases, Field, Model, Registry, field
+from microorm.db import pool as spares
+from microorm.db.connection import Lone
 
 
 def world(url: Any) -> tuple[Databases, type[Any]]:

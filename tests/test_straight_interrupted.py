@@ -10,7 +10,7 @@ from sqlalchemy.types import TypeDecorator
 
 import microorm
 from microorm import ConfigurationError, Databases, Field, ModelError, Registry, TransactionError, field
-from microorm.undo import UndoLog
+from microorm.db.snapshots import UndoLog
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from microorm import (
     Registry,
     TransactionError,
     field,
-    forks,
-    transactions,
 )
-from microorm.destinations import postpone
-from microorm.scopes import innermost, open_scopes
+from microorm.db import context as forks
+from microorm.db import transaction as transactions
+from microorm.db.context import innermost, open_scopes
+from microorm.db.routing import postpone
+from microorm.db.transaction import open_transaction
 from microorm.signals import post_save, pre_save
-from microorm.transactions import open_transaction
 from tests.pools import unreturned
 
 memory = pytest.mark.backends("sqlite-memory")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, field
-from microorm.undo import Batch, UndoLog, image_of, restore, settle
+from microorm.db.snapshots import Batch, UndoLog, image_of, restore, settle
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.undo import UndoLog, image_of, restore, settle
+from microorm.db.snapshots import UndoLog, image_of, restore, settle
 
 
 class Thing:

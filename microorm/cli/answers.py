@@ -16,9 +16,8 @@ from urllib.parse import quote
 from sqlalchemy import URL, Pool, QueuePool
 from sqlalchemy.exc import DBAPIError
 
-from microorm.databases import Databases
-from microorm.engines import Database
-from microorm.urls import masked
+from microorm.db.databases import Databases
+from microorm.db.engine import Database, masked
 
 SECONDS = 3
 _DEADLINE = 2 * SECONDS  # of a driver that knows no timeout, or a name server that does not answer

@@ -8,10 +8,10 @@ from sqlalchemy.exc import IntegrityError
 
 import microorm
 from microorm import Field, TransactionError, field
-from microorm.scopes import latest
+from microorm.db.context import latest
+from microorm.db.snapshots import UndoLog
 from microorm.signals import post_save
 from microorm.straight import at_hand, delete_straight, load_straight, save_straight
-from microorm.undo import UndoLog
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, TransactionError, field
-from microorm.units import unit
+from microorm.db.atomic import unit
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 

@@ -2,6 +2,14 @@
 
 A `Database` is one configured alias. Its engine is made when first asked for, never at configuration, so
 that a program may name databases it does not use.
+
+URLs: where a database is, as its owner wrote it, and how much of that may be shown.
+
+Observers: who is told of the statements that are sent to one database, on whatever way.
+
+SQLAlchemy's `Connection` tells by an event of the engine. It is listened to once and for good, since SQLAlchemy's
+lists of listeners must not change while another thread goes through them. The driver's cursor of a transaction that
+was open before is watched.
 """
 
 from __future__ import annotations
@@ -15,18 +23,20 @@ from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_en
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from microorm.db.context import watch
+from microorm.db.pool import Spares
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
-from microorm.forks import watch
-from microorm.observers import Observers
-from microorm.spares import Spares
-from microorm.urls import is_memory, masked, read_url, refuse_isolation
 
 if TYPE_CHECKING:
     import sqlite3
 
     from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid import uuid4
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import NoSuchModuleError
 
 E = TypeVar("E")
 
@@ -297,3 +307,138 @@ class Database:
             self._engine.dispose(close=False)
         if self._async_engine is not None:
             self._async_engine.sync_engine.dispose(close=False)
+
+
+_SECRET = ("pass", "pwd", "secret", "token", "key", "credential", "auth")
+_PUBLIC = frozenset({"auth_plugin", "require_auth"})
+_MASK = "***"
+
+
+def read_url(alias: str, given: str | URL) -> URL:
+    """*given* as SQLAlchemy's URL; one of a memory database gets a name that all its connections share.
+
+    Raises `ConfigurationError` for what is no URL and for a dialect that is not there, without repeating *given*,
+    which may hold a password.
+    """
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            f"the URL of database {alias!r} is not a URL that SQLAlchemy can read"
+        ) from None
+    try:
+        is_async = url.get_dialect().is_async
+    except NoSuchModuleError:
+        raise ConfigurationError(
+            f"the URL of database {alias!r} names {url.drivername!r}, which SQLAlchemy does not know"
+        ) from None
+    if is_async:
+        raise ConfigurationError(
+            f"the URL of database {alias!r} names {url.drivername!r}, a driver for asyncio alone"
+        )
+    if is_memory(url):
+        # One database for all threads and both engines, which ":memory:" is not; two URLs of one name are one.
+        name = (url.database or "").removeprefix("file:").strip("/:")
+        name = f"microorm-{uuid4().hex}" if name in ("", "memory") else name
+        return url.set(database=f"file:/{name}", query={"vfs": "memdb", "uri": "true"})
+    return url
+
+
+def is_memory(url: URL) -> bool:
+    """Whether *url* names an SQLite database that lives in memory."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    database = url.database or ""
+    return (
+        database in ("", ":memory:", "file::memory:")
+        or url.query.get("mode") == "memory"
+        or url.query.get("vfs") == "memdb"
+    )
+
+
+def refuse_isolation(alias: str, connect_args: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` where `sqlite3` would begin and end transactions by itself."""
+    for option in ("isolation_level", "autocommit"):
+        if connect_args.get(option) is not None:
+            raise ConfigurationError(
+                f"the {option!r} of database {alias!r} is {connect_args[option]!r}: microorm begins its transactions itself"
+            )
+
+
+def masked(url: URL) -> str:
+    """*url* as text without its password and without secrets in its query."""
+    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        # A password with an @ that was not escaped ends too early; its rest looks like the host.
+        url = url.set(host=_MASK, port=None, database=_MASK)
+    query = {name: _MASK if _is_secret(name) else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True).replace("%2A%2A%2A", _MASK)
+
+
+def _is_secret(name: str) -> bool:
+    return name not in _PUBLIC and any(word in name.lower() for word in _SECRET)
+
+
+Observer = Callable[[str], object]
+
+
+class Observers:
+    """The functions that are told of each statement to one database; *listening* is how many listeners are ours."""
+
+    __slots__ = ("_engine", "listening", "told")
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self.listening = 0
+        self.told: list[Observer] = []
+
+    def add(self, engine: Engine, observer: Observer) -> None:
+        """Tell *observer* the text of every statement that is sent through *engine* from now on."""
+        if self._engine is not engine:
+            event.listen(engine, "before_cursor_execute", self._hear)
+            self._engine, self.listening = engine, 1
+        self.told.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Tell *observer* no more."""
+        self.told.remove(observer)
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        engine, self._engine, self.listening = self._engine, None, 0
+        if engine is not None:
+            event.remove(engine, "before_cursor_execute", self._hear)
+
+    def tell(self, statement: str) -> None:
+        """Tell everybody that *statement* is being sent."""
+        for observer in tuple(self.told):
+            observer(statement)
+
+    def watched(self, cursor: Any) -> Any:
+        """The driver's *cursor*, so that its statements are told, too; None stays None."""
+        return cursor if cursor is None or cursor.__class__ is WatchedCursor else WatchedCursor(cursor, self)
+
+    def _hear(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        self.tell(statement)
+
+
+class WatchedCursor:
+    """A driver's cursor whose statements are told."""
+
+    __slots__ = ("_cursor", "_observers")
+
+    def __init__(self, cursor: Any, observers: Observers) -> None:
+        self._cursor = cursor
+        self._observers = observers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        """Tell of *statement* and send it."""
+        self._observers.tell(statement)
+        return self._cursor.execute(statement, *parameters)
+
+    def executemany(self, statement: str, parameters: Any) -> Any:
+        """Tell of *statement*, once, and send it for each of *parameters*."""
+        self._observers.tell(statement)
+        return self._cursor.executemany(statement, parameters)

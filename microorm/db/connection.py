@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
-from microorm.engines import BEGIN, Database
+from microorm.db.engine import BEGIN, Database
+from microorm.db.pool import give_back, switch_autocommit
+from microorm.db.snapshots import Image
 from microorm.errors import CommitOutcomeUnknown
-from microorm.spares import give_back, switch_autocommit
-from microorm.undo import Image
 
 
 class Channel:

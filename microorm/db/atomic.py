@@ -1,19 +1,26 @@
-"""Blocks: `atomic()`, what happens when it is entered, and how it ends."""
+"""Blocks: `atomic()`, what happens when it is entered, and how it ends.
+
+Units: several writes that happen together or not at all, and what they change in instances meanwhile.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import wraps
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from microorm.engines import Database
+from microorm.db.context import Entrance, Scope, note_split_write, run_hooks
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, UndoLog, image_of, settle
+from microorm.db.transaction import Block, Transaction, open_transaction
 from microorm.errors import TransactionError
-from microorm.hooks import run_hooks
-from microorm.scopes import Entrance, Scope
-from microorm.transactions import Block, Transaction, open_transaction
+from microorm.fields.field import MISSING
+
+if TYPE_CHECKING:
+    from microorm.db.databases import Databases
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -187,3 +194,73 @@ def refuse_unfit(function: Any) -> None:
             raise TypeError(f"atomic() runs functions, and {function!r} is a coroutine function")
         if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
             raise TypeError(f"atomic() would end before {function!r}, a generator function, has run")
+
+
+class Unit:
+    """What is being done on *channel*; *half_way* once a receiver or SQL of it has run."""
+
+    __slots__ = ("_changes", "channel", "half_way")
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.half_way = False
+        self._changes = UndoLog()
+
+    def change(self, instance: Any, values: Mapping[str, Any], image: Image | None = None) -> None:
+        """Give *instance* the *values*, until a rollback, which makes it what it is now, or in *image*."""
+        image = image_of(instance) if image is None else image
+        settle(instance, image, dict(values))
+        self._remember(image)
+
+    def forget(self, instance: Any, names: Iterable[str]) -> None:
+        """Drop the rows that *instance* knows as related by *names*, until a rollback."""
+        image = image_of(instance)
+        for name in names:
+            if (known := instance.__dict__.pop(name, MISSING)) is not MISSING:
+                image[3][name] = (known, MISSING)
+        if image[3]:
+            self._remember(image)
+
+    def check(self) -> None:
+        """Raise `TransactionError` where somebody has doomed the block meanwhile."""
+        with self.channel:
+            pass
+
+    def undo(self) -> None:
+        """Put the instances back."""
+        self._changes.roll_back()
+
+    def _remember(self, image: Image) -> None:
+        # Each log makes one image of several of an instance, so neither has the other's.
+        self.channel.undo.record((*image[:3], dict(image[3])))
+        self._changes.record(image)
+
+
+@contextmanager
+def unit(databases: Databases, database: Database) -> Iterator[Unit]:
+    """A unit inside the block that is open on *database*, or else in a transaction of its own.
+
+    An error that leaves it half-way dooms the block; the instances are put back in any case. Raises
+    `TransactionError` where the block is doomed or for reading only.
+    """
+    if databases.transaction(database) is not None:
+        with _unit(databases, database) as whole:
+            yield whole
+        return
+    note_split_write(databases, database.alias)
+    with databases.block(database), _unit(databases, database) as whole:
+        yield whole
+
+
+@contextmanager
+def _unit(databases: Databases, database: Database) -> Iterator[Unit]:
+    transaction: Any = databases.channel(database, prepared=False, writes=True)
+    with transaction as channel:
+        whole = Unit(channel)
+        try:
+            yield whole
+        except BaseException as error:
+            whole.undo()
+            if whole.half_way:
+                channel.doom(error)
+            raise

@@ -13,26 +13,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from sqlalchemy import URL, Connection, Engine
 
-from microorm.blocks import Atomic
-from microorm.channels import lone_connection
-from microorm.destinations import Destinations
+from microorm.db.atomic import Atomic
+from microorm.db.connection import lone_connection
+from microorm.db.context import BLOCK, RECEIVER, USING, Receiving, Scope, Using, current_alias, run_hooks
+from microorm.db.engine import Database, connection_created
+from microorm.db.routing import DEFAULT_ALIAS, Destinations, migration_allowed, relation_allowed
+from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
-from microorm.engines import Database, connection_created
 from microorm.errors import ConfigurationError, TransactionError
-from microorm.hooks import Receiving, run_hooks
-from microorm.routing import DEFAULT_ALIAS, migration_allowed, relation_allowed
-from microorm.scopes import (
-    BLOCK,
-    RECEIVER,
-    USING,
-    Scope,
-    Using,
-    current_alias,
-)
-from microorm.transactions import open_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
