@@ -9,7 +9,6 @@ import typing
 from microorm.associations import ManyToMany, many_to_many, through
 from microorm.db.databases import Databases, default_databases
 from microorm.db.routing import Router
-from microorm.declarations import field
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
@@ -33,12 +32,13 @@ from microorm.errors import (
     UnsavedError,
 )
 from microorm.fields.field import Field
+from microorm.mapping.declarations import field
+from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.model import Model
 from microorm.prefetching import Prefetch, prefetch
 from microorm.query import Query
 from microorm.registry import Registry, default_registry
 from microorm.related import Related, RelatedOne, related
-from microorm.relations import ForeignKey, foreign_key
 
 if typing.TYPE_CHECKING:
     from pathlib import Path

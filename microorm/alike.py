@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import insert
 
 from microorm.batches import most_rows
-from microorm.codegen import Row
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
 from microorm.db.snapshots import Batch
 from microorm.db.transaction import Transaction
-from microorm.schema import Schema
-from microorm.state import Origin
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin
 from microorm.statements import Prepared, bound, plans_of, values_of
 
 ROWS_PER_STATEMENT = 20

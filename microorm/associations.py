@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sqlalchemy import UniqueConstraint
 
-from microorm.binding import table_name
 from microorm.errors import ModelError, nearest
 from microorm.fields.type_map import type_name
+from microorm.mapping.definition import table_name
+from microorm.mapping.foreign_key import ForeignKey, Relation, foreign_key
+from microorm.mapping.path import Path, Step
 from microorm.pairing import pairs_of
-from microorm.paths import Path, Step
 from microorm.related import rows_of
 from microorm.related_query import RelatedQuery
-from microorm.relations import ForeignKey, Relation, foreign_key
 
 M = TypeVar("M")
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Select
 
-from microorm.codegen import Row
 from microorm.db.connection import Channel
-from microorm.schema import Schema
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
 
 T = TypeVar("T")
 

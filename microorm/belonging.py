@@ -14,10 +14,10 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin
 from microorm.query import Query
 from microorm.results import MOST_VALUES
-from microorm.schema import Schema
-from microorm.state import Origin
 from microorm.statements import plans_of
 from microorm.writing import settle_some
 

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.errors import FieldError, nearest
-from microorm.paths import Path, Step
-from microorm.relations import Relation
-from microorm.schema import Schema
+from microorm.mapping.foreign_key import Relation
+from microorm.mapping.path import Path, Step
+from microorm.mapping.schema import Schema
 
 Chain = tuple[Relation, ...]
 

@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import select
 
 from microorm.batches import batches
-from microorm.codegen import Row
 from microorm.db.connection import Channel
 from microorm.delete_order import Leaving
 from microorm.errors import RestrictedError
 from microorm.loading import fields_of, instances_of
-from microorm.schema import Schema
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_
 
-from microorm.codegen import admit_all
 from microorm.errors import FieldError, InvalidValue
 from microorm.fields.checks import Refused, encodable
 from microorm.fields.field import Field
-from microorm.paths import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
-from microorm.schema import Schema
+from microorm.mapping.codegen import admit_all
+from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
+from microorm.mapping.schema import Schema
 from microorm.shapes import Shaped, shaped
 
 Where = tuple[ColumnElement[bool], ...]

@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.sql import ClauseElement
 
-from microorm.codegen import Row
 from microorm.db.context import refuse_lazy
 from microorm.db.engine import Database
 from microorm.db.snapshots import image_of, settle
-from microorm.schema import Schema
-from microorm.state import Layout, Origin, merged
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Layout, Origin, merged
 from microorm.statements import plans_of
 from microorm.writing import Order
 

@@ -11,7 +11,6 @@ from sqlalchemy import tuple_
 from sqlalchemy import update as sql_update
 
 from microorm.batches import batches
-from microorm.codegen import Row
 from microorm.collecting import Collection, heard, referred_to
 from microorm.db.context import note_split_write
 from microorm.db.engine import Database
@@ -20,7 +19,8 @@ from microorm.db.transaction import Transaction
 from microorm.delete_order import Cut, Leaving, Step, delete_order
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
-from microorm.schema import Schema
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.statements import key_row, plans_of
 from microorm.straight import delete_straight

@@ -7,7 +7,7 @@ from typing import Any
 from microorm.chains import other_side
 from microorm.db.context import refuse_lazy
 from microorm.db.engine import Database
-from microorm.schema import Schema
+from microorm.mapping.schema import Schema
 from microorm.statements import plans_of
 
 

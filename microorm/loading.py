@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Float, Numeric
 
-from microorm.codegen import Row, builder
 from microorm.db.engine import Database
 from microorm.fields.field import Field
-from microorm.schema import Schema
+from microorm.mapping.codegen import Row, builder
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Layout, Origin, kept
 from microorm.signals import post_init, pre_init
-from microorm.state import Layout, Origin, kept
 
 Decoders = tuple[Callable[[Any], Any] | None, ...]
 Build = Callable[[Sequence[Any], Origin], list[Any]]

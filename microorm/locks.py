@@ -11,8 +11,8 @@ from microorm.conditions import columns
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.errors import FieldError, TransactionError
-from microorm.paths import Path, alias_of
-from microorm.schema import Schema
+from microorm.mapping.path import Path, alias_of
+from microorm.mapping.schema import Schema
 
 
 class Lock(NamedTuple):

@@ -10,20 +10,20 @@ from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
 from microorm.associations import many_to_many
-from microorm.declarations import Declaration, field
 from microorm.deferring import load_deferred
-from microorm.definition import LazySchema, LazyTable, Options, define
 from microorm.deleting import delete
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
 from microorm.following import follow
+from microorm.mapping.declarations import Declaration, field
+from microorm.mapping.definition import LazySchema, LazyTable, Options, define
+from microorm.mapping.foreign_key import foreign_key
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin, State, changes, picklable, unpickle
 from microorm.query import Query
 from microorm.refreshing import refresh
 from microorm.registry import Registry
 from microorm.related import related
-from microorm.relations import foreign_key
 from microorm.saving import save
-from microorm.schema import Schema
-from microorm.state import Origin, State, changes, picklable, unpickle
 
 K = TypeVar("K", default=int)
 M = TypeVar("M", bound="Model[Any]")

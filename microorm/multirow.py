@@ -16,11 +16,11 @@ from typing import Any
 
 from sqlalchemy import bindparam
 
-from microorm.codegen import Row, binder
 from microorm.db.connection import Channel
 from microorm.db.engine import Database, WatchedCursor
 from microorm.loading import decoded, read_decoders
-from microorm.schema import Schema
+from microorm.mapping.codegen import Row, binder
+from microorm.mapping.schema import Schema
 from microorm.statements import Plans
 
 MOST_VALUES = 1_000

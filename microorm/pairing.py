@@ -10,17 +10,17 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.sql import ClauseElement
 
 from microorm.conditions import comparable
-from microorm.constructor import create_instance
 from microorm.db.atomic import Unit, unit
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
 from microorm.fields.checks import shown
+from microorm.mapping.constructor import create_instance
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin
 from microorm.query import Query
 from microorm.results import MOST_VALUES
-from microorm.schema import Schema
 from microorm.signals import m2m_changed
-from microorm.state import Origin
 from microorm.upserts import unique_sets
 
 

@@ -14,7 +14,7 @@ from microorm.chains import Chain, chain_of, dotted
 from microorm.db.engine import Database
 from microorm.joining import relate
 from microorm.loading import fields_of
-from microorm.schema import Schema
+from microorm.mapping.schema import Schema
 
 Owners = dict[Any, list[Any]]  # the instances by the key that their related rows are found by
 

@@ -13,10 +13,10 @@ from microorm.batches import checked_size
 from microorm.bulk import Wish, bulk_create
 from microorm.collecting import heard, referred_to
 from microorm.conditions import assignments, key_values
-from microorm.constructor import create_instance
 from microorm.creating import get_or_create, update_or_create
 from microorm.db.engine import Database
 from microorm.deleting import counts, delete_found
+from microorm.mapping.constructor import create_instance
 from microorm.results import Results
 from microorm.updating import bulk_update, update_found
 from microorm.upserts import OnConflict, upsert_of

@@ -15,7 +15,7 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError
 from microorm.fields.type_map import kind_of
-from microorm.schema import Schema
+from microorm.mapping.schema import Schema
 from microorm.statements import plans_of
 
 # What a driver would not take, or would store otherwise than the fields do.

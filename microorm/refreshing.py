@@ -12,8 +12,8 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import image_of, settle
 from microorm.deferring import missing
 from microorm.errors import UnsavedError
-from microorm.schema import Schema
-from microorm.state import Layout, Origin, merged
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Layout, Origin, merged
 from microorm.statements import key_row, plans_of
 
 

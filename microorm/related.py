@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from microorm.annotations import PendingName
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields.field import split_optional
-from microorm.paths import Step
+from microorm.mapping.declarations import PendingName
+from microorm.mapping.foreign_key import Relation
+from microorm.mapping.path import Step
 from microorm.related_query import RelatedQuery
-from microorm.relations import Relation
 
 M = TypeVar("M")
 R = TypeVar("R")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from microorm.conditions import columns, expression
 from microorm.explanations import Format, explained, explanation_verb
-from microorm.schema import Schema
+from microorm.mapping.schema import Schema
 from microorm.selection import Selection
 
 M = TypeVar("M", bound="Any")

@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
-from microorm.codegen import ExpressionRow, Row
 from microorm.db.context import Receiving, note_split_write
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of, restore
@@ -19,9 +18,10 @@ from microorm.deferring import order_of_partial
 from microorm.dispatch.receivers import EMPTY
 from microorm.dispatch.signal import mutes
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
-from microorm.schema import Schema
+from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import NOTHING, Origin
 from microorm.signals import post_save, pre_save
-from microorm.state import NOTHING, Origin
 from microorm.straight import save_straight
 from microorm.writing import PLAIN, Order, row_to_write, write_row
 

@@ -13,11 +13,11 @@ from microorm.errors import CrossDatabaseRelation
 from microorm.joining import Branch, branches_of, columns_of
 from microorm.loading import fields_of
 from microorm.locks import Lock, lock_of, refuse_unlockable
-from microorm.paths import Path, joined
+from microorm.mapping.path import Path, joined
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin
 from microorm.prefetching import Fetch, Prefetch, fetches_of
-from microorm.schema import Schema
 from microorm.shapes import both, shaped
-from microorm.state import Origin
 
 M = TypeVar("M", bound="Any")
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import operators
 
-from microorm.paths import Path
+from microorm.mapping.path import Path
 
 OPERATORS = frozenset(
     {

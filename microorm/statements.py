@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.sql import Executable
 
-from microorm.codegen import Row, binder
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
 from microorm.errors import InvalidValue
 from microorm.fields.field import Field
 from microorm.loading import Loader, decoded, instances_of, read_decoders
-from microorm.schema import Schema
-from microorm.state import Layout, Origin
+from microorm.mapping.codegen import Row, binder
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Layout, Origin
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-from microorm.codegen import Row
 from microorm.db.connection import Channel, Lone
 from microorm.db.context import latest
 from microorm.db.databases import Databases
@@ -22,7 +21,8 @@ from microorm.db.snapshots import Image, restore
 from microorm.db.transaction import Block
 from microorm.errors import CommitOutcomeUnknown, InvalidValue
 from microorm.fields.field import MISSING
-from microorm.schema import Schema
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
 from microorm.statements import Load, plans_of
 from microorm.writing import PLAIN
 

@@ -19,11 +19,11 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
 from microorm.batches import MOST_PARAMETERS, latest, most_rows
-from microorm.codegen import ExpressionRow, Row
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
 from microorm.errors import FieldError
-from microorm.schema import Schema
+from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.schema import Schema
 from microorm.statements import Prepared, bound, values_of
 
 OnConflict = Literal["ignore", "update"]

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.sql import ClauseElement
 
-from microorm.codegen import ExpressionRow, Row
 from microorm.db.connection import Channel
 from microorm.db.snapshots import Image, settle
 from microorm.errors import InvalidValue, NotUpdated
-from microorm.paths import refuse_foreign
-from microorm.schema import Schema
-from microorm.state import kept
+from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.path import refuse_foreign
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import kept
 from microorm.statements import Plans, given, plans_of
 
 

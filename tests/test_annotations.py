@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.annotations import Names, PendingName, declared, enclosing_frames, evaluate
 from microorm.fields.field import Field
+from microorm.mapping.declarations import Names, PendingName, declared, enclosing_frames, evaluate
 
 
 class Colour(enum.Enum):

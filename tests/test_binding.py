@@ -20,7 +20,7 @@ from microorm import (
     many_to_many,
     related,
 )
-from microorm.binding import table_key, table_name
+from microorm.mapping.definition import table_key, table_name
 
 
 @pytest.fixture

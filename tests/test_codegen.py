@@ -15,7 +15,7 @@ from sqlalchemy import literal
 from sqlalchemy.sql import ClauseElement
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, field
-from microorm.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled, gatherer
+from microorm.mapping.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled, gatherer
 
 NAMES = ("id", "title", "pages", "price", "rare", "tags", "day", "count")
 

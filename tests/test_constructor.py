@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func
 
 from microorm import Databases, Field, Model, Registry, field
-from microorm.constructor import create_instance
+from microorm.mapping.constructor import create_instance
 from microorm.signals import post_init, pre_init
 
 

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from microorm import Field, ForeignKey, ModelError, RelatedOne, field
-from microorm.annotations import Names, PendingName
-from microorm.declarations import read_declarations, refuse_overwritten
+from microorm.mapping.declarations import Names, PendingName, read_declarations, refuse_overwritten
 
 
 def read(body: dict[str, Any], annotations: dict[str, Any], **known: Any) -> dict[str, Any]:
@@ -92,7 +91,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {},
         {"title": ForeignKey[int]},
-        "Book.title: an annotation 'microorm.relations.ForeignKey[int]' without a foreign_key()",
+        "Book.title: an annotation 'microorm.mapping.foreign_key.ForeignKey[int]' without a foreign_key()",
     ),
     (
         {},

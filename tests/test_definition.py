@@ -17,8 +17,7 @@ from sqlalchemy import CheckConstraint, Index, UniqueConstraint, inspect
 
 import microorm
 from microorm import Databases, Field, Model, ModelError, Registry, field
-from microorm.binding import snake_case
-from microorm.definition import prepare
+from microorm.mapping.definition import prepare, snake_case
 from microorm.signals import class_prepared
 
 

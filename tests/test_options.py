@@ -8,7 +8,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
 from microorm import Field, Model, Registry, field
-from microorm.options import LateOptions
+from microorm.mapping.schema import LateOptions
 
 
 class Book(Model, registry=Registry(), table="book"):

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from typing_extensions import TypeVar
 
 from microorm import Databases, Field, FieldError, InvalidValue, Model, ModelError, Registry, field
-from microorm.schema import key_type, new_uuid
+from microorm.mapping.schema import key_type, new_uuid
 
 K = TypeVar("K", default=int)
 T = TypeVar("T")

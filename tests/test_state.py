@@ -20,8 +20,8 @@ from sqlalchemy import ARRAY, Integer
 
 from microorm import Databases, Field, Model, field
 from microorm.fields.field import MISSING
+from microorm.mapping.state import Layout, Origin, State, changes, loaded_value
 from microorm.signals import post_save
-from microorm.state import Layout, Origin, State, changes, loaded_value
 
 
 @pytest.fixture

@@ -1,9 +1,14 @@
-"""Schema: a class body, read once into a frozen description and a `Table`."""
+"""Schema: a class body, read once into a frozen description and a `Table`.
+
+Options: what a table asks of each dialect, told when a dialect is there to be asked.
+
+Sources: what was generated for a model, as text to read.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin
@@ -13,25 +18,16 @@ from sqlalchemy import MetaData, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
-from microorm.codegen import Gather, Row, collector, gatherer
 from microorm.errors import FieldError, ModelError, nearest
 from microorm.fields.field import Field
 from microorm.fields.type_map import type_name
-from microorm.options import LateOptions
-from microorm.paths import Path
-from microorm.relations import Relation
-from microorm.sources import explain
-from microorm.state import Layout
+from microorm.mapping.codegen import Gather, Row, collector, gatherer
+from microorm.mapping.foreign_key import Relation
+from microorm.mapping.path import Path
+from microorm.mapping.state import Layout
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
 MOST_COLLECTORS = 256
 TABLE_OPTIONS: Mapping[str, Any] = {
     "sqlite_autoincrement": True,
@@ -277,3 +273,78 @@ def _refuse_unquotable(label: str, what: str, name: str) -> None:
     for each in name:
         if category(each) in ("Cc", "Cs") or (each.isspace() and each != " "):
             raise ModelError(f"{label}: the name of the {what}, {name!r}, has the character {each!r}")
+
+
+class LateOptions(dict[str, Any]):
+    """The `dialect_options` of a table, with those *late* ones that are told a dialect when it is asked for.
+
+    SQLAlchemy loads a dialect to check an option of its, and a program that declares models needs one of them, or none.
+    """
+
+    def __init__(self, known: Mapping[str, Any], late: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._known = known
+        self._late = late
+
+    def __missing__(self, dialect: str) -> Any:
+        options = self[dialect] = self._known[dialect]
+        for name, value in self._late.items():
+            if name.startswith(f"{dialect}_"):
+                options[name.removeprefix(f"{dialect}_")] = value
+        return options
+
+    def __iter__(self) -> Iterator[str]:
+        """All dialects of which something is said."""
+        for dialect in (*self._known, *(name.split("_")[0] for name in self._late)):
+            self[dialect]
+        return super().__iter__()
+
+    def items(self) -> Any:
+        """The options of all dialects of which something is said."""
+        return [(dialect, self[dialect]) for dialect in self]
+
+    def values(self) -> Any:
+        """The same without the names of the dialects."""
+        return [self[dialect] for dialect in self]
+
+
+def explain(schema: Any) -> str:
+    """The functions that were generated for the model of *schema*, and by alias the SQL that was prepared, so far."""
+    databases = schema.registry.databases
+    parts = list(_functions(schema))
+    for alias in databases.aliases:
+        database = databases.database(alias)
+        plans = database.plans.get(schema)
+        if plans is not None:
+            parts += [(f"{alias!r} ({database.dialect}): {title}", text) for title, text in _prepared(plans)]
+    return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
+
+
+def _functions(schema: Any) -> Iterator[tuple[str, str]]:
+    yield f"{schema.label}: the constructor", _source(schema.model.__init__)
+    for names, collect in schema.collectors.items():
+        yield f"the row to write of {', '.join(names) or 'nothing'}", _source(collect)
+    for names, gather in schema.gatherers.items():
+        yield f"the rows to write of {', '.join(names)}, of many new instances", _source(gather)
+    for wanted, (_, build) in schema.builders.items():
+        yield f"instances of rows of {_fields(wanted)} that SQLAlchemy has decoded", _source(build)
+
+
+def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
+    yield "instances of the driver's rows", _source(plans.loader.build)
+    for key, plan in plans.made.items():
+        if (sql := getattr(plan, "sql", None)) is None:
+            yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
+        else:
+            verb, *said = (key,) if isinstance(key, str) else key
+            names = said[0] if said and verb != "read" else ()
+            title = f"{verb} {', '.join(names)}".strip()
+            yield title, "\n".join(filter(None, (sql, plan.bind and _source(plan.bind))))
+
+
+def _fields(wanted: tuple[str, ...] | None) -> str:
+    return "all fields" if wanted is None else ", ".join(wanted)
+
+
+def _source(function: Any) -> str:
+    return str(getattr(function, "__source__", ""))

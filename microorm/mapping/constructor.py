@@ -10,12 +10,12 @@ from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Any, Union
 
-from microorm.codegen import compiled
 from microorm.errors import nearest
 from microorm.fields.field import MISSING, Field
-from microorm.schema import Schema
+from microorm.mapping.codegen import compiled
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import NEW
 from microorm.signals import post_init, pre_init
-from microorm.state import NEW
 
 
 def make_init(schema: Schema) -> Callable[..., None]:

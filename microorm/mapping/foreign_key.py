@@ -17,8 +17,8 @@ from sqlalchemy.sql import ClauseElement
 from microorm.errors import CrossDatabaseRelation, FieldError, InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields.checks import shown
 from microorm.fields.field import MISSING, Field
-from microorm.paths import Step, follow, root
-from microorm.state import NEW, new_in
+from microorm.mapping.path import Step, follow, root
+from microorm.mapping.state import NEW, new_in
 
 M = TypeVar("M")
 R = TypeVar("R")
