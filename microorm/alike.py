@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from microorm.batches import most_rows
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
 from microorm.db.snapshots import Batch
@@ -22,7 +21,8 @@ from microorm.db.transaction import Transaction
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
-from microorm.statements import Prepared, bound, plans_of, values_of
+from microorm.sql.batches import most_rows
+from microorm.sql.statements import Prepared, bound, plans_of, values_of
 
 ROWS_PER_STATEMENT = 20
 """On SQLite: to begin and end a statement costs more than a row, and to compile a long one costs milliseconds, once."""

@@ -18,7 +18,7 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
 from microorm.query import Query
 from microorm.results import MOST_VALUES
-from microorm.statements import plans_of
+from microorm.sql.statements import plans_of
 from microorm.writing import settle_some
 
 

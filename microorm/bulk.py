@@ -10,9 +10,7 @@ from weakref import ref
 from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm import upserts
 from microorm.alike import alike_of, insert_in_order
-from microorm.batches import Progress, batches, checked_objects, has_triggers
 from microorm.db.connection import Channel
 from microorm.db.context import note_split_write
 from microorm.db.databases import Databases
@@ -25,11 +23,12 @@ from microorm.fields.field import MISSING
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin, kept
-from microorm.multirow import multirow_of
 from microorm.saving import settle_all_keys, tell_saved
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
-from microorm.statements import Plans, plans_of
-from microorm.upserts import Upsert
+from microorm.sql import upsert as upserts
+from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, multirow_of
+from microorm.sql.statements import Plans, plans_of
+from microorm.sql.upsert import Upsert
 from microorm.writing import INSERT, row_taker, write_row
 
 

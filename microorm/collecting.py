@@ -11,15 +11,15 @@ from typing import Any
 
 from sqlalchemy import select
 
-from microorm.batches import batches
 from microorm.db.connection import Channel
 from microorm.delete_order import Leaving
 from microorm.errors import RestrictedError
-from microorm.loading import fields_of, instances_of
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
-from microorm.statements import key_row, plans_of
+from microorm.sql.batches import batches
+from microorm.sql.hydration import fields_of, instances_of
+from microorm.sql.statements import key_row, plans_of
 
 Values = dict[Any, Leaving]  # what is referred to → the row that has it
 

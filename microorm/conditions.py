@@ -13,7 +13,7 @@ from microorm.fields.field import Field
 from microorm.mapping.codegen import admit_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
-from microorm.shapes import Shaped, shaped
+from microorm.sql.cache_key import Shaped, shaped
 
 Where = tuple[ColumnElement[bool], ...]
 Equal = tuple[tuple[str, Any], ...]

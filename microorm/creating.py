@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from microorm.batches import MOST_PARAMETERS
 from microorm.errors import FieldError
 from microorm.mapping.schema import Schema
+from microorm.sql.batches import MOST_PARAMETERS
 
 
 def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[str, Any]) -> tuple[Any, bool]:

@@ -18,7 +18,7 @@ from microorm.db.snapshots import image_of, settle
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Layout, Origin, merged
-from microorm.statements import plans_of
+from microorm.sql.statements import plans_of
 from microorm.writing import Order
 
 MOST_AT_ONCE = 5000  # keys of one statement: within the limits of each database

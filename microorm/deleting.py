@@ -10,7 +10,6 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import tuple_
 from sqlalchemy import update as sql_update
 
-from microorm.batches import batches
 from microorm.collecting import Collection, heard, referred_to
 from microorm.db.context import note_split_write
 from microorm.db.engine import Database
@@ -22,7 +21,8 @@ from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
-from microorm.statements import key_row, plans_of
+from microorm.sql.batches import batches
+from microorm.sql.statements import key_row, plans_of
 from microorm.straight import delete_straight
 
 Counts = tuple[int, dict[str, int]]

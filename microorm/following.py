@@ -8,7 +8,7 @@ from microorm.chains import other_side
 from microorm.db.context import refuse_lazy
 from microorm.db.engine import Database
 from microorm.mapping.schema import Schema
-from microorm.statements import plans_of
+from microorm.sql.statements import plans_of
 
 
 def follow(instance: Any, relation: Any, key: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from microorm.chains import chain_of, other_side
 from microorm.errors import FieldError
-from microorm.loading import fields_of, instances_of
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, alias_of, follow, root
 from microorm.mapping.schema import Schema
+from microorm.sql.hydration import fields_of, instances_of
 
 
 class Branch(NamedTuple):

@@ -21,7 +21,7 @@ from microorm.mapping.state import Origin
 from microorm.query import Query
 from microorm.results import MOST_VALUES
 from microorm.signals import m2m_changed
-from microorm.upserts import unique_sets
+from microorm.sql.upsert import unique_sets
 
 
 def pairs_of(relation: Any) -> Any:

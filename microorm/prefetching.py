@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.batches import MOST_BYTES, MOST_PARAMETERS
 from microorm.chains import Chain, chain_of, dotted
 from microorm.db.engine import Database
 from microorm.joining import relate
-from microorm.loading import fields_of
 from microorm.mapping.schema import Schema
+from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
+from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # the instances by the key that their related rows are found by
 

@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
-from microorm.batches import checked_size
 from microorm.bulk import Wish, bulk_create
 from microorm.collecting import heard, referred_to
 from microorm.conditions import assignments, key_values
@@ -18,8 +17,9 @@ from microorm.db.engine import Database
 from microorm.deleting import counts, delete_found
 from microorm.mapping.constructor import create_instance
 from microorm.results import Results
+from microorm.sql.batches import checked_size
+from microorm.sql.upsert import OnConflict, upsert_of
 from microorm.updating import bulk_update, update_found
-from microorm.upserts import OnConflict, upsert_of
 
 M = TypeVar("M", bound="Any")
 

@@ -16,7 +16,7 @@ from microorm.db.transaction import Transaction
 from microorm.errors import FieldError
 from microorm.fields.type_map import kind_of
 from microorm.mapping.schema import Schema
-from microorm.statements import plans_of
+from microorm.sql.statements import plans_of
 
 # What a driver would not take, or would store otherwise than the fields do.
 _CONVERTED = (date, datetime, time, timedelta, UUID, Enum)

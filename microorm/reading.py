@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import BindParameter, Integer
 
 from microorm.db.engine import Database
-from microorm.loading import instances_of
 from microorm.selection import Selection
-from microorm.shapes import Shape, Shaped, shape_of
-from microorm.statements import Load, plans_of
+from microorm.sql.cache_key import Shape, Shaped, shape_of
+from microorm.sql.hydration import instances_of
+from microorm.sql.statements import Load, plans_of
 
 
 def read(query: Selection[Any], database: Database) -> list[Any] | None:

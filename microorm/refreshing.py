@@ -14,7 +14,7 @@ from microorm.deferring import missing
 from microorm.errors import UnsavedError
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Layout, Origin, merged
-from microorm.statements import key_row, plans_of
+from microorm.sql.statements import key_row, plans_of
 
 
 def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> None:

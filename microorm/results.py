@@ -13,14 +13,14 @@ from microorm.conditions import asked, comparable, key_values, natural, window
 from microorm.db.engine import Database
 from microorm.errors import InvalidValue
 from microorm.joining import joined_instances
-from microorm.loading import instances_of
 from microorm.prefetching import prefetch_related
 from microorm.raw import raw_instances
 from microorm.reading import read
 from microorm.rows import Rows
-from microorm.statements import plans_of
+from microorm.sql.hydration import instances_of
+from microorm.sql.statements import plans_of
+from microorm.sql.streams import chunks
 from microorm.straight import load_straight
-from microorm.streams import chunks
 
 M = TypeVar("M", bound="Any")
 

@@ -11,13 +11,13 @@ from microorm.conditions import NO_PATHS, columns, conditions, natural, own_name
 from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation
 from microorm.joining import Branch, branches_of, columns_of
-from microorm.loading import fields_of
 from microorm.locks import Lock, lock_of, refuse_unlockable
 from microorm.mapping.path import Path, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
 from microorm.prefetching import Fetch, Prefetch, fetches_of
-from microorm.shapes import both, shaped
+from microorm.sql.cache_key import both, shaped
+from microorm.sql.hydration import fields_of
 
 M = TypeVar("M", bound="Any")
 

@@ -23,7 +23,7 @@ from microorm.errors import CommitOutcomeUnknown, InvalidValue
 from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.statements import Load, plans_of
+from microorm.sql.statements import Load, plans_of
 from microorm.writing import PLAIN
 
 Tell = Callable[..., None]

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
 
-from microorm.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.db.connection import Channel
 from microorm.db.context import note_split_write
 from microorm.db.engine import Database
@@ -19,7 +18,8 @@ from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.saving import field_names, settle_all_keys
 from microorm.signals import post_update, pre_update
-from microorm.statements import key_row, plans_of
+from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.statements import key_row, plans_of
 from microorm.writing import Order, row_to_write, settle_some, write_row
 
 MOST_CASES = 100

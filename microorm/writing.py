@@ -15,7 +15,7 @@ from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import kept
-from microorm.statements import Plans, given, plans_of
+from microorm.sql.statements import Plans, given, plans_of
 
 
 class Order:

@@ -12,9 +12,10 @@ from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import Enum, String
 
-from microorm import Databases, Field, Model, Registry, TransactionError, field, multirow
-from microorm.multirow import multirow_of
-from microorm.statements import plans_of
+from microorm import Databases, Field, Model, Registry, TransactionError, field
+from microorm.sql import batches as multirow
+from microorm.sql.batches import multirow_of
+from microorm.sql.statements import plans_of
 from microorm.testing import count_statements
 
 

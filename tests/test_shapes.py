@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import and_, bindparam, false, func, literal, not_, or_, true
 
 from microorm import Field, Model, Registry, field
-from microorm.shapes import Shaped, both, shape_of, shaped
+from microorm.sql.cache_key import Shaped, both, shape_of, shaped
 
 
 class Shop(Model, registry=Registry()):

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Stateme
 from sqlalchemy.types import String, TypeDecorator
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, TransactionError, field
-from microorm.statements import MOST_SHAPES, plans_of
+from microorm.sql.statements import MOST_SHAPES, plans_of
 from tests.behaviour.wire import Wire
 
 

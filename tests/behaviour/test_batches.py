@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, Model, field
-from microorm.batches import MOST_BYTES, MOST_ROWS, batches, most_rows
+from microorm.sql.batches import MOST_BYTES, MOST_ROWS, batches, most_rows
 
 
 @pytest.fixture

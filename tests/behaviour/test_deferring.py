@@ -20,8 +20,8 @@ from microorm import (
     field,
     foreign_key,
 )
-from microorm.loading import MOST_SUBSETS
 from microorm.signals import post_delete, post_init, post_save, pre_bulk_create, pre_init, pre_save
+from microorm.sql.hydration import MOST_SUBSETS
 from microorm.testing import no_lazy_loads
 
 MEMORY = pytest.mark.backends("sqlite-memory")

@@ -20,8 +20,8 @@ from microorm import (
     prefetch,
     related,
 )
-from microorm.batches import MOST_PARAMETERS
 from microorm.signals import post_init
+from microorm.sql.batches import MOST_PARAMETERS
 from microorm.testing import no_lazy_loads
 from tests.behaviour.library import fill, library
 

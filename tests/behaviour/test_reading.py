@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import and_, or_, select
 
-from microorm.statements import MOST_SHAPES, plans_of
+from microorm.sql.statements import MOST_SHAPES, plans_of
 
 
 def titles(query: Any) -> list[str]:

@@ -17,10 +17,10 @@ from microorm.db.connection import Channel
 from microorm.db.engine import Database
 from microorm.errors import InvalidValue
 from microorm.fields.field import Field
-from microorm.loading import Loader, decoded, instances_of, read_decoders
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Layout, Origin
+from microorm.sql.hydration import Loader, decoded, instances_of, read_decoders
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]

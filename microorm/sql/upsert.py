@@ -18,13 +18,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
-from microorm.batches import MOST_PARAMETERS, latest, most_rows
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.statements import Prepared, bound, values_of
+from microorm.sql.batches import MOST_PARAMETERS, latest, most_rows
+from microorm.sql.statements import Prepared, bound, values_of
 
 OnConflict = Literal["ignore", "update"]
 
