@@ -16,10 +16,10 @@ from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
+from microorm.persistence.writing import settle_some
 from microorm.query import Query
 from microorm.results import MOST_VALUES
 from microorm.sql.statements import plans_of
-from microorm.writing import settle_some
 
 
 class Belongings:

@@ -10,8 +10,6 @@ from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
 from microorm.associations import many_to_many
-from microorm.deferring import load_deferred
-from microorm.deleting import delete
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
 from microorm.following import follow
 from microorm.mapping.declarations import Declaration, field
@@ -19,11 +17,12 @@ from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin, State, changes, picklable, unpickle
+from microorm.persistence.delete import delete
+from microorm.persistence.refresh import load_deferred, refresh
+from microorm.persistence.save import save
 from microorm.query import Query
-from microorm.refreshing import refresh
 from microorm.registry import Registry
 from microorm.related import related
-from microorm.saving import save
 
 K = TypeVar("K", default=int)
 M = TypeVar("M", bound="Model[Any]")

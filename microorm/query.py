@@ -9,17 +9,17 @@ from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
-from microorm.bulk import Wish, bulk_create
-from microorm.collecting import heard, referred_to
 from microorm.conditions import assignments, key_values
-from microorm.creating import get_or_create, update_or_create
 from microorm.db.engine import Database
-from microorm.deleting import counts, delete_found
 from microorm.mapping.constructor import create_instance
+from microorm.persistence.bulk import Wish, bulk_create
+from microorm.persistence.collector import heard, referred_to
+from microorm.persistence.delete import counts, delete_found
+from microorm.persistence.get_or_create import get_or_create, update_or_create
+from microorm.persistence.update import bulk_update, update_found
 from microorm.results import Results
 from microorm.sql.batches import checked_size
 from microorm.sql.upsert import OnConflict, upsert_of
-from microorm.updating import bulk_update, update_found
 
 M = TypeVar("M", bound="Any")
 

@@ -13,6 +13,7 @@ from microorm.conditions import asked, comparable, key_values, natural, window
 from microorm.db.engine import Database
 from microorm.errors import InvalidValue
 from microorm.joining import joined_instances
+from microorm.persistence.straight import load_straight
 from microorm.prefetching import prefetch_related
 from microorm.raw import raw_instances
 from microorm.reading import read
@@ -20,7 +21,6 @@ from microorm.rows import Rows
 from microorm.sql.hydration import instances_of
 from microorm.sql.statements import plans_of
 from microorm.sql.streams import chunks
-from microorm.straight import load_straight
 
 M = TypeVar("M", bound="Any")
 

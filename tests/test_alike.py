@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from microorm import Field, InvalidValue, field
-from microorm.alike import ROWS_PER_STATEMENT, WORTH_IT, alike_of
+from microorm.persistence.bulk import ROWS_PER_STATEMENT, WORTH_IT, alike_of
 
 
 class Broken(Exception):

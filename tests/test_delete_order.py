@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.delete_order import Leaving, circles, delete_order
+from microorm.persistence.collector import Leaving, circles, delete_order
 
 
 class Key:

@@ -10,8 +10,8 @@ import microorm
 from microorm import Field, TransactionError, field
 from microorm.db.context import latest
 from microorm.db.snapshots import UndoLog
+from microorm.persistence.straight import at_hand, delete_straight, load_straight, save_straight
 from microorm.signals import post_save
-from microorm.straight import at_hand, delete_straight, load_straight, save_straight
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_both_ways_leave_row_and_instance_alike(
             return run(alias)
 
     short = either("default")
-    monkeypatch.setattr("microorm.saving.save_straight", lambda *_: False)
-    monkeypatch.setattr("microorm.deleting.delete_straight", lambda *_: None)
+    monkeypatch.setattr("microorm.persistence.save.save_straight", lambda *_: False)
+    monkeypatch.setattr("microorm.persistence.delete.delete_straight", lambda *_: None)
     assert either("other") == short
     assert stored(Note, "text") == stored(Note, "text", alias="other")
 

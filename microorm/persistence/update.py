@@ -12,15 +12,15 @@ from microorm.db.context import note_split_write
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of, restore
 from microorm.db.transaction import Transaction
-from microorm.deferring import complete_all
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.saving import field_names, settle_all_keys
+from microorm.persistence.refresh import complete_all
+from microorm.persistence.save import field_names, settle_all_keys
+from microorm.persistence.writing import Order, row_to_write, settle_some, write_row
 from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.sql.statements import key_row, plans_of
-from microorm.writing import Order, row_to_write, settle_some, write_row
 
 MOST_CASES = 100
 """Of one statement, each row of which looks through them."""

@@ -10,20 +10,19 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import tuple_
 from sqlalchemy import update as sql_update
 
-from microorm.collecting import Collection, heard, referred_to
 from microorm.db.context import note_split_write
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of, settle
 from microorm.db.transaction import Transaction
-from microorm.delete_order import Cut, Leaving, Step, delete_order
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
+from microorm.persistence.collector import Collection, Cut, Leaving, Step, delete_order, heard, referred_to
+from microorm.persistence.straight import delete_straight
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
 from microorm.sql.statements import key_row, plans_of
-from microorm.straight import delete_straight
 
 Counts = tuple[int, dict[str, int]]
 Loaded = tuple[Any, Any]  # an instance's origin and row, which a save replaces

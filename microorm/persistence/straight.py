@@ -23,8 +23,8 @@ from microorm.errors import CommitOutcomeUnknown, InvalidValue
 from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
+from microorm.persistence.writing import PLAIN
 from microorm.sql.statements import Load, plans_of
-from microorm.writing import PLAIN
 
 Tell = Callable[..., None]
 Get = tuple[Callable[[dict[str, Any]], Row], Load]

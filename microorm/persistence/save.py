@@ -14,16 +14,16 @@ from sqlalchemy.sql import ClauseElement
 from microorm.db.context import Receiving, note_split_write
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of, restore
-from microorm.deferring import order_of_partial
 from microorm.dispatch.receivers import EMPTY
 from microorm.dispatch.signal import mutes
 from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, Origin
+from microorm.persistence.refresh import order_of_partial
+from microorm.persistence.straight import save_straight
+from microorm.persistence.writing import PLAIN, Order, row_to_write, write_row
 from microorm.signals import post_save, pre_save
-from microorm.straight import save_straight
-from microorm.writing import PLAIN, Order, row_to_write, write_row
 
 Before = tuple[Origin, Row | None]
 """Origin and loaded row of an instance as they were before a save."""
