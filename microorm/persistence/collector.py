@@ -26,7 +26,7 @@ from microorm.sql.batches import batches
 from microorm.sql.hydration import fields_of, instances_of
 from microorm.sql.statements import key_row, plans_of
 
-Values = dict[Any, Leaving]  # what is referred to → the row that has it
+Values = dict[Any, "Leaving"]  # what is referred to → the row that has it
 
 _KEYS_SHOWN = 3
 
