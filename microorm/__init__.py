@@ -35,8 +35,8 @@ from microorm.fields.field import Field
 from microorm.mapping.declarations import field
 from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.model import Model
-from microorm.prefetching import Prefetch, prefetch
-from microorm.query import Query
+from microorm.query.prefetch import Prefetch, prefetch
+from microorm.query.query import Query
 from microorm.registry import Registry, default_registry
 from microorm.related import Related, RelatedOne, related
 

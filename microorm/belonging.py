@@ -17,8 +17,8 @@ from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
 from microorm.persistence.writing import settle_some
-from microorm.query import Query
-from microorm.results import MOST_VALUES
+from microorm.query.query import Query
+from microorm.query.results import MOST_VALUES
 from microorm.sql.statements import plans_of
 
 

@@ -11,7 +11,6 @@ from typing_extensions import TypeVar
 
 from microorm.associations import many_to_many
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
-from microorm.following import follow
 from microorm.mapping.declarations import Declaration, field
 from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
@@ -20,7 +19,8 @@ from microorm.mapping.state import Origin, State, changes, picklable, unpickle
 from microorm.persistence.delete import delete
 from microorm.persistence.refresh import load_deferred, refresh
 from microorm.persistence.save import save
-from microorm.query import Query
+from microorm.query.joins import follow
+from microorm.query.query import Query
 from microorm.registry import Registry
 from microorm.related import related
 

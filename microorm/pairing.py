@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.conditions import comparable
 from microorm.db.atomic import Unit, unit
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
@@ -18,8 +17,9 @@ from microorm.fields.checks import shown
 from microorm.mapping.constructor import create_instance
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
-from microorm.query import Query
-from microorm.results import MOST_VALUES
+from microorm.query.filters import comparable
+from microorm.query.query import Query
+from microorm.query.results import MOST_VALUES
 from microorm.signals import m2m_changed
 from microorm.sql.upsert import unique_sets
 

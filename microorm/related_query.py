@@ -15,7 +15,7 @@ from sqlalchemy import select
 from microorm.belonging import Belongings
 from microorm.db.context import refuse_lazy
 from microorm.pairing import Pairs, pairs_of
-from microorm.query import Query
+from microorm.query.query import Query
 
 M = TypeVar("M")
 

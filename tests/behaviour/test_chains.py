@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, ForeignKey, ManyToMany, Related, field, foreign_key, many_to_many, related
-from microorm.chains import chain_of, dotted, other_side
+from microorm.query.joins import chain_of, dotted, other_side
 from tests.behaviour.library import library
 
 pytestmark = pytest.mark.backends("sqlite-memory")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func
 
-from microorm.explanations import explanation_verb
+from microorm.query.values import explanation_verb
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 

@@ -519,7 +519,7 @@ def test_more_keys_than_a_statement_takes_are_sent_in_parts(empty, wire, databas
     """A limit of the database counts all parameters, those of the query's own conditions, too."""
     for dialect in list(MOST_PARAMETERS):
         monkeypatch.setitem(MOST_PARAMETERS, dialect, 10)
-    monkeypatch.setattr("microorm.prefetching.MOST_BYTES", 10 * 4)
+    monkeypatch.setattr("microorm.query.prefetch.MOST_BYTES", 10 * 4)
     rows(empty, databases, 25, 2)
     tag = empty.Tag(name="x").save()
     pair = empty.Book.__schema__.relations["tags"].through

@@ -1,25 +1,52 @@
-"""Results: the ends of a query that give instances."""
+"""Results: the ends of a query that give instances.
+
+Reading: the SELECT of a query whose shape was seen before, with other values.
+
+What has no shape goes through SQLAlchemy's `Connection`, which keeps what it compiles by keys of its own.
+
+Raw: instances by the user's own SQL.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import date, datetime, time, timedelta
+from enum import Enum
 from typing import Any, Self, TypeVar, overload
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, UnaryExpression, asc, desc, nulls_first, nulls_last, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Select,
+    UnaryExpression,
+    asc,
+    bindparam,
+    desc,
+    nulls_first,
+    nulls_last,
+    text,
+    tuple_,
+)
 from sqlalchemy.sql import operators
 
-from microorm.conditions import asked, comparable, key_values, natural, window
+from microorm.db.connection import Lone
 from microorm.db.engine import Database
-from microorm.errors import InvalidValue
-from microorm.joining import joined_instances
+from microorm.db.transaction import Transaction
+from microorm.errors import FieldError, InvalidValue
+from microorm.fields.type_map import kind_of
+from microorm.mapping.schema import Schema
 from microorm.persistence.straight import load_straight
-from microorm.prefetching import prefetch_related
-from microorm.raw import raw_instances
-from microorm.reading import read
-from microorm.rows import Rows
+from microorm.query.filters import asked, comparable, key_values, natural, window
+from microorm.query.joins import joined_instances
+from microorm.query.prefetch import prefetch_related
+from microorm.query.selection import Selection
+from microorm.query.values import Rows
+from microorm.sql.cache_key import Shape, Shaped, shape_of
 from microorm.sql.hydration import instances_of
-from microorm.sql.statements import plans_of
+from microorm.sql.statements import Load, plans_of
 from microorm.sql.streams import chunks
 
 M = TypeVar("M", bound="Any")
@@ -252,3 +279,115 @@ def _turned(order: Any) -> Any:
         if order.modifier is operators.asc_op:
             return desc(order.element)
     return desc(order)
+
+
+def read(query: Selection[Any], database: Database) -> list[Any] | None:
+    """The instances that *query* finds in *database*, without what is prefetched; None where it has no shape."""
+    schema, equal = query._schema, query._equal_expressions(query._equal)
+    shapes = None if query._lock or query._related else _shapes(query, equal)
+    if shapes is None:
+        return None
+    key = (
+        "read",
+        tuple([each.key for each in shapes]),
+        query._limit is None,
+        query._offset == 0,
+        query._names,
+        query._paths | query._order_paths,
+    )
+    values = [bind.value for each in shapes for bind in each.binds]
+    values += [each for each in (query._limit, query._offset or None) if each is not None]
+    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+        if channel.cursor is None:
+            rows = channel.execute(query.statement).fetchall()
+            return instances_of(schema, rows, database.alias, query._names)
+        load = plans_of(schema, database).kept(key, lambda: Reading(query, equal, shapes, database))
+        return load.instances(channel, (*values, *load.constants))
+
+
+class Reading(Load):
+    """The SELECT of a query, by the values of the expressions that have *shapes*, and then of limit and offset.
+
+    *constants* are the values that SQLAlchemy adds for the database.
+    """
+
+    __slots__ = ("constants",)
+
+    def __init__(
+        self, query: Selection[Any], equal: Sequence[Any], shapes: Sequence[Shape], database: Database
+    ) -> None:
+        plain = query._with(_where=(*query._where, *equal), _equal=(), _limit=None, _offset=0)
+        statement, binds = plain.statement, [bind for shape in shapes for bind in shape.binds]
+        for part, add in ((query._limit, "limit"), (query._offset or None, "offset")):
+            if part is not None:
+                bind: BindParameter[int] = BindParameter(None, part, type_=Integer(), unique=True)
+                statement = getattr(statement, add)(bind)
+                binds.append(bind)
+        compiled: Any = statement.compile(dialect=database.engine.dialect)
+        places = {id(bind): place for place, bind in enumerate(binds)}
+        added = [bind for bind in compiled.bind_names if id(bind) not in places]
+        self.constants = tuple([bind.value for bind in added])
+        parameters = [*binds, *added]
+        names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
+        loader = plans_of(query._schema, database).loader_of(query._names)
+        super().__init__(query._schema, statement, names, database.engine.dialect, loader)
+
+
+def _shapes(query: Selection[Any], equal: Sequence[Any]) -> list[Shape] | None:
+    where = query._where
+    if where and not isinstance(where, Shaped):
+        return None
+    shapes = list(where.shapes) if isinstance(where, Shaped) else []
+    for each in (*equal, *query._order):
+        if (shape := shape_of(query._schema, each)) is None:
+            return None
+        shapes.append(shape)
+    binds = [id(bind) for each in shapes for bind in each.binds]
+    # What is one parameter in several places is one in the SQL, too, and that has another shape.
+    return shapes if len(set(binds)) == len(binds) else None
+
+
+# What a driver would not take, or would store otherwise than the fields do.
+_CONVERTED = (date, datetime, time, timedelta, UUID, Enum)
+
+
+def raw_instances(
+    schema: Schema, database: Database, sql: str, parameters: Mapping[str, Any] | None
+) -> list[Any]:
+    """The instances of the rows that *sql* selects, with *parameters* for its `:name`s.
+
+    Raises `FieldError` where a column is missing or is not the model's, and where nothing is selected;
+    `TypeError` where *sql* is no str.
+    """
+    if not isinstance(sql, str):
+        raise TypeError(f"raw() wants SQL as a str, not {sql!r}")
+    plain = dict(parameters or {})
+    converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
+    statement = text(sql).bindparams(*converted)
+    # What the SQL does is its own affair: alone it commits, and in a block for reading the database refuses.
+    opened: Transaction | None = schema.registry.databases.transaction(database)
+    with opened or Lone(database, prepared=False, writes=True) as channel:
+        result = channel.execute(statement, plain)
+        if not result.returns_rows:
+            raise FieldError(f"the SQL for {schema.name} selects nothing")
+        names, rows = list(result.keys()), result.fetchall()
+    columns = [field.column.name for field in schema.fields]
+    for name in columns:
+        if name not in names:
+            raise FieldError(f"the SQL for {schema.name} lacks the column {name!r}")
+    for name in names:
+        if name not in columns:
+            raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
+    places = [names.index(name) for name in columns]
+    ordered = [tuple([row[place] for place in places]) for row in rows]
+    return plans_of(schema, database).loader.instances(ordered)
+
+
+def _is_converted(value: Any) -> bool:
+    return isinstance(value, _CONVERTED) and kind_of(type(value)) is not None
+
+
+def _bound(name: str, value: Any) -> BindParameter[Any]:
+    kind: Any = kind_of(type(value))
+    options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
+    return bindparam(name, value, type_=kind.column(type(value), options))

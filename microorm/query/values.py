@@ -1,18 +1,26 @@
-"""Rows: the ends of a query that give columns and numbers, no instances."""
+"""Rows: the ends of a query that give columns and numbers, no instances.
+
+Explanations: how a database would find the rows of a query, in its own words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Row, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, func, literal, select, tuple_
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.conditions import columns, expression
-from microorm.explanations import Format, explained, explanation_verb
+from microorm.db.connection import Channel
+from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
-from microorm.selection import Selection
+from microorm.query.filters import columns, expression
+from microorm.query.selection import Selection
 
 M = TypeVar("M", bound="Any")
 T1 = TypeVar("T1")
@@ -182,3 +190,69 @@ def _named(schema: Schema, column: Any) -> Any:
         if field.column.key == column.key and field.name != column.key:
             return column.label(field.name)
     return column
+
+
+Format = Literal["text", "json", "xml", "yaml"]
+
+# What each can be asked for; nothing else is made part of the SQL.
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("analyze", "verbose", "format='text'", "format='json'", "format='xml'", "format='yaml'"),
+    **dict.fromkeys(MARIADB, ("analyze", "format='text'", "format='json'")),
+    "sqlite": ("format='text'",),
+}
+
+
+class Explained(Executable, ClauseElement):
+    """A SELECT that is not run, or not for its rows: the database tells what it does."""
+
+    inherit_cache = False
+
+    def __init__(self, verb: str, statement: Select[Any]) -> None:
+        self.verb = verb
+        self.statement = statement
+
+
+@compiles(Explained)
+def _explain(element: Explained, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{element.verb} {compiler.process(element.statement, **options)}"
+
+
+def explanation_verb(dialect: str, *, analyze: bool, verbose: bool, format: Format | None) -> str:
+    """The SQL that goes before a SELECT. `ValueError` for what *dialect* cannot be asked for."""
+    asked = [name for name, wanted in (("analyze", analyze), ("verbose", verbose)) if wanted]
+    if format is not None:
+        asked.append(f"format={format!r}")
+    known = _OPTIONS.get(dialect, ())
+    for each in asked:
+        if each not in known:
+            raise ValueError(f"explain(): {dialect} knows no {each}; known: {', '.join(known)}")
+    if dialect == "sqlite":
+        return "EXPLAIN QUERY PLAN"
+    if dialect == "postgresql":
+        words = [known[known.index(each)].upper().replace("=", " ").replace("'", "") for each in asked]
+        return f"EXPLAIN ({', '.join(words)})" if words else "EXPLAIN"
+    verb = "ANALYZE" if analyze else "EXPLAIN"
+    return f"{verb} FORMAT=JSON" if format == "json" else verb
+
+
+def explained(channel: Channel, verb: str, statement: Select[Any]) -> str:
+    """What the database answers, as lines of text."""
+    # The driver's own rows: the types of the columns that are selected say nothing of them.
+    cursor: Any = channel.execute(Explained(verb, statement)).cursor
+    names = [each[0] for each in cursor.description]
+    return _shown(names, cursor.fetchall(), tree=channel.database.is_sqlite)
+
+
+def _shown(names: Sequence[str], rows: Sequence[Any], *, tree: bool) -> str:
+    if tree:
+        depth = {0: -1}
+        for number, parent, _, _ in rows:
+            depth[number] = depth.get(parent, -1) + 1
+        return "\n".join("  " * depth[number] + detail for number, _, _, detail in rows)
+    if len(names) == 1:
+        return "\n".join(
+            each if isinstance(each, str) else json.dumps(each, indent=2) for (each,) in map(tuple, rows)
+        )
+    return "\n".join(
+        " | ".join("" if value is None else str(value) for value in row) for row in (names, *rows)
+    )

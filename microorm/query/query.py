@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
-from microorm.conditions import assignments, key_values
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
 from microorm.persistence.bulk import Wish, bulk_create
@@ -17,7 +16,8 @@ from microorm.persistence.collector import heard, referred_to
 from microorm.persistence.delete import counts, delete_found
 from microorm.persistence.get_or_create import get_or_create, update_or_create
 from microorm.persistence.update import bulk_update, update_found
-from microorm.results import Results
+from microorm.query.filters import assignments, key_values
+from microorm.query.results import Results
 from microorm.sql.batches import checked_size
 from microorm.sql.upsert import OnConflict, upsert_of
 

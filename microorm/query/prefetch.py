@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.chains import Chain, chain_of, dotted
 from microorm.db.engine import Database
-from microorm.joining import relate
 from microorm.mapping.schema import Schema
+from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
 from microorm.sql.hydration import fields_of
 
