@@ -6,7 +6,6 @@ where, the router picks, the transaction groups, the migration changes the shape
 
 import typing
 
-from microorm.associations import ManyToMany, many_to_many, through
 from microorm.db.databases import Databases, default_databases
 from microorm.db.routing import Router
 from microorm.dispatch.receivers import ReceiverLostWarning
@@ -38,7 +37,8 @@ from microorm.model import Model
 from microorm.query.prefetch import Prefetch, prefetch
 from microorm.query.query import Query
 from microorm.registry import Registry, default_registry
-from microorm.related import Related, RelatedOne, related
+from microorm.relations.many_to_many import ManyToMany, many_to_many, through
+from microorm.relations.reverse import Related, RelatedOne, related
 
 if typing.TYPE_CHECKING:
     from pathlib import Path

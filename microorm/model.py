@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transf
 from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
-from microorm.associations import many_to_many
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
 from microorm.mapping.declarations import Declaration, field
 from microorm.mapping.definition import LazySchema, LazyTable, Options, define
@@ -22,7 +21,8 @@ from microorm.persistence.save import save
 from microorm.query.joins import follow
 from microorm.query.query import Query
 from microorm.registry import Registry
-from microorm.related import related
+from microorm.relations.many_to_many import many_to_many
+from microorm.relations.reverse import related
 
 K = TypeVar("K", default=int)
 M = TypeVar("M", bound="Model[Any]")

@@ -96,7 +96,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {},
         {"title": RelatedOne[int]},
-        "Book.title: an annotation 'microorm.related.RelatedOne[int]' without a related()",
+        "Book.title: an annotation 'microorm.relations.reverse.RelatedOne[int]' without a related()",
     ),
     (
         {},

@@ -27,7 +27,7 @@ from microorm import (
     related,
     through,
 )
-from microorm.pairing import Pairs
+from microorm.relations.through_rows import Pairs
 from microorm.signals import (
     m2m_changed,
     post_bulk_create,

@@ -9,7 +9,7 @@ from microorm.fields.field import split_optional
 from microorm.mapping.declarations import PendingName
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Step
-from microorm.related_query import RelatedQuery
+from microorm.relations.related_query import RelatedQuery
 
 M = TypeVar("M")
 R = TypeVar("R")

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from microorm.belonging import Belongings
 from microorm.db.context import refuse_lazy
-from microorm.pairing import Pairs, pairs_of
 from microorm.query.query import Query
+from microorm.relations.foreign_key_rows import Belongings
+from microorm.relations.through_rows import Pairs, pairs_of
 
 M = TypeVar("M")
 

@@ -13,9 +13,9 @@ from microorm.fields.type_map import type_name
 from microorm.mapping.definition import table_name
 from microorm.mapping.foreign_key import ForeignKey, Relation, foreign_key
 from microorm.mapping.path import Path, Step
-from microorm.pairing import pairs_of
-from microorm.related import rows_of
-from microorm.related_query import RelatedQuery
+from microorm.relations.related_query import RelatedQuery
+from microorm.relations.reverse import rows_of
+from microorm.relations.through_rows import pairs_of
 
 M = TypeVar("M")
 
