@@ -18,7 +18,7 @@ from microorm.mapping.state import Origin, State, changes, picklable, unpickle
 from microorm.persistence.delete import delete
 from microorm.persistence.refresh import load_deferred, refresh
 from microorm.persistence.save import save
-from microorm.query.joins import follow
+from microorm.query.joins import load_related
 from microorm.query.query import Query
 from microorm.registry import Registry
 from microorm.relations.many_to_many import many_to_many
@@ -195,7 +195,7 @@ class Model(Generic[K]):
         refresh(self, using, fields)
 
     def _follow(self, relation: Any, key: Any) -> Any:
-        return follow(self, relation, key)
+        return load_related(self, relation, key)
 
     def _load_deferred(self, name: str) -> Any:
         return load_deferred(self, name)

@@ -188,7 +188,7 @@ def _chains(schema: Schema, steps: tuple[Step, ...], preferred: set[str]) -> Ite
             yield (relation, *rest)
 
 
-def follow(instance: Any, relation: Any, key: Any) -> Any:
+def load_related(instance: Any, relation: Any, key: Any) -> Any:
     """What *relation* of *instance* leads to by *key*: one statement, on the instance's alias unless routed; or None.
 
     Where it is the only one that leads back, what is found refers to *instance*, too. Raises `LazyLoadError` where lazy
