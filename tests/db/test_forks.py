@@ -14,7 +14,7 @@ from microorm.db import context as forks
 
 pytestmark = pytest.mark.slow  # a process for each
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 WORLD = """
 import os, sys, threading

@@ -38,7 +38,7 @@ databases.close()
 @pytest.mark.backends("postgresql", "mariadb")
 def test_a_child_does_not_close_the_stream_of_its_parent(url: str) -> None:
     """Nor does it say a word to the server that still serves the parent."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, url],
         cwd=root,

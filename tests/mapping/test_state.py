@@ -321,7 +321,7 @@ def test_an_instance_travels_to_another_process(library, tmp_path) -> None:
             input=pickle.dumps((book, library.Late(5)), protocol),
             capture_output=True,
             env=os.environ
-            | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])},
+            | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent.parent)])},
             timeout=60,
             check=False,
         )

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 GENEROUS = 10  # megabytes; a hundred thousand instances take nearly a hundred
 
 

@@ -26,7 +26,7 @@ from microorm import (
 )
 from tests.pools import unreturned
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def answer(databases: Databases, alias: str = "default") -> int:
