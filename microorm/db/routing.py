@@ -6,7 +6,7 @@ Destinations: the alias that an operation goes to, and what is open on it here a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from microorm.db.connection import Channel, Lone
 from microorm.db.context import (
@@ -22,6 +22,9 @@ from microorm.db.context import (
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction, open_transaction
 from microorm.errors import TransactionError, UnknownAlias
+
+if TYPE_CHECKING:
+    from microorm.mapping.schema import Schema
 
 DEFAULT_ALIAS = "default"
 
@@ -127,11 +130,35 @@ class Destinations:
 
         Raises `TransactionError` where the block is doomed, or is read-only and *writes*.
         """
+        transaction = self._usable(database, writes=writes)
+        return Lone(database, prepared=prepared, writes=writes) if transaction is None else transaction
+
+    def place(
+        self, schema: Schema, using: str | None = None, instance: Any = None, *, writes: bool
+    ) -> tuple[Database, Transaction | None]:
+        """Return the database for a read or a write of *schema*, and the transaction that is open on it here, if any.
+
+        Where no router and no scope but plain blocks can have a say, this is a dictionary hit. Raises `UnknownAlias`,
+        and `TransactionError` where the block on that alias cannot be used.
+        """
+        scope: Any = latest()
+        if self.routers or not (scope is None or (scope.plain and scope.owner is self)):
+            pick = self.for_write if writes else self.for_read
+            database = pick(schema.model, schema.home, using, instance)
+            return database, self._usable(database, writes=writes)
+        alias = (
+            using or (None if instance is None else instance._origin.alias) or schema.home or DEFAULT_ALIAS
+        )
+        database = self.database(alias)
+        return database, None if scope is None else self._usable(database, writes=writes)
+
+    def _usable(self, database: Database, *, writes: bool) -> Transaction | None:
+        """Return what is open on *database* here and now. `TransactionError` where it does not allow the operation."""
         transaction = open_transaction(self, database.alias)
         if transaction is None:
             if writes:
                 note_split_write(self, database.alias)
-            return Lone(database, prepared=prepared, writes=writes)
+            return None
         if transaction.database is not database:
             raise TransactionError(f"the databases were closed while a block was open on {database.alias!r}")
         if writes and transaction.readonly:
