@@ -146,11 +146,17 @@ class Destinations:
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
             return database, self._usable(database, writes=writes)
-        alias = (
-            using or (None if instance is None else instance._origin.alias) or schema.home or DEFAULT_ALIAS
-        )
+        alias = using
+        if alias is None:
+            alias = (None if instance is None else instance._origin.alias) or schema.home or DEFAULT_ALIAS
         database = self.database(alias)
-        return database, None if scope is None else self._usable(database, writes=writes)
+        if scope is None:
+            return database, None
+        if scope.alias == alias and not (scope.closed or (writes and scope.readonly)):
+            transaction: Transaction = scope.transaction
+            if transaction.blocks[-1] is scope and transaction.database is database:
+                return database, transaction
+        return database, self._usable(database, writes=writes)
 
     def _usable(self, database: Database, *, writes: bool) -> Transaction | None:
         """Return what is open on *database* here and now. `TransactionError` where it does not allow the operation."""

@@ -1,6 +1,6 @@
-"""Straight: plain writes and reads, done in as few steps as there are.
+"""Straight: plain writes, done in as few steps as there are.
 
-`saving`, `deleting` and `results` say all that may happen on the way of a row. Most rows meet none of it: nothing routes,
+`saving` and `deleting` say all that may happen on the way of a row. Most rows meet none of it: nothing routes,
 the block is a block and no more, the row is written whole. That is asked here once, and what it needs was looked up
 before, so that such a row costs little besides its statement. Where anything else is the case nothing is done, and
 the caller takes the long way, which comes to the same.
@@ -19,28 +19,24 @@ from microorm.db.engine import Database
 from microorm.db.routing import DEFAULT_ALIAS
 from microorm.db.snapshots import Image, restore
 from microorm.db.transaction import Block
-from microorm.errors import CommitOutcomeUnknown, InvalidValue
+from microorm.errors import CommitOutcomeUnknown
 from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.persistence.writing import PLAIN
-from microorm.sql.statements import Load, plans_of
+from microorm.sql.statements import plans_of
 
 Tell = Callable[..., None]
-Get = tuple[Callable[[dict[str, Any]], Row], Load]
-
-MOST_GETS = 64
 
 
 class Straight:
-    """What plain writes and reads of one model on one database need, looked up once."""
+    """What plain writes of one model on one database need, looked up once."""
 
     __slots__ = (
         "collect",
         "collect_key",
         "collect_new",
         "delete",
-        "gets",
         "insert",
         "insert_new",
         "key",
@@ -53,7 +49,6 @@ class Straight:
     def __init__(self, schema: Schema, database: Database) -> None:
         plans, generated = plans_of(schema, database), schema.generated
         self.key = None if generated is None else generated.name
-        self.gets: dict[tuple[str, ...], Get] = {}
         self.collect_key, self.delete = schema.collector(schema.key_names), plans.delete()
         # Whether a row is written as it stands.
         self.writable = bool(schema.plain_names) and not (
@@ -70,7 +65,7 @@ class Straight:
 
 
 def straight_of(schema: Schema, database: Database) -> Straight:
-    """What plain writes and reads of *schema* on *database* need, looked up and kept."""
+    """What plain writes of *schema* on *database* need, looked up and kept."""
     straight = database.straight[schema] = Straight(schema, database)
     return straight
 
@@ -192,42 +187,3 @@ def delete_straight(schema: Schema, instance: Any) -> int | None:
     if plan.key is not None:
         values[plan.key] = None
     return count
-
-
-def load_straight(schema: Schema, equalities: dict[str, Any]) -> list[Any] | None:
-    """The instances, or the first two, whose fields have the values of *equalities*; None where that takes more."""
-    place = at_hand(schema, None)
-    if place is None:
-        return None
-    database, block = place
-    names = tuple(equalities)
-    gets = (database.straight.get(schema) or straight_of(schema, database)).gets
-    get = gets.get(names) or _keep_get(schema, database, gets, names)
-    if get is None:
-        return None
-    collect, load = get
-    try:
-        row = collect(equalities)
-    except InvalidValue:
-        return None
-    if row.__class__ is not tuple:
-        return None
-    for value in row:  # and not `in`, which would compare values of any type
-        if value is None:
-            return None
-    with Lone(database, prepared=True, writes=False) if block is None else block.transaction as channel:
-        return load.instances(channel, row)
-
-
-def _keep_get(
-    schema: Schema, database: Database, gets: dict[tuple[str, ...], Get], names: tuple[str, ...]
-) -> Get | None:
-    """How to get an instance by *names*, kept in *gets*; None where one is not a field's."""
-    get = None
-    if names and all(name in schema.by_name for name in names):
-        limit = None if set(names).issuperset(schema.key_names) else 2
-        get = (schema.collector(names), plans_of(schema, database).load(names, limit=limit))
-        if len(gets) >= MOST_GETS:
-            gets.clear()
-        gets[names] = get
-    return get
