@@ -22,10 +22,10 @@ def image_of(instance: Any) -> Image:
     return (ref(instance), instance._origin, instance._row, {})
 
 
-def settle(instance: Any, image: Image, made: dict[str, Any]) -> None:
-    """Give *instance* the values *made* by the database or by microorm, remembering those they replace."""
-    values, before = instance.__dict__, image[3]
-    for name, value in made.items():
+def apply_generated(instance: Any, snapshot: Image, names: Iterable[str], generated: Iterable[Any]) -> None:
+    """Give *instance* the values *generated* of the fields *names*; *snapshot* remembers those that they replace."""
+    values, before = instance.__dict__, snapshot[3]
+    for name, value in zip(names, generated, strict=False):
         first = before[name][0] if name in before else values.get(name, MISSING)
         before[name] = (first, value)
         values[name] = value

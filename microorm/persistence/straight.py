@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import ref
 
-from microorm.db.connection import Channel, Lone
+from microorm.db.connection import Lone
 from microorm.db.context import latest
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.routing import DEFAULT_ALIAS
-from microorm.db.snapshots import Image, restore
 from microorm.db.transaction import Block
-from microorm.errors import CommitOutcomeUnknown, InvalidValue
-from microorm.fields.field import MISSING
+from microorm.errors import InvalidValue
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.persistence.writing import PLAIN
 from microorm.sql.statements import Load, plans_of
 
 Tell = Callable[..., None]
@@ -35,38 +31,10 @@ MOST_GETS = 64
 class Straight:
     """What plain writes and reads of one model on one database need, looked up once."""
 
-    __slots__ = (
-        "collect",
-        "collect_key",
-        "collect_new",
-        "delete",
-        "gets",
-        "insert",
-        "insert_new",
-        "key",
-        "origin",
-        "origin_new",
-        "update",
-        "writable",
-    )
+    __slots__ = ("gets",)
 
     def __init__(self, schema: Schema, database: Database) -> None:
-        plans, generated = plans_of(schema, database), schema.generated
-        self.key = None if generated is None else generated.name
         self.gets: dict[tuple[str, ...], Get] = {}
-        self.collect_key, self.delete = schema.collector(schema.key_names), plans.delete()
-        # Whether a row is written as it stands.
-        self.writable = bool(schema.plain_names) and not (
-            schema.server_made or schema.updating or schema.mutable
-        )
-        if not self.writable:
-            return
-        names = schema.written_names
-        self.collect, self.origin = schema.collector(names), plans.origin(names)
-        self.insert, self.update = plans.insert(names), plans.update(schema.plain_names)
-        new_names = names if generated is None else schema.plain_names
-        self.collect_new, self.insert_new = schema.collector(new_names), plans.insert(new_names)
-        self.origin_new = plans.origin(new_names + self.insert_new.made_names)
 
 
 def straight_of(schema: Schema, database: Database) -> Straight:
@@ -93,105 +61,6 @@ def at_hand(schema: Schema, alias: str | None) -> tuple[Database, Block | None] 
     if transaction.blocks[-1] is not block or not databases.holds(transaction.database):
         return None
     return transaction.database, block
-
-
-def save_straight(schema: Schema, instance: Any, tell: Tell | None = None) -> bool:
-    """Save all of *instance*, and then *tell*; False where that takes more, and nothing was done.
-
-    What *tell* raises dooms the block, and the instance is as it was.
-    """
-    origin, values = instance._origin, instance.__dict__
-    place = None if origin.partial or origin.before is not None else at_hand(schema, origin.alias)
-    if place is None:
-        return False
-    database, block = place
-    plan = database.straight.get(schema) or straight_of(schema, database)
-    if not plan.writable or (tell is not None if block is None else block.readonly):
-        return False
-    new = plan.key is not None and values.get(plan.key) is None
-    if not new and origin.adding and not schema.key_has_default:
-        return False  # a key that was set by hand
-    row = plan.collect_new(values) if new else plan.collect(values)
-    if row.__class__ is not tuple:
-        return False
-    image: Image = (ref(instance), origin, instance._row, {})
-    if block is None:
-        _write_alone(plan, database, instance, row, image)
-        return True
-    with block.transaction as transaction:
-        try:
-            created = _write(plan, transaction, instance, row, image)
-        except BaseException as error:  # an interrupt, too, after which nobody knows what was done
-            restore(image)
-            transaction.doom(error)
-            raise
-    if tell is not None:
-        try:
-            tell(schema, database.alias, instance, PLAIN, image[1:3], created=created)
-        except BaseException as error:
-            restore(image)
-            transaction.doom(error)
-            raise
-    return True
-
-
-def _write_alone(plan: Straight, database: Database, instance: Any, row: Row, image: Image) -> None:
-    try:
-        with Lone(database, prepared=True, writes=True) as channel:
-            _write(plan, channel, instance, row, image)
-    except CommitOutcomeUnknown:
-        raise
-    except BaseException:
-        restore(image)
-        raise
-
-
-def _write(plan: Straight, channel: Channel, instance: Any, row: Row, image: Image) -> bool:
-    """Write *row*, without the key where the database makes it, and settle *instance*; whether by an INSERT."""
-    key, values, made = plan.key, instance.__dict__, image[3]
-    origin, created, number = plan.origin, True, None
-    if key is not None and values.get(key) is None:
-        (number,) = plan.insert_new.insert(channel, row)
-        made[key] = (values.get(key, MISSING), number)
-        row, origin = (*row, number), plan.origin_new
-    elif image[1].adding or not plan.update.run(channel, row).rowcount:
-        plan.insert.insert(channel, row)
-    else:
-        created = False
-    # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
-    channel.keep(image)
-    if made and key is not None:
-        values[key] = number
-    instance._row, instance._origin = row, origin
-    return created
-
-
-def delete_straight(schema: Schema, instance: Any) -> int | None:
-    """Delete the row of *instance*, which no table refers to, of whose deletes nobody is told: how many there were.
-
-    None where that takes more, and nothing was done.
-    """
-    origin, values = instance._origin, instance.__dict__
-    place = at_hand(schema, origin.alias)
-    if place is None:
-        return None
-    database, block = place
-    plan = database.straight.get(schema) or straight_of(schema, database)
-    row = plan.collect_key(values)
-    if row.__class__ is not tuple or (block is not None and block.readonly):
-        return None
-    made = {} if plan.key is None else {plan.key: (row[0], None)}
-    image: Image = (ref(instance), origin, instance._row, made)
-    with Lone(database, prepared=True, writes=True) if block is None else block.transaction as channel:
-        try:
-            count = int(plan.delete.run(channel, row).rowcount)
-            channel.keep(image)
-        except BaseException as error:
-            channel.doom(error)
-            raise
-    if plan.key is not None:
-        values[plan.key] = None
-    return count
 
 
 def load_straight(schema: Schema, equalities: dict[str, Any]) -> list[Any] | None:
