@@ -254,7 +254,7 @@ class UnitOfWork:
     def change(self, instance: Any, values: Mapping[str, Any], image: Image | None = None) -> None:
         """Give *instance* the *values*, until a rollback, which makes it what it is now, or in *image*."""
         image = image_of(instance) if image is None else image
-        apply_generated(instance, image, values, values.values())
+        apply_generated(instance, image, dict(values))
         self._remember(image)
 
     def forget(self, instance: Any, names: Iterable[str]) -> None:

@@ -231,7 +231,7 @@ def _insert_batch(
     fields = [schema.by_name[name] for name in names + made_names]
     for instance, row, snapshot, new in zip(objects, rows, snapshots, made, strict=True):
         if new:
-            apply_generated(instance, snapshot, made_names, new)
+            apply_generated(instance, snapshot, dict(zip(made_names, new, strict=True)))
         instance._row = kept(fields, row + new) if schema.mutable else row + new
         instance._origin = state
 
@@ -261,7 +261,7 @@ def _upsert_batch(
     indexes = [names.index(name) for name in known]
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, wanted, strict=True):
         new = found.get(unique, ())
-        apply_generated(instance, snapshot, unknown, new)
+        apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
         instance._row = kept(fields, (*[row[index] for index in indexes], *new))
         instance._origin = state
 

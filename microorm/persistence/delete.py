@@ -52,9 +52,9 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         channel = work.begin(several=False)
         work.dirty = True
         total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
-        channel.keep(snapshot)
         if not after:
             _forget_key(schema, instance, key, snapshot, loaded)
+            channel.keep(snapshot)
     if after:  # all of them wait for the commit, which is done
         try:
             with Receiving(databases, database.alias):
@@ -218,4 +218,4 @@ def _forget_key(schema: Schema, instance: Any, key: Row, image: Image, loaded: L
     origin, row = loaded
     same = instance._origin is origin and instance._row is row
     if same and instance.__dict__.get(generated.name) == key[0]:
-        apply_generated(instance, image, (generated.name,), (None,))
+        apply_generated(instance, image, {generated.name: None})

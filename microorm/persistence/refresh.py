@@ -46,7 +46,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     fresh = _row_of(schema, database, instance, names)
     loaded = merged(instance, fresh)
     image = image_of(instance)
-    apply_generated(instance, image, fresh, fresh.values())
+    apply_generated(instance, image, fresh)
     for name, relation in schema.relations.items():  # what was loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
             instance.__dict__.pop(name, None)
@@ -185,7 +185,7 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], image: Any) -> None:
         layout = Layout(tuple(known), partial=True)
         before = (Origin(earlier.alias, layout, adding=earlier.adding), tuple(known.values()))
     loaded = merged(instance, fresh)
-    apply_generated(instance, image, fresh, fresh.values())
+    apply_generated(instance, image, fresh)
     layout = Layout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
     instance._origin = Origin(origin.alias, layout, adding=origin.adding, before=before)

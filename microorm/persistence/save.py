@@ -17,7 +17,7 @@ from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, apply_generated
+from microorm.db.snapshots import Image, apply_generated, note_generated
 from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.dispatch.signal import mutes
@@ -169,7 +169,7 @@ def write(
             created = write_row(schema, channel, instance, options, plan, row, snapshot)
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
-        if around is not None:
+        if around is not None and inside:
             saved = instance._origin
             instance._origin = Origin(saved.alias, saved.layout, before=around)
     if after and not inside:  # all of them wait for the commit, which is done
@@ -253,7 +253,7 @@ def collect(
     if schema.updating and not options.raw:
         wanted = [f for f in schema.updating if options.fields is None or f.name in options.fields]
         made = {f.name: f.on_update() for f in wanted if f.on_update is not None}
-        apply_generated(instance, snapshot, made, made.values())
+        apply_generated(instance, snapshot, made)
     plan: SavePlan | None
     if options.fields is not None or schema.server_made:
         plan = _plan_of_some(schema, plans, options, values)
@@ -320,10 +320,13 @@ def write_row(
         statement = plan.insert or plan.prepare_insert()
         made = statement.insert(channel, row)
         # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
-        channel.keep(snapshot)
         if made:
-            apply_generated(instance, snapshot, statement.made_names, made)
+            note_generated(instance, snapshot, statement.made_names, made)
+            channel.keep(snapshot)
+            instance.__dict__.update(zip(statement.made_names, made, strict=True))
             row += made
+        else:
+            channel.keep(snapshot)
         state, names = plan.inserted, plan.names + statement.made_names
     else:
         channel.keep(snapshot)
@@ -388,9 +391,10 @@ def write_expressions(
     found = channel.execute(
         select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
     ).one()
-    channel.keep(snapshot)
     made = dict(zip([f.name for f in wanted], found, strict=True))
-    apply_generated(instance, snapshot, made, made.values())
+    note_generated(instance, snapshot, made, made.values())
+    channel.keep(snapshot)
+    instance.__dict__.update(made)
     values.update(made)
     mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
     return created
