@@ -274,7 +274,9 @@ def _substitute(match: re.Match[str], environment: Mapping[str, str]) -> str:
     if dollar:
         return "$"
     if not name:
-        raise ConfigurationError("single '$'; write '${NAME}' for an environment variable, or '$$' for a dollar sign")
+        raise ConfigurationError(
+            "single '$'; write '${NAME}' for an environment variable, or '$$' for a dollar sign"
+        )
     if name not in environment:
         raise ConfigurationError(f"the environment variable {name!r} is not set")
     return environment[name]
