@@ -18,10 +18,9 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL
 
 from microorm.apps import Apps, default_apps
-from microorm.databases import ALIAS, Databases
-from microorm.engines import Database
+from microorm.db.databases import ALIAS, Databases
+from microorm.db.engine import Database, is_memory, read_url
 from microorm.errors import ConfigurationError, nearest
-from microorm.urls import is_memory, read_url
 
 __all__ = ["KEYS", "Project", "read_project"]
 

@@ -17,9 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.cli.output import EMPTY, format_error, one_line, print_table
 from microorm.cli.program import Invocation, json_option
-from microorm.databases import Databases
-from microorm.engines import Database
-from microorm.urls import masked
+from microorm.db.databases import Databases
+from microorm.db.engine import Database, masked
 
 if TYPE_CHECKING:
     from microorm.migrations import Revision

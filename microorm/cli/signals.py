@@ -12,7 +12,8 @@ import click
 from microorm import signals as builtin_signals
 from microorm.cli.output import EMPTY, display_path, print_table
 from microorm.cli.program import Invocation, completer, json_option
-from microorm.dispatch import Connection, Signal
+from microorm.dispatch.receivers import Connection
+from microorm.dispatch.signal import Signal
 from microorm.errors import nearest
 from microorm.registry import Registry
 from microorm.signals import ModelSignal

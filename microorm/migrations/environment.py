@@ -16,8 +16,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
+from microorm.db.transaction import closed, lent
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.lending import closed, lent
 from microorm.migrations.comparison import comparison
 from microorm.migrations.failures import Progress, current_heads, failure, first_line
 from microorm.migrations.history import History

@@ -15,7 +15,7 @@ from alembic.operations import Operations
 from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event
 from sqlalchemy.schema import ExecutableDDLElement
 
-from microorm.lending import closed, lent
+from microorm.db.transaction import closed, lent
 from microorm.migrations.restriction import restrict
 from microorm.migrations.targets import Target
 

@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import microorm
-from microorm import CommitOutcomeUnknown, TransactionError, spares
-from microorm.channels import Lone
+from microorm import CommitOutcomeUnknown, TransactionError
+from microorm.db import pool as spares
+from microorm.db.connection import Lone
 from microorm.signals import post_save
 from tests.failures.proxy import Proxy
 

@@ -1,0 +1,209 @@
+"""Channels: how a statement reaches a database.
+
+A prepared statement goes to the driver's cursor where nobody listens to the engine; otherwise, and for
+statements that were not prepared, it goes through SQLAlchemy's `Connection`, whose listeners see it. Errors
+are SQLAlchemy's on both ways, with the same statement, parameters and invalidation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
+from sqlalchemy.exc import DBAPIError
+
+from microorm.db.engine import BEGIN, Database
+from microorm.db.pool import give_back, switch_autocommit
+from microorm.db.snapshots import Image
+from microorm.errors import CommitOutcomeUnknown
+
+
+class Channel:
+    """A connection to *database*; *cursor* is the driver's, or None where all goes through *connection*."""
+
+    __slots__ = ("_connection", "cursor", "database")
+
+    database: Database
+    cursor: Any
+    _connection: Connection | None
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection."""
+        assert self._connection is not None
+        return self._connection
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """Run *statement* through SQLAlchemy's connection."""
+        return self.connection.execute(statement, parameters)
+
+    def doom(self, error: BaseException) -> None:
+        """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
+
+    def keep(self, image: Image) -> None:
+        """Keep the before-image of an instance for as long as what was written can be undone; alone, it cannot."""
+
+    def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
+        """The error to raise for *error*, which the driver raised for *sql*; a lost connection is invalidated."""
+        dialect, raw = self.database.engine.dialect, self._pooled()
+        driver = dialect.loaded_dbapi
+        if not isinstance(error, driver.Error):
+            if not isinstance(error, Exception):
+                # Interrupted half-way: nobody knows what the connection still has to say.
+                _drop(raw, error)
+            return error
+        lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)
+        wrapped = DBAPIError.instance(
+            sql,
+            parameters,
+            error,
+            driver.Error,
+            hide_parameters=self.database.engine.hide_parameters,
+            connection_invalidated=lost,
+            dialect=dialect,
+            ismulti=isinstance(parameters, list),
+        )
+        if lost:
+            self.database.note_lost()
+            _drop(raw, error)
+        wrapped.__cause__ = error
+        return wrapped
+
+    def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
+        """The error to raise for *error*, which a column's type raised instead of a parameter for one of *values*."""
+        engine = self.database.engine
+        wrapped = DBAPIError.instance(
+            sql,
+            values,
+            error,
+            engine.dialect.loaded_dbapi.Error,
+            hide_parameters=engine.hide_parameters,
+            dialect=engine.dialect,
+        )
+        wrapped.__cause__ = error
+        self.doom(wrapped)
+        return wrapped
+
+    def _pooled(self) -> PoolProxiedConnection:
+        return self.connection.connection
+
+
+class Lone(Channel):
+    """A channel for one statement outside any block, which commits by itself.
+
+    *prepared*: whether the statement may go to the driver's cursor; *writes*: whether there is something to
+    commit.
+    """
+
+    __slots__ = ("_deadline", "_raw", "_switched", "_writes")
+
+    def __init__(self, database: Database, *, prepared: bool, writes: bool) -> None:
+        self.database = database
+        self._writes = writes
+        self._connection = self._raw = self.cursor = None
+        self._deadline, self._switched = 0.0, False
+        engine = database.engine
+        if not prepared or database.statements_listened(engine):
+            self._connection = lone_connection(database, committing=writes)
+            return
+        if (spare := database.spares.take()) is not None:
+            self._raw, self.cursor, self._deadline = spare
+            self._switched = not database.autocommits
+            return
+        self._raw = _pooled_connection(engine)
+        try:
+            self._deadline = database.spares.deadline()
+            if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
+                self._let_commit(self._raw)
+            self.cursor = self._raw.cursor()
+        except BaseException:
+            give_back(self._raw, switched=self._switched)
+            raise
+
+    def __enter__(self) -> Lone:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        raw, deadline = self._raw, self._deadline
+        if deadline and error is None and self.database.spares.keep(raw, self.cursor, deadline):  # type: ignore[arg-type]
+            return
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        commits_apart = raw is not None and self.database.needs_commit and not self._switched
+        try:
+            if error is None and self._writes and commits_apart:
+                self._commit()
+        finally:
+            if raw is not None:
+                give_back(raw, switched=self._switched)
+            else:
+                self.connection.close()
+        # What waits for a COMMIT of its own was not stored.
+        if lost and self._writes and not commits_apart:
+            raise CommitOutcomeUnknown(
+                f"the connection to {self.database.alias!r} was lost while a statement ran"
+            ) from error
+
+    def _let_commit(self, raw: PoolProxiedConnection) -> None:
+        """Switch to autocommit; a connection that somebody else has switched stays as it is, and is no spare."""
+        if self.database.commits_by_itself(raw):
+            self._deadline = 0.0
+            return
+        try:
+            switch_autocommit(raw, on=True)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, "SET autocommit = 1", None)) from failed.__cause__
+        self._switched = True
+
+    def _commit(self) -> None:
+        assert self._raw is not None
+        try:
+            self._raw.commit()
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            translated = self.translated(error, "COMMIT", None)
+            if isinstance(translated, DBAPIError) and translated.connection_invalidated:
+                raise CommitOutcomeUnknown(
+                    f"the connection to {self.database.alias!r} was lost while COMMIT ran"
+                ) from translated
+            raise translated from translated.__cause__
+
+    def _pooled(self) -> PoolProxiedConnection:
+        return self._raw if self._raw is not None else self.connection.connection
+
+
+def lone_connection(database: Database, *, committing: bool = True) -> Connection:
+    """A connection outside any transaction, each statement of which commits by itself if *committing*."""
+    connection = database.spares.connect(database.engine)
+    try:
+        if database.is_sqlite:
+            connection.execution_options(**{BEGIN: ""})
+        if not database.autocommits and (committing or database.dialect == "postgresql"):
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
+    """The driver's connection from the pool; where there is none to get, the error is SQLAlchemy's."""
+    try:
+        return engine.raw_connection()
+    except Exception as error:
+        dialect = engine.dialect
+        driver = dialect.loaded_dbapi
+        if not isinstance(error, driver.Error):
+            raise
+        raise DBAPIError.instance(
+            None,
+            None,
+            error,
+            driver.Error,
+            hide_parameters=engine.hide_parameters,
+            connection_invalidated=dialect.is_disconnect(error, None, None),
+            dialect=dialect,
+        ) from error
+
+
+def _drop(raw: PoolProxiedConnection, error: BaseException) -> None:
+    if raw.is_valid:  # else it was dropped before
+        raw.invalidate(error)
