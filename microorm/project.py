@@ -22,7 +22,7 @@ from microorm.db.databases import ALIAS, Databases
 from microorm.db.engine import Database, is_memory, read_url
 from microorm.errors import ConfigurationError, nearest
 
-__all__ = ["KEYS", "Project", "read_project"]
+__all__ = ["KEYS", "Project", "expand", "expand_url", "read_project", "read_tool_table"]
 
 FILE_NAME = "pyproject.toml"
 KEYS = ("apps", "databases", "migrations", "routers")

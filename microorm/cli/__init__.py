@@ -1,4 +1,4 @@
-"""Command line, `microorm`: a file per subject, whose commands read their arguments, call a function and print.
+"""Command line: the program `microorm`, a file per subject, whose commands parse arguments, call a function and print.
 
 A command is a function with `@click.command()`; it becomes part of the program by its line below.
 """

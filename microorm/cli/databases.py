@@ -1,4 +1,4 @@
-"""The command databases: which databases can be reached, and their revisions."""
+"""Databases: the command that shows which databases can be reached, and their revisions."""
 
 from __future__ import annotations
 

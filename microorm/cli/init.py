@@ -1,4 +1,4 @@
-"""The command init: the folder of the migrations and the sections of pyproject.toml."""
+"""Init: the command that writes the folder of the migrations and the sections of pyproject.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands for migrations: makemigrations, migrate, show, sql, check, merge."""
+"""Migrations: the commands makemigrations, migrate, show, sql, check and merge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of the commands: tables, paths, and errors as one line."""
+"""Output: tables, paths, and errors in one line."""
 
 from __future__ import annotations
 

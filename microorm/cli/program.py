@@ -1,4 +1,4 @@
-"""The program `microorm`: the group of its commands, the state they share, and how an error ends it."""
+"""Program: the group of the commands, the state and options they share, and how an error ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command shell: Python with the models imported."""
+"""Shell: the command that opens Python with the models imported."""
 
 from __future__ import annotations
 

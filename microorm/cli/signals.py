@@ -1,4 +1,4 @@
-"""The command signals: every signal of the program with its receivers."""
+"""Signals: the command that lists the receivers of every signal of the program."""
 
 from __future__ import annotations
 
