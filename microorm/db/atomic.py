@@ -112,7 +112,7 @@ def _end(block: Block, error: BaseException | None) -> None:
     while (inner := block.transaction.blocks[-1]) is not block:
         _end_left_open(inner, block, error)
     block.close()
-    if block.doomed_by is None:
+    if block.doomed_by is None and block.transaction.handed_out:
         block.doomed_by = block.transaction.ended_elsewhere()
     if error is None and block.doomed_by is None:
         _succeed(block)
@@ -138,7 +138,8 @@ def _succeed(block: Block) -> None:
             transaction.commit()
         finally:
             transaction.blocks.clear()
-        run_hooks(transaction.hooks)
+        if transaction.hooks:
+            run_hooks(transaction.hooks)
         return
     try:
         if block.savepoint is not None:

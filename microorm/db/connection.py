@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
-from microorm.db.snapshots import Image
+from microorm.db.snapshots import Image, UndoLog
 from microorm.errors import CommitOutcomeUnknown
 
 
@@ -25,9 +25,10 @@ class Channel:
     statement needs it.
     """
 
-    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database")
+    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
 
     database: Database
+    undo: UndoLog | None
     cursor: Any
     _connection: Connection | None
     _raw: PoolProxiedConnection | None
@@ -51,7 +52,7 @@ class Channel:
         """Whether the connection to the database was lost, or dropped."""
         if self._connection is not None and (self._connection.invalidated or self._connection.closed):
             return True
-        return self._raw is not None and not self._raw.is_valid
+        return self._raw is not None and self._raw.dbapi_connection is None
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
@@ -61,7 +62,9 @@ class Channel:
         """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
 
     def keep(self, image: Image) -> None:
-        """Keep the before-image of an instance for as long as what was written can be undone; alone, it cannot."""
+        """Keep the snapshot of an instance for as long as what was written can be rolled back, if it can."""
+        if self.undo is not None:
+            self.undo.record(image)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
         """The error to raise for *error*, which the driver raised for *sql*; a lost connection is invalidated."""
@@ -164,7 +167,7 @@ class Lone(Channel):
     def __init__(self, database: Database, *, writes: bool, prepared: bool = True) -> None:
         self.database = database
         self._writes = writes
-        self._connection = self._raw = self.cursor = None
+        self._connection = self._raw = self.cursor = self.undo = None
         self._deadline, self._switched = 0.0, False
         if not database.statements_listened():
             self._acquire()

@@ -121,8 +121,8 @@ class Database:
 
         Events, observers, echo.
         """
-        if connection is None:
-            connection = self._engine or self.engine
+        engine = self._engine or self.engine
+        connection = engine if connection is None else connection
         heard, dialect = connection.dispatch, connection.dialect.dispatch
         return bool(
             len(heard.before_cursor_execute) > self.observers.listening
@@ -135,7 +135,7 @@ class Database:
             or dialect.do_execute_no_params
             or len(dialect.handle_error) > 1
             or heard.engine_connect
-            or connection.engine.logger.isEnabledFor(logging.INFO)
+            or engine.logger.isEnabledFor(logging.INFO)
         )
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:

@@ -31,7 +31,7 @@ from microorm.db.context import (
     watch,
 )
 from microorm.db.engine import BEGIN, TRANSACTION, Database
-from microorm.db.snapshots import Image, UndoLog
+from microorm.db.snapshots import UndoLog
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
@@ -45,15 +45,15 @@ _log = logging.getLogger("microorm.transactions")
 class Transaction(Channel):
     """What is open on one alias: a connection, its blocks, hooks and before-images."""
 
-    __slots__ = ("__weakref__", "_handed_out", "_root", "blocks", "hooks", "owner", "undo", "warned")
+    __slots__ = ("__weakref__", "_root", "blocks", "handed_out", "hooks", "owner", "warned")
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.blocks: list[Block] = []
         self.hooks: list[Hook] = []
         self.owner = Owner()
-        self.undo = UndoLog()
-        self.warned = self._handed_out = self._switched = False
+        self.undo: UndoLog = UndoLog()
+        self.warned = self.handed_out = self._switched = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None
         self._deadline = 0.0
@@ -90,7 +90,7 @@ class Transaction(Channel):
     def __enter__(self) -> Transaction:
         if self.owner.thread != get_ident():
             self.owner.check(self.database.alias)
-        if self._handed_out and (ended := self.ended_elsewhere()) is not None:
+        if self.handed_out and (ended := self.ended_elsewhere()) is not None:
             self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
             raise self._doomed(error) from error
@@ -106,13 +106,9 @@ class Transaction(Channel):
         """Whether the innermost block, or one around it, is for reading only."""
         return self.blocks[-1].readonly
 
-    def keep(self, image: Image) -> None:
-        """As for any channel: until the block ends."""
-        self.undo.record(image)
-
     def hand_out(self) -> Connection:
         """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
-        self._handed_out = True
+        self.handed_out = True
         return self.connection
 
     def ended_elsewhere(self) -> TransactionError | None:
@@ -129,7 +125,7 @@ class Transaction(Channel):
         if not self.blocks or self.blocks[-1].doomed_by is not None:
             return
         self.blocks[-1].doomed_by = error
-        if self._handed_out:
+        if self.handed_out:
             event.listen(self.connection, "before_cursor_execute", self._refuse)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
@@ -144,7 +140,7 @@ class Transaction(Channel):
             if self._connection is not None:
                 self._connection.commit()
             else:
-                self.raw.commit()
+                self._driver().commit()
         except Exception as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             failure = error if self._connection is not None else self.translated(error, "COMMIT", None)
             if isinstance(failure, DBAPIError) and failure.connection_invalidated:
@@ -167,7 +163,7 @@ class Transaction(Channel):
             if self._connection is not None:
                 self._connection.rollback()
             elif not self.lost:
-                self.raw.rollback()
+                self._driver().rollback()
             idle = True
         except Exception as error:  # noqa: BLE001 the error that led here matters more; the connection is dropped
             _log.debug("rollback on %r failed: %s", self.database.alias, error)
@@ -203,7 +199,7 @@ class Transaction(Channel):
     def _begin_on_cursor(self) -> None:
         """Begin by the driver, on a connection that may be in autocommit."""
         assert self._raw is not None
-        if not self._switched:
+        if not (self._switched or self.database.autocommits):
             self._refuse_autocommit(self._raw)
         if self.database.dialect == "postgresql":
             # The driver begins with the first statement, at the isolation level that it was given.
@@ -249,6 +245,10 @@ class Transaction(Channel):
         self._root = connection.begin()
         return connection
 
+    def _driver(self) -> Any:
+        """Return the driver's connection; the pool's would look each method up in Python."""
+        return self.raw.dbapi_connection
+
     def _drop(self) -> None:
         """Close the connection instead of giving it back: its state is not known."""
         if self._connection is not None and not self._connection.closed:
@@ -274,8 +274,8 @@ class Transaction(Channel):
         if (raw := self._raw) is not None:
             if idle and self._deadline and self.database.dialect == "postgresql":
                 idle = self._try_autocommit(raw, on=True)
-            if connection is None or not self._handed_out:
-                self._release(idle=idle and raw.is_valid)
+            if connection is None or not self.handed_out:
+                self._release(idle=idle and raw.dbapi_connection is not None)
                 return
             if self._switched and raw.is_valid:
                 self._try_autocommit(raw, on=False)

@@ -322,7 +322,8 @@ def write_row(
         # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
         if made:
             note_generated(instance, snapshot, statement.made_names, made)
-            channel.keep(snapshot)
+            if channel.undo is not None:
+                channel.undo.record(snapshot)
             instance.__dict__.update(zip(statement.made_names, made, strict=True))
             row += made
         else:
