@@ -237,7 +237,7 @@ def _sent(
     """The rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as the database wants."""
     database, transaction = place
     for keys in _batches(database, statement, list(owners)):
-        with transaction or Lone(database, prepared=False, writes=False) as channel:
+        with transaction or Lone(database, writes=False) as channel:
             rows = channel.execute(statement.where(column.in_(keys))).fetchall()
         yield rows
 

@@ -277,7 +277,7 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
         query._refuse_grouped("all")
         database, transaction = query._place()
         key, row = _key_and_row(query, equal, limit)
-    with transaction or Lone(database, prepared=key is not None, writes=False) as channel:
+    with transaction or Lone(database, writes=False) as channel:
         if key is None or channel.cursor is None:
             whole = query._with(_equal=equal, _limit=limit)._whole
             return query._made(channel.execute(whole.statement).fetchall(), database)
@@ -361,7 +361,7 @@ def raw_instances(
     converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
     statement = text(sql).bindparams(*converted)
     # What the SQL does is its own affair: alone it commits, and in a block for reading the database refuses.
-    with transaction or Lone(database, prepared=False, writes=True) as channel:
+    with transaction or Lone(database, writes=True) as channel:
         result = channel.execute(statement, plain)
         if not result.returns_rows:
             raise FieldError(f"the SQL for {schema.name} selects nothing")

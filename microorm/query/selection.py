@@ -230,7 +230,7 @@ class Selection(Generic[M]):
     def _channel(self) -> Transaction | Lone:
         """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
         database, transaction = self._place()
-        return transaction or Lone(database, prepared=False, writes=False)
+        return transaction or Lone(database, writes=False)
 
     def _write_database(self) -> Database:
         schema = self._schema

@@ -136,7 +136,7 @@ class Rows(Selection[M]):
         query = self._with(_lock=None)
         database, transaction = query._place()
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
-        with transaction or Lone(database, prepared=False, writes=False) as channel:
+        with transaction or Lone(database, writes=False) as channel:
             return explained(channel, verb, query.statement)
 
     @property

@@ -144,6 +144,8 @@ class Plans:
         self._dialect = database.engine.dialect
         self.loader = Loader(schema, database)
         self.made: dict[Any, Any] = {}
+        self.save_plans: dict[Any, Any] = {}  # of persistence.save, by what is written
+        self.inserted_rows = 0  # by bulk_create
         self._origins: dict[tuple[str, ...], Origin] = {}
         self._partial_origins: dict[tuple[str, ...], Origin] = {}
 
