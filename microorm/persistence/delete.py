@@ -52,13 +52,14 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         channel = work.begin(several=False)
         work.dirty = True
         total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
-        if not after:
+        if transaction is not None:
             _forget_key(schema, instance, key, snapshot, loaded)
             channel.keep(snapshot)
-    if after:  # all of them wait for the commit, which is done
+    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
-            with Receiving(databases, database.alias):
-                post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+            if after:
+                with Receiving(databases, database.alias):
+                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
         finally:
             _forget_key(schema, instance, key, snapshot, loaded)
     return counts(schema, total)
