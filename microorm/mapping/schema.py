@@ -331,8 +331,8 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
 
 
 def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
-    yield "instances of the driver's rows", _source(plans.loader.build)
-    for key, plan in plans.made.items():
+    yield "instances of the driver's rows", _source(plans.hydrator.build)
+    for key, plan in plans.statements.items():
         if (sql := getattr(plan, "sql", None)) is None:
             yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
         else:

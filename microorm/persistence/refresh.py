@@ -62,7 +62,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     key = key_row(schema, instance)
     # A row is asked for even where none of its values is.
     wanted = tuple(name for name in schema.names if name in names) or schema.key_names
-    load = plans_of(schema, database).load(
+    load = plans_of(schema, database).select(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
     with schema.registry.databases.channel(database, writes=False) as channel:
@@ -105,7 +105,7 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
     if wanted := _wanted(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
-        load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
+        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
         with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
         _take(instance, database, wanted, found[0] if found else None)

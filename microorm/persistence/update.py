@@ -26,7 +26,7 @@ from microorm.persistence.save import (
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
-from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read
 from microorm.sql.statements import key_row, plans_of
 
 MOST_CASES = 100
@@ -82,7 +82,7 @@ def bulk_update(
     names = field_names(schema, fields, "fields")
     if not names:
         raise ValueError("bulk_update() wants at least one field")
-    objects = checked_objects(schema, "bulk_update", instances)
+    objects = check_instances(schema, "bulk_update", instances)
     told = Progress(progress, len(objects))
     _refuse_unfit_keys(schema, objects)
     if not objects:
@@ -138,7 +138,7 @@ def _update_batch(
     plans, names = plans_of(schema, channel.database), plan.names
     written = names[: -len(schema.key)]
     rows = [each.row for each in batch]
-    if channel.database.dialect in MOST_PARAMETERS:
+    if channel.database.dialect in MAX_PARAMETERS:
         count = plans.update(written).run_many(channel, rows)
     else:
         count = _update_by_cases(schema, channel, written, rows)
@@ -199,5 +199,5 @@ def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> s
     """The keys of *batch* that have a row."""
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
-    found = latest(channel, select(*columns).where(_among(schema, keys)))
+    found = current_read(channel, select(*columns).where(_among(schema, keys)))
     return {tuple(row) for row in channel.execute(found)}

@@ -14,7 +14,7 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
-from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
+from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS
 from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # the instances by the key that their related rows are found by
@@ -244,9 +244,9 @@ def _sent(
 
 def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[list[Any]]:
     """Cut *keys* into parts that the database takes beside the parameters of *statement*."""
-    most = MOST_PARAMETERS.get(database.dialect)
+    most = MAX_PARAMETERS.get(database.dialect)
     if most is None:
-        most = max(1, MOST_BYTES // max(len(repr(key)) + 2 for key in keys))
+        most = max(1, MAX_BYTES // max(len(repr(key)) + 2 for key in keys))
     elif len(keys) > most // 2:
         most -= len(statement.compile(dialect=database.engine.dialect).params)
     for start in range(0, len(keys), most):

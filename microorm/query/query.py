@@ -18,7 +18,7 @@ from microorm.persistence.get_or_create import get_or_create, update_or_create
 from microorm.persistence.update import bulk_update, update_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
-from microorm.sql.batches import checked_size
+from microorm.sql.batches import check_batch_size
 from microorm.sql.upsert import OnConflict, upsert_of
 
 M = TypeVar("M", bound="Any")
@@ -106,7 +106,7 @@ class Query(Results[M]):
         (a note says which object), what *progress* raises, and the database's errors; nothing was written then.
         """
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
-        options = BulkOptions(checked_size(batch_size), upsert, each=_each(signals))
+        options = BulkOptions(check_batch_size(batch_size), upsert, each=_each(signals))
         if options.each and upsert is not None:
             raise ValueError(
                 "signals='each' and on_conflict= contradict each other: nobody knows what was created"
@@ -138,7 +138,7 @@ class Query(Results[M]):
             self._write_database(),
             objects,
             fields,
-            batch_size=checked_size(batch_size),
+            batch_size=check_batch_size(batch_size),
             progress=progress,
         )
 

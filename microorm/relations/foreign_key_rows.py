@@ -18,7 +18,7 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
-from microorm.query.results import MOST_VALUES
+from microorm.query.results import MAX_VALUES
 from microorm.sql.statements import plans_of
 
 
@@ -192,7 +192,7 @@ class Belongings:
         columns = [field.column for field in self._schema.key]
         key = columns[0] if len(columns) == 1 else tuple_(*columns)
         rows = self._rows if mine else Query(self._schema.model).using(self._database.alias)
-        size = MOST_VALUES // len(columns)
+        size = MAX_VALUES // len(columns)
         for start in range(0, len(keys), size):
             yield rows._with(_where=(key.in_(keys[start : start + size]),))
 

@@ -19,7 +19,7 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
 from microorm.query.filters import comparable
 from microorm.query.query import Query
-from microorm.query.results import MOST_VALUES
+from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
 from microorm.sql.upsert import unique_sets
 
@@ -122,8 +122,8 @@ class Pairs:
 
     def _remove(self, whole: UnitOfWork, keys: list[Any]) -> None:
         self._tell(whole, "pre_remove", keys)
-        for start in range(0, len(keys), MOST_VALUES):
-            self._delete(whole, keys[start : start + MOST_VALUES])
+        for start in range(0, len(keys), MAX_VALUES):
+            self._delete(whole, keys[start : start + MAX_VALUES])
         self._tell(whole, "post_remove", keys)
 
     def _clear(self, whole: UnitOfWork) -> None:
@@ -192,7 +192,7 @@ class Pairs:
         found: dict[Any, None] = {}
         parts: list[Any] = [None]
         if wanted is not None:
-            parts = [wanted[start : start + MOST_VALUES] for start in range(0, len(wanted), MOST_VALUES)]
+            parts = [wanted[start : start + MAX_VALUES] for start in range(0, len(wanted), MAX_VALUES)]
         for part in parts:
             statement = select(far.field.column).where(self._between(near, far, part))
             found.update(dict.fromkeys(whole.channel.execute(statement).scalars()))

@@ -14,7 +14,7 @@ from sqlalchemy.types import Enum, String
 
 from microorm import Databases, Field, Model, Registry, TransactionError, field
 from microorm.sql import batches as multirow
-from microorm.sql.batches import multirow_of
+from microorm.sql.batches import multirow_insert
 from microorm.sql.statements import plans_of
 from microorm.testing import count_statements
 
@@ -51,7 +51,7 @@ def found(databases: Any, Book: Any, names: tuple[str, ...]) -> Any:
         databases.atomic(),
         databases.channel(databases.database("default"), writes=True) as it,
     ):
-        return multirow_of(schema, plans_of(schema, it.database), it, names)
+        return multirow_insert(schema, plans_of(schema, it.database), it, names)
 
 
 def test_the_rows_are_numbered_and_inserted_in_this_order(databases: Any, Book: Any) -> None:
@@ -68,7 +68,7 @@ def test_each_instance_gets_the_key_of_its_row(
     databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over many statements, of which the last has fewer rows."""
-    monkeypatch.setattr(multirow, "MOST_VALUES", 20)
+    monkeypatch.setattr(multirow, "MAX_VALUES", 20)
     books = [Book(title=f"{number}", pages=number if number % 3 else None) for number in range(57)]
     with databases.atomic(), count_statements("default", databases) as counted:
         Book.objects.bulk_create(books)
