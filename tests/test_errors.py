@@ -12,14 +12,13 @@ ALL = [each for each in vars(errors).values() if isinstance(each, type) and issu
 
 
 def test_every_error_is_microorms_and_none_is_the_databases() -> None:
-    """DESIGN 11: what the database itself refuses stays SQLAlchemy's."""
+    """What the database itself refuses stays SQLAlchemy's."""
     assert len(ALL) == 18
     assert all(issubclass(each, MicroormError) for each in ALL)
     assert not any(issubclass(each, SQLAlchemyError) for each in ALL)
 
 
 def test_wrong_values_are_value_errors_too() -> None:
-    """DESIGN 11, CONTRACT I10, I19."""
     assert issubclass(FieldError, ValueError)
     assert issubclass(UnsavedError, ValueError)
     assert issubclass(InvalidValue, FieldError)

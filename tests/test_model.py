@@ -1,4 +1,4 @@
-"""An instance and its class: identity, equality, keys, errors of its own, and what is where (DESIGN 3 and 11)."""
+"""An instance and its class: identity, equality, keys, errors of its own, and what is where."""
 
 import enum
 import gc
@@ -108,7 +108,7 @@ def test_the_repr_shows_the_model_and_its_key(Book, Line) -> None:
 
 
 def test_each_model_has_errors_of_its_own(Book, Line) -> None:
-    """`Book.DoesNotExist` and its like catch what concerns books, and nothing else (DESIGN 11)."""
+    """`Book.DoesNotExist` and its like catch what concerns books, and nothing else."""
     roots = {
         "DoesNotExist": microorm.ObjectDoesNotExist,
         "MultipleObjectsReturned": microorm.MultipleObjectsReturned,

@@ -280,7 +280,7 @@ def test_listed_values_are_a_check_of_the_column(annotation, options, allowed) -
 
 
 def test_a_moment_of_sql_s_clock_is_in_utc() -> None:
-    """DESIGN 3: `datetime` is UTC on every database, made by it or not."""
+    """`datetime` is UTC on every database, made by it or not."""
     aware, naive = (
         bound(datetime, server_default=func.now()),
         bound(datetime, server_default=func.now(), timezone=False),

@@ -1,4 +1,4 @@
-"""One Python value stays the same on every database: each cell of the table in docs/types.md, edges included (DESIGN 3)."""
+"""One Python value stays the same on every database: each cell of the table in docs/types.md, edges included."""
 # ruff: noqa: DTZ001, DTZ901 (naive moments are what some fields hold)
 
 import enum

@@ -1,4 +1,4 @@
-"""What a field takes, and what it says of the rest: the same on every database, before any SQL (DESIGN 3, 'Values are checked')."""
+"""What a field takes, and what it says of the rest: the same on every database, before any SQL."""
 # ruff: noqa: DTZ001 (naive moments are what some fields hold)
 
 import enum

@@ -1,4 +1,4 @@
-"""The generated loops do what the obvious slow Python does, for any fields and rows (DESIGN 3, 13)."""
+"""The generated loops do what the obvious slow Python does, for any fields and rows."""
 
 import ast
 import string
@@ -106,7 +106,7 @@ def test_a_collector_gives_the_row_that_checking_each_field_gives(chosen) -> Non
 
 
 def test_every_bad_field_is_named_in_field_order() -> None:
-    """DESIGN 3: `InvalidValue` names the model, every bad field, what it wants, and what it got."""
+    """`InvalidValue` names the model, every bad field, what it wants, and what it got."""
     collect = Shelf.__schema__.collector(NAMES)
     values = {"id": None, "title": "long", "pages": "x", "price": 1.0, "rare": 1, "tags": {}, "day": None}
     with pytest.raises(InvalidValue) as caught:
@@ -183,7 +183,7 @@ def test_a_builder_gives_the_instances_that_a_loop_gives(rows, raw, decoded) -> 
 
 
 def test_a_builder_without_mutable_values_keeps_the_drivers_own_row() -> None:
-    """Nothing is copied on a load (DESIGN 13); what is no plain tuple becomes one."""
+    """Nothing is copied on a load; what is no plain tuple becomes one."""
 
     class Row(tuple):
         """SQLAlchemy's row stands for more than its values."""

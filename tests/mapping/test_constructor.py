@@ -1,4 +1,4 @@
-"""The constructor of a model: what it takes, what it refuses, and whom it tells (DESIGN 3, CONTRACT G2 and G3)."""
+"""The constructor of a model: what it takes, what it refuses, and whom it tells."""
 
 import inspect
 import itertools
@@ -212,7 +212,7 @@ class Heard:
 
 
 def test_pre_init_gets_the_live_keywords_before_anything_is_checked(Book, listen) -> None:
-    """CONTRACT G2: what the receiver changes is what the constructor takes."""
+    """What the receiver changes is what the constructor takes."""
     seen = []
 
     def mend(sender, args, kwargs, **rest):
@@ -232,7 +232,7 @@ def test_pre_init_gets_the_live_keywords_before_anything_is_checked(Book, listen
 
 
 def test_pre_init_may_take_a_keyword_away_or_add_a_wrong_one(Book, listen) -> None:
-    """CONTRACT G2: the check comes after the receiver."""
+    """The check comes after the receiver."""
 
     def edit(kwargs, **rest):
         kwargs.update(kwargs.pop("note"))
@@ -245,7 +245,7 @@ def test_pre_init_may_take_a_keyword_away_or_add_a_wrong_one(Book, listen) -> No
 
 
 def test_post_init_gets_exactly_the_instance_when_it_is_complete(Book, listen) -> None:
-    """CONTRACT G3: signal, sender, instance; there is no `using`."""
+    """Signal, sender, instance; there is no `using`."""
     seen = []
 
     def look(**kwargs):
@@ -262,7 +262,6 @@ def test_post_init_gets_exactly_the_instance_when_it_is_complete(Book, listen) -
 
 
 def test_a_receiver_that_fails_stops_the_constructor(Book, listen) -> None:
-    """CONTRACT E2."""
 
     def stop(**kwargs):
         raise OSError("stopped")

@@ -1,4 +1,4 @@
-"""What a class statement makes of a model, and what it refuses (DESIGN 3, CONTRACT G1 and P7)."""
+"""What a class statement makes of a model, and what it refuses."""
 
 import gc
 import sys
@@ -230,7 +230,6 @@ def test_every_public_name_of_a_model_is_taken(Base) -> None:
 
 
 def test_a_label_in_two_modules_is_an_error(Base, registry) -> None:
-    """CONTRACT P7."""
     first = model_in("shop.models", Base)
     with pytest.raises(ModelError) as caught:
         model_in("shop.more.models", Base, app="shop", table="more_books")
@@ -242,7 +241,7 @@ def test_a_label_in_two_modules_is_an_error(Base, registry) -> None:
 
 
 def test_a_model_defined_again_takes_the_place_with_a_warning_at_its_class_statement(Base, registry) -> None:
-    """CONTRACT P7: reloads and notebooks."""
+    """Reloads and notebooks."""
 
     class Book(Base):
         title: Field[str]
@@ -340,7 +339,7 @@ def test_a_receiver_that_fails_takes_the_model_back(Base, registry) -> None:
 
 
 def test_a_function_that_waits_and_fails_takes_the_model_back_and_waits_on(Base, registry) -> None:
-    """CONTRACT P8: what ran already is not run again."""
+    """What ran already is not run again."""
     ran: list[str] = []
     failing = [True]
 
@@ -368,7 +367,7 @@ def test_a_function_that_waits_and_fails_takes_the_model_back_and_waits_on(Base,
 
 
 def test_class_prepared_is_sent_once_for_each_concrete_model(Base, registry, prepared) -> None:
-    """CONTRACT G1: never for an abstract one; when it is sent, the model is complete."""
+    """Never for an abstract one; when it is sent, the model is complete."""
     seen: list[Any] = []
 
     def look(sender, **kwargs):
@@ -398,7 +397,7 @@ def test_class_prepared_is_sent_once_for_each_concrete_model(Base, registry, pre
 
 
 def test_abstract_bases_hand_down_what_they_have(databases) -> None:
-    """Fields, database, app, registry and table_args, what the nearest base states itself counts (DESIGN 3)."""
+    """Fields, database, app, registry and table_args, what the nearest base states itself counts."""
     registry, elsewhere = Registry(databases), Registry(databases)
 
     class Base(Model, registry=registry, app="library", database="other", abstract=True):
@@ -740,7 +739,7 @@ def test_the_documented_attributes_of_a_model(Base, registry) -> None:
 
 
 def test_threads_that_use_a_model_first_prepare_it_once(Base, registry, prepared) -> None:
-    """CONTRACT G1: a model that waited for a name is made by one of them, and all get the same."""
+    """A model that waited for a name is made by one of them, and all get the same."""
 
     class Book(Base):
         size: Field["Later"]
@@ -765,7 +764,7 @@ def test_threads_that_use_a_model_first_prepare_it_once(Base, registry, prepared
 
 
 def test_a_superseded_model_that_still_waits_takes_no_place_from_the_newer(Base, registry) -> None:
-    """CONTRACT P7: the newer one is there once its names are."""
+    """The newer one is there once its names are."""
 
     class Book(Base):
         size: Field["Later"]

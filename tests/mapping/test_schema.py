@@ -1,4 +1,4 @@
-"""A class body is read once, into a frozen description and a table that the databases have as it says (DESIGN 3)."""
+"""A class body is read once, into a frozen description and a table that the databases have as it says."""
 
 import dataclasses
 import uuid
@@ -446,7 +446,7 @@ def test_the_tables_are_the_registry_s() -> None:
 
 
 def test_a_model_may_be_all_key(Base, registry) -> None:
-    """Nothing but a generated key, or nothing but a key that is given (CONTRACT I15)."""
+    """Nothing but a generated key, or nothing but a key that is given."""
 
     class Ticket(Base):
         pass
