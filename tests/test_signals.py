@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 import microorm.dispatch
-import microorm.engines
+import microorm.db.engine
 from microorm import Databases, Field, Model, ReceiverLostWarning, Registry, field, muted, receiver, signals
 from microorm.dispatch import Signal
 from microorm.signals import (

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.errors import InvalidValue
-from microorm.fields.checks import Refused
+from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.field import Field
 
 Row = tuple[Any, ...]
@@ -41,7 +41,7 @@ def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, A
     """
 
     def careful(values: dict[str, Any]) -> Row:
-        return admit_all(label, fields, values)
+        return clean_all(label, fields, values)
 
     if not fields:
         return lambda values: ()
@@ -114,7 +114,7 @@ def _places(fields: Sequence[Field[Any]]) -> str:
     return "".join(f"v{place}, " for place in range(len(fields)))
 
 
-def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:
+def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:
     """The row of *fields* from *values*, field by field. `InvalidValue` names every bad one."""
     row: list[Any] = []
     problems: dict[str, str] = {}
@@ -125,8 +125,8 @@ def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
             value, expressions = field.stored(value), True
         elif value is not None or not field.generated:
             try:
-                value = field.admit(value)
-            except Refused as refused:
+                value = field.clean(value)
+            except InvalidFieldValue as refused:
                 problems[field.name] = str(refused)
         row.append(value)
     if problems:

@@ -18,124 +18,15 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from types import FrameType, UnionType
-from typing import Any, ClassVar, ForwardRef, Literal, TypeVar, Union, get_args, get_origin, overload
+from typing import Any, ClassVar, ForwardRef, TypeVar, Union, get_args, get_origin
 from unicodedata import normalize
 
-from sqlalchemy.types import TypeEngine
-
-from microorm.errors import ModelError, nearest
+from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
 from microorm.fields.type_map import type_name
 from microorm.mapping.foreign_key import Relation
 
 T = TypeVar("T")
-
-
-# A checker takes the first that fits, so those that keep a field out of the constructor come first.
-@overload
-def field(
-    *,
-    on_update: Callable[[], T],
-    init: Literal[False] = False,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    server_default: Any = ...,
-) -> Any: ...
-@overload
-def field(
-    *,
-    server_default: Any,
-    init: Literal[False] = False,
-    primary_key: bool = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-) -> Any: ...
-@overload
-def field(
-    *,
-    default: T,
-    primary_key: bool = ...,
-    on_update: Callable[[], T] | None = ...,
-    server_default: Any = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    init: bool = ...,
-) -> Field[T]: ...
-@overload
-def field(
-    *,
-    default_factory: Callable[[], T],
-    primary_key: bool = ...,
-    on_update: Callable[[], T] | None = ...,
-    server_default: Any = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    init: bool = ...,
-) -> Field[T]: ...
-@overload
-def field(
-    *,
-    primary_key: bool = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    init: bool = ...,
-) -> Any: ...
-def field(**options: Any) -> Any:
-    """Declare a field of a model.
-
-    *primary_key*: the column is (part of) the key. *default*, *default_factory*: what a constructor without
-    the field gives it. *on_update*: called at each save that writes the field and is not raw, to fill
-    the value; `update_fields` without it and `Query.update` leave it. *server_default*: SQL (or a string) by which the database makes the value where none was given; it is read back. *unique*,
-    *index*: of this column alone. *max_length* in characters (bytes for `bytes`), *max_digits* and
-    *decimal_places* for `Decimal`. *type_*: a SQLAlchemy type instead of the table's. *column*: the column's
-    name, else the field's. *timezone=False*: a naive `datetime`. *init=False*: not in the constructor.
-
-    Raises `TypeError` for an unknown option; options that do not go together are a `ModelError` at the class
-    definition, which names the field.
-    """
-    for option in options:
-        if option not in _OPTIONS:
-            hint = nearest(option, _OPTIONS)
-            if nearest(option, ("null", "nullable")):
-                hint = "; a field that may be None says so in its annotation: Field[int | None]"
-            raise TypeError(f"field() has no option {option!r}{hint}")
-    return Field(**options)
-
-
-_OPTIONS = (
-    *("default", "default_factory", "on_update", "server_default", "init", "primary_key", "unique", "index"),
-    *("max_length", "max_digits", "decimal_places", "type_", "column", "timezone"),
-)
 
 
 @dataclass(frozen=True, slots=True)

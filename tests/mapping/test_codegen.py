@@ -15,7 +15,7 @@ from sqlalchemy import literal
 from sqlalchemy.sql import ClauseElement
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, field
-from microorm.mapping.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled, gatherer
+from microorm.mapping.codegen import ExpressionRow, binder, builder, clean_all, collector, compiled, gatherer
 
 NAMES = ("id", "title", "pages", "price", "rare", "tags", "day", "count")
 
@@ -73,7 +73,7 @@ def slow_row(names: Sequence[str], values: dict[str, Any]) -> Any:
             row.append(None)
         else:
             try:
-                row.append(each.admit(value))
+                row.append(each.clean(value))
             except Exception:  # noqa: BLE001 whatever it is, the field is bad
                 bad.append(name)
     return bad or tuple(row)
@@ -92,7 +92,7 @@ def test_a_collector_gives_the_row_that_checking_each_field_gives(chosen) -> Non
         assert list(problems) == expected
         assert str(caught.value) == "; ".join(f"Shelf.{name} {problems[name]}" for name in expected)
         with pytest.raises(InvalidValue) as careful:
-            admit_all("Shelf", [FIELDS[name] for name in names], values)
+            clean_all("Shelf", [FIELDS[name] for name in names], values)
         assert careful.value.problems == problems
     else:
         row = collect(values)
