@@ -215,10 +215,10 @@ class ModelSignal(Signal):
             raise TypeError(f"the sender of a model signal is a model or its label, not {sender!r}")
 
     def _is_muted_by(self, muted: object, sender: object) -> bool:
-        if isinstance(named, str):  # whichever registry it is in, and when it is defined in the block only
+        if isinstance(muted, str):  # whichever registry it is in, and when it is defined in the block only
             schema = getattr(sender, "__schema__", None)
-            return schema is not None and schema.label == named
-        return named is sender
+            return schema is not None and schema.label == muted
+        return muted is sender
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         if super()._matches(connection, sender):

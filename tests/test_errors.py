@@ -43,10 +43,10 @@ def test_an_unknown_alias_names_what_is_known(alias: object, known: list[str], w
 
 
 def test_an_invalid_value_names_every_field() -> None:
-    error = InvalidValue("Book", {"title": "wants str, not int 3", "pages": "wants int, not None"})
-    assert str(error) == "Book.title wants str, not int 3; Book.pages wants int, not None"
+    error = InvalidValue("Book", {"title": "must be str, not int 3", "pages": "must be int, not None"})
+    assert str(error) == "Book.title must be str, not int 3; Book.pages must be int, not None"
     assert error.model == "Book"
-    assert error.problems == {"title": "wants str, not int 3", "pages": "wants int, not None"}
+    assert error.problems == {"title": "must be str, not int 3", "pages": "must be int, not None"}
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_value_that_was_taken_away_reads_none_and_is_refused(Book) -> None:
     del book.title
     assert book.title is None
     assert book.changes() == {"title": ("t", None)}
-    with pytest.raises(microorm.InvalidValue, match="^Book.title wants str, not None$"):
+    with pytest.raises(microorm.InvalidValue, match="^Book.title must be str, not None$"):
         book.save()
     assert Book.objects.get(id=book.id).title == "t"
 

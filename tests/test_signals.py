@@ -550,7 +550,9 @@ def test_an_async_receiver_cannot_be_waited_for_on_a_running_loop(
     book = Book(title="a")
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="^cannot run async receiver .* synchronously on a running event loop$"):
+        with pytest.raises(
+            RuntimeError, match="^cannot run async receiver .* synchronously on a running event loop$"
+        ):
             book.save()
 
     asyncio.run(main())

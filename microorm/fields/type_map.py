@@ -74,8 +74,11 @@ def custom_check(python_type: Any, column: TypeEngine[Any]) -> Check:
 
 def type_name(python_type: Any) -> str:
     """Format a type as in an annotation."""
-    if isinstance(python_type, type) and not get_args(python_type):
+    origin, arguments = get_origin(python_type), get_args(python_type)
+    if isinstance(python_type, type) and not arguments:
         return python_type.__name__
+    if isinstance(origin, type) and origin is not UnionType:
+        return f"{origin.__name__}[{', '.join(map(type_name, arguments))}]"
     return str(python_type).replace("typing.", "")
 
 

@@ -257,8 +257,10 @@ def text_type(max_length: int | None = None) -> TypeEngine[str]:
 
 def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
     """Return a binary type; without *max_length*, or if it is large, LONGBLOB on MariaDB."""
-    bounded = max_length is not None and max_length <= MAX_ROW_BYTES
-    mariadb = MariaDBType("VARBINARY", max_length) if bounded else MariaDBType("LONGBLOB")
+    if max_length is None or max_length > MAX_ROW_BYTES:
+        mariadb = MariaDBType("LONGBLOB")
+    else:
+        mariadb = MariaDBType("VARBINARY", max_length)
     return LargeBinary(max_length).with_variant(mariadb, *MARIADB)
 
 

@@ -113,9 +113,9 @@ def test_every_bad_field_is_named_in_field_order() -> None:
         collect({**values, "count": None})
     assert caught.value.model == "Shelf"
     assert list(caught.value.problems) == ["title", "pages", "rare", "count"]
-    assert str(caught.value).startswith("Shelf.title wants str")
-    assert "; Shelf.pages wants int, not str 'x'; Shelf.rare wants bool, not int 1; " in str(caught.value)
-    assert str(caught.value).endswith("; Shelf.count wants int, not None")
+    assert str(caught.value).startswith("Shelf.title must be str")
+    assert "; Shelf.pages must be int, not str 'x'; Shelf.rare must be bool, not int 1; " in str(caught.value)
+    assert str(caught.value).endswith("; Shelf.count must be int, not None")
 
 
 def test_a_collector_is_made_once_for_each_choice_of_fields() -> None:
