@@ -171,12 +171,10 @@ class Query(Results[M]):
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
         if heard(schema) or referred_to(schema):
-            rows = self._with(_lock=None, _related=(), _prefetched=())
-            return delete_found(
-                schema, database, lambda names: rows._with(_names=names)._load(database), self
-            )
+            rows = self._with(_lock=None, _related=(), _prefetched=(), _using=database.alias)
+            return delete_found(schema, database, lambda names: rows._with(_names=names).all(), self)
         statement = self._targeted(sql_delete(schema.table))
-        with databases.channel(database, prepared=False, writes=True) as channel:
+        with databases.channel(database, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)
         return counts(schema, total)
 
