@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import tuple_
 
-from microorm.db.atomic import Unit, unit
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of
@@ -16,7 +16,7 @@ from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin
-from microorm.persistence.writing import settle_some
+from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MOST_VALUES
 from microorm.sql.statements import plans_of
@@ -109,7 +109,7 @@ class Belongings:
         return f"{self._relation.name} of {self._owner!r}"
 
     def _unit(self) -> Any:
-        return unit(self._databases, self._database)
+        return unit_of_work(self._databases, self._database)
 
     def _check(self, method: str, objects: Sequence[Any], *, saved: bool) -> None:
         """Raise `TypeError`, `UnsavedError` or `CrossDatabaseRelation` for what cannot be among *objects*."""
@@ -138,7 +138,7 @@ class Belongings:
                 f"{self._relation.label} can lose no row by {method}(): {self._foreign_key.label} is never None"
             )
 
-    def _relate(self, whole: Unit, objects: Sequence[Any]) -> None:
+    def _relate(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
             self._update(whole, objects, self._owner)
@@ -147,9 +147,9 @@ class Belongings:
             self._leave(whole, each)
             whole.change(each, self._values(self._owner))
             each.save(using=self._database.alias)
-            whole.half_way = True
+            whole.dirty = True
 
-    def _part(self, whole: Unit, objects: Sequence[Any]) -> None:
+    def _part(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
             self._update(whole, objects, None)
@@ -157,9 +157,9 @@ class Belongings:
         for each in objects:
             whole.change(each, self._values(None))
             each.save(using=self._database.alias, update_fields=[self._foreign_key.name])
-            whole.half_way = True
+            whole.dirty = True
 
-    def _clear(self, whole: Unit) -> None:
+    def _clear(self, whole: UnitOfWork) -> None:
         known = {each.pk: each for each in self._query._known or ()}
         if not self._bulk:
             self._part(whole, [known.get(each.pk, each) for each in self._rows.all()])
@@ -167,19 +167,19 @@ class Belongings:
         whole.forget(self._owner, [self._relation.name])
         images = [(each, image_of(each)) for each in known.values()]
         self._rows.update(**{self._field: None})
-        whole.half_way = True
+        whole.dirty = True
         for each, image in images:
             if getattr(each, self._field) == self._key:
                 self._settle(whole, each, image, None)
 
-    def _update(self, whole: Unit, objects: Sequence[Any], owner: Any) -> None:
+    def _update(self, whole: UnitOfWork, objects: Sequence[Any], owner: Any) -> None:
         """Write the key of *owner*, or None, to the rows of *objects*. `NotUpdated` where one is not there."""
         images = [image_of(each) for each in objects]
         asked = {each.pk for each in objects}
         count = 0
         for query in self._queries(list(asked), mine=owner is None):
             count += query.update(**{self._field: None if owner is None else self._key})
-            whole.half_way = True
+            whole.dirty = True
         if count != len(asked):
             raise self._schema.model.NotUpdated(
                 f"of {len(asked)} rows {count} could be changed for {self._mine} in {self._database.alias!r}"
@@ -201,11 +201,11 @@ class Belongings:
         key = None if owner is None else self._key
         return {self._field: key, self._foreign_key.name: (key, owner)}
 
-    def _settle(self, whole: Unit, instance: Any, image: Image, owner: Any) -> None:
+    def _settle(self, whole: UnitOfWork, instance: Any, image: Image, owner: Any) -> None:
         """Let *instance* know that its row belongs to *owner* now, or to nobody."""
         self._leave(whole, instance)
         values = self._values(owner)
-        settle_some(
+        mark_saved(
             self._schema,
             plans_of(self._schema, self._database),
             instance,
@@ -214,7 +214,7 @@ class Belongings:
         )
         whole.change(instance, values, image)
 
-    def _leave(self, whole: Unit, instance: Any) -> None:
+    def _leave(self, whole: UnitOfWork, instance: Any) -> None:
         """Let the one that *instance* belonged to, if that is known, forget the rows that it knows."""
         kept = instance.__dict__.get(self._foreign_key.name)
         if kept is not None and kept[1] is not None and kept[1] is not self._owner:

@@ -110,10 +110,10 @@ def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None
 def test_an_interrupt_costs_the_connection(databases: Any) -> None:
     """FEASIBILITY: nobody knows what it still has to say."""
     with Lone(databases.database("default"), prepared=True, writes=True) as channel:
-        first = channel._pooled().driver_connection
+        first = channel.raw.driver_connection
         interrupt = KeyboardInterrupt()
         assert channel.translated(interrupt, "SELECT 1", ()) is interrupt
-        assert channel._pooled().dbapi_connection is None
+        assert channel.raw.dbapi_connection is None
         channel._writes = False
     with databases.connection() as connection:
         assert connection.connection.driver_connection is not first
@@ -129,7 +129,7 @@ def test_a_connection_that_is_lost_is_dropped(databases: Any, writes: bool) -> N
     driver = databases.engine().dialect.loaded_dbapi
     outcome = CommitOutcomeUnknown if writes else OperationalError
     with pytest.raises(outcome) as caught, Lone(database, prepared=True, writes=writes) as channel:
-        raw = channel._pooled().driver_connection
+        raw = channel.raw.driver_connection
         kill(databases, raw)
         try:
             channel.cursor.execute("SELECT 1")
@@ -152,7 +152,7 @@ def test_a_commit_that_is_lost_has_an_unknown_outcome(databases: Any) -> None:
     database.spares.close()
     with pytest.raises(CommitOutcomeUnknown) as caught:
         with Lone(database, prepared=True, writes=True) as channel:
-            channel._pooled().driver_connection.close()
+            channel.raw.driver_connection.close()
     assert str(caught.value) == "the connection to 'default' was lost while COMMIT ran"
     assert isinstance(caught.value.__cause__, DBAPIError)
     assert caught.value.__cause__.statement == "COMMIT"
@@ -182,7 +182,7 @@ def test_a_connection_that_commits_by_itself_is_left_so(databases: Any) -> None:
             raw.driver_connection.rollback()
             raw.driver_connection.autocommit = own
         with Lone(database, prepared=True, writes=True) as channel:
-            assert channel._pooled().driver_connection.autocommit
+            assert channel.raw.driver_connection.autocommit
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             assert raw.driver_connection.autocommit is own
             raw.driver_connection.rollback()
