@@ -40,7 +40,7 @@ def heard(schema: Schema) -> bool:
 def referred_to(schema: Schema) -> bool:
     """Whether a delete has to look for rows that refer to those it deletes."""
     keys = schema.registry.referring(schema.model)
-    return bool(keys) and any(key.on_delete != "do_nothing" for key in keys)
+    return bool(keys) and any(key.action.effect != "ignore" for key in keys)
 
 
 class Collection:
@@ -101,14 +101,14 @@ class Collection:
             found = self._keys[schema] = [
                 key
                 for key in schema.registry.referring(schema.model)
-                if key.on_delete != "do_nothing" and self._is_here(key.owner.__schema__)
+                if key.action.effect != "ignore" and self._is_here(key.owner.__schema__)
             ]
         return found
 
     def dependants(self, schema: Schema) -> Iterator[Schema]:
         """The models whose rows go before those of *schema*."""
         for key in schema.registry.referring(schema.model):
-            if key.on_delete != "set_null":
+            if key.action.keeps_reference(key):
                 yield key.owner.__schema__
 
     def _is_here(self, schema: Schema) -> bool:
@@ -145,9 +145,9 @@ class Collection:
         schema: Schema = key.owner.__schema__
         if not values:
             return
-        if key.on_delete in ("set_null", "set_default"):
+        if key.action.effect == "update":
             self.changed.setdefault(key, {}).update(values)
-        elif key.on_delete == "restrict":
+        elif key.action.effect == "refuse":
             for child in self._referring(key, values):
                 self._restricting.append((key, child, _parent(key, child, values)))
         elif self.told(schema) or schema.registry.referring(schema.model):

@@ -161,7 +161,7 @@ class Deletion:
         """Set the keys to NULL or to their default that refer to rows which go, and those that *cut* names to NULL."""
         for key, values in self._collection.changed.items():
             table, column = key.owner.__schema__.table, key.field.column
-            value = None if key.on_delete == "set_null" else key.field.default
+            value = key.action.value(key)
             for batch in batches(self._channel, list(values), _one, None):
                 self._run(None, sql_update(table).values({column: value}).where(column.in_(batch)))
         for key, rows in cut.items():

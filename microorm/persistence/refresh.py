@@ -81,7 +81,7 @@ def missing(instance: Any) -> tuple[str, ...]:
     origin, values = instance._origin, instance.__dict__
     if not origin.partial:
         return ()
-    known = origin.layout.places
+    known = origin.layout.indexes
     return tuple(name for name in instance.__schema__.names if name not in values and name not in known)
 
 
@@ -90,7 +90,7 @@ def load_deferred(instance: Any, name: str) -> Any:
 
     Raises `LazyLoadError` where lazy loads are refused, `Model.DoesNotExist` where the row is gone.
     """
-    if name in instance._origin.layout.places:
+    if name in instance._origin.layout.indexes:
         return None
     refuse_lazy(instance, name)
     complete(instance, (name,))

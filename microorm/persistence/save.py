@@ -469,7 +469,7 @@ def _refuse_unsaved(schema: Schema, instance: Any) -> None:
 def settle_keys(schema: Schema, instance: Any) -> None:
     """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
     for foreign_key in schema.foreign_keys:
-        foreign_key.settle(instance)
+        foreign_key.refresh_foreign_key(instance)
 
 
 def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:

@@ -36,7 +36,7 @@ from microorm.db.connection import Lone
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, InvalidValue
-from microorm.fields.type_map import kind_of
+from microorm.fields.type_map import field_type
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.query.filters import (
@@ -381,10 +381,10 @@ def raw_instances(
 
 
 def _is_converted(value: Any) -> bool:
-    return isinstance(value, _CONVERTED) and kind_of(type(value)) is not None
+    return isinstance(value, _CONVERTED) and field_type(type(value)) is not None
 
 
 def _bound(name: str, value: Any) -> BindParameter[Any]:
-    kind: Any = kind_of(type(value))
+    kind: Any = field_type(type(value))
     options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
     return bindparam(name, value, type_=kind.column(type(value), options))

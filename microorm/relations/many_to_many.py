@@ -54,7 +54,7 @@ class ManyToMany(Relation, Generic[M]):
         def __set__(self, instance, value):
             raise AttributeError(f"{self.label} is changed by its add(), remove() and set()")
 
-    def models_between(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
+    def through_models(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
         """The through model, made unless one was given."""
         if self._through is not None:
             return []
@@ -64,7 +64,7 @@ class ManyToMany(Relation, Generic[M]):
 
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
         """A copy that is *name* of *owner* and leads to rows of *kind*."""
-        bound = self.belonging_to(owner, name)
+        bound = self.bound_to(owner, name)
         bound._target = kind
         bound._refuse_contradictions()
         if self._through is None:
@@ -138,7 +138,7 @@ class ManyToMany(Relation, Generic[M]):
         if through is not None and not isinstance(through, (type, str)):
             raise ModelError(f"{self.label}: through= wants a model or its name, not {through!r}")
         if type(self.symmetrical) is not bool:
-            raise ModelError(f"{self.label}: symmetrical= wants a bool, not {self.symmetrical!r}")
+            raise ModelError(f"{self.label}: symmetrical= must be a bool, not {self.symmetrical!r}")
         if self.symmetrical and self._target is not self.owner:
             raise ModelError(f"{self.label}: symmetrical=True is for relations of a model to itself")
         if fields is None:

@@ -32,7 +32,7 @@ class Reverse(Relation):
 
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
         """A copy that is *name* of *owner*; *kind* gives the model it leads to when that is asked for."""
-        bound = self.belonging_to(owner, name)
+        bound = self.bound_to(owner, name)
         bound._kind = kind
         return bound
 
