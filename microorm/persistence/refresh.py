@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import USING, current_alias, refuse_lazy
@@ -126,8 +126,7 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
     schema: Schema = instances[0].__schema__
     key = [field.column for field in schema.key]
     keys = list(dict.fromkeys(map(_loaded_key, instances)))
-    named = key[0].in_([each for (each,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
-    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(named)
+    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
     with schema.registry.databases.channel(database, writes=False) as channel:
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
@@ -181,7 +181,7 @@ def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...],
             kind = field.column.type
             new = [literal(row[place], kind) for row in part]
             values[field.column] = case(*zip(same, new, strict=True), value=one, else_=field.column)
-        statement = update(schema.table).values(values).where(_among(schema, keys))
+        statement = update(schema.table).values(values).where(schema.key_in(keys))
         total += int(channel.execute(statement).rowcount)
     return total
 
@@ -190,14 +190,9 @@ def _same_key(schema: Schema, key: Row) -> ColumnElement[bool]:
     return and_(*[field.column == value for field, value in zip(schema.key, key, strict=True)])
 
 
-def _among(schema: Schema, keys: Sequence[Row]) -> ColumnElement[bool]:
-    columns = [field.column for field in schema.key]
-    return columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
-
-
 def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> set[Row]:
     """The keys of *batch* that have a row."""
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
-    found = current_read(channel, select(*columns).where(_among(schema, keys)))
+    found = current_read(channel, select(*columns).where(schema.key_in(keys)))
     return {tuple(row) for row in channel.execute(found)}

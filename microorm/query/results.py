@@ -28,7 +28,6 @@ from sqlalchemy import (
     nulls_first,
     nulls_last,
     text,
-    tuple_,
 )
 from sqlalchemy.sql import operators
 
@@ -140,12 +139,10 @@ class Results(Rows[M]):
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"in_bulk() wants a list of keys, not {keys!r}")
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
-        columns = self._key_columns
-        key = columns[0] if len(columns) == 1 else tuple_(*columns)
-        size = MAX_VALUES // len(columns)
+        size = MAX_VALUES // len(self._schema.key)
         found: dict[Any, M] = {}
         for start in range(0, len(wanted), size):
-            part = self._with(_where=(*self._where, key.in_(wanted[start : start + size])))
+            part = self._with(_where=(*self._where, self._schema.key_in(wanted[start : start + size])))
             found.update((instance.pk, instance) for instance in part.all())
         return found
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
-from sqlalchemy import tuple_
-
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
@@ -189,12 +187,10 @@ class Belongings:
 
     def _queries(self, keys: list[Any], *, mine: bool) -> Iterator[Query[Any]]:
         """The rows of *keys*, only the owner's if *mine*, in parts that one statement takes."""
-        columns = [field.column for field in self._schema.key]
-        key = columns[0] if len(columns) == 1 else tuple_(*columns)
         rows = self._rows if mine else Query(self._schema.model).using(self._database.alias)
-        size = MAX_VALUES // len(columns)
+        size = MAX_VALUES // len(self._schema.key)
         for start in range(0, len(keys), size):
-            yield rows._with(_where=(key.in_(keys[start : start + size]),))
+            yield rows._with(_where=(self._schema.key_in(keys[start : start + size]),))
 
     def _values(self, owner: Any) -> dict[str, Any]:
         """What an instance holds that belongs to *owner*, or to nobody."""

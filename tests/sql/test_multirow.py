@@ -123,8 +123,8 @@ def test_rows_are_stored_as_one_by_one(databases: Any, Base: Any, registry: Any)
 def test_a_cast_never_cuts_a_text() -> None:
     """A cast to VARCHAR(3) would, where the column refuses."""
     dialect = psycopg.dialect()
-    assert multirow._place(0, String(3), dialect) == "$::VARCHAR"
-    assert multirow._place(0, Enum("a", "b", native_enum=False), dialect) == "$::VARCHAR"
+    assert multirow._placeholder(0, String(3), dialect) == "$::VARCHAR"
+    assert multirow._placeholder(0, Enum("a", "b", native_enum=False), dialect) == "$::VARCHAR"
 
 
 def test_a_row_that_is_refused_undoes_all_and_dooms_the_block(databases: Any, Book: Any) -> None:
@@ -150,7 +150,7 @@ def test_who_listens_hears_sqlalchemys_way(databases: Any, Book: Any) -> None:
 
 
 def test_no_more_texts_are_kept_than_that(databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multirow, "MOST_TEXTS", 2)
+    monkeypatch.setattr(multirow, "MAX_TEXTS", 2)
     made = found(databases, Book, ("title", "pages"))
     assert made is found(databases, Book, ("title", "pages"))
     for count in range(1, 6):
