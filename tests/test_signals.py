@@ -251,7 +251,7 @@ def test_what_waits_is_held_as_weakly_as_it_will_be(Base: Any, registry: Any) ->
 
 
 def test_an_unfit_receiver_does_not_wait(registry: Any) -> None:
-    """InvalidFieldValue at connect, not when the model comes."""
+    """Refused at connect, not when the model comes."""
     with pytest.raises(ValueError, match=r"^receiver does not accept \*\*kwargs"):
         post_save.connect(lambda sender: None, sender="shop.Page", registry=registry)
     with pytest.raises(TypeError, match="^receiver is not callable"):

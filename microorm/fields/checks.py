@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from reprlib import Repr
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.sql import ClauseElement
@@ -33,7 +32,7 @@ class InvalidFieldValue(Exception):
         super().__init__(f"must be {expected}, not {found}")
 
 
-class Check(NamedTuple):
+class Check:
     """The validation of one Python type.
 
     *expected* names the type in messages. *condition* is an expression over `{v}` that is true if the value can be
@@ -41,10 +40,13 @@ class Check(NamedTuple):
     `InvalidFieldValue`.
     """
 
-    expected: str
-    condition: str
-    clean: Callable[[Any], Any]
-    names: Mapping[str, Any] = MappingProxyType({})
+    def __init__(
+        self, expected: str, condition: str, clean: Callable[[Any], Any], names: Mapping[str, Any] | None = None
+    ) -> None:
+        self.expected = expected
+        self.condition = condition
+        self.clean = clean
+        self.names = names or {}
 
 
 def shown(value: Any) -> str:

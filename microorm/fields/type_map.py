@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
@@ -28,18 +28,26 @@ class InvalidOption(Exception):
     """An option of a field is invalid, alone or with its type and other options; the message says why."""
 
 
-class FieldType(NamedTuple):
+class FieldType:
     """A row of the type map; *column* and *check* are called with the Python type and the options of the field.
 
     *options*: the type-specific options that apply. *allowed*: the values of an enum or a Literal, which a CHECK
     constraint enforces. *mutable*: a value may change in place, so loaded values are copied.
     """
 
-    column: Callable[[Any, Options], TypeEngine[Any]]
-    check: Callable[[Any, Options], Check]
-    options: tuple[str, ...] = ()
-    allowed: Callable[[Any], tuple[Any, ...]] = lambda python_type: ()
-    mutable: bool = False
+    def __init__(
+        self,
+        column: Callable[[Any, Options], TypeEngine[Any]],
+        check: Callable[[Any, Options], Check],
+        options: tuple[str, ...] = (),
+        allowed: Callable[[Any], tuple[Any, ...]] = lambda python_type: (),
+        mutable: bool = False,
+    ) -> None:
+        self.column = column
+        self.check = check
+        self.options = options
+        self.allowed = allowed
+        self.mutable = mutable
 
 
 def field_type(python_type: Any) -> FieldType | None:

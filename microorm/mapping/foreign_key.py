@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, overload
 
 from sqlalchemy import ForeignKey as Constraint
 from sqlalchemy.sql import ClauseElement
@@ -28,18 +28,21 @@ R = TypeVar("R")
 _TYPE_OPTIONS = ("max_length", "max_digits", "decimal_places", "type_", "timezone")
 
 
-class Reference(NamedTuple):
+class Reference:
     """The field that a foreign key refers to; the schema of its model may not exist yet.
 
     *models* are those of the registry, in which *model* may be replaced by a later one with its label.
     """
 
-    model: Any
-    label: str
-    models: Mapping[str, Any]
-    key: Field[Any]
-    kind: Any
-    column: str
+    def __init__(
+        self, model: Any, label: str, models: Mapping[str, Any], key: Field[Any], kind: Any, column: str
+    ) -> None:
+        self.model = model
+        self.label = label
+        self.models = models
+        self.key = key
+        self.kind = kind
+        self.column = column
 
 
 class Relation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select
@@ -50,13 +49,13 @@ class Fetch(NamedTuple):
     query: Any
 
 
-@dataclass(slots=True)
 class Level:
     """One relation, the query of its rows, and what to fetch from there."""
 
-    relation: Any
-    query: Any = None
-    further: list[Fetch] = field(default_factory=list)
+    def __init__(self, relation: Any) -> None:
+        self.relation = relation
+        self.query: Any = None
+        self.further: list[Fetch] = []
 
 
 def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -> tuple[Fetch, ...]:

@@ -13,9 +13,10 @@ from microorm.fields.type_map import type_name
 from microorm.mapping.definition import table_name
 from microorm.mapping.foreign_key import ForeignKey, Relation, foreign_key
 from microorm.mapping.path import Path, Step
-from microorm.relations.related_query import RelatedQuery
 from microorm.relations.reverse import rows_of
-from microorm.relations.through_rows import pairs_of
+
+if TYPE_CHECKING:
+    from microorm.relations.related_query import RelatedQuery
 
 M = TypeVar("M")
 
@@ -174,6 +175,8 @@ def through(relation: object) -> type[Any]:
 
     *relation*: the relation as the class has it, from either side. `TypeError` for anything else.
     """
+    from microorm.relations.through_rows import pairs_of  # noqa: PLC0415 not every program needs it
+
     if isinstance(relation, Path) and (parent := relation._parent) is not None:
         start = parent._parent
         steps = (parent._step, relation._step)
