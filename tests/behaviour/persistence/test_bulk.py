@@ -194,11 +194,11 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Book, heard,
     with wire.record() as sent, databases.atomic():
         for objects, name in (([book, Other()], "Other"), (["x"], "str"), ([None], "NoneType")):
             with pytest.raises(
-                TypeError, match=f"^bulk_create\\(\\) of Book wants its instances, not {name}$"
+                TypeError, match=f"^bulk_create\\(\\) of Book takes instances of it, not of {name}$"
             ):
                 Book.objects.bulk_create(objects)
         for size in (0, -1, 2.0, "3", True):
-            with pytest.raises(ValueError, match=r"^batch_size= wants a positive int, not ") as raised:
+            with pytest.raises(ValueError, match=r"^batch_size= must be a positive int, not ") as raised:
                 Book.objects.bulk_create([book], batch_size=size)
             assert str(raised.value).endswith(repr(size))
         with pytest.raises(TypeError):
@@ -421,7 +421,7 @@ def test_the_same_instance_twice_is_an_error(Book, wire):
     book = Book(title="x")
     with (
         wire.everything() as sent,
-        pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) is object 0 again$"),
+        pytest.raises(ValueError, match=r"^bulk_create\(\) was given one object twice, at 0 and 2$"),
     ):
         Book.objects.bulk_create([book, Book(title="x"), book])
     assert sent == []
@@ -440,7 +440,7 @@ def test_progress_is_told_after_each_batch(Book, stored, databases, size):
     books = [Book(title=f"t{number}") for number in range(10)]
     Book.objects.bulk_create(books, batch_size=size, progress=progress)
     assert done == [(count, 10, hidden) for count in ([10] if size is None else [4, 8, 10])]
-    with pytest.raises(TypeError, match=r"^progress= wants a function of two numbers, not 3$"):
+    with pytest.raises(TypeError, match=r"^progress= takes a function of two numbers, not 3$"):
         Book.objects.bulk_create([Book(title="x")], progress=3)
     assert Book.objects.bulk_create([], progress=progress) == []
 

@@ -567,7 +567,7 @@ def test_a_part_of_a_query_and_groups_cannot_be_deleted(shop, wire):
         with wire.record() as sent, pytest.raises(TypeError, match=r"^delete\(\) is for whole queries"):
             query.delete()
     grouped = shop.Author.objects.group_by("name")
-    with wire.record() as sent, pytest.raises(TypeError, match=r"^delete\(\) is about rows"):
+    with wire.record() as sent, pytest.raises(TypeError, match=r"^delete\(\) needs rows"):
         grouped.delete()
     assert sent == []
 

@@ -303,7 +303,7 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
             ):
                 Word.objects.update_or_create(text=text, create_defaults={"text": "c"})
             for name in ("id", "pk"):
-                with pytest.raises(FieldError, match="is the primary key, which an update does not change$"):
+                with pytest.raises(FieldError, match="is the primary key, which update() cannot change$"):
                     Word.objects.update_or_create(text=text, defaults={name: 3})
         for query in (Word.objects[:3], Word.objects.distinct()):
             for method in ("get_or_create", "update_or_create"):

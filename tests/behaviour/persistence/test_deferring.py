@@ -126,11 +126,9 @@ def test_what_a_path_leads_to_is_refused(Base, registry, method):
 
     registry.create_all("default")
     choose = getattr(Story.objects, method)
-    with pytest.raises(
-        FieldError, match=r"<path Story.author> leads to other rows, of which 'name' is a column"
-    ):
+    with pytest.raises(FieldError, match=r"'name' is a column of <path Story.author>"):
         choose(Story.author.name)
-    with pytest.raises(FieldError, match=r"and <path Story.author> is a path to other rows"):
+    with pytest.raises(FieldError, match=r"<path Story.author> is a path to other rows"):
         choose(Story.author)
     Story(title="t", author=Author(name="a").save()).save()
     for named in ("author", "author_id", Story.author.id, Story.author_id):

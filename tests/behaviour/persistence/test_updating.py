@@ -52,16 +52,14 @@ def test_update_refuses_what_it_cannot_do(Book, wire):
                 with pytest.raises(TypeError) as raised:
                     end(query)
                 assert str(raised.value) == (
-                    f"{method}() is for whole queries, and this one is limited or distinct"
+                    f"{method}() cannot be used on a query that is limited or distinct"
                 )
-        with pytest.raises(TypeError, match=r"^update\(\) wants at least one value$"):
+        with pytest.raises(TypeError, match=r"^update\(\) needs at least one value$"):
             Book.objects.update()
         with pytest.raises(InvalidValue) as wrong:
             Book.objects.update(pages="many", title=None, price=Decimal(1))
         assert set(wrong.value.problems) == {"pages", "title"}
-        with pytest.raises(
-            FieldError, match=r"^Book\.id is the primary key, which an update does not change$"
-        ):
+        with pytest.raises(FieldError, match=r"^Book\.id is the primary key, which update() cannot change$"):
             Book.objects.update(id=3)
         with pytest.raises(FieldError, match="^Book has no field 'pk'"):
             Book.objects.update(pk=3)
@@ -292,40 +290,40 @@ def test_objects_that_cannot_be_updated_are_errors_before_anything(
         (
             lambda: update([Other()], ["pages"]),
             TypeError,
-            "bulk_update() of Book wants its instances, not Other",
+            "bulk_update() of Book takes instances of it, not of Other",
         ),
         (
             lambda: update([*books, books[1]], ["pages"]),
             ValueError,
-            "object 5 of bulk_update() is object 1 again",
+            "bulk_update() was given one object twice, at 1 and 5",
         ),
         (
             lambda: update([*books, twin], ["pages"]),
             ValueError,
             "object 5 of bulk_update() has the key of object 0: Book(id=1)",
         ),
-        (lambda: update(books, []), ValueError, "bulk_update() wants at least one field"),
+        (lambda: update(books, []), ValueError, "bulk_update() needs at least one field"),
         (lambda: update(books, "pages"), TypeError, "fields wants a list of names or columns, not 'pages'"),
         (lambda: update(books, ["pags"]), FieldError, "Book has no field 'pags'; nearest: 'pages'"),
         (lambda: update([], ["pags"]), FieldError, "Book has no field 'pags'; nearest: 'pages'"),
         (
             lambda: update(books, [Book.id]),
             FieldError,
-            "Book.id is the primary key, which an update does not change",
+            "Book.id is the primary key, which update() cannot change",
         ),
         (
             lambda: update(books, ["pages"], batch_size=0),
             ValueError,
-            "batch_size= wants a positive int, not 0",
+            "batch_size= must be a positive int, not 0",
         ),
         (
             lambda: update(books, ["pages"], progress=3),
             TypeError,
-            "progress= wants a function of two numbers, not 3",
+            "progress= takes a function of two numbers, not 3",
         ),
     ]
     for query in (Book.objects.filter(pages=3), Book.objects.filter(Book.pages > 3), Book.objects[:3]):
-        message = "bulk_update() knows its rows by their keys, and this query has conditions or a limit"
+        message = "bulk_update() finds rows by their keys; the query cannot have conditions or a limit"
         with pytest.raises(TypeError) as refused:
             query.bulk_update(books, ["pages"])
         assert str(refused.value) == message
@@ -364,7 +362,7 @@ def test_relations_are_updated_by_instance_or_key_and_once(Base, registry, datab
     assert Essay.objects.update(author_id=author.id) == 1
     assert Essay.objects.filter(Essay.author.name == "a").update(author=None) == 1
     assert told == [{"author": author}, {"author": author.id}, {"author": None}]
-    with pytest.raises(TypeError, match=r"^update\(\) has two values for Essay\.author$"):
+    with pytest.raises(TypeError, match=r"^update\(\) got two values for Essay\.author$"):
         Essay.objects.update(author=author, author_id=author.id)
     with pytest.raises(UnsavedError):
         Essay.objects.update(author=Author(name="c"))

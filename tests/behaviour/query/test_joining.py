@@ -240,13 +240,13 @@ def test_mutable_values_of_related_rows_are_watched(shop):
     [
         (["autor"], FieldError, "Book.autor does not exist; nearest: 'author'"),
         (["author.contry"], FieldError, "Author.contry does not exist; nearest: 'country'"),
-        (["author_id"], FieldError, "Book.author_id is no relation"),
-        (["author.name"], FieldError, "Author.name is no relation"),
+        (["author_id"], FieldError, "Book.author_id is not a relation"),
+        (["author.name"], FieldError, "Author.name is not a relation"),
         (["author."], FieldError, "Author. does not exist"),
         ([""], FieldError, "Book. does not exist"),
-        (["tags"], FieldError, "Book.tags leads to many rows, which prefetch_related"),
+        (["tags"], FieldError, "Book.tags leads to many rows; use prefetch_related"),
         (["author.books"], FieldError, "Author.books leads to many rows"),
-        ([3], TypeError, "wants paths or their dotted names, not 3"),
+        ([3], TypeError, "takes paths or dotted names, not 3"),
         ([None], TypeError, "not None"),
         ([["author"]], TypeError, "wants paths"),
     ],
@@ -259,7 +259,7 @@ def test_what_is_no_path_to_one_row_is_refused(shop, paths, error, message):
 @MEMORY
 def test_paths_of_other_models_are_refused(shop):
     for path in (shop.Author.country, shop.Profile.author):
-        with pytest.raises(FieldError, match="does not begin at Book"):
+        with pytest.raises(FieldError, match="does not start at Book"):
             shop.Book.objects.select_related(path)
     for path in (shop.Book.author.name, shop.Book.title, shop.Book.author.id):
         with pytest.raises(FieldError, match="is a column"):

@@ -545,8 +545,8 @@ def test_more_keys_than_a_statement_takes_are_sent_in_parts(empty, wire, databas
     [
         (["boks"], FieldError, "prefetch_related\\(\\): Author.boks does not exist; nearest: 'books'"),
         (["books.tag"], FieldError, "Book.tag does not exist; nearest: 'tags'"),
-        (["name"], FieldError, "Author.name is no relation"),
-        ([1], TypeError, "wants paths or their dotted names, not 1"),
+        (["name"], FieldError, "Author.name is not a relation"),
+        ([1], TypeError, "takes paths or dotted names, not 1"),
         ([["books"]], TypeError, "wants paths"),
     ],
 )
@@ -561,7 +561,7 @@ def test_what_is_no_path_is_refused(shop, paths, error, message):
 def test_queries_that_cannot_be_shared_are_refused(shop):
     Author, Book = shop.Author, shop.Book
     for limited in (Book.objects[:3], Book.objects.limit(1), Book.objects.offset(1)):
-        with pytest.raises(TypeError, match="shares one query among many instances, and this one is limited"):
+        with pytest.raises(TypeError, match="uses one query for all instances, so it cannot be limited"):
             Prefetch("books", limited)
     with pytest.raises(TypeError, match="this query is grouped"):
         Prefetch("books", Book.objects.group_by("title"))
