@@ -1,7 +1,8 @@
-"""Saving: the order in which a save happens, the rows that it writes, and what becomes of the instance.
+"""Save an instance.
 
-Arguments, alias, `pre_save`, `on_update`, values checked, SQL, state, `post_save`. Whatever fails, the instance is put
-back; inside a block an error that comes after a receiver or SQL dooms the block.
+All saves have one order: check the arguments, choose the alias, send `pre_save`, set `on_update` values, check the
+values, run the SQL, set the state of the instance, send `post_save`. An error restores the instance; after a receiver or
+SQL has run, it also dooms the open block.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from microorm.signals import post_save, pre_save
 from microorm.sql.statements import MOST_SHAPES, Insert, Plans, Prepared, given, plans_of
 
 Before = tuple[Origin, Row | None]
-"""Origin and loaded row of an instance as they were before a save."""
+"""Row state and loaded row of an instance before a save."""
 
 
 class SaveOptions:
-    """The arguments of one call of `save()`, checked."""
+    """The checked arguments of one call of `save()`."""
 
     __slots__ = ("fields", "force_insert", "force_update", "raw")
 
@@ -58,10 +59,9 @@ INSERT = SaveOptions(force_insert=True)
 
 
 class SavePlan:
-    """How the fields *names* of a row are collected and written; the key comes last where it is among them.
+    """The collector and the statements for a row of the fields *names*; the key comes last, if it is among them.
 
-    The statements are compiled when they are first needed. *inserted* and *updated* are the states of an instance
-    after each.
+    Statements are compiled when they are first needed. *inserted*, *updated*: the row state after an INSERT or UPDATE.
     """
 
     __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
@@ -85,7 +85,7 @@ class SavePlan:
         return statement
 
     def update(self, channel: Channel, row: Row) -> bool:
-        """Write *row* by its key; whether there was such a row. Of a model that is all key, only ask."""
+        """Update *row* by its key, and return whether it exists; without fields besides the key, only check that."""
         written = self.names[: -self.key_width]
         if self._update is None:
             self._update = self._plans.update(written) if written else self._plans.exists()
@@ -102,7 +102,7 @@ def save(
     force_insert: bool,
     force_update: bool,
 ) -> None:
-    """Write *instance* to the alias that the routing picks; all of it happens or nothing."""
+    """Write *instance* to the alias that the routing picks, completely or not at all, and send the signals."""
     schema: Schema = instance.__schema__
     if update_fields is None and not (raw or force_insert or force_update):
         options = PLAIN
@@ -135,35 +135,35 @@ def write(
     before: Route,
     after: Route,
 ) -> None:
-    """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
+    """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
     snapshot: Image = (ref(instance), instance._origin, instance._row, {})
     work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
     inside = transaction is not None
     with work:
         channel = None
         around = snapshot[1].before
-        if around is not None:  # a receiver saves the instance whose save it is told of
+        if around is not None:  # a receiver of post_save saves the same instance
             origin = snapshot[1]
             instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
-        asked = options
+        given_options = options
         if snapshot[1].partial:
-            options = options_of_partial(schema, database, instance, asked)
+            options = options_of_partial(schema, database, instance, given_options)
         if before or (after and not inside and runs_at_once(after)):
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if instance._origin.partial:  # a receiver may have given it values that it was loaded without
-                    options = options_of_partial(schema, database, instance, asked)
+                if instance._origin.partial:  # a receiver may have set deferred fields
+                    options = options_of_partial(schema, database, instance, given_options)
         earlier = (instance._origin, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
-        several = row.__class__ is ExpressionRow
+        has_expressions = row.__class__ is ExpressionRow
         if channel is None:
-            channel = work.begin(several=several)
+            channel = work.begin(several=has_expressions)
         else:
             work.check()  # a receiver may have doomed the block
         work.dirty = True
-        if several:
+        if has_expressions:
             created = write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
         else:
             created = write_row(schema, channel, instance, options, plan, row, snapshot)
@@ -172,12 +172,12 @@ def write(
         if around is not None and inside:
             saved = instance._origin
             instance._origin = Origin(saved.alias, saved.layout, before=around)
-    if after and not inside:  # all of them wait for the commit, which is done
+    if after and not inside:  # all of them run after the commit
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
 
 
 def runs_at_once(route: Route) -> bool:
-    """Whether one of the receivers runs at the send itself, and not after the commit."""
+    """Return whether at least one receiver runs during the send, rather than after the commit."""
     return not route.optional or any("delivery" not in each.options for each in route)
 
 
@@ -197,19 +197,19 @@ def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveO
 def tell_saved(
     schema: Schema, alias: str, instance: Any, options: SaveOptions, before: Before, *, created: bool
 ) -> None:
-    """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
+    """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
     model = schema.model
     if not (route := post_save._route(model)):
         return
     saved = instance._origin
-    telling = saved.telling_new if before == NOTHING else None
-    instance._origin = telling = telling or saved.telling(before)
+    state = saved.telling_new if before == NOTHING else None
+    instance._origin = state = state or saved.telling(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     scope = Receiving(schema.registry.databases, alias)
     try:
         try:
             if route.plain and not mutes():
-                # As `send` does; without its calls a save with a receiver costs a tenth less.
+                # As in `send`; without its calls, a save with a receiver takes a tenth less time.
                 for connection in route.sync:
                     if (receiver := connection.reference()) is not None:
                         connection.ran = True
@@ -236,7 +236,7 @@ def tell_saved(
             raise
         scope.finish()
     finally:
-        if instance._origin is telling:
+        if instance._origin is state:
             instance._origin = saved
         elif instance._origin.before is not None:
             instance._origin = Origin(instance._origin.alias, instance._origin.layout)
@@ -245,15 +245,15 @@ def tell_saved(
 def collect(
     schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Image
 ) -> tuple[SavePlan, Row]:
-    """Return how *instance* is written, and its row, checked; `on_update` values are put into it first.
+    """Set the `on_update` values of *instance*, and return the plan for its row and the row, checked.
 
     Raises `InvalidValue`.
     """
     values = instance.__dict__
     if schema.updating and not options.raw:
-        wanted = [f for f in schema.updating if options.fields is None or f.name in options.fields]
-        made = {f.name: f.on_update() for f in wanted if f.on_update is not None}
-        apply_generated(instance, snapshot, made)
+        updating = [f for f in schema.updating if options.fields is None or f.name in options.fields]
+        generated = {f.name: f.on_update() for f in updating if f.on_update is not None}
+        apply_generated(instance, snapshot, generated)
     plan: SavePlan | None
     if options.fields is not None or schema.server_made:
         plan = _plan_of_some(schema, plans, options, values)
@@ -271,7 +271,7 @@ def collect(
 
 
 def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: dict[str, Any]) -> SavePlan:
-    """Return how the fields of *options*, or those that the database does not make, are written."""
+    """Return the plan for the fields of *options*, or for those that the database does not generate."""
     if options.fields is not None:
         names = (*(n for n in schema.plain_names if n in options.fields), *schema.key_names)
     else:
@@ -290,7 +290,7 @@ def _check_expressions(schema: Schema, values: dict[str, Any], row: Row) -> None
     """Raise `InvalidValue` for a key that is an expression, `FieldError` for a column of another table."""
     for name in schema.key_names:
         if isinstance(values.get(name), ClauseElement):
-            problem = "is the primary key, and wants a value, not an expression"
+            problem = "is the primary key, and must be a value, not an expression"
             raise InvalidValue(schema.name, {name: problem})
     for value in row:
         if isinstance(value, ClauseElement):
@@ -306,7 +306,7 @@ def write_row(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """Send the INSERT or the UPDATE of *row*, and note in *instance* what came of it; True for an INSERT."""
+    """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
     created = plan.key_width == 0 or _inserts(schema, instance, options)
     if not created and not plan.update(channel, row):
         if options.fields is not None or options.force_update:
@@ -318,14 +318,14 @@ def write_row(
         return False
     if created:
         statement = plan.insert or plan.prepare_insert()
-        made = statement.insert(channel, row)
-        # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
-        if made:
-            note_generated(instance, snapshot, statement.made_names, made)
+        generated = statement.insert(channel, row)
+        # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
+        if generated:
+            note_generated(instance, snapshot, statement.made_names, generated)
             if channel.undo is not None:
                 channel.undo.record(snapshot)
-            instance.__dict__.update(zip(statement.made_names, made, strict=True))
-            row += made
+            instance.__dict__.update(zip(statement.made_names, generated, strict=True))
+            row += generated
         else:
             channel.keep(snapshot)
         state, names = plan.inserted, plan.names + statement.made_names
@@ -338,7 +338,7 @@ def write_row(
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
-    """Whether to INSERT a row that has a key at once, without an UPDATE first."""
+    """Return whether to insert a row that has a key without trying an UPDATE first."""
     if options.force_insert:
         return True
     if options.force_update:
@@ -347,18 +347,18 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
 
 
 def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
-    """Take *row* as what was loaded of *names*; the other fields stay as they were loaded, if they were."""
+    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any."""
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
-    layout, known = instance._origin.layout, instance._row
-    for name in () if known is None else layout.names:
+    layout, earlier = instance._origin.layout, instance._row
+    for name in () if earlier is None else layout.names:
         if name not in loaded:
-            loaded[name] = layout.value(known, name)
+            loaded[name] = layout.value(earlier, name)
     instance._row = tuple(loaded.values())
     instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
-    """Return *row* with copies of the values that can change in place."""
+    """Return *row* with copies of its mutable values."""
     return kept([schema.by_name[name] for name in names], row)
 
 
@@ -371,9 +371,9 @@ def write_expressions(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """Save values of which some are SQL expressions; what they came to is read back into the instance."""
+    """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))
-    asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
+    expressions = [name for name, value in values.items() if isinstance(value, ClauseElement)]
     columns = {schema.by_name[name].column: value for name, value in values.items()}
     key = {field.column: values.get(field.name) for field in schema.key}
     keyed = names[-len(schema.key) :] == schema.key_names
@@ -386,17 +386,17 @@ def write_expressions(
                 raise _not_updated(schema, row, channel)
             created = True
     if created:
-        done = channel.execute(insert(schema.table).values(columns))
-        key = dict(zip(schema.table.primary_key.columns, done.inserted_primary_key or (), strict=True))
-    wanted = [f for f in schema.fields if f.name in asked or (created and f.name not in values)]
+        result = channel.execute(insert(schema.table).values(columns))
+        key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+    unknown = [f for f in schema.fields if f.name in expressions or (created and f.name not in values)]
     found = channel.execute(
-        select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
+        select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
     ).one()
-    made = dict(zip([f.name for f in wanted], found, strict=True))
-    note_generated(instance, snapshot, made, made.values())
+    generated = dict(zip([f.name for f in unknown], found, strict=True))
+    note_generated(instance, snapshot, generated, generated.values())
     channel.keep(snapshot)
-    instance.__dict__.update(made)
-    values.update(made)
+    instance.__dict__.update(generated)
+    values.update(generated)
     mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
     return created
 
@@ -413,18 +413,18 @@ def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
 def options_of_partial(
     schema: Schema, database: Database, instance: Any, options: SaveOptions
 ) -> SaveOptions:
-    """Return what a save of an instance that was loaded without some fields writes.
+    """Return the options for the save of an instance with deferred fields.
 
-    To its own row the fields that it has, as if they were its `update_fields`; anywhere else all of them, so that
-    those it lacks are loaded first.
+    A save to the row that it was loaded from writes the other fields, as with `update_fields`. Any other save writes all
+    fields, so the deferred ones are loaded here.
     """
     if options.fields is not None:
         complete(instance, tuple(options.fields))
         return options
-    lacking = missing(instance)
-    if lacking and not options.force_insert and is_own_row(schema, database, instance):
-        made = () if options.raw else [field.name for field in schema.updating]
-        names = frozenset(name for name in schema.plain_names if name not in lacking or name in made)
+    deferred = missing(instance)
+    if deferred and not options.force_insert and is_own_row(schema, database, instance):
+        updating = () if options.raw else [field.name for field in schema.updating]
+        names = frozenset(name for name in schema.plain_names if name not in deferred or name in updating)
         if names:
             return SaveOptions(names, raw=options.raw, force_update=options.force_update)
     complete(instance)
@@ -434,10 +434,10 @@ def options_of_partial(
 def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fields") -> frozenset[str]:
     """Return the names of the fields *given* by name or column.
 
-    Raises `TypeError` for a bare name or column, `FieldError` for what is not a field, or is the key.
+    Raises `TypeError` for a single name or column, `FieldError` for an unknown field and for the primary key.
     """
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument} wants a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument} must be a list of names or columns, not {given!r}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:
@@ -460,13 +460,13 @@ def _refuse_unsaved(schema: Schema, instance: Any) -> None:
 
 
 def settle_keys(schema: Schema, instance: Any) -> None:
-    """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
+    """Set the foreign keys from the assigned instances. Raises `UnsavedError` if one of these has no key."""
     for foreign_key in schema.foreign_keys:
         foreign_key.settle(instance)
 
 
 def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
+    """Call `settle_keys` for each of *objects*; a note in its error names *method* and the index of the object."""
     for index, instance in enumerate(objects) if schema.foreign_keys else ():
         try:
             settle_keys(schema, instance)
