@@ -1,4 +1,4 @@
-"""Spares: what is kept between two statements, and what is not."""
+"""Idle connections: which connections stay checked out between two statements."""
 
 import threading
 from typing import Any
@@ -45,7 +45,7 @@ def test_the_next_lone_statement_uses_the_connection_of_the_last(sqlite_url: str
 
 
 def test_a_block_never_waits_for_a_spare(sqlite_url: str) -> None:
-    """A pool of one connection keeps none as a spare."""
+    """A pool of one connection keeps none idle."""
     databases, note = world({"url": sqlite_url, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1})
     with databases:
         note(text="a").save()
@@ -73,7 +73,7 @@ def test_a_statement_that_failed_leaves_no_spare(sqlite_url: str) -> None:
 
 
 def test_threads_do_not_share_a_spare(sqlite_url: str) -> None:
-    """More threads than spares, each reading and writing by itself; no row is lost, and few connections stay."""
+    """More threads than idle connections, each reading and writing; no row is lost, and few connections stay."""
     databases, note = world(sqlite_url)
     failures: list[BaseException] = []
 
@@ -145,7 +145,7 @@ def test_a_spare_commits_by_itself_and_goes_back_as_it_was(url: str) -> None:
 def test_a_spare_goes_through_the_pool_when_its_time_is_over(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DESIGN 2: which pings it, recycles it, and tells its listeners."""
+    """The pool pings it, recycles it, and calls its listeners."""
     databases, note = world(url)
     with databases:
         note(text="a").save()
@@ -196,7 +196,7 @@ def test_a_block_that_waits_gets_the_connection_that_would_be_a_spare(url: str) 
 
 
 def test_a_pool_that_somebody_hears_keeps_no_spares(url: str) -> None:
-    """Whoever sets a connection up when it is taken, or tidies when it goes back, does so for each statement."""
+    """Listeners that set up or clean up a connection are called for each statement."""
     databases, note = world(url)
     with databases:
         taken: list[Any] = []
