@@ -125,13 +125,13 @@ class Destinations:
         """Return the transaction that this thread or task has open on *database*, or None."""
         return open_transaction(self, database.alias)
 
-    def channel(self, database: Database, *, prepared: bool, writes: bool) -> Channel:
+    def channel(self, database: Database, *, writes: bool) -> Channel:
         """Return a context manager for one statement: the open transaction on *database*, or an autocommit connection.
 
         Raises `TransactionError` if the block is doomed, or if it is read-only and *writes* is True.
         """
         transaction = self.usable(database, writes=writes)
-        return Lone(database, prepared=prepared, writes=writes) if transaction is None else transaction
+        return Lone(database, writes=writes) if transaction is None else transaction
 
     def place(
         self, schema: Schema, using: str | None = None, instance: Any = None, *, writes: bool

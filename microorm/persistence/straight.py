@@ -84,7 +84,7 @@ def load_straight(schema: Schema, equalities: dict[str, Any]) -> list[Any] | Non
     for value in row:  # and not `in`, which would compare values of any type
         if value is None:
             return None
-    with Lone(database, prepared=True, writes=False) if block is None else block.transaction as channel:
+    with Lone(database, writes=False) if block is None else block.transaction as channel:
         return load.instances(channel, row)
 
 

@@ -200,7 +200,7 @@ def load_related(instance: Any, relation: Any, key: Any) -> Any:
     databases = schema.registry.databases
     database: Database = databases.for_read(schema.model, schema.home, None, instance)
     load = plans_of(schema, database).load((step.far.name,))
-    with databases.channel(database, prepared=True, writes=False) as channel:
+    with databases.channel(database, writes=False) as channel:
         found = load.instances(channel, (key,))
     if not found:
         return None

@@ -235,7 +235,7 @@ def _sent(
     """The rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as the database wants."""
     databases = query._schema.registry.databases
     for keys in _batches(database, statement, list(owners)):
-        with databases.channel(database, prepared=False, writes=False) as channel:
+        with databases.channel(database, writes=False) as channel:
             rows = channel.execute(statement.where(column.in_(keys))).fetchall()
         yield rows
 

@@ -176,7 +176,7 @@ class Query(Results[M]):
                 schema, database, lambda names: rows._with(_names=names)._load(database), self
             )
         statement = self._targeted(sql_delete(schema.table))
-        with databases.channel(database, prepared=False, writes=True) as channel:
+        with databases.channel(database, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)
         return counts(schema, total)
 

@@ -198,13 +198,13 @@ class Results(Rows[M]):
         schema = self._schema
         names = tuple([name for name, _ in self._equal])
         load = plans_of(schema, database).load(names, limit=limit, wanted=self._names)
-        with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+        with schema.registry.databases.channel(database, writes=False) as channel:
             found: list[M] = load.instances(channel, tuple([value for _, value in self._equal]))
         return self._with_prefetched(found)
 
     def _load_by(self, database: Database, statement: Select[Any]) -> list[M]:
         schema = self._schema
-        with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+        with schema.registry.databases.channel(database, writes=False) as channel:
             rows = channel.execute(statement).fetchall()
         return self._made(rows, database)
 
@@ -297,7 +297,7 @@ def read(query: Selection[Any], database: Database) -> list[Any] | None:
     )
     values = [bind.value for each in shapes for bind in each.binds]
     values += [each for each in (query._limit, query._offset or None) if each is not None]
-    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+    with schema.registry.databases.channel(database, writes=False) as channel:
         if channel.cursor is None:
             rows = channel.execute(query.statement).fetchall()
             return instances_of(schema, rows, database.alias, query._names)
@@ -366,7 +366,7 @@ def raw_instances(
     statement = text(sql).bindparams(*converted)
     # What the SQL does is its own affair: alone it commits, and in a block for reading the database refuses.
     opened: Transaction | None = schema.registry.databases.transaction(database)
-    with opened or Lone(database, prepared=False, writes=True) as channel:
+    with opened or Lone(database, writes=True) as channel:
         result = channel.execute(statement, plain)
         if not result.returns_rows:
             raise FieldError(f"the SQL for {schema.name} selects nothing")

@@ -137,7 +137,7 @@ class Rows(Selection[M]):
         database = query._database()
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
         databases = self._schema.registry.databases
-        with databases.channel(database, prepared=False, writes=False) as channel:
+        with databases.channel(database, writes=False) as channel:
             return explained(channel, verb, query.statement)
 
     @property
@@ -152,7 +152,7 @@ class Rows(Selection[M]):
         schema = self._schema
         found, paths = columns(schema, method, given)
         database = self._database()
-        with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+        with schema.registry.databases.channel(database, writes=False) as channel:
             rows: Sequence[Any] = channel.execute(
                 self._select(*[_named(schema, each) for each in found], paths=paths)
             ).fetchall()
@@ -174,7 +174,7 @@ class Rows(Selection[M]):
 
     def _reading(self) -> Any:
         query = self._with(_lock=None)
-        return self._schema.registry.databases.channel(query._database(), prepared=False, writes=False)
+        return self._schema.registry.databases.channel(query._database(), writes=False)
 
     def _scalar(self, statement: Any) -> Any:
         with self._reading() as channel:
