@@ -144,7 +144,7 @@ class Channel:
         give_back(raw, switched=self._switched)
 
     def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
-        """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
+        """Switch to autocommit; a connection that the program has switched is left alone and never copied_row idle."""
         if self.database.commits_by_itself(raw):
             self._deadline = 0.0
             return

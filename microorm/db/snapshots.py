@@ -18,7 +18,7 @@ Image = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
 
 def image_of(instance: Any) -> Image:
     """Return a snapshot of what a save or a delete may change: row state, loaded row, and (none yet) generated values."""
-    return (ref(instance), instance._origin, instance._row, {})
+    return (ref(instance), instance._row_state, instance._row, {})
 
 
 def note_generated(instance: Any, snapshot: Image, names: Iterable[str], generated: Iterable[Any]) -> None:
@@ -39,7 +39,7 @@ def restore(snapshot: Image) -> None:
     instance = snapshot[0]()
     if instance is None:
         return
-    instance._origin = snapshot[1]
+    instance._row_state = snapshot[1]
     instance._row = snapshot[2]
     values = instance.__dict__
     for name, (before, generated) in snapshot[3].items():

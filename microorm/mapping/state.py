@@ -1,7 +1,7 @@
-"""State: what an instance was loaded or saved as, and what has changed since.
+"""The loaded state of an instance, and what has changed since.
 
-An instance carries an `Origin` (shared by all rows of one load) and the loaded row as a tuple. Nothing is
-copied on a load: the driver's tuple is the loaded state, and it is decoded only when somebody asks.
+An instance has a `RowState`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
+tuple: nothing is copied when an instance is loaded, and loaded values are decoded when they are used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from microorm.fields.field import MISSING, Field
 Decoder = Callable[[Any], Any]
 
 
-class Layout:
-    """Which field stands where in a loaded row, and how to read it.
+class RowLayout:
+    """The index and decoder of each field in a loaded row; *partial* if some fields were deferred."""
 
-    *partial*: other fields of the row were left for later.
-    """
-
-    __slots__ = ("decoders", "names", "partial", "places")
+    __slots__ = ("decoders", "indexes", "names", "partial")
 
     def __init__(
         self,
@@ -35,68 +32,79 @@ class Layout:
     ) -> None:
         self.names = names
         self.partial = partial
-        self.places = {name: place for place, name in enumerate(names)}
+        self.indexes = {name: index for index, name in enumerate(names)}
         self.decoders = decoders if decoders is not None and any(decoders) else None
 
     def value(self, row: tuple[Any, ...], name: str) -> Any:
-        """The value of the field *name* in *row*; MISSING where it was not loaded."""
-        place = self.places.get(name)
-        if place is None:
+        """Return the value of the field *name* in *row*; MISSING if it was not loaded."""
+        index = self.indexes.get(name)
+        if index is None:
             return MISSING
-        decode = None if self.decoders is None else self.decoders[place]
-        return row[place] if decode is None else decode(row[place])
+        decode = None if self.decoders is None else self.decoders[index]
+        return row[index] if decode is None else decode(row[index])
 
 
-class Origin:
-    """Where an instance's row is, if anywhere, and how its loaded row is laid out; *partial* as the layout says.
+class RowState:
+    """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
-    *before* is set while `post_save` receivers run: the origin and row as they were before the save, so that
-    `changes()` can tell them what the save changed.
+    *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
+    `changes()` compares.
     """
 
-    __slots__ = ("adding", "alias", "before", "layout", "partial", "telling_new")
+    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial")
 
     def __init__(
         self,
         alias: str | None,
-        layout: Layout | None,
+        layout: RowLayout | None,
         *,
         adding: bool = False,
-        before: tuple[Origin, tuple[Any, ...] | None] | None = None,
+        before: tuple[RowState, tuple[Any, ...] | None] | None = None,
     ) -> None:
         self.alias = alias
         self.layout = layout
         self.adding = adding
         self.before = before
         self.partial = layout is not None and layout.partial
-        self.telling_new: Origin | None = None
+        self.after_insert: RowState | None = None
 
-    def telling(self, before: tuple[Origin, tuple[Any, ...] | None]) -> Origin:
-        """The same for while `post_save` receivers run; that of all new instances is one."""
-        told = Origin(self.alias, self.layout, before=before)
+    def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:
+        """Return the state for receivers of `post_save`; all new instances share one."""
+        state = RowState(self.alias, self.layout, before=before)
         if before == NOTHING:
-            self.telling_new = told
-        return told
+            self.after_insert = state
+        return state
 
-    def moved(self, alias: str | None) -> Origin:
-        """The same in *alias*."""
-        return Origin(alias, self.layout, adding=self.adding, before=self.before)
+    def without_before(self) -> RowState:
+        """The same once its `post_save` receivers have run."""
+        return RowState(self.alias, self.layout, adding=self.adding)
+
+    def moved(self, alias: str | None) -> RowState:
+        """Return the same state in *alias*."""
+        return RowState(alias, self.layout, adding=self.adding, before=self.before)
 
 
-NEW = Origin(None, None, adding=True)
+NEW = RowState(None, None, adding=True)
 NOTHING = (NEW, None)
-"""The origin and the loaded row of an instance that was just made."""
+"""The state and loaded row of a new instance."""
 
-_new: dict[str, Origin] = {}
+_new: dict[str, RowState] = {}
 
 
-def new_in(alias: str) -> Origin:
-    """The origin of an instance that has no row yet, and that is to be written to *alias*."""
-    return _new.get(alias) or _new.setdefault(alias, Origin(alias, None, adding=True))
+def new_in(alias: str) -> RowState:
+    """Return the state of a new instance that is to be written to *alias*."""
+    return _new.get(alias) or _new.setdefault(alias, RowState(alias, None, adding=True))
+
+
+def placeholder(model: type[Any], alias: str) -> Any:
+    """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
+    instance = object.__new__(model)
+    instance._row, instance._row_state = None, new_in(alias)
+    return instance
 
 
 class State:
-    """`instance._state`: `adding` (no row yet) and `db` (the alias it was loaded from or saved to)."""
+    """`instance._state`, as in Django: `adding` (no row yet) and `db` (the alias of the row)."""
 
     __slots__ = ("_instance",)
 
@@ -109,7 +117,7 @@ class State:
     @property
     def adding(self) -> bool:
         """Whether the row is still to be inserted."""
-        adding: bool = self._instance._origin.adding
+        adding: bool = self._instance._row_state.adding
         return adding
 
     @adding.setter
@@ -119,7 +127,7 @@ class State:
     @property
     def db(self) -> str | None:
         """The alias of the row, or None."""
-        alias: str | None = self._instance._origin.alias
+        alias: str | None = self._instance._row_state.alias
         return alias
 
     @db.setter
@@ -127,24 +135,24 @@ class State:
         self._replace(alias, self.adding)
 
     def _replace(self, alias: str | None, adding: bool) -> None:
-        origin = self._instance._origin
-        self._instance._origin = Origin(alias, origin.layout, adding=adding, before=origin.before)
+        state = self._instance._row_state
+        self._instance._row_state = RowState(alias, state.layout, adding=adding, before=state.before)
 
 
-def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """*row* as a loaded row: values that can change in place are copied."""
+def copied_row(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *row* with copies of the values that can change in place."""
     return tuple(
         deepcopy(value) if field.mutable and value is not None else value
         for field, value in zip(fields, row, strict=True)
     )
 
 
-def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """What is loaded of *instance*, by name, once it has the *fresh* values."""
+def merge_loaded(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the loaded values of *instance* by name, updated by *fresh*."""
     fields: Mapping[str, Field[Any]] = instance.__schema__.by_name
-    copies = kept([fields[name] for name in fresh], tuple(fresh.values()))
+    copies = copied_row([fields[name] for name in fresh], tuple(fresh.values()))
     loaded = dict(zip(fresh, copies, strict=True))
-    layout, row = instance._origin.layout, instance._row
+    layout, row = instance._row_state.layout, instance._row
     for name in () if row is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(row, name)
@@ -152,80 +160,89 @@ def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loaded_value(instance: Any, name: str) -> Any:
-    """The value of *name* as it was loaded or saved; MISSING where it was not."""
-    origin, row = instance._origin, instance._row
-    if origin.before is not None:
-        origin, row = origin.before
-    if row is None or origin.layout is None:
+    """Return the loaded or saved value of *name*; MISSING if there is none."""
+    state, row = instance._row_state, instance._row
+    if state.before is not None:
+        state, row = state.before
+    if row is None or state.layout is None:
         return MISSING
-    return origin.layout.value(row, name)
+    return state.layout.value(row, name)
 
 
-def changes(instance: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded."""
+def changes(
+    instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return `{name: (loaded, current)}` of the fields among *names* that have changed.
+
+    The current value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     values = instance.__dict__
+    for foreign_key in foreign_keys:
+        other = foreign_key.assigned(instance)
+        if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
+            values = {**values, foreign_key.field.name: key}
     for name in names:
-        present, loaded = values.get(name, MISSING), loaded_value(instance, name)
-        if present is MISSING and loaded is MISSING:
+        current, loaded = values.get(name, MISSING), loaded_value(instance, name)
+        if current is MISSING and loaded is MISSING:
             continue
-        if loaded is MISSING or _differ(loaded, present):
-            found[name] = (None if loaded is MISSING else loaded, None if present is MISSING else present)
+        if loaded is MISSING or _differ(loaded, current):
+            found[name] = (None if loaded is MISSING else loaded, None if current is MISSING else current)
     return found
 
 
-def _differ(loaded: Any, present: Any) -> bool:
-    if loaded is present:
+def _differ(loaded: Any, current: Any) -> bool:
+    if loaded is current:
         return False
-    if isinstance(present, ClauseElement):
+    if isinstance(current, ClauseElement):
         return True
     try:
         if (
             isinstance(loaded, datetime)
-            and isinstance(present, datetime)
+            and isinstance(current, datetime)
             and loaded.tzinfo
-            and present.tzinfo
+            and current.tzinfo
         ):
-            # Python calls a moment in a clock's change unequal to the same moment in another zone.
-            return loaded.astimezone(UTC) != present.astimezone(UTC)
-        return bool(loaded != present) or not _alike(loaded, present)
-    except Exception:  # noqa: BLE001 a type whose comparison is no truth value (an array) counts as changed
+            # Python compares an ambiguous local time as unequal to the same time in another zone.
+            return loaded.astimezone(UTC) != current.astimezone(UTC)
+        return bool(loaded != current) or not _equal_json(loaded, current)
+    except Exception:  # noqa: BLE001 values that cannot be compared, such as arrays, count as changed
         return True
 
 
-def _alike(loaded: Any, present: Any) -> bool:
-    """Whether two equal values are the same in JSON, too, where true is not 1, and 1 not 1.0."""
+def _equal_json(loaded: Any, current: Any) -> bool:
+    """Whether two equal values are also equal as JSON, where true is not 1, and 1 not 1.0."""
     if isinstance(loaded, dict):
-        return all(_one_json(value, present[key]) for key, value in loaded.items())
+        return all(_equal_json_item(value, current[key]) for key, value in loaded.items())
     if isinstance(loaded, list):
-        return all(map(_one_json, loaded, present))
+        return all(map(_equal_json_item, loaded, current))
     return True
 
 
-def _one_json(loaded: Any, present: Any) -> bool:
-    return loaded.__class__ is present.__class__ and _alike(loaded, present)
+def _equal_json_item(loaded: Any, current: Any) -> bool:
+    return loaded.__class__ is current.__class__ and _equal_json(loaded, current)
 
 
 def picklable(instance: Any) -> dict[str, Any]:
-    """What a pickle keeps of *instance*: its values, its state, and what was loaded, decoded."""
+    """Return the values, state and loaded values of *instance* for pickle."""
     loaded = None
     if instance._row is not None:
         names = instance.__schema__.names
         loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
-    origin = instance._origin
+    state = instance._row_state
     return {
         "values": instance.__dict__,
-        "alias": origin.alias,
-        "adding": origin.adding,
+        "alias": state.alias,
+        "adding": state.adding,
         "loaded": loaded,
-        "partial": origin.partial,
+        "partial": state.partial,
     }
 
 
 def unpickle(instance: Any, state: dict[str, Any]) -> None:
-    """Give *instance* what a pickle kept of it."""
+    """Restore *instance* from the result of `picklable`."""
     loaded = state["loaded"]
     instance.__dict__ = dict(state["values"])
     instance._row = None if loaded is None else tuple(loaded.values())
-    layout = None if loaded is None else Layout(tuple(loaded), partial=state.get("partial", False))
-    instance._origin = Origin(state["alias"], layout, adding=state["adding"])
+    layout = None if loaded is None else RowLayout(tuple(loaded), partial=state.get("partial", False))
+    instance._row_state = RowState(state["alias"], layout, adding=state["adding"])

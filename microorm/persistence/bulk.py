@@ -21,13 +21,13 @@ from microorm.db.snapshots import Batch, Image, apply_generated, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin, kept
+from microorm.mapping.state import RowState, copied_row
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import INSERT, collect, settle_all_keys, tell_saved, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, most_rows, multirow_of
-from microorm.sql.statements import Plans, Prepared, bound, plans_of, values_of
+from microorm.sql.statements import Plans, CompiledStatement, bound, plans_of, values_of
 from microorm.sql.upsert import Upsert
 
 
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
     names: tuple[str, ...]
     upsert: Upsert | None
-    state: Origin
+    state: RowState
     objects: list[Any]
     rows: list[Row]
     snapshots: list[Image] | None
@@ -57,7 +57,7 @@ class Group(NamedTuple):
 def bulk_create(
     schema: Schema, database: Database, instances: Iterable[Any], options: BulkOptions, progress: Any = None
 ) -> list[Any]:
-    """Insert all *instances* or none; set their generated keys and their state, and return them."""
+    """CompiledInsert all *instances* or none; set their generated keys and their state, and return them."""
     objects = checked_objects(schema, "bulk_create", instances)
     written = Progress(progress, len(objects))
     if not objects:
@@ -70,7 +70,7 @@ def bulk_create(
     with unit_of_work(schema.registry.databases, database) as work:
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
-        before = [(instance._origin, instance._row) for instance in objects if options.each]
+        before = [(instance._row_state, instance._row) for instance in objects if options.each]
         for group in _groups(schema, work, objects, options.upsert):
             start = 0
             for rows in batches(work.channel, group.rows, tuple, options.batch_size):
@@ -115,7 +115,7 @@ def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert
 
     Rows with a key come first, so that the database does not generate one of their keys for another row.
     """
-    state = objects[0]._origin
+    state = objects[0]._row_state
     if (
         upsert is None
         and schema.plain_names
@@ -207,7 +207,7 @@ def _write_batch(
 def _mark_new(
     schema: Schema,
     work: UnitOfWork,
-    former: Origin,
+    former: RowState,
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
@@ -215,19 +215,19 @@ def _mark_new(
 ) -> None:
     """Set the state, and the *generated* keys, of new *objects* whose *rows* were inserted."""
     key = None if schema.generated is None else schema.generated.name
-    state = plans_of(schema, work.channel.database).origin(names if key is None else (*names, key))
+    state = plans_of(schema, work.channel.database).row_state(names if key is None else (*names, key))
     keys = [] if key is None else [value for (value,) in generated]
     # Recorded before the first change, so that a rollback restores the objects even after an interrupt.
     work.keep_batch(Batch(objects, former, key, keys))
     if key is None:
         for instance, row in zip(objects, rows, strict=True):
             instance._row = row
-            instance._origin = state
+            instance._row_state = state
         return
     for instance, row, new in zip(objects, rows, generated, strict=True):
         (instance.__dict__[key],) = new
         instance._row = row + new
-        instance._origin = state
+        instance._row_state = state
 
 
 def _insert_batch(
@@ -241,13 +241,13 @@ def _insert_batch(
     plans = plans_of(schema, channel.database)
     made_names = plans.insert(names).made_names
     generated = _insert_rows(schema, plans, channel, names, rows)
-    state = plans.origin(names + made_names)
+    state = plans.row_state(names + made_names)
     fields = [schema.by_name[name] for name in names + made_names]
     for instance, row, snapshot, new in zip(objects, rows, snapshots, generated, strict=True):
         if new:
             apply_generated(instance, snapshot, dict(zip(made_names, new, strict=True)))
-        instance._row = kept(fields, row + new) if schema.mutable else row + new
-        instance._origin = state
+        instance._row = copied_row(fields, row + new) if schema.mutable else row + new
+        instance._row_state = state
 
 
 def _upsert_batch(
@@ -259,7 +259,7 @@ def _upsert_batch(
     rows: Sequence[Row],
     snapshots: Sequence[Image],
 ) -> None:
-    """Insert or update *rows*; after an update, read the values that the instances do not have."""
+    """CompiledInsert or update *rows*; after an update, read the values that the instances do not have."""
     upserts.run(schema, channel, upsert, names, rows)
     if not upsert.updates:
         return
@@ -270,20 +270,20 @@ def _upsert_batch(
     indexes = [names.index(name) for name in upsert.unique]
     uniques = [tuple([row[index] for index in indexes]) for row in rows]
     found = upserts.rows_of(schema, channel, upsert.unique, uniques, unknown) if unknown else {}
-    state = plans_of(schema, channel.database).origin((*known, *unknown))
+    state = plans_of(schema, channel.database).row_state((*known, *unknown))
     fields = [schema.by_name[name] for name in (*known, *unknown)]
     indexes = [names.index(name) for name in known]
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, uniques, strict=True):
         new = found.get(unique, ())
         apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
-        instance._row = kept(fields, (*[row[index] for index in indexes], *new))
-        instance._origin = state
+        instance._row = copied_row(fields, (*[row[index] for index in indexes], *new))
+        instance._row_state = state
 
 
 def _insert_rows(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
-    """Insert *rows*, and return the generated values of each, in the same order."""
+    """CompiledInsert *rows*, and return the generated values of each, in the same order."""
     if (multirow := multirow_of(schema, plans, channel, names)) is not None:
         return multirow.insert(channel, rows)
     compiled = plans.insert(names)
@@ -303,7 +303,7 @@ def _insert_rows(
 def _insert_numbered(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
-    """Insert *rows* on SQLite, and return their generated values by way of `last_insert_rowid()`.
+    """CompiledInsert *rows* on SQLite, and return their generated values by way of `last_insert_rowid()`.
 
     SQLite gives consecutive keys to the rows, since this transaction is the only one that writes.
     """
@@ -327,7 +327,7 @@ WORTH_IT = 1000
 
 
 def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]) -> None:
-    """Insert *rows* of the fields *names* in order, several by one statement if the channel has a driver's cursor."""
+    """CompiledInsert *rows* of the fields *names* in order, several by one statement if the channel has a driver's cursor."""
     plans, size = plans_of(schema, channel.database), 1
     if channel.cursor is not None and names:
         plans.inserted_rows += len(rows)
@@ -335,7 +335,7 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
             size = min(most_rows(channel, len(names)), ROWS_PER_STATEMENT)
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:
-        statement = plans.kept(
+        statement = plans.copied_row(
             ("insert several", names, size), lambda: _insert_of(schema, channel.database, names, size)
         )
         for start in range(0, whole, size):
@@ -344,9 +344,9 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
         plans.insert_only(names).run_many(channel, rest)
 
 
-def _insert_of(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> Prepared:
+def _insert_of(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> CompiledStatement:
     """Compile the INSERT of *count* rows, which takes their values as one long row."""
     fields = [schema.by_name[name] for name in names]
     rows = [bound(fields, index * len(fields)) for index in range(count)]
     statement = insert(schema.table).inline().values(rows)
-    return Prepared(statement, values_of(fields * count), database.engine.dialect)
+    return CompiledStatement(statement, values_of(fields * count), database.engine.dialect)

@@ -29,7 +29,7 @@ Values = dict[Any, "Leaving"]  # referenced value → the row that has it
 _KEYS_SHOWN = 3
 
 
-def heard(schema: Schema) -> bool:
+def has_receivers(schema: Schema) -> bool:
     """Return whether the delete signals have receivers for the model, so that its rows have to be loaded."""
     before = pre_delete._connections and pre_delete._route(schema.model)
     return bool(before or (post_delete._connections and post_delete._route(schema.model)))
@@ -83,7 +83,7 @@ class Collection:
     def told(self, schema: Schema) -> bool:
         """Return whether the delete signals had receivers for the model when its first row was collected."""
         if (has_receivers := self._has_receivers.get(schema)) is None:
-            has_receivers = self._has_receivers[schema] = heard(schema)
+            has_receivers = self._has_receivers[schema] = has_receivers(schema)
         return has_receivers
 
     def names(self, schema: Schema) -> tuple[str, ...] | None:
@@ -355,15 +355,15 @@ def _break_cycles(
     for component in connected_components(rows, following):
         cycle = set(component)
         for row in component if len(component) > 1 else ():
-            kept = []
+            copied_row = []
             for parent, key in parents[row]:
                 if parent not in cycle or not (key.field.nullable or not key.constrained):
-                    kept.append((parent, key))
+                    copied_row.append((parent, key))
                     continue
                 counts[parent] -= 1
                 if key.constrained:
                     nulled.setdefault(key, {})[row] = None
-            parents[row] = kept
+            parents[row] = copied_row
     return [row for row in rows if not counts[row]]
 
 

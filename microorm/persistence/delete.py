@@ -137,7 +137,7 @@ class Deletion:
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
     def _shared_rows(self, steps: Iterable[Step]) -> Iterator[Leaving]:
-        """Yield the rows whose instances the caller or a receiver may have kept."""
+        """Yield the rows whose instances the caller or a receiver may have copied_row."""
         for step in steps:
             has_receivers = self._collection.told(step.schema)
             for layer in step.layers:
@@ -214,7 +214,7 @@ def _has_one_of(schema: Schema, keys: Iterable[Row]) -> Any:
 
 
 def _loaded(instance: Any) -> Loaded:
-    return instance._origin, instance._row
+    return instance._row_state, instance._row
 
 
 def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Image, loaded: Loaded) -> None:
@@ -226,6 +226,6 @@ def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Image, loaded
     if (generated := schema.generated) is None:
         return
     origin, row = loaded
-    same = instance._origin is origin and instance._row is row
+    same = instance._row_state is origin and instance._row is row
     if same and instance.__dict__.get(generated.name) == key[0]:
         apply_generated(instance, snapshot, {generated.name: None})

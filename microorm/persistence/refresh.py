@@ -18,7 +18,7 @@ from microorm.db.snapshots import apply_generated, image_of
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Layout, Origin, merged
+from microorm.mapping.state import RowLayout, RowState, merge_loaded
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -39,17 +39,17 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
         names = frozenset(schema.field(name).name for name in fields)
     databases = schema.registry.databases
     chosen = using if using is not None else current_alias(databases, USING)
-    alias = chosen if chosen is not None else instance._origin.alias
+    alias = chosen if chosen is not None else instance._row_state.alias
     database: Database = databases.for_read(schema.model, schema.home, alias, instance)
     fresh = _row_of(schema, database, instance, names)
-    loaded = merged(instance, fresh)
+    loaded = merge_loaded(instance, fresh)
     snapshot = image_of(instance)
     apply_generated(instance, snapshot, fresh)
     for name, relation in schema.relations.items():  # rows that were loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
             instance.__dict__.pop(name, None)
     instance._row = tuple(loaded.values())
-    instance._origin = Origin(database.alias, Layout(tuple(loaded), partial=instance._origin.partial))
+    instance._row_state = RowState(database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial))
     if (transaction := databases.transaction(database)) is not None:
         # The block may be rolled back, and with it the values that were read.
         transaction.undo.record(snapshot)
@@ -82,10 +82,10 @@ MAX_KEYS = 5000
 
 def missing(instance: Any) -> tuple[str, ...]:
     """Return the names of the fields that *instance* was loaded without and has no value for."""
-    origin, values = instance._origin, instance.__dict__
+    origin, values = instance._row_state, instance.__dict__
     if not origin.partial:
         return ()
-    known = origin.layout.places
+    known = origin.layout.indexes
     return tuple(name for name in instance.__schema__.names if name not in values and name not in known)
 
 
@@ -94,7 +94,7 @@ def load_deferred(instance: Any, name: str) -> Any:
 
     Raises `LazyLoadError` inside `no_lazy_loads()`, `Model.DoesNotExist` if the row is gone.
     """
-    if name in instance._origin.layout.places:
+    if name in instance._row_state.layout.indexes:
         return None
     refuse_lazy(instance, name)
     complete(instance, (name,))
@@ -119,7 +119,7 @@ def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -
     """Call `complete` for *instances* of one model, by one statement for many of them."""
     groups: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
     for instance in instances:
-        if instance._origin.partial and (wanted := _deferred(instance, names)):
+        if instance._row_state.partial and (wanted := _deferred(instance, names)):
             groups.setdefault((_database(instance), wanted), []).append(instance)
     for (database, wanted), group in groups.items():
         for start in range(0, len(group), MAX_KEYS):
@@ -146,7 +146,7 @@ def _database(instance: Any) -> Database:
     """Return the database that *instance* was loaded from."""
     schema: Schema = instance.__schema__
     database: Database = schema.registry.databases.for_read(
-        schema.model, schema.home, instance._origin.alias, instance
+        schema.model, schema.home, instance._row_state.alias, instance
     )
     return database
 
@@ -164,7 +164,7 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
 
 def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
     """Return whether a save of *instance* to *database* writes the row that it was loaded from."""
-    origin = instance._origin
+    origin = instance._row_state
     if origin.alias != database.alias or origin.adding:
         return False
     key = tuple(map(instance.__dict__.get, schema.key_names))
@@ -172,7 +172,7 @@ def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
 
 
 def _loaded_key(instance: Any) -> Row:
-    layout, row = instance._origin.layout, instance._row
+    layout, row = instance._row_state.layout, instance._row
     return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
 
 
@@ -181,15 +181,15 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
 
     Inside receivers of `post_save`, `changes()` compares with the state before the save; they are added to it as well.
     """
-    origin = instance._origin
+    origin = instance._row_state
     before = origin.before
     if before is not None and before[0].partial:
         earlier, row = before
         values = fresh | {name: earlier.layout.value(row, name) for name in earlier.layout.names}
-        layout = Layout(tuple(values), partial=True)
-        before = (Origin(earlier.alias, layout, adding=earlier.adding), tuple(values.values()))
-    loaded = merged(instance, fresh)
+        layout = RowLayout(tuple(values), partial=True)
+        before = (RowState(earlier.alias, layout, adding=earlier.adding), tuple(values.values()))
+    loaded = merge_loaded(instance, fresh)
     apply_generated(instance, snapshot, fresh)
-    layout = Layout(tuple(loaded), partial=True)
+    layout = RowLayout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
-    instance._origin = Origin(origin.alias, layout, adding=origin.adding, before=before)
+    instance._row_state = RowState(origin.alias, layout, adding=origin.adding, before=before)

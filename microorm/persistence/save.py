@@ -26,12 +26,12 @@ from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import NOTHING, Origin, kept
+from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
-from microorm.sql.statements import MOST_SHAPES, Insert, Plans, Prepared, given, plans_of
+from microorm.sql.statements import MAX_STATEMENTS, CompiledInsert, Plans, CompiledStatement, given, plans_of
 
-Before = tuple[Origin, Row | None]
+Before = tuple[RowState, Row | None]
 """Row state and loaded row of an instance before a save."""
 
 
@@ -66,21 +66,21 @@ class SavePlan:
 
     __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
 
-    inserted: Origin
+    inserted: RowState
 
     def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
         self._plans = plans
-        self.insert: Insert | None = None
-        self._update: Prepared | None = None
+        self.insert: CompiledInsert | None = None
+        self._update: CompiledStatement | None = None
         self.names = names
         self.collect = schema.collector(names)
         self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
-        self.updated = plans.origin(names)
+        self.updated = plans.row_state(names)
 
-    def prepare_insert(self) -> Insert:
+    def prepare_insert(self) -> CompiledInsert:
         """Compile the INSERT of the row."""
         statement = self._plans.insert(self.names)
-        self.inserted = self._plans.origin(self.names + statement.made_names)
+        self.inserted = self._plans.row_state(self.names + statement.made_names)
         self.insert = statement
         return statement
 
@@ -136,7 +136,7 @@ def write(
     after: Route,
 ) -> None:
     """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
-    snapshot: Image = (ref(instance), instance._origin, instance._row, {})
+    snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
     work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
     inside = transaction is not None
     with work:
@@ -144,7 +144,7 @@ def write(
         around = snapshot[1].before
         if around is not None:  # a receiver of post_save saves the same instance
             origin = snapshot[1]
-            instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
+            instance._row_state = RowState(origin.alias, origin.layout, adding=origin.adding)
         given_options = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, given_options)
@@ -152,9 +152,9 @@ def write(
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if instance._origin.partial:  # a receiver may have set deferred fields
+                if instance._row_state.partial:  # a receiver may have set deferred fields
                     options = options_of_partial(schema, database, instance, given_options)
-        earlier = (instance._origin, instance._row)
+        earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
         has_expressions = row.__class__ is ExpressionRow
@@ -170,8 +170,8 @@ def write(
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            saved = instance._origin
-            instance._origin = Origin(saved.alias, saved.layout, before=around)
+            saved = instance._row_state
+            instance._row_state = RowState(saved.alias, saved.layout, before=around)
     if after and not inside:  # all of them run after the commit
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
 
@@ -201,9 +201,9 @@ def tell_saved(
     model = schema.model
     if not (route := post_save._route(model)):
         return
-    saved = instance._origin
-    state = saved.telling_new if before == NOTHING else None
-    instance._origin = state = state or saved.telling(before)
+    saved = instance._row_state
+    state = saved.after_insert if before == NOTHING else None
+    instance._row_state = state = state or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     scope = Receiving(schema.registry.databases, alias)
     try:
@@ -236,10 +236,10 @@ def tell_saved(
             raise
         scope.finish()
     finally:
-        if instance._origin is state:
-            instance._origin = saved
-        elif instance._origin.before is not None:
-            instance._origin = Origin(instance._origin.alias, instance._origin.layout)
+        if instance._row_state is state:
+            instance._row_state = saved
+        elif instance._row_state.before is not None:
+            instance._row_state = RowState(instance._row_state.alias, instance._row_state.layout)
 
 
 def collect(
@@ -280,7 +280,7 @@ def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: di
         names = given(schema, schema.plain_names if keyless else schema.written_names, values)
     plan: SavePlan | None = plans.save_plans.get(names)
     if plan is None:
-        if len(plans.save_plans) >= MOST_SHAPES:
+        if len(plans.save_plans) >= MAX_STATEMENTS:
             plans.save_plans.clear()
         plan = plans.save_plans[names] = SavePlan(schema, plans, names)
     return plan
@@ -306,7 +306,7 @@ def write_row(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
+    """CompiledInsert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
     created = plan.key_width == 0 or _inserts(schema, instance, options)
     if not created and not plan.update(channel, row):
         if options.fields is not None or options.force_update:
@@ -333,7 +333,7 @@ def write_row(
         channel.keep(snapshot)
         state, names = plan.updated, plan.names
     instance._row = copied(names, schema, row) if schema.mutable else row
-    instance._origin = state
+    instance._row_state = state
     return created
 
 
@@ -343,23 +343,23 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
         return True
     if options.force_update:
         return False
-    return instance._origin.adding and schema.key_has_default and not options.raw
+    return instance._row_state.adding and schema.key_has_default and not options.raw
 
 
 def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
     """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any."""
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
-    layout, earlier = instance._origin.layout, instance._row
+    layout, earlier = instance._row_state.layout, instance._row
     for name in () if earlier is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(earlier, name)
     instance._row = tuple(loaded.values())
-    instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
+    instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
     """Return *row* with copies of its mutable values."""
-    return kept([schema.by_name[name] for name in names], row)
+    return copied_row([schema.by_name[name] for name in names], row)
 
 
 def write_expressions(
@@ -371,7 +371,7 @@ def write_expressions(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
+    """CompiledInsert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))
     expressions = [name for name, value in values.items() if isinstance(value, ClauseElement)]
     columns = {schema.by_name[name].column: value for name, value in values.items()}

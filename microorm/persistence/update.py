@@ -26,7 +26,7 @@ from microorm.persistence.save import (
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
-from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.sql.statements import key_row, plans_of
 
 MAX_CASES = 100
@@ -139,7 +139,7 @@ def _update_batch(
     plans, names = plans_of(schema, channel.database), plan.names
     written = names[: -len(schema.key)]
     rows = [planned.row for planned in batch]
-    if channel.database.dialect in MOST_PARAMETERS:
+    if channel.database.dialect in MAX_PARAMETERS:
         count = plans.update(written).run_many(channel, rows)
     else:
         count = _update_by_cases(schema, channel, written, rows)

@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import refuse_lazy
-from microorm.db.engine import Database
 from microorm.errors import FieldError, nearest
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, Step, alias_of, follow, root
 from microorm.mapping.schema import Schema
-from microorm.sql.hydration import fields_of, instances_of
-from microorm.sql.statements import plans_of
+from microorm.sql.hydration import fields_of, hydrate
 
 
 class Branch(NamedTuple):
@@ -71,7 +69,7 @@ def joined_instances(
     They refer to each other, in both directions where each is to one.
     """
     place = len(fields_of(schema, wanted))
-    instances = instances_of(schema, [row[:place] for row in rows], alias, wanted)
+    instances = hydrate(schema, [row[:place] for row in rows], alias, wanted)
     at: dict[Path, list[Any]] = {root(schema): instances}
     found: dict[Schema, dict[Any, Any]] = {}
     for branch in branches:
@@ -82,7 +80,7 @@ def joined_instances(
         known = found.setdefault(there, {})
         fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         fresh.pop(None, None)
-        made = instances_of(there, [row[place:end] for row in fresh.values()], alias)
+        made = hydrate(there, [row[place:end] for row in fresh.values()], alias)
         known.update(zip(fresh, made, strict=True))
         at[branch.path] = [known.get(key) for key in keys]
         relate(branch.relation, at[parent], at[branch.path])
@@ -92,11 +90,11 @@ def joined_instances(
 
 def _keys(schema: Schema, rows: Sequence[Any], start: int) -> list[Any]:
     """The key in each of *rows*, whose columns of *schema* begin at *start*; None where the row is missing."""
-    places = [start + schema.names.index(name) for name in schema.key_names]
-    if len(places) == 1:
-        place = places[0]
+    indexes = [start + schema.names.index(name) for name in schema.key_names]
+    if len(indexes) == 1:
+        place = indexes[0]
         return [row[place] for row in rows]
-    keys = [tuple([row[place] for place in places]) for row in rows]
+    keys = [tuple([row[place] for place in indexes]) for row in rows]
     return [None if key[0] is None else key for key in keys]
 
 
@@ -196,12 +194,8 @@ def load_related(instance: Any, relation: Any, key: Any) -> Any:
     """
     refuse_lazy(instance, relation.name)
     step = relation.steps[-1]
-    schema: Schema = step.schema
-    databases = schema.registry.databases
-    database: Database = databases.for_read(schema.model, schema.home, None, instance)
-    load = plans_of(schema, database).load((step.far.name,))
-    with databases.channel(database, writes=False) as channel:
-        found = load.instances(channel, (key,))
+    rows = step.schema.model.objects
+    found = rows._with(_equal=((step.far.name,), (key,)), _owner=instance).all()
     if not found:
         return None
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)

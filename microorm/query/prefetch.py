@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.connection import Lone
 from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
-from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
+from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS
 from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # the instances by the key that their related rows are found by
@@ -48,13 +49,13 @@ class Fetch(NamedTuple):
     query: Any
 
 
-@dataclass(slots=True)
 class Level:
     """One relation, the query of its rows, and what to fetch from there."""
 
-    relation: Any
-    query: Any = None
-    further: list[Fetch] = field(default_factory=list)
+    def __init__(self, relation: Any) -> None:
+        self.relation = relation
+        self.query: Any = None
+        self.further: list[Fetch] = []
 
 
 def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -> tuple[Fetch, ...]:
@@ -108,7 +109,7 @@ def prefetch_related(instances: Sequence[Any], fetches: Iterable[Fetch], using: 
             level.further[:0] = query._prefetched
     groups: dict[str | None, list[Any]] = {}
     for instance in instances:
-        groups.setdefault(instance._origin.alias, []).append(instance)
+        groups.setdefault(instance._row_state.alias, []).append(instance)
     for group in groups.values():
         for level in levels.values():
             _load(level, group, using)
@@ -162,7 +163,7 @@ def _keep_one(relation: Any, owners: Owners, query: Any) -> None:
     """Load the one row that each of *owners* is related to."""
     far = relation.steps[0].far
     found = {each.__dict__[far.name]: each for each in _found(query, far, owners)}
-    everything = not (query._where or query._equal) and found.keys() <= owners.keys()
+    everything = not (query._where or query._equal[0]) and found.keys() <= owners.keys()
     pairs = [
         (owner, found.get(key))
         for key, same in owners.items()
@@ -204,47 +205,47 @@ def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
     query = query._loading(
         frozenset(each.name for each in fields_of(query._schema, query._names)) | {far.name}
     )
-    database = query._database()
-    for rows in _sent(query, database, query.statement, far.column, owners):
-        yield from query._made(rows, database)
+    place = query._place()
+    for rows in _sent(place, query.statement, far.column, owners):
+        yield from query._made(rows, place[0])
 
 
 def _found_beyond(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[tuple[Any, Any]]:
     """The instances of *query* that rows between relate to the keys of *owners*, each with that key; one of each row."""
     schema: Schema = query._schema
-    database: Database = query._database()
+    place = query._place()
     near, far = steps[0].far, steps[1]
     between = far.foreign_key.owner.__table__.alias()
     column = between.c[near.column.key]
     statement = query.statement.add_columns(column)
     statement = statement.join(between, between.c[far.near.column.key] == far.far.column)
     names = [each.name for each in fields_of(schema, query._names)]
-    places = [names.index(name) for name in schema.key_names]
+    indexes = [names.index(name) for name in schema.key_names]
     known: dict[Any, Any] = {}
-    for rows in _sent(query, database, statement, column, owners):
-        keys = [tuple([row[place] for place in places]) for row in rows]
+    for rows in _sent(place, statement, column, owners):
+        keys = [tuple([row[index] for index in indexes]) for row in rows]
         fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
-        known.update(zip(fresh, query._made(list(fresh.values()), database), strict=True))
+        known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
         for key, row in zip(keys, rows, strict=True):
             yield row[-1], known[key]
 
 
 def _sent(
-    query: Any, database: Database, statement: Select[Any], column: Any, owners: Owners
+    place: tuple[Database, Transaction | None], statement: Select[Any], column: Any, owners: Owners
 ) -> Iterator[Any]:
     """The rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as the database wants."""
-    databases = query._schema.registry.databases
+    database, transaction = place
     for keys in _batches(database, statement, list(owners)):
-        with databases.channel(database, writes=False) as channel:
+        with transaction or Lone(database, writes=False) as channel:
             rows = channel.execute(statement.where(column.in_(keys))).fetchall()
         yield rows
 
 
 def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[list[Any]]:
     """Cut *keys* into parts that the database takes beside the parameters of *statement*."""
-    most = MOST_PARAMETERS.get(database.dialect)
+    most = MAX_PARAMETERS.get(database.dialect)
     if most is None:
-        most = max(1, MOST_BYTES // max(len(repr(key)) + 2 for key in keys))
+        most = max(1, MAX_BYTES // max(len(repr(key)) + 2 for key in keys))
     elif len(keys) > most // 2:
         most -= len(statement.compile(dialect=database.engine.dialect).params)
     for start in range(0, len(keys), most):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
@@ -11,15 +11,14 @@ from sqlalchemy import update as sql_update
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
-from microorm.persistence.bulk import BulkOptions, bulk_create
-from microorm.persistence.collector import heard, referred_to
+from microorm.persistence.collector import has_receivers, referred_to
 from microorm.persistence.delete import counts, delete_found
-from microorm.persistence.get_or_create import get_or_create, update_or_create
-from microorm.persistence.update import bulk_update, update_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
-from microorm.sql.batches import checked_size
-from microorm.sql.upsert import OnConflict, upsert_of
+from microorm.sql.batches import check_batch_size
+
+if TYPE_CHECKING:
+    from microorm.sql.upsert import OnConflict
 
 M = TypeVar("M", bound="Any")
 
@@ -58,6 +57,8 @@ class Query(Results[M]):
         Reads where it would write. Raises `TypeError` for a field both asked for and in *defaults*, `FieldError`,
         `Model.MultipleObjectsReturned`, what a save raises, and `IntegrityError` where another row is in the way.
         """
+        from microorm.persistence.get_or_create import get_or_create  # noqa: PLC0415 not every program needs it
+
         self._refuse_sliced("get_or_create")
         return get_or_create(self, defaults, equalities)
 
@@ -70,10 +71,13 @@ class Query(Results[M]):
     ) -> tuple[M, bool]:
         """The one row with these values, in which *defaults* are saved, or else a new one; and whether it is new.
 
-        The new one has *create_defaults*, or *defaults* where none are given. A row that is there is locked where
-        the database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest
-        is as `get_or_create` says.
+        The new one has *create_defaults*, or *defaults* where none are given; they may have a field that is asked for,
+        too: `update_or_create(name="a", defaults={"name": "b"})` renames. A row that is there is locked where the
+        database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest is as
+        `get_or_create` says.
         """
+        from microorm.persistence.get_or_create import update_or_create  # noqa: PLC0415 not every program needs it
+
         self._refuse_sliced("update_or_create")
         return update_or_create(self, defaults, create_defaults, equalities)
 
@@ -105,8 +109,11 @@ class Query(Results[M]):
         the same unique values to update by, and arguments that contradict each other, `FieldError`, `InvalidValue`
         (a note says which object), what *progress* raises, and the database's errors; nothing was written then.
         """
+        from microorm.persistence.bulk import BulkOptions, bulk_create  # noqa: PLC0415 not every program needs it
+        from microorm.sql.upsert import upsert_of  # noqa: PLC0415 not every program needs it
+
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
-        options = BulkOptions(checked_size(batch_size), upsert, each=_each(signals))
+        options = BulkOptions(check_batch_size(batch_size), upsert, each=_each(signals))
         if options.each and upsert is not None:
             raise ValueError(
                 "signals='each' and on_conflict= contradict each other: nobody knows what was created"
@@ -129,6 +136,8 @@ class Query(Results[M]):
         instances and on a query with conditions, `FieldError`, `InvalidValue` (a note says which object), what
         *progress* raises, and the database's errors; nothing was written then.
         """
+        from microorm.persistence.update import bulk_update  # noqa: PLC0415 not every program needs it
+
         if self._limited or self._conditions():
             raise TypeError(
                 "bulk_update() knows its rows by their keys, and this query has conditions or a limit"
@@ -138,7 +147,7 @@ class Query(Results[M]):
             self._write_database(),
             objects,
             fields,
-            batch_size=checked_size(batch_size),
+            batch_size=check_batch_size(batch_size),
             progress=progress,
         )
 
@@ -149,6 +158,8 @@ class Query(Results[M]):
         `InvalidValue`, `UnsavedError` and `CrossDatabaseRelation` for instances that cannot be related, and `TypeError`
         for two values of one field and where the query is sliced.
         """
+        from microorm.persistence.update import update_found  # noqa: PLC0415 not every program needs it
+
         schema = self._schema
         self._refuse_sliced("update")
         columns = assignments(schema, values)
@@ -170,11 +181,9 @@ class Query(Results[M]):
         schema = self._schema
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
-        if heard(schema) or referred_to(schema):
-            rows = self._with(_lock=None, _related=(), _prefetched=())
-            return delete_found(
-                schema, database, lambda names: rows._with(_names=names)._load(database), self
-            )
+        if has_receivers(schema) or referred_to(schema):
+            rows = self._with(_lock=None, _related=(), _prefetched=(), _using=database.alias)
+            return delete_found(schema, database, lambda names: rows._with(_names=names).all(), self)
         statement = self._targeted(sql_delete(schema.table))
         with databases.channel(database, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)

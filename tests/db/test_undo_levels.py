@@ -41,14 +41,14 @@ def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
     """Do what a save does to *thing*: set generated values, row and state, and record it in the log."""
     image = image_of(thing)
     apply_generated(thing, image, made)
-    thing._origin, thing._row = object(), dict(vars(thing))
+    thing._row_state, thing._row = object(), dict(vars(thing))
     if log is not None:
         log.record(image)
     return image
 
 
 def look(thing: Thing) -> Any:
-    return dict(vars(thing)), thing._origin, thing._row
+    return dict(vars(thing)), thing._row_state, thing._row
 
 
 def test_none_is_a_value_and_not_an_absence() -> None:
@@ -143,7 +143,7 @@ STEPS = st.lists(
 def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) -> None:
     """State and row are those at the beginning of the level; a value is the last one of the user, or that before."""
     log, things = UndoLog(), [Thing(a=("user", 0)) for _ in range(3)]
-    levels = [[(each._origin, each._row) for each in things]]
+    levels = [[(each._row_state, each._row) for each in things]]
     last = [dict(vars(each)) for each in things]
     for number, (step, which, name) in enumerate(steps, start=1):
         if step == "save":
@@ -153,14 +153,14 @@ def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) ->
             setattr(things[which], name, last[which][name])
         elif step == "push":
             log.push()
-            levels.append([(each._origin, each._row) for each in things])
+            levels.append([(each._row_state, each._row) for each in things])
         elif step == "release" and len(levels) > 1:
             log.release()
             levels.pop()
         elif step == "back" and len(levels) > 1:
             log.roll_back()
-            assert [(each._origin, each._row) for each in things] == levels.pop()
+            assert [(each._row_state, each._row) for each in things] == levels.pop()
     while levels:
         log.roll_back()
-        assert [(each._origin, each._row) for each in things] == levels.pop()
+        assert [(each._row_state, each._row) for each in things] == levels.pop()
     assert [vars(each) for each in things] == last
