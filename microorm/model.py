@@ -175,7 +175,7 @@ class Model(Generic[K]):
         )
         return self
 
-    def delete(self, using: str | None = None) -> tuple[int, dict[str, int]]:
+    def delete(self, *, using: str | None = None) -> tuple[int, dict[str, int]]:
         """Delete the row, all or nothing, telling `pre_delete` and `post_delete`.
 
         Returns the number of rows deleted, and by label. A key that the database made is None afterwards.
@@ -184,7 +184,7 @@ class Model(Generic[K]):
         return delete(self, using=using)
 
     def refresh_from_db(
-        self, using: str | None = None, fields: Iterable[str | ColumnElement[Any]] | None = None
+        self, *, using: str | None = None, fields: Iterable[str | ColumnElement[Any]] | None = None
     ) -> None:
         """Take all values but deferred ones, or those of *fields*, from the row.
 

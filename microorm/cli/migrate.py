@@ -41,7 +41,7 @@ def command(invocation: Invocation, revision: str, alias: str | None, fake: bool
     """
     migrations = migrations_of(invocation, alias)
     if plan:
-        steps = migrations.plan(revision, alias=alias)
+        steps = migrations.plan(revision, using=alias)
         if steps:
             rows = [(step.alias, _direction(step), step.revision, step.message) for step in steps]
             print_table(("alias", "direction", "revision", "message"), rows)
@@ -56,9 +56,9 @@ def _migrate(migrations: Migrations, revision: str, alias: str | None, fake: boo
     screen = console()
     if not screen.is_terminal:
         return migrations.migrate(
-            revision, alias=alias, fake=fake, progress=lambda step: click.echo(_told(step, fake))
+            revision, using=alias, fake=fake, progress=lambda step: click.echo(_told(step, fake))
         )
-    total = len(migrations.plan(revision, alias=alias))
+    total = len(migrations.plan(revision, using=alias))
     columns = (TextColumn("migrating"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=screen, transient=True, disable=not total) as bar:
         task = bar.add_task("", total=total)
@@ -67,7 +67,7 @@ def _migrate(migrations: Migrations, revision: str, alias: str | None, fake: boo
             screen.print(_told(step, fake))
             bar.advance(task)
 
-        return migrations.migrate(revision, alias=alias, fake=fake, progress=progress)
+        return migrations.migrate(revision, using=alias, fake=fake, progress=progress)
 
 
 def _direction(step: Step) -> str:

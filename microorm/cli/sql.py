@@ -29,4 +29,4 @@ def command(invocation: Invocation, revision: str, alias: str | None) -> None:
       0  the SQL was printed
       1  there is no such revision or alias, or a revision wants a database to look at
     """
-    click.echo(migrations_of(invocation, alias).sql(revision, alias=alias).rstrip("\n"))
+    click.echo(migrations_of(invocation, alias).sql(revision, using=alias).rstrip("\n"))

@@ -164,7 +164,7 @@ class Selection(Generic[M]):
         lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
         return self._with(_lock=lock, _paths=self._paths | paths)
 
-    def using(self, alias: str) -> Self:
+    def using(self, alias: str, /) -> Self:
         """Read from, and write to, *alias*; routers are not asked."""
         return self._with(_using=alias)
 
