@@ -134,12 +134,15 @@ class Model(Generic[K]):
     def changed_fields(self) -> frozenset[str]:
         """The names of the fields whose values differ from what was loaded or saved; all of a new instance."""
         schema = self.__schema__
-        return schema.reported_names(changes(self, schema.names))
+        return schema.reported_names(changes(self, schema.names, schema.foreign_keys))
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
         """`{name: (old, new)}` of the changed fields, of a foreign key the keys; in `post_save`, of what was saved."""
         schema = self.__schema__
-        return {schema.reported[name]: pair for name, pair in changes(self, schema.names).items()}
+        return {
+            schema.reported[name]: pair
+            for name, pair in changes(self, schema.names, schema.foreign_keys).items()
+        }
 
     def save(
         self,

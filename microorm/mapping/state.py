@@ -95,6 +95,13 @@ def new_in(alias: str) -> Origin:
     return _new.get(alias) or _new.setdefault(alias, Origin(alias, None, adding=True))
 
 
+def placeholder(model: type[Any], alias: str) -> Any:
+    """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
+    instance = object.__new__(model)
+    instance._row, instance._origin = None, new_in(alias)
+    return instance
+
+
 class State:
     """`instance._state`: `adding` (no row yet) and `db` (the alias it was loaded from or saved to)."""
 
@@ -161,10 +168,19 @@ def loaded_value(instance: Any, name: str) -> Any:
     return origin.layout.value(row, name)
 
 
-def changes(instance: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded."""
+def changes(
+    instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded.
+
+    The present value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     values = instance.__dict__
+    for foreign_key in foreign_keys:
+        other = foreign_key.assigned(instance)
+        if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
+            values = {**values, foreign_key.field.name: key}
     for name in names:
         present, loaded = values.get(name, MISSING), loaded_value(instance, name)
         if present is MISSING and loaded is MISSING:

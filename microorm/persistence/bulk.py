@@ -30,8 +30,13 @@ from microorm.fields.field import MISSING
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin, kept
+from microorm.persistence.foreign_keys import (
+    refresh_all_foreign_keys,
+    refresh_foreign_keys,
+    restored_on_failure,
+)
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import settle_all_keys, tell_saved
+from microorm.persistence.save import tell_saved
 from microorm.persistence.writing import INSERT, row_taker, write_row
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
@@ -68,17 +73,18 @@ def bulk_create(
     told = Progress(progress, len(objects))
     if not objects:
         return objects
-    settle_all_keys(schema, "bulk_create", objects)
-    complete_all(objects)
-    for signal in (pre_save, post_save) if wish.each else (pre_bulk_create, post_bulk_create):
-        signal.refuse_waiting(schema.model)
     databases: Databases = schema.registry.databases
-    if databases.transaction(database) is not None:
-        _create_in_block(schema, database, objects, wish, told)
-    else:
-        note_split_write(databases, database.alias)
-        with databases.block(database):
+    refreshed = refresh_all_foreign_keys(schema, "bulk_create", objects)
+    with restored_on_failure(databases, refreshed):
+        complete_all(objects)
+        for signal in (pre_save, post_save) if wish.each else (pre_bulk_create, post_bulk_create):
+            signal.refuse_waiting(schema.model)
+        if databases.transaction(database) is not None:
             _create_in_block(schema, database, objects, wish, told)
+        else:
+            note_split_write(databases, database.alias)
+            with databases.block(database):
+                _create_in_block(schema, database, objects, wish, told)
     return objects
 
 
@@ -94,6 +100,8 @@ def _create_in_block(
         try:
             if half_way:
                 half_way = _tell_before(schema, database.alias, objects, wish)
+                for instance, image in zip(objects, images, strict=True) if schema.foreign_keys else ():
+                    refresh_foreign_keys(schema, instance, image)  # a receiver may have assigned an instance
             before = [(instance._origin, instance._row) for instance in objects if wish.each]
             parts = _parts(schema, objects, images, wish.upsert)
             for part in parts:

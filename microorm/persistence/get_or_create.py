@@ -18,7 +18,7 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
     Raises `TypeError` for a field that is both in *asked* and in *defaults*: the next call would not find such a row.
     """
     schema: Schema = query._schema
-    given = _mapping("defaults", defaults)
+    given = _mapping(schema, "defaults", defaults)
     for name in sorted(_names(schema, asked) & _names(schema, given)):
         raise TypeError(f"{schema.name}.{schema.reported[name]} is asked for, and defaults= has it, too")
     query = _pinned(query)
@@ -45,8 +45,8 @@ def update_or_create(
     may be in both: a row is found by the value in *asked*, and has the default afterwards.
     """
     schema: Schema = query._schema
-    given = _mapping("defaults", defaults)
-    new = given if create_defaults is None else _mapping("create_defaults", create_defaults)
+    given = _mapping(schema, "defaults", defaults)
+    new = given if create_defaults is None else _mapping(schema, "create_defaults", create_defaults)
     replaced = _names(schema, new)
     for name in given:
         if name == "pk" or schema.field(name).primary_key:
@@ -68,11 +68,17 @@ def update_or_create(
             refused, there = error, True
 
 
-def _mapping(argument: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Copy *given*, the value of *argument*. Raises `TypeError` unless it is a mapping or None."""
+def _mapping(schema: Schema, argument: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Copy *given*, the value of *argument*.
+
+    Raises `TypeError` unless it is a mapping or None, `UnsavedError` for an instance without a key.
+    """
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"{argument}= wants a dictionary of values, not {given!r}")
-    return dict(given or {})
+    values = dict(given or {})
+    for foreign_key in schema.foreign_keys:
+        foreign_key.key_of(values.get(foreign_key.name))
+    return values
 
 
 def _names(schema: Schema, values: Mapping[str, Any]) -> set[str]:

@@ -6,7 +6,7 @@ instance is put back and, inside a block, the block is doomed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy.sql import ClauseElement
@@ -20,6 +20,7 @@ from microorm.errors import CommitOutcomeUnknown, FieldError, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, Origin
+from microorm.persistence.foreign_keys import refresh_foreign_keys, restored_on_failure
 from microorm.persistence.refresh import order_of_partial
 from microorm.persistence.straight import save_straight
 from microorm.persistence.writing import PLAIN, Order, row_to_write, write_row
@@ -50,8 +51,15 @@ def save(
         order = Order(fields, raw=raw, force_insert=force_insert, force_update=force_update)
     if order.force_update or order.fields is not None:
         _refuse_unsaved(schema, instance)
-    if schema.foreign_keys and not order.raw:
-        settle_keys(schema, instance)
+    refreshed = refresh_foreign_keys(schema, instance) if schema.foreign_keys and not order.raw else None
+    if refreshed is None:
+        _save(schema, instance, using, order)
+        return
+    with restored_on_failure(schema.registry.databases, [refreshed]):
+        _save(schema, instance, using, order)
+
+
+def _save(schema: Schema, instance: Any, using: str | None, order: Order) -> None:
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
     after = post_save._route(model) if post_save._connections else EMPTY
@@ -95,22 +103,6 @@ def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force
 def _refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
-
-
-def settle_keys(schema: Schema, instance: Any) -> None:
-    """Take the keys of related instances anew. `UnsavedError` where one has lost its key (CONTRACT I19)."""
-    for foreign_key in schema.foreign_keys:
-        foreign_key.settle(instance)
-
-
-def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
-    for place, instance in enumerate(objects) if schema.foreign_keys else ():
-        try:
-            settle_keys(schema, instance)
-        except UnsavedError as error:
-            error.add_note(f"in object {place} of {method}()")
-            raise
 
 
 def _save_silently(schema: Schema, database: Database, instance: Any, order: Order) -> bool:
@@ -191,6 +183,8 @@ def _save_in_block(schema: Schema, database: Database, instance: Any, order: Ord
                         update_fields=None if order.fields is None else schema.reported_names(order.fields),
                     )
                 half_way = bool(told)
+                if schema.foreign_keys and not order.raw:  # a receiver may have assigned an instance
+                    refresh_foreign_keys(schema, instance, image)
             before = (instance._origin, instance._row)
             names, row = row_to_write(schema, instance, order, image)
             with channel:  # which a receiver may have doomed

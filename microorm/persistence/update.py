@@ -15,8 +15,9 @@ from microorm.db.transaction import Transaction
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys, restored_on_failure
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import field_names, settle_all_keys
+from microorm.persistence.save import field_names
 from microorm.persistence.writing import Order, row_to_write, settle_some, write_row
 from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
@@ -93,15 +94,16 @@ def bulk_update(
     _refuse_unfit_keys(schema, objects)
     if not objects:
         return 0
-    settle_all_keys(schema, "bulk_update", objects)
-    complete_all(objects, tuple(names))
-    order = Order(names, raw=False, force_insert=False, force_update=False)
     databases = schema.registry.databases
-    if databases.transaction(database) is not None:
-        return _update_in_block(schema, database, objects, order, batch_size, told)
-    note_split_write(databases, database.alias)
-    with databases.block(database):
-        return _update_in_block(schema, database, objects, order, batch_size, told)
+    refreshed = refresh_all_foreign_keys(schema, "bulk_update", objects)
+    with restored_on_failure(databases, refreshed):
+        complete_all(objects, tuple(names))
+        order = Order(names, raw=False, force_insert=False, force_update=False)
+        if databases.transaction(database) is not None:
+            return _update_in_block(schema, database, objects, order, batch_size, told)
+        note_split_write(databases, database.alias)
+        with databases.block(database):
+            return _update_in_block(schema, database, objects, order, batch_size, told)
 
 
 def _refuse_unfit_keys(schema: Schema, objects: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin
+from microorm.mapping.state import placeholder
 from microorm.query.filters import NO_PATHS, columns, conditions, natural, own_names
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
@@ -229,8 +229,7 @@ class Selection(Generic[M]):
         """Raise `CrossDatabaseRelation` where a condition names an *instance* of another alias (CONTRACT N13)."""
         if instance._origin.alias in (None, database.alias):
             return
-        asked = object.__new__(self._schema.model)
-        asked._row, asked._origin = None, Origin(database.alias, None, adding=True)
+        asked = placeholder(self._schema.model, database.alias)
         if not self._schema.registry.databases.allows_relation(asked, instance):
             raise CrossDatabaseRelation(
                 f"a query of {self._schema.name} in {database.alias!r} names {instance!r} of "

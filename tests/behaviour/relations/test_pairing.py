@@ -27,7 +27,7 @@ from microorm import (
     related,
     through,
 )
-from microorm.relations.through_rows import Pairs
+from microorm.relations.through_rows import ThroughRows
 from microorm.signals import (
     m2m_changed,
     post_bulk_create,
@@ -386,12 +386,12 @@ def test_a_wrong_argument_is_an_error_before_anything_is_sent(Post, Tag, post, t
                 with pytest.raises(InvalidValue, match="Tag"):
                     change(tags[0], wrong)
             with pytest.raises(
-                UnsavedError, match=rf"\(\) of {label} wants saved rows, and Tag\(id=None\) is none"
+                UnsavedError, match=rf"\(\) of {label} needs saved instances; Tag\(id=None\) is not saved"
             ):
                 change(tags[0], Tag(name="new"))
         with pytest.raises(TypeError, match="list of instances or keys"):
             post.tags.set("12")
-        with pytest.raises(TypeError, match="saves nothing that bulk=False"):
+        with pytest.raises(TypeError, match="takes no bulk=: it is a many-to-many relation"):
             post.tags.add(tags[0], bulk=False)
         with pytest.raises(TypeError, match="wants a dictionary of values"):
             post.tags.add(tags[0], through_defaults=[1])
@@ -607,9 +607,9 @@ def test_fixtures_say_that_they_write_raw(Post, post, tags, listen):
     """V7."""
     heard = []
     listen(m2m_changed, lambda raw, **kwargs: heard.append(raw), sender=through(Post.tags))
-    Pairs(post.tags, raw=True).set(tags, clear=False)
+    ThroughRows(post.tags, raw=True).set(tags, clear=False)
     listen(m2m_changed, lambda **kwargs: heard.append("skip"), sender=through(Post.tags), skip_raw=True)
-    Pairs(post.tags, raw=True).set([], clear=True)
+    ThroughRows(post.tags, raw=True).set([], clear=True)
     assert heard == [True] * 4
 
 
