@@ -161,7 +161,7 @@ class ForeignKey(Relation, Generic[R]):
                 raise InvalidValue(type(instance).__name__, {self.name: problem})
             self.refuse_elsewhere(instance, value)
             # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
-            values[self.field.name] = key = getattr(value, self.key_field.name)
+            values[self.field.name] = key = getattr(value, self.to.name)
             values[self.name] = (key, value)
 
     @property
@@ -243,7 +243,7 @@ class ForeignKey(Relation, Generic[R]):
         """
         if (other := self.assigned(instance)) is None:
             return None
-        if (key := getattr(other, self.key_field.name)) is None:
+        if (key := getattr(other, self.to.name)) is None:
             owner = self.owner.__name__
             raise UnsavedError(
                 f"{self.label}: {other!r} has no key; save it before the {owner} that refers to it"
