@@ -1,4 +1,4 @@
-"""Rows that refer to an instance by a foreign key, changed from that instance (CONTRACT M1, M3, N12)."""
+"""Rows that refer to an instance by a foreign key: added, removed and set from that instance."""
 
 from typing import Any
 
@@ -82,7 +82,6 @@ def test_a_row_is_created_with_the_owner(Novel, ursula, wire, stored):
 
 
 def test_saved_rows_are_added_by_one_statement_and_no_save(Novel, novels, terry, wire, listen, stored):
-    """M1."""
     told = []
     for signal in (pre_save, post_save):
         listen(signal, lambda **kwargs: told.append(kwargs), sender=Novel)
@@ -116,7 +115,6 @@ def test_the_signals_of_an_update_tell_of_a_bulk_change(Novel, novels, terry, li
 
 
 def test_without_bulk_each_is_saved_and_told(Novel, novels, ursula, terry, listen, stored):
-    """M3."""
     told = []
 
     def hear(instance: Any, created: bool, update_fields: Any, **kwargs: Any) -> None:
@@ -303,7 +301,6 @@ def test_a_block_for_reading_changes_nothing(Novel, novels, terry, databases):
 
 
 def test_a_row_of_another_alias_is_refused(Novel, novels, ursula, terry, databases, stored):
-    """N12, N15."""
     terry.save(using="other")
     for change in (terry.edited.add, terry.edited.using("default").add):
         for bulk in (True, False):
@@ -323,7 +320,7 @@ def test_a_row_of_another_alias_is_refused(Novel, novels, ursula, terry, databas
 
 @MEMORY
 def test_a_router_picks_where_rows_are_changed(Novel, novels, terry, databases, url, other_url):
-    """K13, N16: it is asked for the rows' model, with the owner as a hint."""
+    """It is asked for the model of the rows, with the owner as a hint."""
     asked = []
 
     class Picks(Router):
