@@ -20,10 +20,12 @@ def refresh_foreign_keys(schema: Schema, instance: Any, image: Image | None = No
     the values that were replaced; None where nothing has changed. Raises `UnsavedError` for a related instance without
     a key, and `CrossDatabaseRelation`; *instance* is then as it was.
     """
-    values, changed = instance.__dict__, []
-    for foreign_key in schema.foreign_keys:
-        if foreign_key.name in values and (other := foreign_key.outdated(instance)) is not None:
-            changed.append((foreign_key, other))
+    values = instance.__dict__
+    changed = [
+        (each, other)
+        for each in schema.foreign_keys
+        if each.name in values and (other := each.outdated(instance)) is not None
+    ]
     if not changed:
         return None
     image = image_of(instance) if image is None else image

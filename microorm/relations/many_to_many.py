@@ -1,4 +1,4 @@
-"""Many-to-many: the relation, and the through model whose rows are its pairs."""
+"""Many to many: the relation, and the through model whose rows are its pairs."""
 
 from __future__ import annotations
 
