@@ -18,6 +18,13 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 LATE_IMPORTS: dict[str, str] = {
     "__init__.py:configure_project": "only a program that has a pyproject.toml reads it",
     "__init__.py:setup": "only a program that has applications loads them",
+    "cli/init.py:init": "alembic is for the commands that migrate; `--help` does without",
+    "cli/init.py:new_sections": "tomlkit is for the one command that writes TOML",
+    "cli/init.py:with_sections": "tomlkit is for the one command that writes TOML",
+    "cli/migrate.py:_migrate": "rich is for tables and bars; other commands print plain lines",
+    "cli/output.py:console": "rich is for tables and bars; other commands print plain lines",
+    "cli/output.py:print_table": "rich is for tables and bars; other commands print plain lines",
+    "cli/program.py:migrations": "alembic is for the commands that migrate; `--help` does without",
     "mapping/declarations.py:declared": "annotationlib exists since Python 3.14 only",
     "dispatch/signal.py:_waiting": "asyncio costs more than the dispatcher, which can be used without it",
     "db/engine.py:_make_engine": "the driver of a database that is not used is not loaded",
