@@ -78,6 +78,10 @@ class Origin:
             self.telling_new = told
         return told
 
+    def without_before(self) -> Origin:
+        """The same once its `post_save` receivers have run."""
+        return Origin(self.alias, self.layout, adding=self.adding)
+
     def moved(self, alias: str | None) -> Origin:
         """The same in *alias*."""
         return Origin(alias, self.layout, adding=self.adding, before=self.before)
@@ -93,6 +97,13 @@ _new: dict[str, Origin] = {}
 def new_in(alias: str) -> Origin:
     """The origin of an instance that has no row yet, and that is to be written to *alias*."""
     return _new.get(alias) or _new.setdefault(alias, Origin(alias, None, adding=True))
+
+
+def placeholder(model: type[Any], alias: str) -> Any:
+    """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
+    instance = object.__new__(model)
+    instance._row, instance._origin = None, new_in(alias)
+    return instance
 
 
 class State:
@@ -161,10 +172,19 @@ def loaded_value(instance: Any, name: str) -> Any:
     return origin.layout.value(row, name)
 
 
-def changes(instance: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded."""
+def changes(
+    instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded.
+
+    The present value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     values = instance.__dict__
+    for foreign_key in foreign_keys:
+        other = foreign_key.assigned(instance)
+        if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
+            values = {**values, foreign_key.field.name: key}
     for name in names:
         present, loaded = values.get(name, MISSING), loaded_value(instance, name)
         if present is MISSING and loaded is MISSING:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
@@ -22,8 +22,9 @@ from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Origin, kept
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, settle_all_keys, tell_saved, write_expressions
+from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, most_rows, multirow_of
@@ -62,14 +63,17 @@ def bulk_create(
     reported = Progress(progress, len(objects))
     if not objects:
         return objects
-    settle_all_keys(schema, "bulk_create", objects)
-    complete_all(objects)
     model, alias = schema.model, database.alias
-    for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
-        signal.refuse_waiting(model)
-    with unit_of_work(schema.registry.databases, database) as work:
+    databases = schema.registry.databases
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_create", objects)
+        complete_all(objects)
+        for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
+            signal.refuse_waiting(model)
+        work.begin()
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
+            refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
         before = [(instance._origin, instance._row) for instance in objects if options.each]
         for group in _groups(schema, work, objects, options.upsert):
             start = 0

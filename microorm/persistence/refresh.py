@@ -65,7 +65,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     load = plans_of(schema, database).load(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
-    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+    with schema.registry.databases.channel(database, writes=False) as channel:
         found = load.values(channel, key)
     if not found:
         asked = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
@@ -106,7 +106,7 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
         load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
-        with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+        with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
         _take(instance, database, wanted, found[0] if found else None)
 
@@ -128,7 +128,7 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
     keys = list(dict.fromkeys(map(_loaded_key, instances)))
     named = key[0].in_([each for (each,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
     statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(named)
-    with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+    with schema.registry.databases.channel(database, writes=False) as channel:
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:
         _take(instance, database, wanted, rows.get(_loaded_key(instance)))

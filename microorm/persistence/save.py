@@ -6,7 +6,7 @@ back; inside a block an error that comes after a receiver or SQL dooms the block
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from weakref import ref
 
@@ -18,14 +18,13 @@ from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, apply_generated, note_generated
-from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route
-from microorm.dispatch.signal import mutes
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, Origin, kept
+from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
 from microorm.sql.statements import MOST_SHAPES, Insert, Plans, Prepared, given, plans_of
@@ -114,37 +113,34 @@ def save(
         options = SaveOptions(fields, raw=raw, force_insert=force_insert, force_update=force_update)
         if force_update or fields is not None:
             _refuse_unsaved(schema, instance)
-    if schema.foreign_keys and not raw:
-        settle_keys(schema, instance)
-    database, transaction = schema.registry.databases.place(schema, using, instance, writes=True)
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
     after = post_save._route(model) if post_save._connections else EMPTY
     if before.asynchronous or after.asynchronous:
         pre_save.refuse_waiting(model)
         post_save.refuse_waiting(model)
-    write(schema, database, transaction, instance, options, before, after)
+    write(schema, instance, using, options, before, after)
 
 
 def write(
     schema: Schema,
-    database: Database,
-    transaction: Transaction | None,
     instance: Any,
+    using: str | None,
     options: SaveOptions,
     before: Route,
     after: Route,
 ) -> None:
     """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
     snapshot: Image = (ref(instance), instance._origin, instance._row, {})
-    work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
-    inside = transaction is not None
-    with work:
-        channel = None
-        around = snapshot[1].before
+    databases = schema.registry.databases
+    with UnitOfWork(databases, None, None, snapshot) as work:
+        if schema.foreign_keys and not options.raw:
+            refresh_foreign_keys(schema, instance, snapshot)
+        database, transaction = databases.place(schema, using, instance, writes=True)
+        work.database, work.transaction = database, transaction
+        inside, channel, around = transaction is not None, None, snapshot[1].before
         if around is not None:  # a receiver saves the instance whose save it is told of
-            origin = snapshot[1]
-            instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
+            instance._origin = snapshot[1].without_before()
         asked = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, asked)
@@ -152,8 +148,8 @@ def write(
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if instance._origin.partial:  # a receiver may have given it values that it was loaded without
-                    options = options_of_partial(schema, database, instance, asked)
+                # A receiver may have assigned an instance, or given values that were not loaded.
+                options = _prepared(schema, database, instance, asked, snapshot)
         earlier = (instance._origin, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
@@ -170,10 +166,20 @@ def write(
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            saved = instance._origin
-            instance._origin = Origin(saved.alias, saved.layout, before=around)
+            instance._origin = instance._origin.telling(around)
     if after and not inside:  # all of them wait for the commit, which is done
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
+
+
+def _prepared(
+    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Image
+) -> SaveOptions:
+    """Return what is to be written of *instance* once it has the present keys of related instances."""
+    if schema.foreign_keys and not options.raw:
+        refresh_foreign_keys(schema, instance, snapshot)
+    if instance._origin.partial:
+        return options_of_partial(schema, database, instance, options)
+    return options
 
 
 def runs_at_once(route: Route) -> bool:
@@ -199,47 +205,27 @@ def tell_saved(
 ) -> None:
     """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
     model = schema.model
-    if not (route := post_save._route(model)):
+    if not post_save._route(model):
         return
     saved = instance._origin
     telling = saved.telling_new if before == NOTHING else None
     instance._origin = telling = telling or saved.telling(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
-    scope = Receiving(schema.registry.databases, alias)
     try:
-        try:
-            if route.plain and not mutes():
-                # As `send` does; without its calls a save with a receiver costs a tenth less.
-                for connection in route.sync:
-                    if (receiver := connection.reference()) is not None:
-                        connection.ran = True
-                        receiver(
-                            signal=post_save,
-                            sender=model,
-                            instance=instance,
-                            created=created,
-                            raw=options.raw,
-                            using=alias,
-                            update_fields=fields,
-                        )
-            else:
-                post_save.send(
-                    model,
-                    instance=instance,
-                    created=created,
-                    raw=options.raw,
-                    using=alias,
-                    update_fields=fields,
-                )
-        except BaseException:
-            scope.close()
-            raise
-        scope.finish()
+        with Receiving(schema.registry.databases, alias):
+            post_save.send(
+                model,
+                instance=instance,
+                created=created,
+                raw=options.raw,
+                using=alias,
+                update_fields=fields,
+            )
     finally:
         if instance._origin is telling:
             instance._origin = saved
         elif instance._origin.before is not None:
-            instance._origin = Origin(instance._origin.alias, instance._origin.layout)
+            instance._origin = instance._origin.without_before()
 
 
 def collect(
@@ -457,19 +443,3 @@ def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force
 def _refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
-
-
-def settle_keys(schema: Schema, instance: Any) -> None:
-    """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
-    for foreign_key in schema.foreign_keys:
-        foreign_key.settle(instance)
-
-
-def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
-    for index, instance in enumerate(objects) if schema.foreign_keys else ():
-        try:
-            settle_keys(schema, instance)
-        except UnsavedError as error:
-            error.add_note(f"in object {index} of {method}()")
-            raise

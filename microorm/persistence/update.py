@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
 
-from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
@@ -15,6 +15,7 @@ from microorm.db.snapshots import Image, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import (
     SaveOptions,
@@ -22,7 +23,6 @@ from microorm.persistence.save import (
     collect,
     field_names,
     mark_saved,
-    settle_all_keys,
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
@@ -87,11 +87,13 @@ def bulk_update(
     _refuse_unfit_keys(schema, objects)
     if not objects:
         return 0
-    settle_all_keys(schema, "bulk_update", objects)
-    complete_all(objects, tuple(names))
     options = SaveOptions(names)
     total = 0
-    with unit_of_work(schema.registry.databases, database) as work:
+    databases = schema.registry.databases
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_update", objects)
+        complete_all(objects, tuple(names))
+        work.begin()
         for plan, planned in _groups(schema, work, objects, options):
             for batch in batches(work.channel, planned, lambda each: each.row, batch_size):
                 work.check()  # the function that is told of the progress may have doomed the block

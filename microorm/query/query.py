@@ -70,9 +70,10 @@ class Query(Results[M]):
     ) -> tuple[M, bool]:
         """The one row with these values, in which *defaults* are saved, or else a new one; and whether it is new.
 
-        The new one has *create_defaults*, or *defaults* where none are given. A row that is there is locked where
-        the database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest
-        is as `get_or_create` says.
+        The new one has *create_defaults*, or *defaults* where none are given; they may have a field that is asked for,
+        too: `update_or_create(name="a", defaults={"name": "b"})` renames. A row that is there is locked where the
+        database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest is as
+        `get_or_create` says.
         """
         self._refuse_sliced("update_or_create")
         return update_or_create(self, defaults, create_defaults, equalities)
