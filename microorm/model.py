@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
-from microorm.mapping.declarations import Declaration, field
+from microorm.fields.field import field
+from microorm.mapping.declarations import Declaration
 from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
 from microorm.mapping.schema import Schema

@@ -1,7 +1,7 @@
-"""Code generation: the inner loops of reading and writing, written out for one model's fields.
+"""Generates the inner loops of reading and writing for the fields of one model.
 
-Source is made of positions and of names that were checked to be identifiers; values enter through the
-namespace, never as text. `function.__source__` keeps the text, for whoever wants to read it.
+The source contains indexes, and names that were checked to be identifiers. Values are passed in the namespace, never as
+text. `function.__source__` is the source of a generated function.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.errors import InvalidValue
-from microorm.fields.checks import Refused
+from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.field import Field
 
 Row = tuple[Any, ...]
@@ -21,13 +21,13 @@ Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]
 
 
 class ExpressionRow(tuple[Any, ...]):
-    """A row in which some values are SQL expressions, which no prepared statement can take."""
+    """A row with SQL expressions among its values, which a compiled statement cannot take."""
 
     __slots__ = ()
 
 
 def compiled(name: str, source: str, namespace: dict[str, Any]) -> Any:
-    """The function *name* that *source* defines."""
+    """Execute *source* and return the function *name* that it defines."""
     exec(compile(source, f"<microorm {name}>", "exec"), namespace)
     function = namespace[name]
     function.__source__ = source
@@ -35,17 +35,17 @@ def compiled(name: str, source: str, namespace: dict[str, Any]) -> Any:
 
 
 def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, Any]], Row]:
-    """A function that takes an instance's values and gives the row to write, checked.
+    """Generate a function from the values of an instance to a checked row, an `ExpressionRow` if it has expressions.
 
-    It raises `InvalidValue`, naming every bad field. A row with SQL expressions is an `ExpressionRow`.
+    It raises `InvalidValue`, which names every invalid field.
     """
 
-    def careful(values: dict[str, Any]) -> Row:
-        return admit_all(label, fields, values)
+    def clean(values: dict[str, Any]) -> Row:
+        return clean_all(label, fields, values)
 
     if not fields:
         return lambda values: ()
-    namespace: dict[str, Any] = {"careful": careful}
+    namespace: dict[str, Any] = {"clean": clean}
     reads, conditions = _checks(fields, namespace)
     source = "\n".join(
         [
@@ -53,10 +53,10 @@ def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, A
             "    try:",
             *[f"        {read}" for read in reads],
             "    except KeyError:",
-            "        return careful(values)",
+            "        return clean(values)",
             f"    if {' and '.join(conditions)}:",
-            f"        return ({_places(fields)})",
-            "    return careful(values)",
+            f"        return ({_variables(fields)})",
+            "    return clean(values)",
         ]
     )
     collect: Callable[[dict[str, Any]], Row] = compiled("collect", source, namespace)
@@ -64,10 +64,10 @@ def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, A
 
 
 def gatherer(fields: Sequence[Field[Any]], key: str | None) -> Gather:
-    """A function that takes new instances and gives their rows, checked, as a collector of *fields* would.
+    """Generate a function from new instances to checked rows.
 
-    None where one is out of the ordinary: a value is not taken as it stands, the origin is another than the one
-    given, there is a loaded row, or a *key*, which the database is to make.
+    It returns None, so that instances are collected one by one, if a value needs cleaning, an instance has another state
+    than the one passed, a loaded row, or a value of *key*, which the database generates.
     """
     namespace: dict[str, Any] = {}
     reads, conditions = _checks(fields, namespace)
@@ -86,7 +86,7 @@ def gatherer(fields: Sequence[Field[Any]], key: str | None) -> Gather:
             *[f"            {read}" for read in reads],
             f"            if not ({' and '.join(conditions)}):",
             "                return None",
-            f"            append(({_places(fields)}))",
+            f"            append(({_variables(fields)}))",
             "    except KeyError:",
             "        return None",
             "    return rows",
@@ -97,25 +97,25 @@ def gatherer(fields: Sequence[Field[Any]], key: str | None) -> Gather:
 
 
 def _checks(fields: Sequence[Field[Any]], namespace: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Lines that read *fields* out of `values`, and the conditions of what is taken as it stands."""
+    """Return the lines that read *fields* from `values`, and the conditions of values that need no cleaning."""
     reads, conditions = [], []
-    for place, field in enumerate(fields):
-        reads.append(f"v{place} = values[{field.name!r}]")
-        names = {name: f"{name}_{place}" for name in field.check.names}
+    for index, field in enumerate(fields):
+        reads.append(f"v{index} = values[{field.name!r}]")
+        names = {name: f"{name}_{index}" for name in field.check.names}
         namespace.update({names[name]: thing for name, thing in field.check.names.items()})
-        condition = field.check.condition.format(v=f"v{place}", **names)
+        condition = field.check.condition.format(v=f"v{index}", **names)
         if field.nullable or field.generated:
-            condition = f"v{place} is None or ({condition})"
+            condition = f"v{index} is None or ({condition})"
         conditions.append(f"({condition})")
     return reads, conditions
 
 
-def _places(fields: Sequence[Field[Any]]) -> str:
-    return "".join(f"v{place}, " for place in range(len(fields)))
+def _variables(fields: Sequence[Field[Any]]) -> str:
+    return "".join(f"v{index}, " for index in range(len(fields)))
 
 
-def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:
-    """The row of *fields* from *values*, field by field. `InvalidValue` names every bad one."""
+def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:
+    """Validate *values* field by field and return the row. `InvalidValue` names every invalid field."""
     row: list[Any] = []
     problems: dict[str, str] = {}
     expressions = False
@@ -125,9 +125,9 @@ def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
             value, expressions = field.stored(value), True
         elif value is not None or not field.generated:
             try:
-                value = field.admit(value)
-            except Refused as refused:
-                problems[field.name] = str(refused)
+                value = field.clean(value)
+            except InvalidFieldValue as error:
+                problems[field.name] = str(error)
         row.append(value)
     if problems:
         raise InvalidValue(label, problems)
@@ -137,19 +137,19 @@ def admit_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
 def binder(
     order: Sequence[tuple[int, str, Callable[[Any], Any] | None]], *, positional: bool, width: int
 ) -> Callable[[Row], Any] | None:
-    """A function from a row to the parameters of a statement; None where the row is that already.
+    """Generate a function from a row to the parameters of a statement; None if they are the row itself.
 
-    *order*: for each parameter its place in the row, its name, and its processor.
+    *order*: for each parameter, its index in the row, its name and its bind processor.
     """
-    if positional and [(place, process) for place, _, process in order] == [(i, None) for i in range(width)]:
+    if positional and [(index, process) for index, _, process in order] == [(i, None) for i in range(width)]:
         return None
     namespace: dict[str, Any] = {}
     parts = []
-    for index, (place, name, process) in enumerate(order):
-        part = f"row[{place}]"
+    for position, (index, name, process) in enumerate(order):
+        part = f"row[{index}]"
         if process is not None:
-            namespace[f"p{index}"] = process
-            part = f"p{index}({part})"
+            namespace[f"p{position}"] = process
+            part = f"p{position}({part})"
         parts.append(f"{part}, " if positional else f"{name!r}: {part}, ")
     body = "".join(parts)
     source = f"def bind(row):\n    return {'(' + body + ')' if positional else '{' + body + '}'}"
@@ -160,38 +160,38 @@ def binder(
 def builder(
     cls: type, fields: Sequence[Field[Any]], decoders: Sequence[Callable[[Any], Any] | None], *, raw: bool
 ) -> Callable[[Sequence[Row], Any], list[Any]]:
-    """A function from rows and an origin to instances of *cls*; each keeps its row as what was loaded.
+    """Generate a function from rows and a row state to instances of *cls*, which keep their rows as loaded values.
 
-    *raw*: the rows are the driver's, to be decoded; a value that can change in place and is not decoded anew
-    is copied into the kept row. Else they are SQLAlchemy's, decoded already.
+    *raw*: the rows are the driver's and are decoded here; the values of mutable fields are copied into the kept row,
+    unless they are decoded from it. Otherwise the rows are SQLAlchemy's, with decoded values.
     """
     namespace: dict[str, Any] = {"cls": cls, "new": object.__new__, "deepcopy": deepcopy}
-    # SQLAlchemy's row is an object with baggage; what is kept is a plain tuple.
+    # A row of SQLAlchemy refers to its result, so a plain tuple is kept instead.
     values, keeps, copies = [], [], not raw
-    for place, (field, decode) in enumerate(zip(fields, decoders, strict=True)):
-        keep = value = f"v{place}"
+    for index, (field, decode) in enumerate(zip(fields, decoders, strict=True)):
+        keep = value = f"v{index}"
         if raw and decode is not None:
-            namespace[f"d{place}"] = decode
-            value = f"d{place}({value})"
+            namespace[f"d{index}"] = decode
+            value = f"d{index}({value})"
         elif field.mutable:
             keep, copies = f"deepcopy({value})", True
         values.append((field.name, value))
         keeps.append(keep)
     setter: Any = cls.__setattr__
-    if setter is object.__setattr__:  # which CPython keeps without a dictionary
+    if setter is object.__setattr__:  # stored inline by CPython, without a dictionary
         given = [f"        instance.{name} = {value}" for name, value in values]
     else:
         given = [
             f"        instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"
         ]
-    places = "".join(f"v{place}, " for place in range(len(fields)))
+    variables = _variables(fields)
     source = "\n".join(
         [
             "def build(rows, origin):",
             "    instances = []",
             "    append = instances.append",
             "    for row in rows:",
-            f"        {places}= row",
+            f"        {variables}= row",
             "        instance = new(cls)",
             *given,
             f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",

@@ -1,7 +1,7 @@
-"""Constructor: the generated `__init__` of a model, and the careful way round it.
+"""The generated `__init__` of a model.
 
-The generated function takes keywords with their defaults and fills the instance by one dictionary; it steps
-aside for whatever is out of the ordinary: wrong arguments, and listeners of `pre_init` and `post_init`.
+The generated function takes keywords and sets all values at once. It calls `construct` for invalid arguments, for
+relations, and when `pre_init` or `post_init` have receivers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from microorm.signals import post_init, pre_init
 
 
 def make_init(schema: Schema) -> Callable[..., None]:
-    """The `__init__` of the model of *schema*: keywords only, `TypeError` for anything else."""
-    # No field begins with an underscore, so none is called as a name of the source.
+    """Generate the `__init__` of the model of *schema*, which takes keywords only."""
+    # Names of fields do not begin with an underscore, so they do not collide with these.
     namespace: dict[str, Any] = {
         "_missing": MISSING,
         "_new": NEW,
-        "_careful": careful,
+        "_construct": construct,
         "_schema": schema,
         "_pre_init": pre_init,
         "_post_init": post_init,
     }
-    arguments = [_argument(field, place, namespace) for place, field in enumerate(schema.fields)]
+    arguments = [_argument(field, index, namespace) for index, field in enumerate(schema.fields)]
     taken = [name for field in schema.fields if field.init for name in _names(field)]
     odd = ["_args", "_unknown", "_pre_init._connections", "_post_init._connections"]
     relate = []
@@ -47,7 +47,7 @@ def make_init(schema: Schema) -> Callable[..., None]:
             f"def __init__(_self, /, *_args, {''.join(parameter for parameter, _ in arguments)}**_unknown):",
             f"    if {' or '.join(odd)}:",
             f"        _passed = {{{', '.join(f'{name!r}: {name}' for name in taken)}}}",
-            "        _careful(_schema, _self, _args, _passed, _unknown)",
+            "        _construct(_schema, _self, _args, _passed, _unknown)",
             "        return",
             f"    _self.__dict__ = {{{''.join(item for _, item in arguments)}}}",
             "    _self._row = None",
@@ -61,7 +61,7 @@ def make_init(schema: Schema) -> Callable[..., None]:
 
 
 def _signature(schema: Schema) -> Signature:
-    """What `help()` and editors show: the keywords, with `...` for a default that is made each time."""
+    """Return the signature for `help()` and editors; `...` is the default of a field with a factory."""
     parameters = [Parameter("_self", Parameter.POSITIONAL_ONLY)]
     for field in schema.fields:
         if field.init:
@@ -79,16 +79,16 @@ def _signature(schema: Schema) -> Signature:
     return Signature(parameters)
 
 
-def _argument(field: Field[Any], place: int, namespace: dict[str, Any]) -> tuple[str, str]:
-    """The source of one field: its parameter, if it has one, and its item in the instance's dictionary."""
+def _argument(field: Field[Any], index: int, namespace: dict[str, Any]) -> tuple[str, str]:
+    """Return the source of a field: its parameter, and its item in the dictionary of the instance."""
     name = field.name
     others = "".join(f"{each}=_missing, " for each in _names(field) if each != name)
     if field.has_default:
         calls = field.default_factory is not None
-        namespace[f"_d{place}"] = field.default_factory if calls else field.default
-        made = f"_d{place}()" if calls else f"_d{place}"
+        namespace[f"_d{index}"] = field.default_factory if calls else field.default
+        made = f"_d{index}()" if calls else f"_d{index}"
         if field.init:
-            # Not `name=made`: a listener of pre_init is told what the caller gave, and no defaults.
+            # Not `name=made`: receivers of pre_init get the caller's arguments without defaults.
             return f"{others}{name}=_missing, ", f"{name!r}: {made} if {name} is _missing else {name}, "
         return "", f"{name!r}: {made}, "
     if field.init:
@@ -97,16 +97,16 @@ def _argument(field: Field[Any], place: int, namespace: dict[str, Any]) -> tuple
 
 
 def _names(field: Field[Any]) -> tuple[str, ...]:
-    """The keywords that set *field*: of a foreign key the relation, or its column's value."""
+    """Return the keywords that set *field*: of a foreign key both `author` and `author_id`."""
     return (field.name,) if field.relation is None else (field.relation.name, field.name)
 
 
-def careful(
+def construct(
     schema: Schema, instance: Any, args: tuple[Any, ...], passed: dict[str, Any], unknown: dict[str, Any]
 ) -> None:
-    """Fill *instance* step by step, telling `pre_init` and `post_init` (CONTRACT G2, G3).
+    """Initialize *instance*, and send `pre_init` and `post_init`.
 
-    `pre_init` gets the live dictionary of keywords before anything is checked.
+    Receivers of `pre_init` may change the keywords, which are checked afterwards.
     """
     given = {name: value for name, value in passed.items() if value is not MISSING}
     given.update(unknown)
@@ -121,22 +121,22 @@ def careful(
 def fill(
     schema: Schema, instance: Any, args: tuple[Any, ...], given: dict[str, Any], accepted: frozenset[str]
 ) -> None:
-    """Give *instance* the values *given* and the defaults of the other fields. `TypeError` for a wrong argument."""
+    """Set the values *given* and the defaults of the other fields. `TypeError` for an invalid argument."""
     name = schema.name
     if args:
-        raise TypeError(f"{name}() takes keywords only, not positional arguments ({len(args)} given)")
+        raise TypeError(f"{name}() takes keyword arguments only, but {len(args)} positional were given")
     for key in given:
         if key not in accepted:
-            raise TypeError(f"{name}() has no field {key!r} to set{nearest(key, accepted)}")
+            raise TypeError(f"{name}() has no argument {key!r}{nearest(key, accepted)}")
     values: dict[str, Any] = {}
-    lacking = []
+    missing = []
     related = [field.relation for field in schema.fields if field.relation and field.relation.name in given]
     for relation in related:
         if relation.field.name in given:
             raise TypeError(f"{name}() takes {relation.name!r} or {relation.field.name!r}, not both")
     for field in schema.fields:
         if field.relation in related and field.relation is not None:
-            values[field.name] = None  # until it is related, below
+            values[field.name] = None  # set below
         elif field.name in given:
             values[field.name] = given[field.name]
         elif field.default_factory is not None:
@@ -144,11 +144,11 @@ def fill(
         elif field.default is not MISSING:
             values[field.name] = field.default
         elif field.init:
-            lacking.append(_names(field)[0])
+            missing.append(_names(field)[0])
         elif field.primary_key:
             values[field.name] = None
-    if lacking:
-        raise TypeError(f"{name}() lacks {', '.join(map(repr, lacking))}")
+    if missing:
+        raise TypeError(f"{name}() is missing {', '.join(map(repr, missing))}")
     instance.__dict__ = values
     instance._row = None
     instance._origin = NEW
@@ -157,7 +157,7 @@ def fill(
 
 
 def create_instance(schema: Schema, given: dict[str, Any]) -> Any:
-    """An instance as the constructor makes it, from keywords that may also set fields it does not take."""
+    """Make an instance; *given* may include fields that are no arguments of the constructor."""
     extra = {f.name: given.pop(f.name) for f in schema.fields if not f.init and f.name in given}
     instance = schema.model(**given)
     instance.__dict__.update(extra)

@@ -1,15 +1,15 @@
-"""Relations: what all of them share, and the foreign key, which is one and a field as well.
+"""`Relation`, the base of all relations, and `ForeignKey`.
 
-On a class a relation is a path, on an instance what the instance is related to. `author` and `author_id` are two
-views of one column. A related instance is kept beside the key that it was found by, and counts only while the key
-is the same.
+On a class, a relation is a path; on an instance, the related instance or instances. `author` and `author_id` are the
+same column. A related instance is cached together with the key by which it was found, and is used as long as the key has
+not changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, overload
 
 from sqlalchemy import ForeignKey as Constraint
 from sqlalchemy.sql import ClauseElement
@@ -17,35 +17,36 @@ from sqlalchemy.sql import ClauseElement
 from microorm.errors import CrossDatabaseRelation, FieldError, InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields.checks import shown
 from microorm.fields.field import MISSING, Field
+from microorm.mapping.on_delete import ACTIONS, Action, OnDelete
 from microorm.mapping.path import Step, follow, root
 from microorm.mapping.state import NEW, new_in
 
 M = TypeVar("M")
 R = TypeVar("R")
 
-OnDelete = Literal["cascade", "restrict", "set_null", "set_default", "do_nothing"]
-ON_DELETE = ("cascade", "restrict", "set_null", "set_default", "do_nothing")
-
-# The options of a key that a column which refers to it must share, to be of the same type.
-_OF_THE_TYPE = ("max_length", "max_digits", "decimal_places", "type_", "timezone")
+# The options of a key that determine its type, so that a column which refers to it needs them as well.
+_TYPE_OPTIONS = ("max_length", "max_digits", "decimal_places", "type_", "timezone")
 
 
-class Reference(NamedTuple):
-    """What a foreign key refers to: a field of a model, perhaps before its schema is there.
+class Reference:
+    """The field that a foreign key refers to; the schema of its model may not exist yet.
 
-    *models* are those of the registry, where another may take the label of *model*.
+    *models* are those of the registry, in which *model* may be replaced by a later one with its label.
     """
 
-    model: Any
-    label: str
-    models: Mapping[str, Any]
-    key: Field[Any]
-    kind: Any
-    column: str
+    def __init__(
+        self, model: Any, label: str, models: Mapping[str, Any], key: Field[Any], kind: Any, column: str
+    ) -> None:
+        self.model = model
+        self.label = label
+        self.models = models
+        self.key = key
+        self.kind = kind
+        self.column = column
 
 
 class Relation:
-    """A relation of a model: its way to the rows it leads to, and what stands for such a row."""
+    """A relation of a model."""
 
     name: str
     label: str
@@ -53,19 +54,19 @@ class Relation:
     field: Any = None  # the column of a foreign key
     is_foreign_key: ClassVar[bool] = False
     many_to_many: ClassVar[bool] = False
-    to_one: ClassVar[bool] = False  # whether an instance has what it leads to, and not a query of that
-    waits: ClassVar[bool] = False  # whether a model cannot be made before the relation's model is named
+    to_one: ClassVar[bool] = False  # whether it leads to at most one row
+    waits: ClassVar[bool] = False  # whether the model cannot be prepared before the target is defined
     init: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, 'label', 'unbound')}>"
 
-    def models_between(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
-        """The models that the relation *name* of *owner* needs besides, made for it."""
+    def through_models(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
+        """Define the through models that the relation *name* of *owner* needs."""
         return []
 
-    def belonging_to(self, owner: Any, name: str) -> Any:
-        """A copy that is the relation *name* of *owner*."""
+    def bound_to(self, owner: Any, name: str) -> Any:
+        """Return a copy that is the relation *name* of *owner*."""
         bound = copy(self)
         bound.name, bound.owner = name, owner
         bound.label = f"{owner.__name__}.{name}"
@@ -73,22 +74,22 @@ class Relation:
 
     @property
     def target(self) -> Any:
-        """The model that it leads to."""
+        """The model at the other end."""
         raise NotImplementedError
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The foreign keys that lead there."""
+        """The foreign keys that lead to the target."""
         raise NotImplementedError
 
     @property
     def key_field(self) -> Any:
-        """The field of its model whose value stands for a row."""
+        """The field of the target that identifies a row in conditions."""
         last = self.steps[-1]
         return self.target.__schema__.key[0] if last.reverse else last.far
 
     def path(self, owner: Any) -> Any:
-        """The path of this relation from *owner*."""
+        """Return the path along this relation from *owner*."""
         schema = owner.__schema__
         return follow(root(schema), schema.relations[self.name])
 
@@ -102,14 +103,13 @@ class Relation:
                 raise UnsavedError(f"{self.label}: {value!r} has no key; save it first")
             return key
         if hasattr(type(value), "__schema__"):
-            raise InvalidValue(
-                self.owner.__name__, {self.name: f"wants {target.__name__}, not {shown(value)}"}
-            )
+            problem = f"must be {target.__name__}, not {shown(value)}"
+            raise InvalidValue(self.owner.__name__, {self.name: problem})
         return value
 
 
 class ForeignKey(Relation, Generic[R]):
-    """A column that holds the key of a row of another model: of R, or of none where R includes None."""
+    """A column with the key of a row of the model R; it is nullable if R includes None."""
 
     is_foreign_key = True
     to_one = True
@@ -157,46 +157,48 @@ class ForeignKey(Relation, Generic[R]):
                 values.pop(self.name, None)
                 return
             if not isinstance(value, target := self.target):
-                problem = f"wants {target.__name__}, not {shown(value)}"
+                problem = f"must be {target.__name__}, not {shown(value)}"
                 raise InvalidValue(type(instance).__name__, {self.name: problem})
-            self.refuse_elsewhere(instance, value)
+            self.check_alias(instance, value)
             # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
             values[self.field.name] = key = getattr(value, self.to.name)
             values[self.name] = (key, value)
 
     @property
     def target(self) -> Any:
-        """The model whose key it holds; one that was defined again has taken its place."""
+        """The model it refers to, or the later model that has replaced it."""
         reference: Reference = self._reference
         return reference.models.get(reference.label, reference.model)
 
     @property
     def to(self) -> Field[Any]:
-        """The field of the target that it holds: its key, unless `to_field=` says otherwise."""
+        """The field of the target it refers to: the key, or `to_field=`."""
         schema, name = self.target.__schema__, self.options.get("to_field")
         field: Field[Any] = schema.key[0] if name is None else schema.by_name[name]
         return field
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The one step to the row that it refers to."""
+        """The foreign key itself."""
         return self._steps
 
     @property
     def optional(self) -> bool:
-        """Whether there may be no row that it refers to: it is NULL, or nobody has made sure."""
+        """Whether there may be no row with its key: it is nullable, or without a constraint."""
         return bool(self.field.nullable or not self.constrained)
 
-    def bind(self, owner: Any, name: str, reference: Reference, *, nullable: bool) -> ForeignKey[R]:
-        """A copy that is *name* of *owner*, with a field of the type of the key it refers to.
+    @property
+    def action(self) -> Action:
+        """What happens to the row when the row it refers to is deleted."""
+        return ACTIONS[self.on_delete]
 
-        Raises `ModelError` where the declaration is wrong.
-        """
-        bound: ForeignKey[R] = self.belonging_to(owner, name)
+    def bind(self, owner: Any, name: str, reference: Reference, *, nullable: bool) -> ForeignKey[R]:
+        """Return a copy that is *name* of *owner*, with a field of the type that it refers to. Raises `ModelError`."""
+        bound: ForeignKey[R] = self.bound_to(owner, name)
         bound._reference, bound._steps = reference, (Step(bound, reverse=False),)
-        bound._refuse_contradictions(nullable)
+        bound._check_options(nullable)
         given, key = self.options, reference.key
-        options = {option: key.options[option] for option in _OF_THE_TYPE if option in key.options}
+        options = {option: key.options[option] for option in _TYPE_OPTIONS if option in key.options}
         if "default" in given:
             options["default"] = given["default"]
         options["column"] = given["column"] or f"{name}_id"
@@ -209,10 +211,10 @@ class ForeignKey(Relation, Generic[R]):
             bound.field.column.append_foreign_key(Constraint(reference.column))
         return bound
 
-    def refuse_elsewhere(self, instance: Any, value: Any) -> None:
-        """Raise `CrossDatabaseRelation` where *instance* may not refer to *value*, which is of another alias.
+    def check_alias(self, instance: Any, value: Any) -> None:
+        """Raise `CrossDatabaseRelation` if *instance* may not refer to *value*, which has another alias.
 
-        An instance that has no alias yet gets the one it would be written to for the sake of *value* (CONTRACT N11).
+        An instance without an alias gets the one that the router selects for it, given *value* as a hint.
         """
         theirs = value._origin.alias
         if theirs is None:
@@ -253,7 +255,7 @@ class ForeignKey(Relation, Generic[R]):
 
     def _load(self, instance: Any, key: Any) -> Any:
         if isinstance(key, ClauseElement):
-            raise FieldError(f"{self.label} is an SQL expression until the instance is saved")
+            raise FieldError(f"{self.label} is an SQL expression; save the instance to read it")
         return instance._follow(self, key)
 
     def _absent(self, key: Any) -> str:
@@ -261,20 +263,19 @@ class ForeignKey(Relation, Generic[R]):
             return f"no {self.target.__name__} is assigned"
         return f"no {self.target.__name__} with {self.to.name}={key!r}"
 
-    def _refuse_contradictions(self, nullable: bool) -> None:
+    def _check_options(self, nullable: bool) -> None:
         options = self.options
-        if self.on_delete not in ON_DELETE:
+        if self.on_delete not in ACTIONS:
             raise ModelError(
-                f"{self.label}: on_delete= is one of {', '.join(ON_DELETE)}, not {self.on_delete!r}"
-                f"{nearest(self.on_delete, ON_DELETE)}"
+                f"{self.label}: on_delete= must be one of {', '.join(ACTIONS)}, not {self.on_delete!r}"
+                f"{nearest(self.on_delete, ACTIONS)}"
             )
-        if self.on_delete == "set_null" and not nullable:
-            raise ModelError(f"{self.label}: on_delete='set_null' wants ForeignKey[... | None]")
-        if self.on_delete == "set_default" and "default" not in options:
-            raise ModelError(f"{self.label}: on_delete='set_default' wants default=")
+        required, fulfilled = self.action.requires
+        if not fulfilled(self, nullable):
+            raise ModelError(f"{self.label}: on_delete={self.on_delete!r} needs {required}")
         for option in ("unique", "index", "constraint"):
             if type(options.get(option, False)) is not bool:
-                raise ModelError(f"{self.label}: {option}= wants a bool, not {options[option]!r}")
+                raise ModelError(f"{self.label}: {option}= must be a bool, not {options[option]!r}")
 
 
 def foreign_key(
@@ -289,14 +290,14 @@ def foreign_key(
 ) -> Any:
     """Declare a foreign key: `author: ForeignKey[Author] = foreign_key()`.
 
-    *on_delete*: what becomes of the row when the one it refers to is deleted: it goes, too (`"cascade"`), keeps that
-    one from going (`"restrict"`), has the key set to NULL (`"set_null"`) or to *default* (`"set_default"`), or is
-    left to the database (`"do_nothing"`). *unique*: a one-to-one relation. *index*: of the column, made unless it is
-    *unique* or False. *column*: its name, else the relation's with `_id`. *to_field*: a unique field of the other
-    model to refer to, else its key. *constraint=False*: the database does not check that there is such a row.
-    *default*: a key, or None.
+    *on_delete*: what happens to the row when the row it refers to is deleted: it is deleted as well (`"cascade"`),
+    prevents the delete (`"restrict"`), has its key set to NULL (`"set_null"`) or to *default* (`"set_default"`), or is
+    left to the database (`"do_nothing"`). *unique*: a one-to-one relation. *index*: whether to index the column; by
+    default, unless it is *unique*. *column*: the name of the column, by default the name of the relation and `_id`.
+    *to_field*: a unique field of the other model to refer to, by default its key. *constraint=False*: do not create a
+    constraint in the database. *default*: a key, or None.
 
-    What does not go together is a `ModelError` at the class definition, which names the relation.
+    Invalid options are a `ModelError` when the class is defined.
     """
     options: dict[str, Any] = {"on_delete": on_delete, "unique": unique, "constraint": constraint}
     options |= {"column": column, "to_field": to_field}

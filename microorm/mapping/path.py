@@ -1,15 +1,14 @@
-"""Paths: ways along relations, `Book.author.country`, and the joins that a statement with their columns needs.
+"""Paths along relations, such as `Book.author.country`, and the joins that their columns need.
 
-A path stands for the rows at its end under an alias of their own, made when a column of them is first asked for.
-Each path exists once, so what is said twice of one path is joined once.
+The rows at the end of a path have an alias of their own in a statement, made when one of their columns is first used.
+Each path exists once, so two uses of a path need one join.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
@@ -20,36 +19,34 @@ from sqlalchemy import (
     ScalarSelect,
     SelectBase,
     select,
-    tuple_,
 )
 from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.selectable import Join, Select
 
 from microorm.errors import FieldError, nearest
 
-_making = Lock()
+_alias_lock = Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One foreign key, followed from the row that has it, or *reverse*: to the rows that have it."""
+class Step(NamedTuple):
+    """One foreign key, followed forward or in *reverse*."""
 
     foreign_key: Any
     reverse: bool
 
     @property
     def schema(self) -> Any:
-        """The schema of the rows it leads to."""
+        """The schema of the rows at its end."""
         return (self.foreign_key.owner if self.reverse else self.foreign_key.target).__schema__
 
     @property
     def near(self) -> Any:
-        """The field it starts from."""
+        """The joined field at its start."""
         return self.foreign_key.to if self.reverse else self.foreign_key.field
 
     @property
     def far(self) -> Any:
-        """The field it leads to."""
+        """The joined field at its end."""
         return self.foreign_key.field if self.reverse else self.foreign_key.to
 
     @property
@@ -64,7 +61,7 @@ class Step:
 
 
 class Path:
-    """A way along relations: its attributes are the columns at its end, and the paths that go on from there."""
+    """A path along relations; its attributes are the columns at its end, and longer paths."""
 
     __slots__ = ("_alias", "_further", "_label", "_many", "_outer", "_parent", "_root", "_schema", "_step")
 
@@ -77,7 +74,7 @@ class Path:
         self._alias: FromClause | None = None
         self._further: dict[Any, Path] = {}
         self._many: bool = parent is not None and step is not None and (parent._many or step.many)
-        # What lies behind a row that may be missing may be missing, too.
+        # An outer join makes all later joins of the path outer joins.
         self._outer: bool = parent is not None and step is not None and (parent._outer or step.optional)
 
     def __repr__(self) -> str:
@@ -102,19 +99,21 @@ class Path:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Path):
             return self is other
-        raise TypeError(f"{self!r} is compared by a column, or by filter({self._label.partition('.')[2]}=…)")
+        raise TypeError(
+            f"{self!r} cannot be compared; compare a column, or use filter({self._label.partition('.')[2]}=…)"
+        )
 
     __hash__ = object.__hash__
 
 
 def root(schema: Any) -> Path:
-    """The path of no steps from the model of *schema*."""
+    """Return the empty path of *schema*."""
     found: Path | None = schema.paths.get("")
     return schema.paths.setdefault("", Path(schema, schema.name)) if found is None else found
 
 
 def follow(path: Path, relation: Any) -> Path:
-    """The path that goes on from *path* along *relation*."""
+    """Return *path* extended by *relation*."""
     label = f"{path._label}.{relation.name}"
     for step in relation.steps:
         known = path._further.get(step)
@@ -125,7 +124,7 @@ def follow(path: Path, relation: Any) -> Path:
 
 
 def column_at(path: Path, field: Any) -> ColumnElement[Any]:
-    """The column of *field* at the end of *path*; a key that the row before refers to is that row's own column."""
+    """Return the column of *field* at the end of *path*, or the foreign key that is equal to it."""
     holder, field = _holder(path, field)
     column: ColumnElement[Any] = (
         field.column if holder._step is None else alias_of(holder).c[field.column.key]
@@ -134,8 +133,8 @@ def column_at(path: Path, field: Any) -> ColumnElement[Any]:
 
 
 def alias_of(path: Path) -> FromClause:
-    """The rows at the end of *path*, as they stand in a statement."""
-    with _making:  # one alias for each path, whoever asks first
+    """Return the alias of the table at the end of *path*."""
+    with _alias_lock:  # one alias for each path
         alias = path._alias
         if alias is None:
             alias = path._alias = path._schema.table.alias()
@@ -144,10 +143,10 @@ def alias_of(path: Path) -> FromClause:
 
 
 def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
-    """The table of *schema*, joined to the rows of *paths* and of all that lie on the way to them."""
+    """Return the table of *schema* joined to the tables along *paths*."""
     needed: dict[Path, None] = {}
     for path in sorted(paths, key=lambda path: (_depth(path), path._label)):
-        _add_line(path, needed)
+        _add_joins(path, needed)
     source: FromClause = schema.table
     for path in needed:
         step, parent = path._step, path._parent
@@ -160,10 +159,10 @@ def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
 
 
 def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
-    """The paths from the model of *schema* whose columns *given* has.
+    """Return the paths of *schema* whose columns the expression *given* contains.
 
-    Raises `FieldError` for a column of any other table: it would join every row of that table, and change or
-    delete too much. A sub-select has tables of its own; a path in it that is not joined there is ours.
+    Raises `FieldError` for a column of another table, which would join every row of it, and change or delete too much.
+    A sub-select may contain other tables; its paths count if it does not join them itself.
     """
     known, own = schema.registry.paths, schema.table
     found: set[Path] = set()
@@ -190,20 +189,21 @@ def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
 
 
 def refuse_foreign(schema: Any, given: ClauseElement) -> None:
-    """Raise `FieldError` where *given*, which stands for a value to write, has a column of another table or path."""
+    """Raise `FieldError` if *given*, an expression to write, contains a column of another table or path."""
     for path in paths_in(schema, given):
-        raise FieldError(f"{schema.name}: what is written has a column of {path!r}, which is another table's")
+        raise FieldError(f"{schema.name}: an expression to write cannot contain a column of {path!r}")
 
 
 def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Path]) -> ColumnElement[bool]:
-    """That *condition* is true of a row and of some of the rows that *paths* lead to: no row is found twice."""
+    """Return a condition that is true if *condition* is, for any of the rows along *paths*; it repeats no rows."""
     key = [field.column for field in schema.key]
     inner = select(*key).select_from(joined(schema, paths)).where(condition).correlate(None)
-    return (key[0] if len(key) == 1 else tuple_(*key)).in_(inner)
+    in_key: ColumnElement[bool] = schema.key_in(inner)
+    return in_key
 
 
 def _unjoined(schema: Any, nested: ClauseElement) -> Iterable[Path]:
-    """The paths of *schema* in a sub-select, but for those that it joins itself."""
+    """Return the paths of *schema* in a sub-select that it does not join itself."""
     elements = list(visitors.iterate(nested))
     inside = {
         table
@@ -221,19 +221,19 @@ def _unjoined(schema: Any, nested: ClauseElement) -> Iterable[Path]:
 
 
 def _holder(path: Path, field: Any) -> tuple[Path, Any]:
-    """Whose rows hold *field* at the end of *path*: a key that the row before refers to is that row's."""
+    """Return the shortest path with the value of *field*: the foreign key instead of the key it refers to."""
     step, parent = path._step, path._parent
     if step is None or parent is None or step.reverse or field is not step.far:
         return path, field
     return _holder(parent, step.near)
 
 
-def _add_line(path: Path, needed: dict[Path, None]) -> None:
-    """Add *path* to *needed*, after what it is joined to."""
+def _add_joins(path: Path, needed: dict[Path, None]) -> None:
+    """Add *path* to *needed*, after the paths that it is joined to."""
     step, parent = path._step, path._parent
     if step is None or parent is None or path in needed:
         return
-    _add_line(_holder(parent, step.near)[0], needed)
+    _add_joins(_holder(parent, step.near)[0], needed)
     needed[path] = None
 
 

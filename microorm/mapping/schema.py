@@ -1,20 +1,13 @@
-"""Schema: a class body, read once into a frozen description and a `Table`.
-
-Options: what a table asks of each dialect, told when a dialect is there to be asked.
-
-Sources: what was generated for a model, as text to read.
-"""
+"""The `Schema` of a model and its `Table`."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin
-from unicodedata import category
 
-from sqlalchemy import MetaData, Table
+from sqlalchemy import ColumnElement, MetaData, Select, Table, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
@@ -28,7 +21,7 @@ from microorm.mapping.state import Layout
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
 
-MOST_COLLECTORS = 256
+MAX_COLLECTORS = 256
 TABLE_OPTIONS: Mapping[str, Any] = {
     "sqlite_autoincrement": True,
     "mysql_charset": "utf8mb4",
@@ -36,43 +29,67 @@ TABLE_OPTIONS: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Schema:
-    """What microorm knows of one model: the frozen description it works from."""
+    """The description of one model, made once from its class body; only the caches at the end change later."""
 
-    model: Any
-    label: str
-    table: Table
-    fields: tuple[Field[Any], ...]
-    home: str | None
-    registry: Any
-    names: tuple[str, ...]
-    key: tuple[Field[Any], ...]
-    server_made: tuple[str, ...]
-    updating: tuple[Field[Any], ...]
-    layout: Layout
-    mutable: bool
-    by_name: Mapping[str, Field[Any]]
-    plain_names: tuple[str, ...]
-    key_names: tuple[str, ...]
-    written_names: tuple[str, ...]
-    key_has_default: bool
-    relations: Mapping[str, Relation]
-    foreign_keys: tuple[Any, ...]
-    reported: Mapping[str, str]  # the name of each field → the name it is declared by
-    paths: dict[str, Any] = field(default_factory=dict)
-    sides: dict[str, Any] = field(default_factory=dict)  # what relations of it have found, by their names
-    builders: dict[Any, Any] = field(default_factory=dict)
-    selects: list[Any] = field(default_factory=list)
-    collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = field(default_factory=dict)
-    gatherers: dict[tuple[str, ...], Gather] = field(default_factory=dict)
+    def __init__(
+        self,
+        model: Any,
+        bound: Sequence[Any],
+        *,
+        label: str,
+        table: str,
+        home: str | None,
+        registry: Any,
+        metadata: MetaData,
+        table_args: tuple[Any, ...],
+    ) -> None:
+        """Describe *model* by the fields and relations *bound* to it, and add its table to *metadata*.
+
+        Raises `ModelError`, and leaves *metadata* unchanged then.
+        """
+        fields = _fields_of(bound)
+        self.key = _key_of(model, fields)
+        self.model = model
+        self.label = label
+        self.home = home
+        self.registry = registry
+        self.fields = tuple(fields)
+        self.names = tuple(each.name for each in fields)
+        self.by_name = {each.name: each for each in fields}
+        self.key_names = tuple(each.name for each in self.key)
+        self.plain_names = tuple(each.name for each in fields if not each.primary_key)
+        self.written_names = (*self.plain_names, *self.key_names)
+        self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
+        self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
+        self.updating = tuple(each for each in fields if each.on_update is not None)
+        self.mutable = any(each.mutable for each in fields)
+        self.relations: dict[str, Relation] = {
+            each.name: each for each in bound if isinstance(each, Relation)
+        }
+        self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
+        # the name of each field → the name by which it was declared
+        self.reported = {f.name: f.name if f.relation is None else f.relation.name for f in fields}
+        self.layout = Layout(self.names)
+        self.table = _make_table(model, table, metadata, fields, table_args)
+        self.paths: dict[str, Any] = {}
+        self.sides: dict[str, Any] = {}  # by relation
+        self.builders: dict[Any, Any] = {}
+        self.selects: list[Any] = []
+        self.collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = {}
+        self.gatherers: dict[tuple[str, ...], Gather] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "gatherers" in vars(self):  # the last one that is set
+            raise AttributeError(f"{self!r} is read-only")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<Schema {self.label}: {', '.join(self.names)}>"
 
     @property
     def generated(self) -> Field[Any] | None:
-        """The key that the database makes, if it does."""
+        """The primary key, if the database generates it."""
         return self.key[0] if self.key[0].generated else None
 
     @property
@@ -82,10 +99,7 @@ class Schema:
         return name
 
     def field(self, name: Any) -> Field[Any]:
-        """The field called *name*, or the one whose column *name* is.
-
-        Raises `FieldError` with the nearest match.
-        """
+        """Return the field with this name or column. Raises `FieldError`, which names the nearest match."""
         found = self.by_name.get(name) if isinstance(name, str) else None
         if found is None and isinstance(name, str) and name in self.relations:
             found = getattr(self.relations[name], "field", None)
@@ -96,26 +110,35 @@ class Schema:
             raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
         return found
 
+    def key_in(self, keys: Any) -> ColumnElement[bool]:
+        """Return the condition that a row has one of *keys*: values, rows of values, or a SELECT of them."""
+        columns = [each.column for each in self.key]
+        if isinstance(keys, Select):
+            return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(keys)
+        if len(columns) > 1:
+            return tuple_(*columns).in_(list(keys))
+        return columns[0].in_([key[0] if key.__class__ is tuple else key for key in keys])
+
     def explain(self) -> str:
-        """What was generated for the model so far, to be read: the sources of functions, and the SQL by alias."""
+        """Return the source of the functions generated so far, and the compiled SQL of each alias."""
         return explain(self)
 
     def reported_names(self, names: Iterable[str]) -> frozenset[str]:
-        """The *names* of fields as they are declared: `author`, not `author_id` (CONTRACT H5)."""
+        """Return the names by which fields were declared: `author` for `author_id`."""
         return frozenset(self.reported[name] for name in names)
 
     def collector(self, names: tuple[str, ...]) -> Callable[[dict[str, Any]], Row]:
-        """The function that takes *names* from an instance's values, checked."""
+        """Return the generated function from the values of an instance to a checked row of *names*."""
         collect = self.collectors.get(names)
         if collect is None:
-            if len(self.collectors) >= MOST_COLLECTORS:  # orders of names are the caller's
+            if len(self.collectors) >= MAX_COLLECTORS:  # the order of the names depends on the caller
                 self.collectors.clear()
             collect = collector(self.name, [self.by_name[name] for name in names])
             self.collectors[names] = collect
         return collect
 
     def gatherer(self) -> Gather:
-        """The function that takes many new instances and gives their rows; the key is left to who makes it."""
+        """Return the generated function from new instances to rows, without a key that the database generates."""
         key = None if self.generated is None else self.generated.name
         names = self.written_names if key is None else self.plain_names
         gather = self.gatherers.get(names)
@@ -124,53 +147,13 @@ class Schema:
         return gather
 
 
-def make_schema(
-    model: Any,
-    bound: Sequence[Any],
-    *,
-    label: str,
-    table: str,
-    home: str | None,
-    registry: Any,
-    metadata: MetaData,
-    table_args: tuple[Any, ...],
-) -> Schema:
-    """Describe *model* by the fields and relations *bound* to it, and make its table in *metadata*.
-
-    Raises `ModelError`; *metadata* is then as it was.
-    """
-    relations = {each.name: each for each in bound if isinstance(each, Relation)}
-    fields = _columned(bound)
-    key = _key_of(model, fields)
-    return Schema(
-        model=model,
-        label=label,
-        table=_make_table(model, table, metadata, fields, table_args),
-        fields=tuple(fields),
-        home=home,
-        registry=registry,
-        names=tuple(each.name for each in fields),
-        key=key,
-        server_made=tuple(each.name for each in fields if each.server_made and not each.generated),
-        updating=tuple(each for each in fields if each.on_update is not None),
-        layout=Layout(tuple(each.name for each in fields)),
-        mutable=any(each.mutable for each in fields),
-        by_name={each.name: each for each in fields},
-        plain_names=tuple(each.name for each in fields if not each.primary_key),
-        key_names=tuple(each.name for each in key),
-        written_names=tuple(each.name for each in (*(f for f in fields if not f.primary_key), *key)),
-        key_has_default=any(each.has_default or each.server_default is not None for each in key),
-        relations=relations,
-        foreign_keys=tuple(each for each in relations.values() if each.is_foreign_key),
-        reported={each.name: each.name if each.relation is None else each.relation.name for each in fields},
-    )
-
-
 def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
-    """The key among *fields*, of which an implicit one becomes the first."""
+    """Return the primary key; without one, add an implicit key as the first of *fields*."""
     if not any(each.primary_key for each in fields):
         if any(each.name == "id" for each in fields):
-            raise ModelError(f"{model.__name__}.id: declared, but no field says primary_key=True")
+            raise ModelError(
+                f"{model.__name__}.id: without primary_key=True, but no other field is the primary key"
+            )
         fields.insert(0, implicit_key(model).bind(model, "id", key_type(model)))
     key = tuple(each for each in fields if each.primary_key)
     made_here = any(each.init or each.server_made or each.has_default for each in key)
@@ -180,8 +163,8 @@ def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
     return key
 
 
-def _columned(bound: Sequence[Any]) -> list[Field[Any]]:
-    """The fields among *bound*, and those of foreign keys, which a body may declare for the checkers, too."""
+def _fields_of(bound: Sequence[Any]) -> list[Field[Any]]:
+    """Return the fields of a model, including those of foreign keys, which may also be declared themselves."""
     keys = {each.field.name: each for each in bound if isinstance(each, Relation) and each.is_foreign_key}
     fields: list[Field[Any]] = []
     for each in bound:
@@ -189,17 +172,19 @@ def _columned(bound: Sequence[Any]) -> list[Field[Any]]:
             if (key := keys.get(each.name)) is None:
                 fields.append(each)
             elif (each.python_type, each.nullable) != (key.field.python_type, key.field.nullable):
-                raise ModelError(f"{each.label}: not of the type of the key that {key.label} refers to")
+                raise ModelError(f"{each.label}: its type differs from the key that {key.label} refers to")
             continue
         if each.name == "id" or each.name in keys:
-            raise ModelError(f"{each.label}: {each.name!r} is the name of a key, and not of a relation")
+            raise ModelError(
+                f"{each.label}: {each.name!r} is the name of a key, so a relation cannot have it"
+            )
         if each.is_foreign_key:
             fields.append(each.field)
     return fields
 
 
 def implicit_key(model: Any) -> Field[Any]:
-    """The key of *model*, which declares none. `ModelError` where its type makes no key."""
+    """Return the field `id` of *model*, which declares no key. `ModelError` if `Model[K]` is not int or UUID."""
     kind = key_type(model)
     if kind is uuid.UUID:
         key: Field[Any] = Field(primary_key=True, default_factory=new_uuid, init=False)
@@ -207,20 +192,20 @@ def implicit_key(model: Any) -> Field[Any]:
         key = Field(primary_key=True, init=False)
     else:
         raise ModelError(
-            f"{model.__name__}: Model[{type_name(kind)}] makes no key; declare one by primary_key=True"
+            f"{model.__name__}: Model[{type_name(kind)}] has no implicit key; declare a field with primary_key=True"
         )
     key.name = "id"
     return key
 
 
 def key_type(model: type) -> Any:
-    """The type of the implicit key: what the model or its bases say in `Model[...]`, else int."""
+    """Return the type of the implicit key, `K` of `Model[K]` in the model or its bases; int by default."""
     kind = _key_parameter(model)
     return int if kind is None or isinstance(kind, TypeVar) or kind is Any else kind
 
 
 def _key_parameter(cls: type) -> Any:
-    """What stands for `K` of `Model[K]` in *cls*: a type, one of the type variables of *cls*, or None."""
+    """Return the argument for `K` of `Model[K]` in *cls*: a type, a type variable of *cls*, or None."""
     for written in vars(cls).get("__orig_bases__", cls.__bases__):
         parent, arguments = get_origin(written) or written, get_args(written)
         if not hasattr(parent, "__options__"):
@@ -240,13 +225,13 @@ def _make_table(
     known: dict[str, str] = {}
     for each in fields:
         _refuse_unquotable(each.label, "column", each.column.name)
-        # To SQLite and MariaDB a column is the same in small and in capital letters, and a table may be.
+        # Column names, and some table names, are case-insensitive on SQLite and MariaDB.
         if (other := known.setdefault(each.column.name.lower(), each.name)) is not each.name:
             raise ModelError(
-                f"{model.__name__}: {other} and {each.name} have one column, {each.column.name!r}"
+                f"{model.__name__}: {other} and {each.name} have the same column, {each.column.name!r}"
             )
     if name.lower() in (table.lower() for table in metadata.tables):
-        raise ModelError(f"{model.__name__}: the table {name!r} is another model's already")
+        raise ModelError(f"{model.__name__}: another model has the table {name!r}")
     checks = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
     options: dict[str, Any] = {}
@@ -254,62 +239,65 @@ def _make_table(
         if isinstance(item, Mapping):
             options.update(item)
         elif isinstance(item, SchemaItem):
-            # A constraint belongs to one table; an abstract base hands the same one to several.
+            # A constraint can be in one table only, and an abstract base passes it on to several.
             items.append(deepcopy(item))
         else:
-            raise ModelError(f"{model.__name__}: table_args= takes constraints and indexes, not {item!r}")
+            raise ModelError(
+                f"{model.__name__}: table_args= must contain constraints and indexes, not {item!r}"
+            )
     try:
         table = Table(name, metadata, *columns, *checks, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
-        raise ModelError(f"{model.__name__}: the table {name!r} cannot be made: {error}") from error
-    late = {option: value for option, value in TABLE_OPTIONS.items() if option not in options}
-    vars(table)["dialect_options"] = LateOptions(table.dialect_options, late)
+        raise ModelError(f"{model.__name__}: invalid table {name!r}: {error}") from error
+    lazy = {option: value for option, value in TABLE_OPTIONS.items() if option not in options}
+    vars(table)["dialect_options"] = LazyDialectOptions(table.dialect_options, lazy)
     return table
 
 
 def _refuse_unquotable(label: str, what: str, name: str) -> None:
-    """Raise `ModelError` where quotes do not make *name* an identifier that every database understands."""
-    # Parameters are named after columns, and white space ends such a name for SQLAlchemy.
+    """Raise `ModelError` if *name* is not a valid quoted identifier on every database."""
+    # Parameters are named after columns, and SQLAlchemy ends such a name at white space.
     for each in name:
-        if category(each) in ("Cc", "Cs") or (each.isspace() and each != " "):
-            raise ModelError(f"{label}: the name of the {what}, {name!r}, has the character {each!r}")
+        control = each < " " or "\x7f" <= each <= "\x9f" or "\ud800" <= each <= "\udfff"
+        if control or (each.isspace() and each != " "):
+            raise ModelError(f"{label}: the name of the {what}, {name!r}, contains the character {each!r}")
 
 
-class LateOptions(dict[str, Any]):
-    """The `dialect_options` of a table, with those *late* ones that are told a dialect when it is asked for.
+class LazyDialectOptions(dict[str, Any]):
+    """The `dialect_options` of a table: *known*, and *lazy* options that are set when their dialect is looked up.
 
-    SQLAlchemy loads a dialect to check an option of its, and a program that declares models needs one of them, or none.
+    SQLAlchemy imports a dialect to validate its options, which takes 20 ms; a program needs one dialect or none.
     """
 
-    def __init__(self, known: Mapping[str, Any], late: Mapping[str, Any]) -> None:
+    def __init__(self, known: Mapping[str, Any], lazy: Mapping[str, Any]) -> None:
         super().__init__()
         self._known = known
-        self._late = late
+        self._lazy = lazy
 
     def __missing__(self, dialect: str) -> Any:
         options = self[dialect] = self._known[dialect]
-        for name, value in self._late.items():
+        for name, value in self._lazy.items():
             if name.startswith(f"{dialect}_"):
                 options[name.removeprefix(f"{dialect}_")] = value
         return options
 
     def __iter__(self) -> Iterator[str]:
-        """All dialects of which something is said."""
-        for dialect in (*self._known, *(name.split("_")[0] for name in self._late)):
+        """Iterate over all dialects that have options."""
+        for dialect in (*self._known, *(name.split("_")[0] for name in self._lazy)):
             self[dialect]
         return super().__iter__()
 
     def items(self) -> Any:
-        """The options of all dialects of which something is said."""
+        """Return the pairs of dialect and options."""
         return [(dialect, self[dialect]) for dialect in self]
 
     def values(self) -> Any:
-        """The same without the names of the dialects."""
+        """Return the options of all dialects."""
         return [self[dialect] for dialect in self]
 
 
 def explain(schema: Any) -> str:
-    """The functions that were generated for the model of *schema*, and by alias the SQL that was prepared, so far."""
+    """Return the functions generated for the model of *schema* so far, and the compiled SQL of each alias."""
     databases = schema.registry.databases
     parts = list(_functions(schema))
     for alias in databases.aliases:
@@ -331,8 +319,8 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
 
 
 def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
-    yield "instances of the driver's rows", _source(plans.loader.build)
-    for key, plan in plans.made.items():
+    yield "instances of the driver's rows", _source(plans.hydrator.build)
+    for key, plan in plans.statements.items():
         if (sql := getattr(plan, "sql", None)) is None:
             yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
         else:

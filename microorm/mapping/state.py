@@ -1,7 +1,7 @@
-"""State: what an instance was loaded or saved as, and what has changed since.
+"""The loaded state of an instance, and what has changed since.
 
-An instance carries an `Origin` (shared by all rows of one load) and the loaded row as a tuple. Nothing is
-copied on a load: the driver's tuple is the loaded state, and it is decoded only when somebody asks.
+An instance has an `Origin`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
+tuple: nothing is copied when an instance is loaded, and loaded values are decoded when they are used.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ Decoder = Callable[[Any], Any]
 
 
 class Layout:
-    """Which field stands where in a loaded row, and how to read it.
+    """The index and decoder of each field in a loaded row; *partial* if some fields were deferred."""
 
-    *partial*: other fields of the row were left for later.
-    """
-
-    __slots__ = ("decoders", "names", "partial", "places")
+    __slots__ = ("decoders", "indexes", "names", "partial")
 
     def __init__(
         self,
@@ -35,23 +32,23 @@ class Layout:
     ) -> None:
         self.names = names
         self.partial = partial
-        self.places = {name: place for place, name in enumerate(names)}
+        self.indexes = {name: index for index, name in enumerate(names)}
         self.decoders = decoders if decoders is not None and any(decoders) else None
 
     def value(self, row: tuple[Any, ...], name: str) -> Any:
-        """The value of the field *name* in *row*; MISSING where it was not loaded."""
-        place = self.places.get(name)
-        if place is None:
+        """Return the value of the field *name* in *row*; MISSING if it was not loaded."""
+        index = self.indexes.get(name)
+        if index is None:
             return MISSING
-        decode = None if self.decoders is None else self.decoders[place]
-        return row[place] if decode is None else decode(row[place])
+        decode = None if self.decoders is None else self.decoders[index]
+        return row[index] if decode is None else decode(row[index])
 
 
 class Origin:
-    """Where an instance's row is, if anywhere, and how its loaded row is laid out; *partial* as the layout says.
+    """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
-    *before* is set while `post_save` receivers run: the origin and row as they were before the save, so that
-    `changes()` can tell them what the save changed.
+    *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
+    `changes()` compares.
     """
 
     __slots__ = ("adding", "alias", "before", "layout", "partial", "telling_new")
@@ -72,7 +69,7 @@ class Origin:
         self.telling_new: Origin | None = None
 
     def telling(self, before: tuple[Origin, tuple[Any, ...] | None]) -> Origin:
-        """The same for while `post_save` receivers run; that of all new instances is one."""
+        """Return the state for receivers of `post_save`; all new instances share one."""
         told = Origin(self.alias, self.layout, before=before)
         if before == NOTHING:
             self.telling_new = told
@@ -83,19 +80,19 @@ class Origin:
         return Origin(self.alias, self.layout, adding=self.adding)
 
     def moved(self, alias: str | None) -> Origin:
-        """The same in *alias*."""
+        """Return the same state in *alias*."""
         return Origin(alias, self.layout, adding=self.adding, before=self.before)
 
 
 NEW = Origin(None, None, adding=True)
 NOTHING = (NEW, None)
-"""The origin and the loaded row of an instance that was just made."""
+"""The state and loaded row of a new instance."""
 
 _new: dict[str, Origin] = {}
 
 
 def new_in(alias: str) -> Origin:
-    """The origin of an instance that has no row yet, and that is to be written to *alias*."""
+    """Return the state of a new instance that is to be written to *alias*."""
     return _new.get(alias) or _new.setdefault(alias, Origin(alias, None, adding=True))
 
 
@@ -107,7 +104,7 @@ def placeholder(model: type[Any], alias: str) -> Any:
 
 
 class State:
-    """`instance._state`: `adding` (no row yet) and `db` (the alias it was loaded from or saved to)."""
+    """`instance._state`, as in Django: `adding` (no row yet) and `db` (the alias of the row)."""
 
     __slots__ = ("_instance",)
 
@@ -143,7 +140,7 @@ class State:
 
 
 def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """*row* as a loaded row: values that can change in place are copied."""
+    """Return *row* with copies of the values that can change in place."""
     return tuple(
         deepcopy(value) if field.mutable and value is not None else value
         for field, value in zip(fields, row, strict=True)
@@ -151,7 +148,7 @@ def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """What is loaded of *instance*, by name, once it has the *fresh* values."""
+    """Return the loaded values of *instance* by name, updated by *fresh*."""
     fields: Mapping[str, Field[Any]] = instance.__schema__.by_name
     copies = kept([fields[name] for name in fresh], tuple(fresh.values()))
     loaded = dict(zip(fresh, copies, strict=True))
@@ -163,7 +160,7 @@ def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def loaded_value(instance: Any, name: str) -> Any:
-    """The value of *name* as it was loaded or saved; MISSING where it was not."""
+    """Return the loaded or saved value of *name*; MISSING if there is none."""
     origin, row = instance._origin, instance._row
     if origin.before is not None:
         origin, row = origin.before
@@ -175,9 +172,9 @@ def loaded_value(instance: Any, name: str) -> Any:
 def changes(
     instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """`{name: (loaded, present)}` of the fields among *names* that differ from what was loaded.
+    """Return `{name: (loaded, current)}` of the fields among *names* that have changed.
 
-    The present value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    The current value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
     """
     found: dict[str, tuple[Any, Any]] = {}
     values = instance.__dict__
@@ -186,48 +183,48 @@ def changes(
         if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
             values = {**values, foreign_key.field.name: key}
     for name in names:
-        present, loaded = values.get(name, MISSING), loaded_value(instance, name)
-        if present is MISSING and loaded is MISSING:
+        current, loaded = values.get(name, MISSING), loaded_value(instance, name)
+        if current is MISSING and loaded is MISSING:
             continue
-        if loaded is MISSING or _differ(loaded, present):
-            found[name] = (None if loaded is MISSING else loaded, None if present is MISSING else present)
+        if loaded is MISSING or _differ(loaded, current):
+            found[name] = (None if loaded is MISSING else loaded, None if current is MISSING else current)
     return found
 
 
-def _differ(loaded: Any, present: Any) -> bool:
-    if loaded is present:
+def _differ(loaded: Any, current: Any) -> bool:
+    if loaded is current:
         return False
-    if isinstance(present, ClauseElement):
+    if isinstance(current, ClauseElement):
         return True
     try:
         if (
             isinstance(loaded, datetime)
-            and isinstance(present, datetime)
+            and isinstance(current, datetime)
             and loaded.tzinfo
-            and present.tzinfo
+            and current.tzinfo
         ):
-            # Python calls a moment in a clock's change unequal to the same moment in another zone.
-            return loaded.astimezone(UTC) != present.astimezone(UTC)
-        return bool(loaded != present) or not _alike(loaded, present)
-    except Exception:  # noqa: BLE001 a type whose comparison is no truth value (an array) counts as changed
+            # Python compares an ambiguous local time as unequal to the same time in another zone.
+            return loaded.astimezone(UTC) != current.astimezone(UTC)
+        return bool(loaded != current) or not _equal_json(loaded, current)
+    except Exception:  # noqa: BLE001 values that cannot be compared, such as arrays, count as changed
         return True
 
 
-def _alike(loaded: Any, present: Any) -> bool:
-    """Whether two equal values are the same in JSON, too, where true is not 1, and 1 not 1.0."""
+def _equal_json(loaded: Any, current: Any) -> bool:
+    """Whether two equal values are also equal as JSON, where true is not 1, and 1 not 1.0."""
     if isinstance(loaded, dict):
-        return all(_one_json(value, present[key]) for key, value in loaded.items())
+        return all(_equal_json_item(value, current[key]) for key, value in loaded.items())
     if isinstance(loaded, list):
-        return all(map(_one_json, loaded, present))
+        return all(map(_equal_json_item, loaded, current))
     return True
 
 
-def _one_json(loaded: Any, present: Any) -> bool:
-    return loaded.__class__ is present.__class__ and _alike(loaded, present)
+def _equal_json_item(loaded: Any, current: Any) -> bool:
+    return loaded.__class__ is current.__class__ and _equal_json(loaded, current)
 
 
 def picklable(instance: Any) -> dict[str, Any]:
-    """What a pickle keeps of *instance*: its values, its state, and what was loaded, decoded."""
+    """Return the values, state and loaded values of *instance* for pickle."""
     loaded = None
     if instance._row is not None:
         names = instance.__schema__.names
@@ -243,7 +240,7 @@ def picklable(instance: Any) -> dict[str, Any]:
 
 
 def unpickle(instance: Any, state: dict[str, Any]) -> None:
-    """Give *instance* what a pickle kept of it."""
+    """Restore *instance* from the result of `picklable`."""
     loaded = state["loaded"]
     instance.__dict__ = dict(state["values"])
     instance._row = None if loaded is None else tuple(loaded.values())

@@ -27,8 +27,8 @@ from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
-from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, most_rows, multirow_of
-from microorm.sql.statements import Plans, Prepared, bound, plans_of, values_of
+from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
+from microorm.sql.statements import CompiledStatement, Plans, parameters_of, placeholders, plans_of
 from microorm.sql.upsert import Upsert
 
 
@@ -59,7 +59,7 @@ def bulk_create(
     schema: Schema, database: Database, instances: Iterable[Any], options: BulkOptions, progress: Any = None
 ) -> list[Any]:
     """Insert all of *instances* or none, in few statements; they get their keys and their state."""
-    objects = checked_objects(schema, "bulk_create", instances)
+    objects = check_instances(schema, "bulk_create", instances)
     reported = Progress(progress, len(objects))
     if not objects:
         return objects
@@ -274,7 +274,7 @@ def _insert_rows(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
     """Insert *rows*; returns for each what the database made, in order."""
-    if (multirow := multirow_of(schema, plans, channel, names)) is not None:
+    if (multirow := multirow_insert(schema, plans, channel, names)) is not None:
         return multirow.insert(channel, rows)
     prepared = plans.insert(names)
     if not prepared.made:
@@ -319,10 +319,10 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
     if channel.cursor is not None and names:
         plans.inserted_rows += len(rows)
         if plans.inserted_rows >= WORTH_IT:
-            size = min(most_rows(channel, len(names)), ROWS_PER_STATEMENT)
+            size = min(max_rows(channel, len(names)), ROWS_PER_STATEMENT)
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:
-        several = plans.kept(
+        several = plans.cached(
             ("insert several", names, size), lambda: _several(schema, channel.database, names, size)
         )
         for start in range(0, whole, size):
@@ -331,9 +331,9 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
         plans.insert_only(names).run_many(channel, rest)
 
 
-def _several(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> Prepared:
+def _several(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> CompiledStatement:
     """The INSERT of *count* rows; its row is all of them, one after another."""
     fields = [schema.by_name[name] for name in names]
-    rows = [bound(fields, place * len(fields)) for place in range(count)]
+    rows = [placeholders(fields, place * len(fields)) for place in range(count)]
     statement = insert(schema.table).inline().values(rows)
-    return Prepared(statement, values_of(fields * count), database.engine.dialect)
+    return CompiledStatement(statement, parameters_of(fields * count), database.engine.dialect)

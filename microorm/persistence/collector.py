@@ -23,7 +23,7 @@ from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
-from microorm.sql.hydration import fields_of, instances_of
+from microorm.sql.hydration import fields_of, hydrate
 from microorm.sql.statements import key_row, plans_of
 
 Values = dict[Any, "Leaving"]  # what is referred to → the row that has it
@@ -40,7 +40,7 @@ def heard(schema: Schema) -> bool:
 def referred_to(schema: Schema) -> bool:
     """Whether a delete has to look for rows that refer to those it deletes."""
     keys = schema.registry.referring(schema.model)
-    return bool(keys) and any(key.on_delete != "do_nothing" for key in keys)
+    return bool(keys) and any(key.action.effect != "ignore" for key in keys)
 
 
 class Collection:
@@ -101,14 +101,14 @@ class Collection:
             found = self._keys[schema] = [
                 key
                 for key in schema.registry.referring(schema.model)
-                if key.on_delete != "do_nothing" and self._is_here(key.owner.__schema__)
+                if key.action.effect != "ignore" and self._is_here(key.owner.__schema__)
             ]
         return found
 
     def dependants(self, schema: Schema) -> Iterator[Schema]:
         """The models whose rows go before those of *schema*."""
         for key in schema.registry.referring(schema.model):
-            if key.on_delete != "set_null":
+            if key.action.keeps_reference(key):
                 yield key.owner.__schema__
 
     def _is_here(self, schema: Schema) -> bool:
@@ -133,7 +133,7 @@ class Collection:
         values = {}
         for row in found:
             if row.instance is self._held:
-                load = plans_of(schema, self.channel.database).load(schema.key_names, wanted=(name,))
+                load = plans_of(schema, self.channel.database).select(schema.key_names, wanted=(name,))
                 values.update({value: row for (value,) in load.values(self.channel, row.key)})
             else:
                 values[row.instance.__dict__[name]] = row
@@ -145,9 +145,9 @@ class Collection:
         schema: Schema = key.owner.__schema__
         if not values:
             return
-        if key.on_delete in ("set_null", "set_default"):
+        if key.action.effect == "update":
             self.changed.setdefault(key, {}).update(values)
-        elif key.on_delete == "restrict":
+        elif key.action.effect == "refuse":
             for child in self._referring(key, values):
                 self._restricting.append((key, child, _parent(key, child, values)))
         elif self.told(schema) or schema.registry.referring(schema.model):
@@ -161,14 +161,14 @@ class Collection:
         schema, channel = key.owner.__schema__, self.channel
         names, wanted = self.names(schema), list(values)
         if len(wanted) == 1:
-            load = plans_of(schema, channel.database).load((key.field.name,), wanted=names)
+            load = plans_of(schema, channel.database).select((key.field.name,), wanted=names)
             yield from load.instances(channel, (wanted[0],))
             return
         columns = [field.column for field in fields_of(schema, names)]
         for batch in batches(channel, wanted, lambda value: (value,), None):
             statement = select(*columns).where(key.field.column.in_(batch))
             found = channel.execute(statement).fetchall()
-            yield from instances_of(schema, found, channel.database.alias, names)
+            yield from hydrate(schema, found, channel.database.alias, names)
 
     def _refuse_restricted(self) -> None:
         in_the_way: dict[Any, dict[Row, Any]] = {}

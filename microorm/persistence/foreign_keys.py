@@ -25,7 +25,7 @@ def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Image) -> None
     if not changed:
         return
     for foreign_key, other in changed:
-        foreign_key.refuse_elsewhere(instance, other)
+        foreign_key.check_alias(instance, other)
     for foreign_key, other in changed:
         key = foreign_key.key_of(other)
         apply_generated(instance, snapshot, {foreign_key.field.name: key, foreign_key.name: (key, other)})

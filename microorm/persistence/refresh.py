@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import USING, current_alias, refuse_lazy
@@ -62,7 +62,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     key = key_row(schema, instance)
     # A row is asked for even where none of its values is.
     wanted = tuple(name for name in schema.names if name in names) or schema.key_names
-    load = plans_of(schema, database).load(
+    load = plans_of(schema, database).select(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
     with schema.registry.databases.channel(database, writes=False) as channel:
@@ -81,7 +81,7 @@ def missing(instance: Any) -> tuple[str, ...]:
     origin, values = instance._origin, instance.__dict__
     if not origin.partial:
         return ()
-    known = origin.layout.places
+    known = origin.layout.indexes
     return tuple(name for name in instance.__schema__.names if name not in values and name not in known)
 
 
@@ -90,7 +90,7 @@ def load_deferred(instance: Any, name: str) -> Any:
 
     Raises `LazyLoadError` where lazy loads are refused, `Model.DoesNotExist` where the row is gone.
     """
-    if name in instance._origin.layout.places:
+    if name in instance._origin.layout.indexes:
         return None
     refuse_lazy(instance, name)
     complete(instance, (name,))
@@ -105,7 +105,7 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
     if wanted := _wanted(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
-        load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
+        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
         with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
         _take(instance, database, wanted, found[0] if found else None)
@@ -126,8 +126,7 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
     schema: Schema = instances[0].__schema__
     key = [field.column for field in schema.key]
     keys = list(dict.fromkeys(map(_loaded_key, instances)))
-    named = key[0].in_([each for (each,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
-    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(named)
+    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
     with schema.registry.databases.channel(database, writes=False) as channel:
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:

@@ -27,7 +27,14 @@ from microorm.mapping.state import NOTHING, Origin, kept
 from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
-from microorm.sql.statements import MOST_SHAPES, Insert, Plans, Prepared, given, plans_of
+from microorm.sql.statements import (
+    MAX_STATEMENTS,
+    CompiledInsert,
+    CompiledStatement,
+    Plans,
+    plans_of,
+    supplied_names,
+)
 
 Before = tuple[Origin, Row | None]
 """Origin and loaded row of an instance as they were before a save."""
@@ -69,14 +76,14 @@ class SavePlan:
 
     def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
         self._plans = plans
-        self.insert: Insert | None = None
-        self._update: Prepared | None = None
+        self.insert: CompiledInsert | None = None
+        self._update: CompiledStatement | None = None
         self.names = names
         self.collect = schema.collector(names)
         self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
         self.updated = plans.origin(names)
 
-    def prepare_insert(self) -> Insert:
+    def prepare_insert(self) -> CompiledInsert:
         """Compile the INSERT of the row."""
         statement = self._plans.insert(self.names)
         self.inserted = self._plans.origin(self.names + statement.made_names)
@@ -263,10 +270,10 @@ def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: di
     else:
         key = schema.key[0]
         keyless = key.generated and values.get(key.name) is None
-        names = given(schema, schema.plain_names if keyless else schema.written_names, values)
+        names = supplied_names(schema, schema.plain_names if keyless else schema.written_names, values)
     plan: SavePlan | None = plans.save_plans.get(names)
     if plan is None:
-        if len(plans.save_plans) >= MOST_SHAPES:
+        if len(plans.save_plans) >= MAX_STATEMENTS:
             plans.save_plans.clear()
         plan = plans.save_plans[names] = SavePlan(schema, plans, names)
     return plan

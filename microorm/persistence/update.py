@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
@@ -26,7 +26,7 @@ from microorm.persistence.save import (
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
-from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read
 from microorm.sql.statements import key_row, plans_of
 
 MOST_CASES = 100
@@ -82,7 +82,7 @@ def bulk_update(
     names = field_names(schema, fields, "fields")
     if not names:
         raise ValueError("bulk_update() wants at least one field")
-    objects = checked_objects(schema, "bulk_update", instances)
+    objects = check_instances(schema, "bulk_update", instances)
     told = Progress(progress, len(objects))
     _refuse_unfit_keys(schema, objects)
     if not objects:
@@ -140,7 +140,7 @@ def _update_batch(
     plans, names = plans_of(schema, channel.database), plan.names
     written = names[: -len(schema.key)]
     rows = [each.row for each in batch]
-    if channel.database.dialect in MOST_PARAMETERS:
+    if channel.database.dialect in MAX_PARAMETERS:
         count = plans.update(written).run_many(channel, rows)
     else:
         count = _update_by_cases(schema, channel, written, rows)
@@ -183,7 +183,7 @@ def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...],
             kind = field.column.type
             new = [literal(row[place], kind) for row in part]
             values[field.column] = case(*zip(same, new, strict=True), value=one, else_=field.column)
-        statement = update(schema.table).values(values).where(_among(schema, keys))
+        statement = update(schema.table).values(values).where(schema.key_in(keys))
         total += int(channel.execute(statement).rowcount)
     return total
 
@@ -192,14 +192,9 @@ def _same_key(schema: Schema, key: Row) -> ColumnElement[bool]:
     return and_(*[field.column == value for field, value in zip(schema.key, key, strict=True)])
 
 
-def _among(schema: Schema, keys: Sequence[Row]) -> ColumnElement[bool]:
-    columns = [field.column for field in schema.key]
-    return columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
-
-
 def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> set[Row]:
     """The keys of *batch* that have a row."""
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
-    found = latest(channel, select(*columns).where(_among(schema, keys)))
+    found = current_read(channel, select(*columns).where(schema.key_in(keys)))
     return {tuple(row) for row in channel.execute(found)}

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_
 
 from microorm.errors import FieldError, InvalidValue
-from microorm.fields.checks import Refused, encodable
+from microorm.fields.checks import InvalidFieldValue, encodable
 from microorm.fields.field import Field
-from microorm.mapping.codegen import Row, admit_all
+from microorm.mapping.codegen import Row, clean_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
 from microorm.sql.cache_key import CacheableExpressions, cacheable
@@ -272,15 +272,15 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
         row[field.name] = value
     fields = [schema.by_name[name] for name in row]
     return {
-        field.column: value for field, value in zip(fields, admit_all(schema.name, fields, row), strict=True)
+        field.column: value for field, value in zip(fields, clean_all(schema.name, fields, row), strict=True)
     }
 
 
 def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
     """*value* as the column compares it; a text that is too long is no error, it just equals nothing."""
     try:
-        return field.admit(value)
-    except Refused as refused:
+        return field.clean(value)
+    except InvalidFieldValue as refused:
         if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and not _unfit(value):
             return value
         raise InvalidValue(schema.name, {field.name: str(refused)}) from None

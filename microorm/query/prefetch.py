@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select
@@ -14,7 +13,7 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
-from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
+from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS
 from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # the instances by the key that their related rows are found by
@@ -50,13 +49,13 @@ class Fetch(NamedTuple):
     query: Any
 
 
-@dataclass(slots=True)
 class Level:
     """One relation, the query of its rows, and what to fetch from there."""
 
-    relation: Any
-    query: Any = None
-    further: list[Fetch] = field(default_factory=list)
+    def __init__(self, relation: Any) -> None:
+        self.relation = relation
+        self.query: Any = None
+        self.further: list[Fetch] = []
 
 
 def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -> tuple[Fetch, ...]:
@@ -244,9 +243,9 @@ def _sent(
 
 def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[list[Any]]:
     """Cut *keys* into parts that the database takes beside the parameters of *statement*."""
-    most = MOST_PARAMETERS.get(database.dialect)
+    most = MAX_PARAMETERS.get(database.dialect)
     if most is None:
-        most = max(1, MOST_BYTES // max(len(repr(key)) + 2 for key in keys))
+        most = max(1, MAX_BYTES // max(len(repr(key)) + 2 for key in keys))
     elif len(keys) > most // 2:
         most -= len(statement.compile(dialect=database.engine.dialect).params)
     for start in range(0, len(keys), most):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
@@ -11,15 +11,14 @@ from sqlalchemy import update as sql_update
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
-from microorm.persistence.bulk import BulkOptions, bulk_create
 from microorm.persistence.collector import heard, referred_to
 from microorm.persistence.delete import counts, delete_found
-from microorm.persistence.get_or_create import get_or_create, update_or_create
-from microorm.persistence.update import bulk_update, update_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
-from microorm.sql.batches import checked_size
-from microorm.sql.upsert import OnConflict, upsert_of
+from microorm.sql.batches import check_batch_size
+
+if TYPE_CHECKING:
+    from microorm.sql.upsert import OnConflict
 
 M = TypeVar("M", bound="Any")
 
@@ -58,6 +57,8 @@ class Query(Results[M]):
         Reads where it would write. Raises `TypeError` for a field both asked for and in *defaults*, `FieldError`,
         `Model.MultipleObjectsReturned`, what a save raises, and `IntegrityError` where another row is in the way.
         """
+        from microorm.persistence.get_or_create import get_or_create  # noqa: PLC0415 not every program needs it
+
         self._refuse_sliced("get_or_create")
         return get_or_create(self, defaults, equalities)
 
@@ -75,6 +76,8 @@ class Query(Results[M]):
         database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest is as
         `get_or_create` says.
         """
+        from microorm.persistence.get_or_create import update_or_create  # noqa: PLC0415 not every program needs it
+
         self._refuse_sliced("update_or_create")
         return update_or_create(self, defaults, create_defaults, equalities)
 
@@ -106,8 +109,11 @@ class Query(Results[M]):
         the same unique values to update by, and arguments that contradict each other, `FieldError`, `InvalidValue`
         (a note says which object), what *progress* raises, and the database's errors; nothing was written then.
         """
+        from microorm.persistence.bulk import BulkOptions, bulk_create  # noqa: PLC0415 not every program needs it
+        from microorm.sql.upsert import upsert_of  # noqa: PLC0415 not every program needs it
+
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
-        options = BulkOptions(checked_size(batch_size), upsert, each=_each(signals))
+        options = BulkOptions(check_batch_size(batch_size), upsert, each=_each(signals))
         if options.each and upsert is not None:
             raise ValueError(
                 "signals='each' and on_conflict= contradict each other: nobody knows what was created"
@@ -130,6 +136,8 @@ class Query(Results[M]):
         instances and on a query with conditions, `FieldError`, `InvalidValue` (a note says which object), what
         *progress* raises, and the database's errors; nothing was written then.
         """
+        from microorm.persistence.update import bulk_update  # noqa: PLC0415 not every program needs it
+
         if self._limited or self._conditions():
             raise TypeError(
                 "bulk_update() knows its rows by their keys, and this query has conditions or a limit"
@@ -139,7 +147,7 @@ class Query(Results[M]):
             self._write_database(),
             objects,
             fields,
-            batch_size=checked_size(batch_size),
+            batch_size=check_batch_size(batch_size),
             progress=progress,
         )
 
@@ -150,6 +158,8 @@ class Query(Results[M]):
         `InvalidValue`, `UnsavedError` and `CrossDatabaseRelation` for instances that cannot be related, and `TypeError`
         for two values of one field and where the query is sliced.
         """
+        from microorm.persistence.update import update_found  # noqa: PLC0415 not every program needs it
+
         schema = self._schema
         self._refuse_sliced("update")
         columns = assignments(schema, values)

@@ -28,7 +28,6 @@ from sqlalchemy import (
     nulls_first,
     nulls_last,
     text,
-    tuple_,
 )
 from sqlalchemy.sql import operators
 
@@ -36,7 +35,7 @@ from microorm.db.connection import Lone
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, InvalidValue
-from microorm.fields.type_map import kind_of
+from microorm.fields.type_map import field_type
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.query.filters import (
@@ -53,13 +52,13 @@ from microorm.query.joins import joined_instances
 from microorm.query.prefetch import prefetch_related
 from microorm.query.values import Rows
 from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
-from microorm.sql.hydration import instances_of
-from microorm.sql.statements import Load, plans_of
+from microorm.sql.hydration import hydrate
+from microorm.sql.statements import CompiledSelect, plans_of
 from microorm.sql.streams import chunks
 
 M = TypeVar("M", bound="Any")
 
-MOST_VALUES = 5_000
+MAX_VALUES = 5_000
 """Of the keys in one statement: every database takes more, and leaves room for what else the query says."""
 
 
@@ -140,12 +139,10 @@ class Results(Rows[M]):
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"in_bulk() wants a list of keys, not {keys!r}")
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
-        columns = self._key_columns
-        key = columns[0] if len(columns) == 1 else tuple_(*columns)
-        size = MOST_VALUES // len(columns)
+        size = MAX_VALUES // len(self._schema.key)
         found: dict[Any, M] = {}
         for start in range(0, len(wanted), size):
-            part = self._with(_where=(*self._where, key.in_(wanted[start : start + size])))
+            part = self._with(_where=(*self._where, self._schema.key_in(wanted[start : start + size])))
             found.update((instance.pk, instance) for instance in part.all())
         return found
 
@@ -199,7 +196,7 @@ class Results(Rows[M]):
             return self._with_prefetched(
                 joined_instances(self._schema, self._related, rows, database.alias, self._names)
             )
-        return self._with_prefetched(instances_of(self._schema, rows, database.alias, self._names))
+        return self._with_prefetched(hydrate(self._schema, rows, database.alias, self._names))
 
     def _with_prefetched(self, instances: list[M]) -> list[M]:
         if self._prefetched and instances:
@@ -282,7 +279,9 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
             whole = query._with(_equal=equal, _limit=limit)._whole
             return query._made(channel.execute(whole.statement).fetchall(), database)
         plans = database.plans.get(schema) or plans_of(schema, database)
-        select = plans.made.get(key) or plans.kept(key, partial(CompiledQuery, query, equal, limit, database))
+        select = plans.statements.get(key) or plans.cached(
+            key, partial(CompiledQuery, query, equal, limit, database)
+        )
         found: list[M] = select.instances(channel, row + select.constants)
     return found if plain else query._with_prefetched(found)
 
@@ -307,7 +306,7 @@ def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[
     return (*key, query._names, query._paths, query._order_paths), row
 
 
-class CompiledQuery(Load):
+class CompiledQuery(CompiledSelect):
     """The SELECT of a query.
 
     Its parameters are those of equalities, of conditions and order, limit and offset; *constants* are the values of those
@@ -335,8 +334,8 @@ class CompiledQuery(Load):
         self.constants = tuple([bind.value for bind in added])
         parameters = [*binds, *added]
         names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
-        loader = plans_of(query._schema, database).loader_of(query._names)
-        super().__init__(query._schema, statement, names, database.engine.dialect, loader)
+        hydrator = plans_of(query._schema, database).hydrator_of(query._names)
+        super().__init__(query._schema, statement, names, database.engine.dialect, hydrator)
 
 
 # What a driver would not take, or would store otherwise than the fields do.
@@ -375,14 +374,14 @@ def raw_instances(
             raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
     places = [names.index(name) for name in columns]
     ordered = [tuple([row[place] for place in places]) for row in rows]
-    return plans_of(schema, database).loader.instances(ordered)
+    return plans_of(schema, database).hydrator.instances(ordered)
 
 
 def _is_converted(value: Any) -> bool:
-    return isinstance(value, _CONVERTED) and kind_of(type(value)) is not None
+    return isinstance(value, _CONVERTED) and field_type(type(value)) is not None
 
 
 def _bound(name: str, value: Any) -> BindParameter[Any]:
-    kind: Any = kind_of(type(value))
+    kind: Any = field_type(type(value))
     options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
     return bindparam(name, value, type_=kind.column(type(value), options))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true, tuple_
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
 
 from microorm.db.connection import Lone
 from microorm.db.databases import Databases
@@ -299,8 +299,7 @@ class Selection(Generic[M]):
         wanted = self._conditions()
         if self._paths:
             key = [field.column for field in self._schema.key]
-            found = self._found(select(*key)).correlate(None)
-            wanted = [(key[0] if len(key) == 1 else tuple_(*key)).in_(found)]
+            wanted = [self._schema.key_in(self._found(select(*key)).correlate(None))]
         return statement.where(*wanted) if wanted else statement
 
     @property

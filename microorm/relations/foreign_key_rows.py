@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
-from sqlalchemy import tuple_
-
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
@@ -18,7 +16,7 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import new_in, placeholder
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
-from microorm.query.results import MOST_VALUES
+from microorm.query.results import MAX_VALUES
 from microorm.sql.statements import plans_of
 
 
@@ -196,12 +194,10 @@ class ForeignKeyRows:
 
     def _batches(self, keys: list[Any], *, related: bool) -> Iterator[Query[Any]]:
         """Yield queries of the rows of *keys*, as many as a statement takes; *related*: of the owner's rows only."""
-        columns = [field.column for field in self._schema.key]
-        key = columns[0] if len(columns) == 1 else tuple_(*columns)
         rows = self._rows if related else Query(self._schema.model).using(self._database.alias)
-        size = MOST_VALUES // len(columns)
+        size = MAX_VALUES // len(self._schema.key)
         for start in range(0, len(keys), size):
-            yield rows._with(_where=(key.in_(keys[start : start + size]),))
+            yield rows._with(_where=(self._schema.key_in(keys[start : start + size]),))
 
     def _values(self, owner: Any) -> dict[str, Any]:
         """Return the values of an instance that refers to *owner*, or to no row."""

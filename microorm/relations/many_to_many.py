@@ -14,7 +14,6 @@ from microorm.mapping.definition import table_name
 from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.mapping.path import Path, Step
 from microorm.relations.reverse import ToMany
-from microorm.relations.through_rows import many_to_many_of
 
 M = TypeVar("M")
 
@@ -37,7 +36,7 @@ class ManyToMany(ToMany[M]):
         self.symmetrical = symmetrical
         self._target: Any = None
 
-    def models_between(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
+    def through_models(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
         """Return the through model that is made for the relation: none where one was given."""
         if self._through is not None:
             return []
@@ -47,7 +46,7 @@ class ManyToMany(ToMany[M]):
 
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
         """Return a copy that is the relation *name* of *owner* to rows of *kind*."""
-        bound = self.belonging_to(owner, name)
+        bound = self.bound_to(owner, name)
         bound._target = kind
         bound._refuse_contradictions()
         if self._through is None:
@@ -121,7 +120,7 @@ class ManyToMany(ToMany[M]):
         if through is not None and not isinstance(through, (type, str)):
             raise ModelError(f"{self.label}: through= wants a model or its name, not {through!r}")
         if type(self.symmetrical) is not bool:
-            raise ModelError(f"{self.label}: symmetrical= wants a bool, not {self.symmetrical!r}")
+            raise ModelError(f"{self.label}: symmetrical= must be a bool, not {self.symmetrical!r}")
         if self.symmetrical and self._target is not self.owner:
             raise ModelError(f"{self.label}: symmetrical=True is for relations of a model to itself")
         if fields is None:
@@ -157,6 +156,8 @@ def through(relation: object) -> type[Any]:
 
     *relation*: the attribute of the class, from either side. Raises `TypeError` for anything else.
     """
+    from microorm.relations.through_rows import many_to_many_of  # noqa: PLC0415 not every program needs it
+
     if isinstance(relation, Path) and (parent := relation._parent) is not None:
         start = parent._parent
         steps = (parent._step, relation._step)

@@ -9,7 +9,9 @@ from microorm.fields.field import split_optional
 from microorm.mapping.declarations import PendingName
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Step
-from microorm.relations.related_query import RelatedQuery
+
+if TYPE_CHECKING:
+    from microorm.relations.related_query import RelatedQuery
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -52,7 +54,7 @@ class Reverse(Relation):
 
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
         """Return a copy that is the relation *name* of *owner*; *kind* is called for its model at the first use."""
-        bound = self.belonging_to(owner, name)
+        bound = self.bound_to(owner, name)
         bound._kind = kind
         return bound
 
@@ -171,6 +173,8 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     key = getattr(instance, steps[0].near.name)
     if key is None:
         raise UnsavedError(f"{relation.label}: {instance!r} has no key yet; save it first")
+    from microorm.relations.related_query import RelatedQuery  # noqa: PLC0415 not every program needs it
+
     query: RelatedQuery[Any] = RelatedQuery(relation.target)
     query._relation, query._owner, query._key, query._refined = relation, instance, key, False
     if len(steps) == 1:

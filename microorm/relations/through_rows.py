@@ -19,7 +19,7 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
 from microorm.query.filters import comparable
 from microorm.query.query import Query
-from microorm.query.results import MOST_VALUES
+from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
 from microorm.sql.upsert import unique_sets
 
@@ -120,8 +120,8 @@ class ThroughRows:
 
     def _remove(self, whole: UnitOfWork, keys: list[Any]) -> None:
         self._send(whole, "pre_remove", keys)
-        for start in range(0, len(keys), MOST_VALUES):
-            self._delete(whole, keys[start : start + MOST_VALUES])
+        for start in range(0, len(keys), MAX_VALUES):
+            self._delete(whole, keys[start : start + MAX_VALUES])
         self._send(whole, "post_remove", keys)
 
     def _clear(self, whole: UnitOfWork) -> None:
@@ -190,7 +190,7 @@ class ThroughRows:
         found: dict[Any, None] = {}
         parts: list[Any] = [None]
         if wanted is not None:
-            parts = [wanted[start : start + MOST_VALUES] for start in range(0, len(wanted), MOST_VALUES)]
+            parts = [wanted[start : start + MAX_VALUES] for start in range(0, len(wanted), MAX_VALUES)]
         for part in parts:
             statement = select(far.field.column).where(self._condition(near, far, part))
             found.update(dict.fromkeys(whole.channel.execute(statement).scalars()))

@@ -1,4 +1,4 @@
-"""What was generated for a model can be read (DESIGN 13)."""
+"""What was generated for a model can be read."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an instance knows of its row: `_state`, `changed_fields`, `changes()`, and what copies keep of it (DESIGN 3)."""
+"""What an instance knows of its row: `_state`, `changed_fields`, `changes()`, and what copies keep of it."""
 
 import copy
 import math
@@ -381,7 +381,7 @@ def test_a_value_that_is_neither_there_nor_loaded_is_no_change(Base, registry) -
 
 
 def test_while_receivers_are_told_changes_are_those_of_the_save(Base, registry, databases) -> None:
-    """DESIGN 3: inside `post_save`, too; what a receiver keeps a copy of, knows them still."""
+    """Inside `post_save`, too; what a receiver keeps a copy of, knows them still."""
 
     class Book(Base):
         title: Field[str]

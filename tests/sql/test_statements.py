@@ -1,4 +1,4 @@
-"""Prepared statements: the driver's cursor and `Connection` get the same SQL, and give the same (DESIGN 13)."""
+"""Compiled statements: the driver's cursor and `Connection` get the same SQL, and return the same."""
 
 from decimal import Decimal
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Stateme
 from sqlalchemy.types import String, TypeDecorator
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, TransactionError, field
-from microorm.sql.statements import MOST_SHAPES, plans_of
+from microorm.sql.statements import MAX_STATEMENTS, plans_of
 from tests.behaviour.wire import Wire
 
 
@@ -292,10 +292,10 @@ def test_statements_are_prepared_once_and_their_number_is_bounded(Book, database
         Book(title=f"{number}", pages=number).save()
         Book.objects.filter(pages=number).get(title=f"{number}").delete()
     assert plans.insert(("title",)) is plans.insert(("title",))
-    assert len(plans.made) < 10
-    for number in range(MOST_SHAPES + 5):
-        plans.load(("title",), limit=number)
-    assert 0 < len(plans.made) <= MOST_SHAPES
+    assert len(plans.statements) < 10
+    for number in range(MAX_STATEMENTS + 5):
+        plans.cached(number, object)
+    assert 0 < len(plans.statements) <= MAX_STATEMENTS
     assert Book.objects.count() == 0
 
 

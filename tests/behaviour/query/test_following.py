@@ -182,7 +182,7 @@ def test_a_refresh_forgets_what_was_found_by_the_old_values(shop, book):
 
 def test_a_key_that_is_an_expression_leads_nowhere_yet(shop, book):
     book.editor_id = literal(2)
-    with pytest.raises(FieldError, match="Book.editor is an SQL expression until the instance is saved"):
+    with pytest.raises(FieldError, match="Book.editor is an SQL expression; save the instance to read it"):
         _ = book.editor
     book.save()
     assert (book.editor_id, book.editor.name) == (2, "mario")
@@ -191,7 +191,7 @@ def test_a_key_that_is_an_expression_leads_nowhere_yet(shop, book):
 def test_what_cannot_be_assigned(shop, book):
     author = shop.Author.objects.get(name="isabel")
     for wrong, error, message in (
-        (shop.Tag.objects.get(name="red"), InvalidValue, "Book.author wants Author, not"),
+        (shop.Tag.objects.get(name="red"), InvalidValue, "Book.author must be Author, not"),
         (3, InvalidValue, "wants Author, not int 3"),
         ("isabel", InvalidValue, "wants Author"),
     ):

@@ -115,7 +115,7 @@ def test_a_relation_is_changed_by_its_methods_only(Base, registry):
     ("options", "problem"),
     [
         ({"through": 3}, "through= wants a model or its name, not 3"),
-        ({"symmetrical": 1}, "symmetrical= wants a bool, not 1"),
+        ({"symmetrical": 1}, "symmetrical= must be a bool, not 1"),
         ({"symmetrical": True}, "symmetrical=True is for relations of a model to itself"),
         ({"through_fields": ("a", "b")}, "through_fields= needs through="),
         (

@@ -469,7 +469,7 @@ def test_rows_between_of_a_model_of_ones_own_are_inserted_and_deleted_as_rows(Gr
         listen(signal, lambda **kwargs: heard.append("save"), sender=Membership)
     listen(post_bulk_create, lambda objects, **kwargs: heard.append(len(objects)), sender=Membership)
     with wire.record() as sent:
-        with pytest.raises(TypeError, match="lacks 'role'"):
+        with pytest.raises(TypeError, match="is missing 'role'"):
             group.members.add(people[0])
         with pytest.raises(TypeError, match="no field 'rolle'"):
             group.members.add(people[0], through_defaults={"rolle": "guest"})
@@ -505,7 +505,7 @@ def test_a_wrong_default_is_found_before_anything_is_removed(Group, told, databa
         for clear in (True, False):
             with pytest.raises(TypeError):
                 group.members.set(people[1:], clear=clear)
-        with pytest.raises(TypeError, match="lacks 'role'"):
+        with pytest.raises(TypeError, match="is missing 'role'"):
             group.members.create(name="c")
         assert (group.members.all(), Person.objects.count()) == (people[:1], 2)
     assert heard == []
