@@ -41,7 +41,11 @@ class Check:
     """
 
     def __init__(
-        self, expected: str, condition: str, clean: Callable[[Any], Any], names: Mapping[str, Any] | None = None
+        self,
+        expected: str,
+        condition: str,
+        clean: Callable[[Any], Any],
+        names: Mapping[str, Any] | None = None,
     ) -> None:
         self.expected = expected
         self.condition = condition

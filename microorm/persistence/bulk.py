@@ -21,9 +21,9 @@ from microorm.db.snapshots import Batch, Image, apply_generated, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin, kept
+from microorm.mapping.state import RowState, copied_row
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, settle_all_keys, tell_saved, write_expressions
+from microorm.persistence.save import INSERT, collect, refresh_all_foreign_keys, tell_saved, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, most_rows, multirow_of
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
     names: tuple[str, ...]
     upsert: Upsert | None
-    state: Origin
+    state: RowState
     objects: list[Any]
     rows: list[Row]
     snapshots: list[Image] | None
@@ -62,7 +62,7 @@ def bulk_create(
     reported = Progress(progress, len(objects))
     if not objects:
         return objects
-    settle_all_keys(schema, "bulk_create", objects)
+    refresh_all_foreign_keys(schema, "bulk_create", objects)
     complete_all(objects)
     model, alias = schema.model, database.alias
     for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
@@ -70,7 +70,7 @@ def bulk_create(
     with unit_of_work(schema.registry.databases, database) as work:
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
-        before = [(instance._origin, instance._row) for instance in objects if options.each]
+        before = [(instance._row_state, instance._row) for instance in objects if options.each]
         for group in _groups(schema, work, objects, options.upsert):
             start = 0
             for rows in batches(work.channel, group.rows, tuple, options.batch_size):
@@ -111,7 +111,7 @@ def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> 
 
 def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert | None) -> Iterable[Group]:
     """What to write together, every row checked: those that have a key first, so that none is made twice."""
-    state = objects[0]._origin
+    state = objects[0]._row_state
     if (
         upsert is None
         and schema.plain_names
@@ -142,7 +142,7 @@ def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert
 
 
 def _way(
-    schema: Schema, upsert: Upsert, names: tuple[str, ...], row: Row, place: int, met: dict[Row, int]
+    schema: Schema, upsert: Upsert, names: tuple[str, ...], row: Row, index: int, met: dict[Row, int]
 ) -> Upsert | None:
     """*upsert*, or None for a row that cannot meet another. `ValueError` for one that meets an earlier one.
 
@@ -157,10 +157,10 @@ def _way(
             raise InvalidValue(schema.name, {name: "is a unique field, and wants a value, not an expression"})
     if None in unique:
         return None
-    if upsert.updates and (first := met.setdefault(unique, place)) != place:
+    if upsert.updates and (first := met.setdefault(unique, index)) != index:
         declared = [schema.reported[name] for name in upsert.unique]
         shown = ", ".join(f"{name}={value!r}" for name, value in zip(declared, unique, strict=True))
-        raise ValueError(f"object {place} of bulk_create() has the {shown} of object {first}")
+        raise ValueError(f"object {index} of bulk_create() has the {shown} of object {first}")
     return upsert
 
 
@@ -193,7 +193,7 @@ def _write_batch(
 def _mark_new(
     schema: Schema,
     work: UnitOfWork,
-    former: Origin,
+    former: RowState,
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
@@ -201,19 +201,19 @@ def _mark_new(
 ) -> None:
     """Give new *objects*, whose *rows* were inserted, the keys that were *made*, and their state."""
     key = None if schema.generated is None else schema.generated.name
-    state = plans_of(schema, work.channel.database).origin(names if key is None else (*names, key))
+    state = plans_of(schema, work.channel.database).row_state(names if key is None else (*names, key))
     keys = [] if key is None else [value for (value,) in made]
     # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
     work.keep_batch(Batch(objects, former, key, keys))
     if key is None:
         for instance, row in zip(objects, rows, strict=True):
             instance._row = row
-            instance._origin = state
+            instance._row_state = state
         return
     for instance, row, new in zip(objects, rows, made, strict=True):
         (instance.__dict__[key],) = new
         instance._row = row + new
-        instance._origin = state
+        instance._row_state = state
 
 
 def _insert_batch(
@@ -227,13 +227,13 @@ def _insert_batch(
     plans = plans_of(schema, channel.database)
     made_names = plans.insert(names).made_names
     made = _insert_rows(schema, plans, channel, names, rows)
-    state = plans.origin(names + made_names)
+    state = plans.row_state(names + made_names)
     fields = [schema.by_name[name] for name in names + made_names]
     for instance, row, snapshot, new in zip(objects, rows, snapshots, made, strict=True):
         if new:
             apply_generated(instance, snapshot, dict(zip(made_names, new, strict=True)))
-        instance._row = kept(fields, row + new) if schema.mutable else row + new
-        instance._origin = state
+        instance._row = copied_row(fields, row + new) if schema.mutable else row + new
+        instance._row_state = state
 
 
 def _upsert_batch(
@@ -256,14 +256,14 @@ def _upsert_batch(
     indexes = [names.index(name) for name in upsert.unique]
     wanted = [tuple([row[index] for index in indexes]) for row in rows]
     found = upserts.rows_of(schema, channel, upsert.unique, wanted, unknown) if unknown else {}
-    state = plans_of(schema, channel.database).origin((*known, *unknown))
+    state = plans_of(schema, channel.database).row_state((*known, *unknown))
     fields = [schema.by_name[name] for name in (*known, *unknown)]
     indexes = [names.index(name) for name in known]
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, wanted, strict=True):
         new = found.get(unique, ())
         apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
-        instance._row = kept(fields, (*[row[index] for index in indexes], *new))
-        instance._origin = state
+        instance._row = copied_row(fields, (*[row[index] for index in indexes], *new))
+        instance._row_state = state
 
 
 def _insert_rows(
@@ -330,6 +330,6 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
 def _several(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> Prepared:
     """The INSERT of *count* rows; its row is all of them, one after another."""
     fields = [schema.by_name[name] for name in names]
-    rows = [bound(fields, place * len(fields)) for place in range(count)]
+    rows = [bound(fields, index * len(fields)) for index in range(count)]
     statement = insert(schema.table).inline().values(rows)
     return Prepared(statement, values_of(fields * count), database.engine.dialect)

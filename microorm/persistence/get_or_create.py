@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from microorm.errors import FieldError
 from microorm.mapping.schema import Schema
-from microorm.sql.batches import MOST_PARAMETERS
+from microorm.sql.batches import MAX_PARAMETERS
 
 
 def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[str, Any]) -> tuple[Any, bool]:
@@ -123,4 +123,4 @@ def _update(wanted: Any, given: Mapping[str, Any]) -> Any:
 
 
 def _locks_rows_only(query: Any) -> bool:
-    return query._write_database().dialect in MOST_PARAMETERS
+    return query._write_database().dialect in MAX_PARAMETERS

@@ -25,13 +25,13 @@ from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import NOTHING, Origin, kept
+from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
-from microorm.sql.statements import MOST_SHAPES, Insert, Plans, Prepared, given, plans_of
+from microorm.sql.statements import MAX_SHAPES, Insert, Plans, Prepared, given, plans_of
 
-Before = tuple[Origin, Row | None]
-"""Origin and loaded row of an instance as they were before a save."""
+Before = tuple[RowState, Row | None]
+"""RowState and loaded row of an instance as they were before a save."""
 
 
 class SaveOptions:
@@ -66,7 +66,7 @@ class SavePlan:
 
     __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
 
-    inserted: Origin
+    inserted: RowState
 
     def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
         self._plans = plans
@@ -75,12 +75,12 @@ class SavePlan:
         self.names = names
         self.collect = schema.collector(names)
         self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
-        self.updated = plans.origin(names)
+        self.updated = plans.row_state(names)
 
     def prepare_insert(self) -> Insert:
         """Compile the INSERT of the row."""
         statement = self._plans.insert(self.names)
-        self.inserted = self._plans.origin(self.names + statement.made_names)
+        self.inserted = self._plans.row_state(self.names + statement.made_names)
         self.insert = statement
         return statement
 
@@ -115,7 +115,7 @@ def save(
         if force_update or fields is not None:
             _refuse_unsaved(schema, instance)
     if schema.foreign_keys and not raw:
-        settle_keys(schema, instance)
+        refresh_foreign_keys(schema, instance)
     database, transaction = schema.registry.databases.place(schema, using, instance, writes=True)
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
@@ -136,15 +136,15 @@ def write(
     after: Route,
 ) -> None:
     """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
-    snapshot: Image = (ref(instance), instance._origin, instance._row, {})
+    snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
     work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
     inside = transaction is not None
     with work:
         channel = None
         around = snapshot[1].before
         if around is not None:  # a receiver saves the instance whose save it is told of
-            origin = snapshot[1]
-            instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
+            state = snapshot[1]
+            instance._row_state = RowState(state.alias, state.layout, adding=state.adding)
         asked = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, asked)
@@ -152,9 +152,11 @@ def write(
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if instance._origin.partial:  # a receiver may have given it values that it was loaded without
+                if (
+                    instance._row_state.partial
+                ):  # a receiver may have given it values that it was loaded without
                     options = options_of_partial(schema, database, instance, asked)
-        earlier = (instance._origin, instance._row)
+        earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
         several = row.__class__ is ExpressionRow
@@ -170,8 +172,8 @@ def write(
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            saved = instance._origin
-            instance._origin = Origin(saved.alias, saved.layout, before=around)
+            saved = instance._row_state
+            instance._row_state = RowState(saved.alias, saved.layout, before=around)
     if after and not inside:  # all of them wait for the commit, which is done
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
 
@@ -201,9 +203,9 @@ def tell_saved(
     model = schema.model
     if not (route := post_save._route(model)):
         return
-    saved = instance._origin
-    telling = saved.telling_new if before == NOTHING else None
-    instance._origin = telling = telling or saved.telling(before)
+    saved = instance._row_state
+    telling = saved.after_insert if before == NOTHING else None
+    instance._row_state = telling = telling or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     scope = Receiving(schema.registry.databases, alias)
     try:
@@ -236,10 +238,10 @@ def tell_saved(
             raise
         scope.finish()
     finally:
-        if instance._origin is telling:
-            instance._origin = saved
-        elif instance._origin.before is not None:
-            instance._origin = Origin(instance._origin.alias, instance._origin.layout)
+        if instance._row_state is telling:
+            instance._row_state = saved
+        elif instance._row_state.before is not None:
+            instance._row_state = RowState(instance._row_state.alias, instance._row_state.layout)
 
 
 def collect(
@@ -280,7 +282,7 @@ def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: di
         names = given(schema, schema.plain_names if keyless else schema.written_names, values)
     plan: SavePlan | None = plans.save_plans.get(names)
     if plan is None:
-        if len(plans.save_plans) >= MOST_SHAPES:
+        if len(plans.save_plans) >= MAX_SHAPES:
             plans.save_plans.clear()
         plan = plans.save_plans[names] = SavePlan(schema, plans, names)
     return plan
@@ -333,7 +335,7 @@ def write_row(
         channel.keep(snapshot)
         state, names = plan.updated, plan.names
     instance._row = copied(names, schema, row) if schema.mutable else row
-    instance._origin = state
+    instance._row_state = state
     return created
 
 
@@ -343,23 +345,23 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
         return True
     if options.force_update:
         return False
-    return instance._origin.adding and schema.key_has_default and not options.raw
+    return instance._row_state.adding and schema.key_has_default and not options.raw
 
 
 def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
     """Take *row* as what was loaded of *names*; the other fields stay as they were loaded, if they were."""
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
-    layout, known = instance._origin.layout, instance._row
+    layout, known = instance._row_state.layout, instance._row
     for name in () if known is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(known, name)
     instance._row = tuple(loaded.values())
-    instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
+    instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
     """Return *row* with copies of the values that can change in place."""
-    return kept([schema.by_name[name] for name in names], row)
+    return copied_row([schema.by_name[name] for name in names], row)
 
 
 def write_expressions(
@@ -459,17 +461,17 @@ def _refuse_unsaved(schema: Schema, instance: Any) -> None:
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
 
 
-def settle_keys(schema: Schema, instance: Any) -> None:
+def refresh_foreign_keys(schema: Schema, instance: Any) -> None:
     """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
     for foreign_key in schema.foreign_keys:
         foreign_key.refresh_foreign_key(instance)
 
 
-def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
+def refresh_all_foreign_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
+    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `refresh_foreign_keys` does."""
     for index, instance in enumerate(objects) if schema.foreign_keys else ():
         try:
-            settle_keys(schema, instance)
+            refresh_foreign_keys(schema, instance)
         except UnsavedError as error:
             error.add_note(f"in object {index} of {method}()")
             raise

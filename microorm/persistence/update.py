@@ -22,14 +22,14 @@ from microorm.persistence.save import (
     collect,
     field_names,
     mark_saved,
-    settle_all_keys,
+    refresh_all_foreign_keys,
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
-from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.sql.statements import key_row, plans_of
 
-MOST_CASES = 100
+MAX_CASES = 100
 """Of one statement, each row of which looks through them."""
 
 
@@ -87,7 +87,7 @@ def bulk_update(
     _refuse_unfit_keys(schema, objects)
     if not objects:
         return 0
-    settle_all_keys(schema, "bulk_update", objects)
+    refresh_all_foreign_keys(schema, "bulk_update", objects)
     complete_all(objects, tuple(names))
     options = SaveOptions(names)
     total = 0
@@ -103,13 +103,13 @@ def bulk_update(
 
 def _refuse_unfit_keys(schema: Schema, objects: Sequence[Any]) -> None:
     """Raise `UnsavedError` for an object without a key, `ValueError` for two of one row."""
-    places: dict[Row, int] = {}
-    for place, instance in enumerate(objects):
+    indexes: dict[Row, int] = {}
+    for index, instance in enumerate(objects):
         if any(instance.__dict__.get(name) is None for name in schema.key_names):
-            raise UnsavedError(f"object {place} of bulk_update() has no key, and an update needs one")
+            raise UnsavedError(f"object {index} of bulk_update() has no key, and an update needs one")
         key = key_row(schema, instance)
-        if (first := places.setdefault(key, place)) != place:
-            raise ValueError(f"object {place} of bulk_update() has the key of object {first}: {instance!r}")
+        if (first := indexes.setdefault(key, index)) != index:
+            raise ValueError(f"object {index} of bulk_update() has the key of object {first}: {instance!r}")
 
 
 def _groups(
@@ -138,7 +138,7 @@ def _update_batch(
     plans, names = plans_of(schema, channel.database), plan.names
     written = names[: -len(schema.key)]
     rows = [each.row for each in batch]
-    if channel.database.dialect in MOST_PARAMETERS:
+    if channel.database.dialect in MAX_PARAMETERS:
         count = plans.update(written).run_many(channel, rows)
     else:
         count = _update_by_cases(schema, channel, written, rows)
@@ -171,15 +171,15 @@ def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...],
     MariaDB's driver would send a statement for each row, and wait for each.
     """
     fields, total = [schema.by_name[name] for name in written], 0
-    for start in range(0, len(rows), MOST_CASES):
-        part = rows[start : start + MOST_CASES]
+    for start in range(0, len(rows), MAX_CASES):
+        part = rows[start : start + MAX_CASES]
         keys = [row[len(fields) :] for row in part]
         one = schema.key[0].column if len(schema.key) == 1 else None
         same = [key[0] if one is not None else _same_key(schema, key) for key in keys]
         values = {}
-        for place, field in enumerate(fields):
+        for index, field in enumerate(fields):
             kind = field.column.type
-            new = [literal(row[place], kind) for row in part]
+            new = [literal(row[index], kind) for row in part]
             values[field.column] = case(*zip(same, new, strict=True), value=one, else_=field.column)
         statement = update(schema.table).values(values).where(_among(schema, keys))
         total += int(channel.execute(statement).rowcount)

@@ -13,7 +13,7 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
-from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
+from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS
 from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # the instances by the key that their related rows are found by
@@ -109,7 +109,7 @@ def prefetch_related(instances: Sequence[Any], fetches: Iterable[Fetch], using: 
             level.further[:0] = query._prefetched
     groups: dict[str | None, list[Any]] = {}
     for instance in instances:
-        groups.setdefault(instance._origin.alias, []).append(instance)
+        groups.setdefault(instance._row_state.alias, []).append(instance)
     for group in groups.values():
         for level in levels.values():
             _load(level, group, using)
@@ -220,10 +220,10 @@ def _found_beyond(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[
     statement = query.statement.add_columns(column)
     statement = statement.join(between, between.c[far.near.column.key] == far.far.column)
     names = [each.name for each in fields_of(schema, query._names)]
-    places = [names.index(name) for name in schema.key_names]
+    indexes = [names.index(name) for name in schema.key_names]
     known: dict[Any, Any] = {}
     for rows in _sent(place, statement, column, owners):
-        keys = [tuple([row[place] for place in places]) for row in rows]
+        keys = [tuple([row[index] for index in indexes]) for row in rows]
         fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
         known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
         for key, row in zip(keys, rows, strict=True):
@@ -243,9 +243,9 @@ def _sent(
 
 def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[list[Any]]:
     """Cut *keys* into parts that the database takes beside the parameters of *statement*."""
-    most = MOST_PARAMETERS.get(database.dialect)
+    most = MAX_PARAMETERS.get(database.dialect)
     if most is None:
-        most = max(1, MOST_BYTES // max(len(repr(key)) + 2 for key in keys))
+        most = max(1, MAX_BYTES // max(len(repr(key)) + 2 for key in keys))
     elif len(keys) > most // 2:
         most -= len(statement.compile(dialect=database.engine.dialect).params)
     for start in range(0, len(keys), most):

@@ -45,7 +45,7 @@ from microorm.query.filters import (
     asked,
     comparable,
     key_values,
-    natural,
+    non_negative,
     plain_equalities,
     window,
 )
@@ -59,7 +59,7 @@ from microorm.sql.streams import chunks
 
 M = TypeVar("M", bound="Any")
 
-MOST_VALUES = 5_000
+MAX_VALUES = 5_000
 """Of the keys in one statement: every database takes more, and leaves room for what else the query says."""
 
 
@@ -142,7 +142,7 @@ class Results(Rows[M]):
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
         columns = self._key_columns
         key = columns[0] if len(columns) == 1 else tuple_(*columns)
-        size = MOST_VALUES // len(columns)
+        size = MAX_VALUES // len(columns)
         found: dict[Any, M] = {}
         for start in range(0, len(wanted), size):
             part = self._with(_where=(*self._where, key.in_(wanted[start : start + size])))
@@ -155,7 +155,7 @@ class Results(Rows[M]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> M | Self:
         """`query[3]` is an instance (`IndexError` where there is none), `query[2:5]` a query."""
-        part = index if isinstance(index, slice) else slice(natural("an index", index), index + 1)
+        part = index if isinstance(index, slice) else slice(non_negative("an index", index), index + 1)
         offset, limit = window(self._offset, self._limit, part)
         query = self._with(_offset=offset, _limit=limit)
         if isinstance(index, slice):
@@ -330,8 +330,8 @@ class CompiledQuery(Load):
                 statement = getattr(statement, add)(bind)
                 binds.append(bind)
         compiled: Any = statement.compile(dialect=database.engine.dialect)
-        places = {id(bind): place for place, bind in enumerate(binds)}
-        added = [bind for bind in compiled.bind_names if id(bind) not in places]
+        indexes = {id(bind): index for index, bind in enumerate(binds)}
+        added = [bind for bind in compiled.bind_names if id(bind) not in indexes]
         self.constants = tuple([bind.value for bind in added])
         parameters = [*binds, *added]
         names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
@@ -373,8 +373,8 @@ def raw_instances(
     for name in names:
         if name not in columns:
             raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
-    places = [names.index(name) for name in columns]
-    ordered = [tuple([row[place] for place in places]) for row in rows]
+    indexes = [names.index(name) for name in columns]
+    ordered = [tuple([row[index] for index in indexes]) for row in rows]
     return plans_of(schema, database).loader.instances(ordered)
 
 

@@ -15,10 +15,10 @@ from microorm.db.snapshots import Image, image_of
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin
+from microorm.mapping.state import RowState
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
-from microorm.query.results import MOST_VALUES
+from microorm.query.results import MAX_VALUES
 from microorm.sql.statements import plans_of
 
 
@@ -47,7 +47,7 @@ class Belongings:
                     f"create() of {self._relation.label} takes no {name!r}: it is {self._owner!r}"
                 )
         stand_in = object.__new__(self._schema.model)
-        stand_in._row, stand_in._origin = None, Origin(self._database.alias, None, adding=True)
+        stand_in._row, stand_in._row_state = None, RowState(self._database.alias, None, adding=True)
         if not self._databases.allows_relation(stand_in, self._owner):
             raise CrossDatabaseRelation(f"{self._mine} cannot have rows in {self._database.alias!r}")
         self._owner.__dict__.pop(self._relation.name, None)
@@ -88,13 +88,13 @@ class Belongings:
                 self._relate(whole, objects)
                 return
             there = {each.pk: each for each in self._rows.all()}
-            wanted = {each.pk for each in objects if not each._origin.adding}
+            wanted = {each.pk for each in objects if not each._row_state.adding}
             known = {each.pk: each for each in self._query._known or ()}
             gone = [known.get(key, each) for key, each in there.items() if key not in wanted]
             if gone:
                 self._refuse_required("remove")
                 self._part(whole, gone)
-            self._relate(whole, [each for each in objects if each._origin.adding or each.pk not in there])
+            self._relate(whole, [each for each in objects if each._row_state.adding or each.pk not in there])
             for each in objects:
                 if each.pk in there:
                     self._settle(whole, each, image_of(each), self._owner)
@@ -119,15 +119,15 @@ class Belongings:
                 raise TypeError(
                     f"{method}() of {self._relation.label} wants instances of {model.__name__}, not {shown(each)}"
                 )
-            theirs, judged = each._origin.alias, each
+            theirs, judged = each._row_state.alias, each
             if theirs is None:
                 judged = copy(each)
-                judged._origin = Origin(alias, None, adding=True)
+                judged._row_state = RowState(alias, None, adding=True)
             if theirs not in (None, alias) or not self._databases.allows_relation(judged, self._owner):
                 raise CrossDatabaseRelation(
                     f"{self._mine}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
                 )
-            if saved and (each._origin.adding or each.pk is None):
+            if saved and (each._row_state.adding or each.pk is None):
                 raise UnsavedError(
                     f"{method}() of {self._relation.label} changes saved rows, and {each!r} is none"
                 )
@@ -192,7 +192,7 @@ class Belongings:
         columns = [field.column for field in self._schema.key]
         key = columns[0] if len(columns) == 1 else tuple_(*columns)
         rows = self._rows if mine else Query(self._schema.model).using(self._database.alias)
-        size = MOST_VALUES // len(columns)
+        size = MAX_VALUES // len(columns)
         for start in range(0, len(keys), size):
             yield rows._with(_where=(key.in_(keys[start : start + size]),))
 

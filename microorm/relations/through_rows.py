@@ -16,10 +16,10 @@ from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.constructor import create_instance
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin
+from microorm.mapping.state import RowState
 from microorm.query.filters import comparable
 from microorm.query.query import Query
-from microorm.query.results import MOST_VALUES
+from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
 from microorm.sql.upsert import unique_sets
 
@@ -57,7 +57,7 @@ class Pairs:
         """Make an instance of *values*, insert it, and relate it."""
         database = self._query._write_database()
         stand_in = object.__new__(self._model)
-        stand_in._row, stand_in._origin = None, Origin(database.alias, None, adding=True)
+        stand_in._row, stand_in._row_state = None, RowState(database.alias, None, adding=True)
         self._refuse_elsewhere(stand_in)
         self._row(self._key, None)  # what its constructor refuses is refused before anything is written
         with unit_of_work(self._databases, database) as made, self._unit([]) as whole:
@@ -122,8 +122,8 @@ class Pairs:
 
     def _remove(self, whole: UnitOfWork, keys: list[Any]) -> None:
         self._tell(whole, "pre_remove", keys)
-        for start in range(0, len(keys), MOST_VALUES):
-            self._delete(whole, keys[start : start + MOST_VALUES])
+        for start in range(0, len(keys), MAX_VALUES):
+            self._delete(whole, keys[start : start + MAX_VALUES])
         self._tell(whole, "post_remove", keys)
 
     def _clear(self, whole: UnitOfWork) -> None:
@@ -192,7 +192,7 @@ class Pairs:
         found: dict[Any, None] = {}
         parts: list[Any] = [None]
         if wanted is not None:
-            parts = [wanted[start : start + MOST_VALUES] for start in range(0, len(wanted), MOST_VALUES)]
+            parts = [wanted[start : start + MAX_VALUES] for start in range(0, len(wanted), MAX_VALUES)]
         for part in parts:
             statement = select(far.field.column).where(self._between(near, far, part))
             found.update(dict.fromkeys(whole.channel.execute(statement).scalars()))
@@ -212,7 +212,7 @@ class Pairs:
         label, name = self._relation.label, self._model.__name__
         if type(given) is self._model:
             key = getattr(given, field.name)
-            if key is None or given._origin.adding:
+            if key is None or given._row_state.adding:
                 raise UnsavedError(f"{method}() of {label} wants saved rows, and {given!r} is none")
             self._refuse_elsewhere(given)
             return key
@@ -223,8 +223,8 @@ class Pairs:
     def _refuse_elsewhere(self, instance: Any) -> None:
         if not self._databases.allows_relation(instance, self._owner):
             raise CrossDatabaseRelation(
-                f"{self._relation.name} of {self._owner!r} of {self._owner._origin.alias!r} cannot have rows of "
-                f"{instance._origin.alias!r}"
+                f"{self._relation.name} of {self._owner!r} of {self._owner._row_state.alias!r} cannot have rows of "
+                f"{instance._row_state.alias!r}"
             )
 
     def _checked_defaults(self, defaults: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -27,10 +27,10 @@ from microorm.sql.statements import Plans
 
 T = TypeVar("T")
 
-MOST_PARAMETERS = {"sqlite": 32_766, "postgresql": 65_535}
+MAX_PARAMETERS = {"sqlite": 32_766, "postgresql": 65_535}
 """How many values one statement takes; MariaDB counts bytes instead."""
-MOST_ROWS = 10_000
-MOST_BYTES = 1_000_000
+MAX_ROWS = 10_000
+MAX_BYTES = 1_000_000
 """Of one statement to MariaDB: the smallest packet that a server takes by default."""
 
 
@@ -58,12 +58,12 @@ def checked_objects(schema: Schema, method: str, given: Iterable[Any]) -> list[A
     objects = list(given)
     if {*map(type, objects)} <= {schema.model} and len({*map(id, objects)}) == len(objects):
         return objects
-    places: dict[int, int] = {}
-    for place, instance in enumerate(objects):
+    indexes: dict[int, int] = {}
+    for index, instance in enumerate(objects):
         if type(instance) is not schema.model:
             raise TypeError(f"{method}() of {schema.name} wants its instances, not {type(instance).__name__}")
-        if (first := places.setdefault(id(instance), place)) != place:
-            raise ValueError(f"object {place} of {method}() is object {first} again")
+        if (first := indexes.setdefault(id(instance), index)) != index:
+            raise ValueError(f"object {index} of {method}() is object {first} again")
     return objects
 
 
@@ -77,10 +77,10 @@ def checked_size(batch_size: Any) -> int | None:
 
 def most_rows(channel: Channel, width: int, asked: int | None = None) -> int:
     """How many rows of *width* values one statement takes, and no more than were *asked* for."""
-    most = MOST_PARAMETERS.get(channel.database.dialect)
+    most = MAX_PARAMETERS.get(channel.database.dialect)
     if channel.database.is_sqlite:
         most = _sqlite_limit(channel) or most
-    rows = MOST_ROWS if most is None else min(MOST_ROWS, max(1, most // max(1, width)))
+    rows = MAX_ROWS if most is None else min(MAX_ROWS, max(1, most // max(1, width)))
     return rows if asked is None else min(rows, asked)
 
 
@@ -89,7 +89,7 @@ def latest(channel: Channel, query: Select[Any]) -> Select[Any]:
 
     On MariaDB it has to lock them for that.
     """
-    return query if channel.database.dialect in MOST_PARAMETERS else query.with_for_update()
+    return query if channel.database.dialect in MAX_PARAMETERS else query.with_for_update()
 
 
 def batches(
@@ -99,16 +99,16 @@ def batches(
     if not items:
         return
     size = most_rows(channel, len(row_of(items[0])), asked)
-    if channel.database.dialect in MOST_PARAMETERS:
+    if channel.database.dialect in MAX_PARAMETERS:
         for start in range(0, len(items), size):
             yield items[start : start + size]
         return
     start = weight = 0
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         more = _bytes(row_of(item))
-        if place > start and (place - start == size or weight + more > MOST_BYTES):
-            yield items[start:place]
-            start, weight = place, 0
+        if index > start and (index - start == size or weight + more > MAX_BYTES):
+            yield items[start:index]
+            start, weight = index, 0
         weight += more
     yield items[start:]
 
@@ -147,9 +147,9 @@ def has_triggers(schema: Schema, channel: Channel) -> bool:
         cursor.close()
 
 
-MOST_VALUES = 1_000
+MAX_VALUES = 1_000
 """How many values go into one statement; those with more are no quicker."""
-MOST_TEXTS = 64
+MAX_TEXTS = 64
 
 
 class MultiRow:
@@ -165,11 +165,11 @@ class MultiRow:
         decoders = read_decoders(self.made, dialect)
         self._decoders = decoders if any(decoders) else None
         self._key = self.made.index(schema.generated) if schema.generated in self.made else None
-        self._most = max(1, MOST_VALUES // len(names))
+        self._most = max(1, MAX_VALUES // len(names))
         self._texts: dict[int, str] = {}
         self._places = [_place(number, column.type, dialect) for number, column in enumerate(columns)]
         processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in columns]
-        order = [(place, "", process) for place, process in enumerate(processors)]
+        order = [(index, "", process) for index, process in enumerate(processors)]
         self._bind = binder(order, positional=True, width=len(names))
         quoted = dialect.identifier_preparer
         values = ", ".join(f"v{number}" for number in range(len(names)))
@@ -223,7 +223,7 @@ class MultiRow:
         """The SQL for *count* rows."""
         text = self._texts.get(count)
         if text is None:
-            if len(self._texts) >= MOST_TEXTS:
+            if len(self._texts) >= MAX_TEXTS:
                 self._texts.clear()
             width = len(self._places)
             rows = []

@@ -11,13 +11,13 @@ from microorm.db.engine import Database
 from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, builder
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Layout, Origin, kept
+from microorm.mapping.state import RowLayout, RowState, copied_row
 from microorm.signals import post_init, pre_init
 
 Decoders = tuple[Callable[[Any], Any] | None, ...]
-Build = Callable[[Sequence[Any], Origin], list[Any]]
+Build = Callable[[Sequence[Any], RowState], list[Any]]
 
-MOST_SUBSETS = 64
+MAX_SUBSETS = 64
 
 # The codes by which psycopg names what SQLAlchemy's types ask for: one number, and an array of them.
 _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
@@ -26,7 +26,7 @@ _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 class Loader:
     """What makes one database's rows of a model values, or instances; *wanted* are the fields in a row, if not all."""
 
-    __slots__ = ("_alias", "_decoders", "_origin", "_schema", "build", "fields", "wanted")
+    __slots__ = ("_alias", "_decoders", "_row_state", "_schema", "build", "fields", "wanted")
 
     def __init__(self, schema: Schema, database: Database, wanted: tuple[str, ...] | None = None) -> None:
         self._schema = schema
@@ -37,7 +37,9 @@ class Loader:
         # A mutable value that the driver itself decodes is copied by the builder and needs no decoding again.
         names = schema.names if wanted is None else wanted
         self._alias = database.alias
-        self._origin = Origin(database.alias, Layout(names, self._decoders, partial=wanted is not None))
+        self._row_state = RowState(
+            database.alias, RowLayout(names, self._decoders, partial=wanted is not None)
+        )
 
     def values(self, rows: Sequence[Row]) -> list[Row]:
         """The values of each row, decoded."""
@@ -47,7 +49,7 @@ class Loader:
         """The instances of *rows*, which keep their row as what was loaded."""
         if pre_init._connections or post_init._connections:
             return _told(self._schema, self.values(rows), self._alias, self.wanted)
-        return self.build(rows, self._origin)
+        return self.build(rows, self._row_state)
 
 
 def decoded(row: Row, decoders: Decoders) -> Row:
@@ -64,7 +66,7 @@ def instances_of(
     if pre_init._connections or post_init._connections:
         return _told(schema, rows, alias, wanted)
     layout, build = builder_of(schema, wanted)
-    return build(rows, Origin(alias, layout))
+    return build(rows, RowState(alias, layout))
 
 
 def fields_of(schema: Schema, wanted: tuple[str, ...] | None) -> tuple[Field[Any], ...]:
@@ -72,17 +74,17 @@ def fields_of(schema: Schema, wanted: tuple[str, ...] | None) -> tuple[Field[Any
     return schema.fields if wanted is None else tuple(schema.by_name[name] for name in wanted)
 
 
-def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[Layout, Build]:
+def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[RowLayout, Build]:
     """How decoded rows of the fields *wanted* are laid out, and the function that makes them instances.
 
     Generated once per schema and subset.
     """
-    made: tuple[Layout, Build] | None = schema.builders.get(wanted)
+    made: tuple[RowLayout, Build] | None = schema.builders.get(wanted)
     if made is None:
-        if len(schema.builders) >= MOST_SUBSETS:
+        if len(schema.builders) >= MAX_SUBSETS:
             schema.builders.clear()
         fields = fields_of(schema, wanted)
-        layout = schema.layout if wanted is None else Layout(wanted, partial=True)
+        layout = schema.layout if wanted is None else RowLayout(wanted, partial=True)
         made = (layout, builder(schema.model, fields, [None] * len(fields), raw=False))
         schema.builders[wanted] = made
     return made
@@ -91,14 +93,14 @@ def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[L
 def _told(schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ...] | None) -> list[Any]:
     """Instances whose making is told by `pre_init` and `post_init` (CONTRACT G4)."""
     layout, _ = builder_of(schema, wanted)
-    fields, origin, model, instances = fields_of(schema, wanted), Origin(alias, layout), schema.model, []
+    fields, state, model, instances = fields_of(schema, wanted), RowState(alias, layout), schema.model, []
     for row in rows:
         values = dict(zip(layout.names, row, strict=True))
         pre_init.send(model, args=(), kwargs=values)
         instance = object.__new__(model)
         instance.__dict__ = values
-        instance._row = kept(fields, tuple(row)) if schema.mutable else tuple(row)
-        instance._origin = origin
+        instance._row = copied_row(fields, tuple(row)) if schema.mutable else tuple(row)
+        instance._row_state = state
         post_init.send(model, instance=instance)
         instances.append(instance)
     return instances

@@ -19,13 +19,13 @@ from microorm.errors import InvalidValue
 from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Layout, Origin
+from microorm.mapping.state import RowLayout, RowState
 from microorm.sql.hydration import Loader, decoded, instances_of, read_decoders
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]
 
-MOST_SHAPES = 256
+MAX_SHAPES = 256
 
 
 class Prepared:
@@ -35,12 +35,12 @@ class Prepared:
 
     def __init__(self, statement: Any, parameters: Sequence[Parameter], dialect: Any) -> None:
         compiled = statement.compile(dialect=dialect)
-        places = {name: place for place, (name, _) in enumerate(parameters)}
+        indexes = {name: index for index, (name, _) in enumerate(parameters)}
         names = compiled.positiontup if compiled.positional else list(compiled.params)
         order = []
         for name in names:
-            kind = parameters[places[name]][1]
-            order.append((places[name], name, kind.dialect_impl(dialect).bind_processor(dialect)))
+            kind = parameters[indexes[name]][1]
+            order.append((indexes[name], name, kind.dialect_impl(dialect).bind_processor(dialect)))
         self._statement: Executable = statement
         self.sql: str = compiled.string
         self.width = len(parameters)
@@ -78,7 +78,7 @@ class Prepared:
             raise channel.unbound(error, self.sql, row) from error
 
     def _named(self, row: Row) -> dict[str, Any]:
-        return {_name(place): row[place] for place in range(self.width)}
+        return {_name(index): row[index] for index in range(self.width)}
 
 
 class Insert(Prepared):
@@ -146,18 +146,18 @@ class Plans:
         self.made: dict[Any, Any] = {}
         self.save_plans: dict[Any, Any] = {}  # of persistence.save, by what is written
         self.inserted_rows = 0  # by bulk_create
-        self._origins: dict[tuple[str, ...], Origin] = {}
-        self._partial_origins: dict[tuple[str, ...], Origin] = {}
+        self._row_states: dict[tuple[str, ...], RowState] = {}
+        self._partial_origins: dict[tuple[str, ...], RowState] = {}
 
-    def origin(self, names: tuple[str, ...], *, partial: bool = False) -> Origin:
-        """The origin of an instance whose row was written with *names*, in this order; *partial* as in `Layout`."""
-        origins = self._partial_origins if partial else self._origins
-        origin = origins.get(names)
-        if origin is None:
-            if len(origins) >= MOST_SHAPES:
-                origins.clear()
-            origin = origins[names] = Origin(self._database.alias, Layout(names, partial=partial))
-        return origin
+    def row_state(self, names: tuple[str, ...], *, partial: bool = False) -> RowState:
+        """The state of an instance whose row was written with *names*, in this order; *partial* as in `RowLayout`."""
+        states = self._partial_origins if partial else self._row_states
+        state = states.get(names)
+        if state is None:
+            if len(states) >= MAX_SHAPES:
+                states.clear()
+            state = states[names] = RowState(self._database.alias, RowLayout(names, partial=partial))
+        return state
 
     def insert(self, names: tuple[str, ...]) -> Insert:
         """The INSERT of *names*."""
@@ -226,7 +226,7 @@ class Plans:
         """What *make* makes, once for each *key* as long as there are not too many."""
         plan: P | None = self.made.get(key)
         if plan is None:
-            if len(self.made) >= MOST_SHAPES:
+            if len(self.made) >= MAX_SHAPES:
                 self.made.clear()
             plan = self.made[key] = make()
         return plan
@@ -260,23 +260,23 @@ def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tup
 
 def values_of(fields: Sequence[Field[Any]]) -> list[Parameter]:
     """The parameters that stand for values of *fields*."""
-    return [(_name(place), each.column.type) for place, each in enumerate(fields)]
+    return [(_name(index), each.column.type) for index, each in enumerate(fields)]
 
 
-def _name(place: int) -> str:
-    return f"_v{place}"
+def _name(index: int) -> str:
+    return f"_v{index}"
 
 
 def bound(fields: Sequence[Field[Any]], first: int = 0) -> dict[Any, Any]:
-    """For each column of *fields* the parameter that a `Prepared` gives its value; *first* is the place of the first."""
+    """For each column of *fields* the parameter that a `Prepared` gives its value; *first* is the index of the first."""
     return {
-        each.column: bindparam(_name(place), type_=each.column.type)
-        for place, each in enumerate(fields, start=first)
+        each.column: bindparam(_name(index), type_=each.column.type)
+        for index, each in enumerate(fields, start=first)
     }
 
 
 def _equal(fields: Sequence[Field[Any]], first: int = 0) -> list[Any]:
     return [
-        each.column == bindparam(_name(place), type_=each.column.type)
-        for place, each in enumerate(fields, start=first)
+        each.column == bindparam(_name(index), type_=each.column.type)
+        for index, each in enumerate(fields, start=first)
     ]

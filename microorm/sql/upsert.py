@@ -23,7 +23,7 @@ from microorm.db.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.sql.batches import MOST_PARAMETERS, latest, most_rows
+from microorm.sql.batches import MAX_PARAMETERS, latest, most_rows
 from microorm.sql.statements import Prepared, bound, values_of
 
 OnConflict = Literal["ignore", "update"]
@@ -142,7 +142,7 @@ def statement(schema: Schema, database: Database, upsert: Upsert, names: Sequenc
     """The INSERT of *values*, a mapping from the columns of *names*, that does as *upsert* says."""
     unique = [schema.by_name[name].column for name in upsert.unique]
     columns = [schema.by_name[name].column for name in upsert.updated(schema, names)]
-    if database.dialect not in MOST_PARAMETERS:
+    if database.dialect not in MAX_PARAMETERS:
         return _on_duplicate_key(
             _insert(database, schema), schema, unique, columns if upsert.updates else [], values
         )

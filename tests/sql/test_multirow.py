@@ -68,7 +68,7 @@ def test_each_instance_gets_the_key_of_its_row(
     databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over many statements, of which the last has fewer rows."""
-    monkeypatch.setattr(multirow, "MOST_VALUES", 20)
+    monkeypatch.setattr(multirow, "MAX_VALUES", 20)
     books = [Book(title=f"{number}", pages=number if number % 3 else None) for number in range(57)]
     with databases.atomic(), count_statements("default", databases) as counted:
         Book.objects.bulk_create(books)
@@ -150,7 +150,7 @@ def test_who_listens_hears_sqlalchemys_way(databases: Any, Book: Any) -> None:
 
 
 def test_no_more_texts_are_kept_than_that(databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multirow, "MOST_TEXTS", 2)
+    monkeypatch.setattr(multirow, "MAX_TEXTS", 2)
     made = found(databases, Book, ("title", "pages"))
     assert made is found(databases, Book, ("title", "pages"))
     for count in range(1, 6):

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Stateme
 from sqlalchemy.types import String, TypeDecorator
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, TransactionError, field
-from microorm.sql.statements import MOST_SHAPES, plans_of
+from microorm.sql.statements import MAX_SHAPES, plans_of
 from tests.behaviour.wire import Wire
 
 
@@ -293,9 +293,9 @@ def test_statements_are_prepared_once_and_their_number_is_bounded(Book, database
         Book.objects.filter(pages=number).get(title=f"{number}").delete()
     assert plans.insert(("title",)) is plans.insert(("title",))
     assert len(plans.made) < 10
-    for number in range(MOST_SHAPES + 5):
+    for number in range(MAX_SHAPES + 5):
         plans.load(("title",), limit=number)
-    assert 0 < len(plans.made) <= MOST_SHAPES
+    assert 0 < len(plans.made) <= MAX_SHAPES
     assert Book.objects.count() == 0
 
 

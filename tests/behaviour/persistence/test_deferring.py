@@ -21,7 +21,7 @@ from microorm import (
     foreign_key,
 )
 from microorm.signals import post_delete, post_init, post_save, pre_bulk_create, pre_init, pre_save
-from microorm.sql.hydration import MOST_SUBSETS
+from microorm.sql.hydration import MAX_SUBSETS
 from microorm.testing import no_lazy_loads
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -176,7 +176,7 @@ def test_the_functions_for_subsets_are_bounded_in_number(registry, Base):
         names = [f"f{number}" for number in range(8) if bits & 1 << number]
         found = Wide.objects.only(*names).order_by("id").all()[0]
         assert [found.__dict__[name] for name in names] == [int(name[1]) for name in names]
-    assert len(Wide.__schema__.builders) <= MOST_SUBSETS
+    assert len(Wide.__schema__.builders) <= MAX_SUBSETS
 
 
 # Reading a deferred value
