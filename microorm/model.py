@@ -15,7 +15,7 @@ from microorm.mapping.declarations import Declaration
 from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin, State, changes, picklable, unpickle
+from microorm.mapping.state import RowState, State, changes, picklable, unpickle
 from microorm.persistence.delete import delete
 from microorm.persistence.refresh import load_deferred, refresh
 from microorm.persistence.save import save
@@ -73,9 +73,9 @@ class Model(Generic[K]):
     microorm makes for `Model[UUID]`.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_origin", "_row")
+    __slots__ = ("__dict__", "__weakref__", "_row", "_row_state")
 
-    _origin: Origin
+    _row_state: RowState
     _row: tuple[Any, ...] | None
 
     if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Model(Generic[K]):
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._row, twin._origin = self._row, self._origin
+        twin._row, twin._row_state = self._row, self._row_state
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -208,7 +208,7 @@ class Databases(Destinations):
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Whether *left* may refer to *right* (CONTRACT N4)."""
         return relation_allowed(
-            self.routers, left, right, left_alias=left._origin.alias, right_alias=right._origin.alias
+            self.routers, left, right, left_alias=left._row_state.alias, right_alias=right._row_state.alias
         )
 
     def allows_migration(self, alias: str, label: str, model: Any = None) -> bool:

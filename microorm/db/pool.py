@@ -15,7 +15,7 @@ from sqlalchemy.pool import QueuePool
 
 TRUSTED = 1.0
 """For how many seconds a connection from the pool is used without asking the pool, which pings and recycles, again."""
-MOST_ROWS = 100
+MAX_ROWS = 100
 """How many rows a cursor that is kept may hold on to: drivers of servers keep the last result."""
 
 Spare = tuple[PoolProxiedConnection, Any, float]
@@ -69,7 +69,7 @@ class Spares:
         """Keep a connection that has nothing pending until *deadline*; False where there are enough."""
         if len(self._kept) >= self._most or deadline - TRUSTED < self._forgotten:
             return False
-        if self._autocommit and cursor.rowcount > MOST_ROWS:
+        if self._autocommit and cursor.rowcount > MAX_ROWS:
             cursor = connection.cursor()
         self._kept.append((connection, cursor, deadline))
         if self._engine.pool.overflow() >= 0:  # type: ignore[union-attr]

@@ -146,7 +146,7 @@ class Destinations:
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
             return database, self.usable(database, writes=writes)
-        loaded = None if instance is None else instance._origin.alias
+        loaded = None if instance is None else instance._row_state.alias
         alias = (loaded or schema.home or DEFAULT_ALIAS) if using is None else using
         found = self._databases.get(alias) if alias.__class__ is str else None
         database = found or self.database(alias)
@@ -187,7 +187,7 @@ class Destinations:
     def _pick(self, method: str, model: Any, home: str | None, using: str | None, instance: Any) -> Database:
         if using is not None:
             return self.database(using)
-        loaded = None if instance is None else instance._origin.alias
+        loaded = None if instance is None else instance._row_state.alias
         scope = latest()
         if not self.routers and (scope is None or (scope.plain and scope.owner is self)):
             return self.database(loaded or home or DEFAULT_ALIAS)  # nothing here and now has a say

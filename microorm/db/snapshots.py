@@ -18,8 +18,8 @@ Image = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
 
 
 def image_of(instance: Any) -> Image:
-    """What a save or a delete may change in *instance*: its origin, its loaded row, and made values."""
-    return (ref(instance), instance._origin, instance._row, {})
+    """What a save or a delete may change in *instance*: its state, its loaded row, and made values."""
+    return (ref(instance), instance._row_state, instance._row, {})
 
 
 def note_generated(instance: Any, snapshot: Image, names: Iterable[str], generated: Iterable[Any]) -> None:
@@ -40,7 +40,7 @@ def restore(image: Image) -> None:
     instance = image[0]()
     if instance is None:
         return
-    instance._origin = image[1]
+    instance._row_state = image[1]
     instance._row = image[2]
     values = instance.__dict__
     for name, (before, made) in image[3].items():
@@ -52,16 +52,16 @@ def restore(image: Image) -> None:
 
 
 class Batch:
-    """The before-image of many instances that were alike: of one *origin*, and without a row.
+    """The before-image of many instances that were alike: of one *state*, and without a row.
 
     They were without a *key*, too, which was *made* of each, in order; where that is None, nothing was made.
     """
 
-    __slots__ = ("_key", "_made", "_origin", "_references")
+    __slots__ = ("_key", "_made", "_references", "_row_state")
 
-    def __init__(self, instances: Sequence[Any], origin: Any, key: str | None, made: Sequence[Any]) -> None:
+    def __init__(self, instances: Sequence[Any], state: Any, key: str | None, made: Sequence[Any]) -> None:
         self._references = list(map(ref, instances))
-        self._origin = origin
+        self._row_state = state
         self._key = key
         self._made = made
 
@@ -70,7 +70,12 @@ class Batch:
         made = repeat(None) if self._key is None else self._made
         for reference, value in zip(self._references, made, strict=False):
             if reference() is not None:
-                yield (reference, self._origin, None, {} if self._key is None else {self._key: (None, value)})
+                yield (
+                    reference,
+                    self._row_state,
+                    None,
+                    {} if self._key is None else {self._key: (None, value)},
+                )
 
     def restore(self) -> None:
         """Put the instances back, as `restore` does for one."""

@@ -216,19 +216,19 @@ class ForeignKey(Relation, Generic[R]):
 
         An instance without an alias gets the one that the router selects for it, given *value* as a hint.
         """
-        theirs = value._origin.alias
+        theirs = value._row_state.alias
         if theirs is None:
             return
         schema = self.owner.__schema__
-        databases, origin = schema.registry.databases, instance._origin
-        if origin.alias is None:
+        databases, state = schema.registry.databases, instance._row_state
+        if state.alias is None:
             alias = databases.for_write(schema.model, schema.home, None, value).alias
-            instance._origin = origin = new_in(alias) if origin is NEW else origin.moved(alias)
-        if origin.alias == theirs and not databases.routers:
+            instance._row_state = state = new_in(alias) if state is NEW else state.moved(alias)
+        if state.alias == theirs and not databases.routers:
             return
         if not databases.allows_relation(instance, value):
             raise CrossDatabaseRelation(
-                f"{self.label} of {origin.alias!r} cannot refer to {value!r} of {theirs!r}"
+                f"{self.label} of {state.alias!r} cannot refer to {value!r} of {theirs!r}"
             )
 
     def assigned(self, instance: Any) -> Any:

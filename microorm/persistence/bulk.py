@@ -21,7 +21,7 @@ from microorm.db.snapshots import Batch, Image, apply_generated, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin, kept
+from microorm.mapping.state import RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
@@ -49,7 +49,7 @@ class Group(NamedTuple):
 
     names: tuple[str, ...]
     upsert: Upsert | None
-    state: Origin
+    state: RowState
     objects: list[Any]
     rows: list[Row]
     snapshots: list[Image] | None
@@ -74,7 +74,7 @@ def bulk_create(
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
             refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
-        before = [(instance._origin, instance._row) for instance in objects if options.each]
+        before = [(instance._row_state, instance._row) for instance in objects if options.each]
         for group in _groups(schema, work, objects, options.upsert):
             start = 0
             for rows in batches(work.channel, group.rows, tuple, options.batch_size):
@@ -115,7 +115,7 @@ def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> 
 
 def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert | None) -> Iterable[Group]:
     """What to write together, every row checked: those that have a key first, so that none is made twice."""
-    state = objects[0]._origin
+    state = objects[0]._row_state
     if (
         upsert is None
         and schema.plain_names
@@ -197,7 +197,7 @@ def _write_batch(
 def _mark_new(
     schema: Schema,
     work: UnitOfWork,
-    former: Origin,
+    former: RowState,
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
@@ -205,19 +205,19 @@ def _mark_new(
 ) -> None:
     """Give new *objects*, whose *rows* were inserted, the keys that were *made*, and their state."""
     key = None if schema.generated is None else schema.generated.name
-    state = plans_of(schema, work.channel.database).origin(names if key is None else (*names, key))
+    state = plans_of(schema, work.channel.database).row_state(names if key is None else (*names, key))
     keys = [] if key is None else [value for (value,) in made]
     # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
     work.keep_batch(Batch(objects, former, key, keys))
     if key is None:
         for instance, row in zip(objects, rows, strict=True):
             instance._row = row
-            instance._origin = state
+            instance._row_state = state
         return
     for instance, row, new in zip(objects, rows, made, strict=True):
         (instance.__dict__[key],) = new
         instance._row = row + new
-        instance._origin = state
+        instance._row_state = state
 
 
 def _insert_batch(
@@ -231,13 +231,13 @@ def _insert_batch(
     plans = plans_of(schema, channel.database)
     made_names = plans.insert(names).made_names
     made = _insert_rows(schema, plans, channel, names, rows)
-    state = plans.origin(names + made_names)
+    state = plans.row_state(names + made_names)
     fields = [schema.by_name[name] for name in names + made_names]
     for instance, row, snapshot, new in zip(objects, rows, snapshots, made, strict=True):
         if new:
             apply_generated(instance, snapshot, dict(zip(made_names, new, strict=True)))
-        instance._row = kept(fields, row + new) if schema.mutable else row + new
-        instance._origin = state
+        instance._row = copied_row(fields, row + new) if schema.mutable else row + new
+        instance._row_state = state
 
 
 def _upsert_batch(
@@ -260,14 +260,14 @@ def _upsert_batch(
     indexes = [names.index(name) for name in upsert.unique]
     wanted = [tuple([row[index] for index in indexes]) for row in rows]
     found = upserts.rows_of(schema, channel, upsert.unique, wanted, unknown) if unknown else {}
-    state = plans_of(schema, channel.database).origin((*known, *unknown))
+    state = plans_of(schema, channel.database).row_state((*known, *unknown))
     fields = [schema.by_name[name] for name in (*known, *unknown)]
     indexes = [names.index(name) for name in known]
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, wanted, strict=True):
         new = found.get(unique, ())
         apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
-        instance._row = kept(fields, (*[row[index] for index in indexes], *new))
-        instance._origin = state
+        instance._row = copied_row(fields, (*[row[index] for index in indexes], *new))
+        instance._row_state = state
 
 
 def _insert_rows(

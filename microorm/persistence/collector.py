@@ -31,7 +31,7 @@ Values = dict[Any, "Leaving"]  # what is referred to → the row that has it
 _KEYS_SHOWN = 3
 
 
-def heard(schema: Schema) -> bool:
+def has_receivers(schema: Schema) -> bool:
     """Whether anybody is told of deleted rows, so that they have to be fetched."""
     before = pre_delete._connections and pre_delete._route(schema.model)
     return bool(before or (post_delete._connections and post_delete._route(schema.model)))
@@ -55,7 +55,7 @@ class Collection:
         self._restricting: list[tuple[Any, Any, Leaving]] = []
         self._pending: dict[Schema, list[Leaving]] = {}
         self._keys: dict[Schema, list[Any]] = {}
-        self._told: dict[Schema, bool] = {}
+        self._has_receivers: dict[Schema, bool] = {}
         self._names: dict[Schema, tuple[str, ...] | None] = {}
         self._held: Any = None
 
@@ -78,11 +78,11 @@ class Collection:
                 self._follow(key, values)
         self._refuse_restricted()
 
-    def told(self, schema: Schema) -> bool:
+    def has_receivers(self, schema: Schema) -> bool:
         """Whether somebody was told of deleted rows of the model when they were collected."""
-        if (told := self._told.get(schema)) is None:
-            told = self._told[schema] = heard(schema)
-        return told
+        if (found := self._has_receivers.get(schema)) is None:
+            found = self._has_receivers[schema] = has_receivers(schema)
+        return found
 
     def names(self, schema: Schema) -> tuple[str, ...] | None:
         """The fields to load of rows that go: all (None) where somebody is told, else those that are keys."""
@@ -90,7 +90,7 @@ class Collection:
             needed = {key.to.name for key in self.keys_to(schema)}
             needed.update(key.field.name for key in schema.foreign_keys)
             names = tuple([name for name in schema.names if name in needed or name in schema.key_names])
-            whole = self.told(schema) or names == schema.names
+            whole = self.has_receivers(schema) or names == schema.names
             self._names[schema] = None if whole else names
         return self._names[schema]
 
@@ -128,8 +128,8 @@ class Collection:
     def _values(self, schema: Schema, name: str, found: list[Leaving]) -> Values:
         """What of *found* is referred to: the values in the database, whatever the caller's instance has by now."""
         if name in schema.key_names:
-            place = schema.key_names.index(name)
-            return {row.key[place]: row for row in found}
+            index = schema.key_names.index(name)
+            return {row.key[index]: row for row in found}
         values = {}
         for row in found:
             if row.instance is self._held:
@@ -150,7 +150,7 @@ class Collection:
         elif key.action.effect == "refuse":
             for child in self._referring(key, values):
                 self._restricting.append((key, child, _parent(key, child, values)))
-        elif self.told(schema) or schema.registry.referring(schema.model):
+        elif self.has_receivers(schema) or schema.registry.referring(schema.model):
             for child in self._referring(key, values):
                 _parent(key, child, values).dependants.append((self._add(schema, child), key))
         else:
@@ -267,31 +267,31 @@ def delete_order(
 def circles(items: Sequence[T], following: Callable[[T], Iterable[T]]) -> list[list[T]]:
     """*items* in parts, those that lead to others after these: one item, or all that lead to each other (Tarjan)."""
     found: list[list[T]] = []
-    place: dict[T, int] = {}
+    index: dict[T, int] = {}
     lowest: dict[T, int] = {}
     line: list[T] = []
     inside: set[T] = set()
     for start in items:
-        trail = [] if start in place else [start]
+        trail = [] if start in index else [start]
         rest: dict[T, Any] = {}
         while trail:
             item = trail[-1]
-            if item not in place:
-                place[item] = lowest[item] = len(place)
+            if item not in index:
+                index[item] = lowest[item] = len(index)
                 line.append(item)
                 inside.add(item)
                 rest[item] = iter(following(item))
             for other in rest[item]:
-                if other not in place:
+                if other not in index:
                     trail.append(other)
                     break
                 if other in inside:
-                    lowest[item] = min(lowest[item], place[other])
+                    lowest[item] = min(lowest[item], index[other])
             else:
                 trail.pop()
                 if trail:
                     lowest[trail[-1]] = min(lowest[trail[-1]], lowest[item])
-                if lowest[item] == place[item]:
+                if lowest[item] == index[item]:
                     circle = [line.pop()]
                     while circle[-1] is not item:
                         circle.append(line.pop())

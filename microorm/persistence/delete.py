@@ -26,7 +26,7 @@ from microorm.sql.batches import batches
 from microorm.sql.statements import key_row, plans_of
 
 Counts = tuple[int, dict[str, int]]
-Loaded = tuple[Any, Any]  # an instance's origin and row, which a save replaces
+Loaded = tuple[Any, Any]  # an instance's state and row, which a save replaces
 Find = Callable[[tuple[str, ...] | None], list[Any]]
 
 
@@ -86,7 +86,7 @@ def delete_found(schema: Schema, database: Database, find: Find, origin: Any, *,
         collection = Collection(work.channel, schema)
         collection.add(find(collection.names(schema)), held)
         for each in collection.rows:
-            if collection.told(each):
+            if collection.has_receivers(each):
                 refuse_waiting(each)
         return Deletion(work, collection, origin, held).run()
 
@@ -129,13 +129,13 @@ class Deletion:
     def _known(self, steps: Iterable[Step]) -> Iterator[Leaving]:
         """The rows whose instances somebody else may have: the caller or a receiver."""
         for step in steps:
-            told = self._collection.told(step.schema)
+            told = self._collection.has_receivers(step.schema)
             for layer in step.layers:
                 yield from [row for row in layer if told or row.instance is self._held]
 
     def _rows_told(self, steps: Iterable[Step], signal: Any) -> Iterator[Leaving]:
         for step in steps:
-            if self._collection.told(step.schema) and signal._route(step.schema.model):
+            if self._collection.has_receivers(step.schema) and signal._route(step.schema.model):
                 for layer in step.layers:
                     yield from layer
 
@@ -196,7 +196,7 @@ def _one(value: Any) -> Row:
 
 
 def _loaded(instance: Any) -> Loaded:
-    return instance._origin, instance._row
+    return instance._row_state, instance._row
 
 
 def _forget_key(schema: Schema, instance: Any, key: Row, image: Image, loaded: Loaded) -> None:
@@ -207,7 +207,7 @@ def _forget_key(schema: Schema, instance: Any, key: Row, image: Image, loaded: L
     """
     if (generated := schema.generated) is None:
         return
-    origin, row = loaded
-    same = instance._origin is origin and instance._row is row
+    state, row = loaded
+    same = instance._row_state is state and instance._row is row
     if same and instance.__dict__.get(generated.name) == key[0]:
         apply_generated(instance, image, {generated.name: None})

@@ -20,7 +20,7 @@ from microorm.db.snapshots import apply_generated, image_of
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Layout, Origin, merged
+from microorm.mapping.state import RowLayout, RowState, merge_loaded
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -41,17 +41,19 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
         names = frozenset(schema.field(name).name for name in fields)
     databases = schema.registry.databases
     told = using if using is not None else current_alias(databases, USING)
-    where = told if told is not None else instance._origin.alias
+    where = told if told is not None else instance._row_state.alias
     database: Database = databases.for_read(schema.model, schema.home, where, instance)
     fresh = _row_of(schema, database, instance, names)
-    loaded = merged(instance, fresh)
+    loaded = merge_loaded(instance, fresh)
     image = image_of(instance)
     apply_generated(instance, image, fresh)
     for name, relation in schema.relations.items():  # what was loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
             instance.__dict__.pop(name, None)
     instance._row = tuple(loaded.values())
-    instance._origin = Origin(database.alias, Layout(tuple(loaded), partial=instance._origin.partial))
+    instance._row_state = RowState(
+        database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
+    )
     if (transaction := databases.transaction(database)) is not None:
         # What was read inside a block may be undone with it.
         transaction.undo.record(image)
@@ -73,15 +75,15 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     return {name: value for name, value in zip(wanted, found[0], strict=True) if name in names}
 
 
-MOST_AT_ONCE = 5000  # keys of one statement: within the limits of each database
+MAX_AT_ONCE = 5000  # keys of one statement: within the limits of each database
 
 
 def missing(instance: Any) -> tuple[str, ...]:
     """The fields that *instance* was loaded without and has no value of."""
-    origin, values = instance._origin, instance.__dict__
-    if not origin.partial:
+    state, values = instance._row_state, instance.__dict__
+    if not state.partial:
         return ()
-    known = origin.layout.indexes
+    known = state.layout.indexes
     return tuple(name for name in instance.__schema__.names if name not in values and name not in known)
 
 
@@ -90,7 +92,7 @@ def load_deferred(instance: Any, name: str) -> Any:
 
     Raises `LazyLoadError` where lazy loads are refused, `Model.DoesNotExist` where the row is gone.
     """
-    if name in instance._origin.layout.indexes:
+    if name in instance._row_state.layout.indexes:
         return None
     refuse_lazy(instance, name)
     complete(instance, (name,))
@@ -115,11 +117,11 @@ def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -
     """The same for *instances* of one model: one statement for many of them. Raises as `complete` does."""
     alike: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
     for instance in instances:
-        if instance._origin.partial and (wanted := _wanted(instance, names)):
+        if instance._row_state.partial and (wanted := _wanted(instance, names)):
             alike.setdefault((_database(instance), wanted), []).append(instance)
     for (database, wanted), lacking in alike.items():
-        for start in range(0, len(lacking), MOST_AT_ONCE):
-            _complete_many(database, wanted, lacking[start : start + MOST_AT_ONCE])
+        for start in range(0, len(lacking), MAX_AT_ONCE):
+            _complete_many(database, wanted, lacking[start : start + MAX_AT_ONCE])
 
 
 def _complete_many(database: Database, wanted: tuple[str, ...], instances: Sequence[Any]) -> None:
@@ -141,7 +143,7 @@ def _database(instance: Any) -> Database:
     """Where *instance* was loaded from."""
     schema: Schema = instance.__schema__
     database: Database = schema.registry.databases.for_read(
-        schema.model, schema.home, instance._origin.alias, instance
+        schema.model, schema.home, instance._row_state.alias, instance
     )
     return database
 
@@ -161,30 +163,30 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
 
 def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
     """Whether *instance*, saved to *database*, would be written to the row that it was loaded from."""
-    origin = instance._origin
-    if origin.alias != database.alias or origin.adding:
+    state = instance._row_state
+    if state.alias != database.alias or state.adding:
         return False
     key = tuple(map(instance.__dict__.get, schema.key_names))
     return not any(isinstance(each, ClauseElement) for each in key) and key == _loaded_key(instance)
 
 
 def _loaded_key(instance: Any) -> Row:
-    layout, row = instance._origin.layout, instance._row
+    layout, row = instance._row_state.layout, instance._row
     return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
 
 
 def _mark_loaded(instance: Any, fresh: dict[str, Any], image: Any) -> None:
     """Give *instance* the *fresh* values as loaded ones; `changes()` in a receiver of `post_save` tells none of them."""
-    origin = instance._origin
-    before = origin.before
+    state = instance._row_state
+    before = state.before
     if before is not None and before[0].partial:
         earlier, row = before
         known = {name: earlier.layout.value(row, name) for name in earlier.layout.names}
         known = fresh | known
-        layout = Layout(tuple(known), partial=True)
-        before = (Origin(earlier.alias, layout, adding=earlier.adding), tuple(known.values()))
-    loaded = merged(instance, fresh)
+        layout = RowLayout(tuple(known), partial=True)
+        before = (RowState(earlier.alias, layout, adding=earlier.adding), tuple(known.values()))
+    loaded = merge_loaded(instance, fresh)
     apply_generated(instance, image, fresh)
-    layout = Layout(tuple(loaded), partial=True)
+    layout = RowLayout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
-    instance._origin = Origin(origin.alias, layout, adding=origin.adding, before=before)
+    instance._row_state = RowState(state.alias, layout, adding=state.adding, before=before)

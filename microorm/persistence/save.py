@@ -23,7 +23,7 @@ from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import NOTHING, Origin, kept
+from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
@@ -36,8 +36,8 @@ from microorm.sql.statements import (
     supplied_names,
 )
 
-Before = tuple[Origin, Row | None]
-"""Origin and loaded row of an instance as they were before a save."""
+Before = tuple[RowState, Row | None]
+"""RowState and loaded row of an instance as they were before a save."""
 
 
 class SaveOptions:
@@ -72,7 +72,7 @@ class SavePlan:
 
     __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
 
-    inserted: Origin
+    inserted: RowState
 
     def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
         self._plans = plans
@@ -81,12 +81,12 @@ class SavePlan:
         self.names = names
         self.collect = schema.collector(names)
         self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
-        self.updated = plans.origin(names)
+        self.updated = plans.row_state(names)
 
     def prepare_insert(self) -> CompiledInsert:
         """Compile the INSERT of the row."""
         statement = self._plans.insert(self.names)
-        self.inserted = self._plans.origin(self.names + statement.made_names)
+        self.inserted = self._plans.row_state(self.names + statement.made_names)
         self.insert = statement
         return statement
 
@@ -138,7 +138,7 @@ def write(
     after: Route,
 ) -> None:
     """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
-    snapshot: Image = (ref(instance), instance._origin, instance._row, {})
+    snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
     databases = schema.registry.databases
     with UnitOfWork(databases, None, None, snapshot) as work:
         if schema.foreign_keys and not options.raw:
@@ -147,7 +147,7 @@ def write(
         work.database, work.transaction = database, transaction
         inside, channel, around = transaction is not None, None, snapshot[1].before
         if around is not None:  # a receiver saves the instance whose save it is told of
-            instance._origin = snapshot[1].without_before()
+            instance._row_state = snapshot[1].without_before()
         asked = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, asked)
@@ -157,7 +157,7 @@ def write(
                 _send_before(schema, work, instance, options, database.alias)
                 # A receiver may have assigned an instance, or given values that were not loaded.
                 options = _prepared(schema, database, instance, asked, snapshot)
-        earlier = (instance._origin, instance._row)
+        earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
         several = row.__class__ is ExpressionRow
@@ -173,7 +173,7 @@ def write(
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            instance._origin = instance._origin.telling(around)
+            instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
 
@@ -184,7 +184,7 @@ def _prepared(
     """Return what is to be written of *instance* once it has the present keys of related instances."""
     if schema.foreign_keys and not options.raw:
         refresh_foreign_keys(schema, instance, snapshot)
-    if instance._origin.partial:
+    if instance._row_state.partial:
         return options_of_partial(schema, database, instance, options)
     return options
 
@@ -214,9 +214,9 @@ def tell_saved(
     model = schema.model
     if not post_save._route(model):
         return
-    saved = instance._origin
-    telling = saved.telling_new if before == NOTHING else None
-    instance._origin = telling = telling or saved.telling(before)
+    saved = instance._row_state
+    with_before = saved.after_insert if before == NOTHING else None
+    instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     try:
         with Receiving(schema.registry.databases, alias):
@@ -229,10 +229,10 @@ def tell_saved(
                 update_fields=fields,
             )
     finally:
-        if instance._origin is telling:
-            instance._origin = saved
-        elif instance._origin.before is not None:
-            instance._origin = instance._origin.without_before()
+        if instance._row_state is with_before:
+            instance._row_state = saved
+        elif instance._row_state.before is not None:
+            instance._row_state = instance._row_state.without_before()
 
 
 def collect(
@@ -326,7 +326,7 @@ def write_row(
         channel.keep(snapshot)
         state, names = plan.updated, plan.names
     instance._row = copied(names, schema, row) if schema.mutable else row
-    instance._origin = state
+    instance._row_state = state
     return created
 
 
@@ -336,23 +336,23 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
         return True
     if options.force_update:
         return False
-    return instance._origin.adding and schema.key_has_default and not options.raw
+    return instance._row_state.adding and schema.key_has_default and not options.raw
 
 
 def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
     """Take *row* as what was loaded of *names*; the other fields stay as they were loaded, if they were."""
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
-    layout, known = instance._origin.layout, instance._row
+    layout, known = instance._row_state.layout, instance._row
     for name in () if known is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(known, name)
     instance._row = tuple(loaded.values())
-    instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
+    instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
     """Return *row* with copies of the values that can change in place."""
-    return kept([schema.by_name[name] for name in names], row)
+    return copied_row([schema.by_name[name] for name in names], row)
 
 
 def write_expressions(

@@ -29,7 +29,7 @@ from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read
 from microorm.sql.statements import key_row, plans_of
 
-MOST_CASES = 100
+MAX_CASES = 100
 """Of one statement, each row of which looks through them."""
 
 
@@ -105,12 +105,12 @@ def bulk_update(
 
 def _refuse_unfit_keys(schema: Schema, objects: Sequence[Any]) -> None:
     """Raise `UnsavedError` for an object without a key, `ValueError` for two of one row."""
-    places: dict[Row, int] = {}
+    indexes: dict[Row, int] = {}
     for place, instance in enumerate(objects):
         if any(instance.__dict__.get(name) is None for name in schema.key_names):
             raise UnsavedError(f"object {place} of bulk_update() has no key, and an update needs one")
         key = key_row(schema, instance)
-        if (first := places.setdefault(key, place)) != place:
+        if (first := indexes.setdefault(key, place)) != place:
             raise ValueError(f"object {place} of bulk_update() has the key of object {first}: {instance!r}")
 
 
@@ -173,8 +173,8 @@ def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...],
     MariaDB's driver would send a statement for each row, and wait for each.
     """
     fields, total = [schema.by_name[name] for name in written], 0
-    for start in range(0, len(rows), MOST_CASES):
-        part = rows[start : start + MOST_CASES]
+    for start in range(0, len(rows), MAX_CASES):
+        part = rows[start : start + MAX_CASES]
         keys = [row[len(fields) :] for row in part]
         one = schema.key[0].column if len(schema.key) == 1 else None
         same = [key[0] if one is not None else _same_key(schema, key) for key in keys]

@@ -202,7 +202,7 @@ def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[st
     return frozenset(schema.field(each).name for each in given)
 
 
-def natural(what: str, count: Any) -> int:
+def non_negative(what: str, count: Any) -> int:
     """*count*, an int from 0. `TypeError` and `ValueError` for anything else."""
     if type(count) is not int:
         raise TypeError(f"{what} wants an int, not {count!r}")
@@ -215,10 +215,10 @@ def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None
     """Offset and limit of *part* of what *offset* and *limit* leave. `ValueError` for a step and for negatives."""
     if part.step is not None:
         raise ValueError("a query is sliced without a step")
-    start = 0 if part.start is None else natural("a slice", part.start)
+    start = 0 if part.start is None else non_negative("a slice", part.start)
     left = None if limit is None else max(limit - start, 0)
     if part.stop is not None:
-        wanted = max(natural("a slice", part.stop) - start, 0)
+        wanted = max(non_negative("a slice", part.stop) - start, 0)
         left = wanted if left is None else min(wanted, left)
     return offset + start, left
 

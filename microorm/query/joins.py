@@ -90,11 +90,11 @@ def joined_instances(
 
 def _keys(schema: Schema, rows: Sequence[Any], start: int) -> list[Any]:
     """The key in each of *rows*, whose columns of *schema* begin at *start*; None where the row is missing."""
-    places = [start + schema.names.index(name) for name in schema.key_names]
-    if len(places) == 1:
-        place = places[0]
+    indexes = [start + schema.names.index(name) for name in schema.key_names]
+    if len(indexes) == 1:
+        place = indexes[0]
         return [row[place] for row in rows]
-    keys = [tuple([row[place] for place in places]) for row in rows]
+    keys = [tuple([row[place] for place in indexes]) for row in rows]
     return [None if key[0] is None else key for key in keys]
 
 

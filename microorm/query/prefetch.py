@@ -109,7 +109,7 @@ def prefetch_related(instances: Sequence[Any], fetches: Iterable[Fetch], using: 
             level.further[:0] = query._prefetched
     groups: dict[str | None, list[Any]] = {}
     for instance in instances:
-        groups.setdefault(instance._origin.alias, []).append(instance)
+        groups.setdefault(instance._row_state.alias, []).append(instance)
     for group in groups.values():
         for level in levels.values():
             _load(level, group, using)
@@ -220,10 +220,10 @@ def _found_beyond(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[
     statement = query.statement.add_columns(column)
     statement = statement.join(between, between.c[far.near.column.key] == far.far.column)
     names = [each.name for each in fields_of(schema, query._names)]
-    places = [names.index(name) for name in schema.key_names]
+    indexes = [names.index(name) for name in schema.key_names]
     known: dict[Any, Any] = {}
     for rows in _sent(place, statement, column, owners):
-        keys = [tuple([row[place] for place in places]) for row in rows]
+        keys = [tuple([row[index] for index in indexes]) for row in rows]
         fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
         known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
         for key, row in zip(keys, rows, strict=True):

@@ -11,7 +11,7 @@ from sqlalchemy import update as sql_update
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
-from microorm.persistence.collector import heard, referred_to
+from microorm.persistence.collector import has_receivers, referred_to
 from microorm.persistence.delete import counts, delete_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
@@ -181,7 +181,7 @@ class Query(Results[M]):
         schema = self._schema
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
-        if heard(schema) or referred_to(schema):
+        if has_receivers(schema) or referred_to(schema):
             rows = self._with(_lock=None, _related=(), _prefetched=(), _using=database.alias)
             return delete_found(schema, database, lambda names: rows._with(_names=names).all(), self)
         statement = self._targeted(sql_delete(schema.table))

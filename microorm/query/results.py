@@ -44,7 +44,7 @@ from microorm.query.filters import (
     asked,
     comparable,
     key_values,
-    natural,
+    non_negative,
     plain_equalities,
     window,
 )
@@ -152,7 +152,7 @@ class Results(Rows[M]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> M | Self:
         """`query[3]` is an instance (`IndexError` where there is none), `query[2:5]` a query."""
-        part = index if isinstance(index, slice) else slice(natural("an index", index), index + 1)
+        part = index if isinstance(index, slice) else slice(non_negative("an index", index), index + 1)
         offset, limit = window(self._offset, self._limit, part)
         query = self._with(_offset=offset, _limit=limit)
         if isinstance(index, slice):
@@ -329,8 +329,8 @@ class CompiledQuery(CompiledSelect):
                 statement = getattr(statement, add)(bind)
                 binds.append(bind)
         compiled: Any = statement.compile(dialect=database.engine.dialect)
-        places = {id(bind): place for place, bind in enumerate(binds)}
-        added = [bind for bind in compiled.bind_names if id(bind) not in places]
+        indexes = {id(bind): place for place, bind in enumerate(binds)}
+        added = [bind for bind in compiled.bind_names if id(bind) not in indexes]
         self.constants = tuple([bind.value for bind in added])
         parameters = [*binds, *added]
         names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
@@ -372,8 +372,8 @@ def raw_instances(
     for name in names:
         if name not in columns:
             raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
-    places = [names.index(name) for name in columns]
-    ordered = [tuple([row[place] for place in places]) for row in rows]
+    indexes = [names.index(name) for name in columns]
+    ordered = [tuple([row[place] for place in indexes]) for row in rows]
     return plans_of(schema, database).hydrator.instances(ordered)
 
 

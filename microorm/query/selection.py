@@ -18,7 +18,7 @@ from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
-from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, natural, own_names
+from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, non_negative, own_names
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
 from microorm.sql.cache_key import cacheable, concatenated
@@ -110,11 +110,11 @@ class Selection(Generic[M]):
 
     def limit(self, count: int) -> Self:
         """At most *count* rows. `ValueError` for a negative one."""
-        return self._with(_limit=natural("limit()", count))
+        return self._with(_limit=non_negative("limit()", count))
 
     def offset(self, count: int) -> Self:
         """Without the first *count* rows. `ValueError` for a negative one."""
-        return self._with(_offset=natural("offset()", count))
+        return self._with(_offset=non_negative("offset()", count))
 
     def distinct(self) -> Self:
         """Without repeated rows."""
@@ -243,13 +243,13 @@ class Selection(Generic[M]):
 
     def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
         """Raise `CrossDatabaseRelation` where a condition names an *instance* of another alias (CONTRACT N13)."""
-        if instance._origin.alias in (None, database.alias):
+        if instance._row_state.alias in (None, database.alias):
             return
         asked = placeholder(self._schema.model, database.alias)
         if not self._schema.registry.databases.allows_relation(asked, instance):
             raise CrossDatabaseRelation(
                 f"a query of {self._schema.name} in {database.alias!r} names {instance!r} of "
-                f"{instance._origin.alias!r}"
+                f"{instance._row_state.alias!r}"
             )
 
     def _equal_expressions(self, equal: Equal) -> list[ColumnElement[bool]]:

@@ -85,13 +85,13 @@ class ForeignKeyRows:
                 self._add(whole, objects)
                 return
             present = {each.pk: each for each in self._rows.all()}
-            wanted = {each.pk for each in objects if not each._origin.adding}
+            wanted = {each.pk for each in objects if not each._row_state.adding}
             known = {each.pk: each for each in self._query._known or ()}
             surplus = [known.get(key, each) for key, each in present.items() if key not in wanted]
             if surplus:
                 self._refuse_required("remove")
                 self._remove(whole, surplus)
-            self._add(whole, [each for each in objects if each._origin.adding or each.pk not in present])
+            self._add(whole, [each for each in objects if each._row_state.adding or each.pk not in present])
             for each in objects:
                 if each.pk in present:
                     self._mark_written(whole, each, image_of(each), self._owner)
@@ -119,15 +119,15 @@ class ForeignKeyRows:
                 raise TypeError(
                     f"{method}() of {self._relation.label} wants instances of {model.__name__}, not {shown(each)}"
                 )
-            theirs, placed = each._origin.alias, each
+            theirs, placed = each._row_state.alias, each
             if theirs is None:
                 placed = copy(each)
-                placed._origin = new_in(alias)
+                placed._row_state = new_in(alias)
             if theirs not in (None, alias) or not self._databases.allows_relation(placed, self._owner):
                 raise CrossDatabaseRelation(
                     f"{self._shown}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
                 )
-            if saved and (each._origin.adding or each.pk is None):
+            if saved and (each._row_state.adding or each.pk is None):
                 raise UnsavedError(
                     f"{method}() of {self._relation.label} needs saved instances; {each!r} is not saved"
                 )
@@ -219,6 +219,6 @@ class ForeignKeyRows:
 
     def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
         """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""
-        kept = instance.__dict__.get(self._foreign_key.name)
-        if kept is not None and kept[1] is not None and kept[1] is not self._owner:
-            whole.forget(kept[1], [self._relation.name])
+        copied_row = instance.__dict__.get(self._foreign_key.name)
+        if copied_row is not None and copied_row[1] is not None and copied_row[1] is not self._owner:
+            whole.forget(copied_row[1], [self._relation.name])

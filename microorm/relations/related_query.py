@@ -167,7 +167,7 @@ class RelatedQuery(Query[M]):
         """Set the owner in *instances*, so that reading it from each does not cost a statement."""
         made: list[Any] = instances
         step, owner = self._relation.steps[0], self._owner
-        if made and len(self._relation.steps) == 1 and made[0]._origin.alias == owner._origin.alias:
+        if made and len(self._relation.steps) == 1 and made[0]._row_state.alias == owner._row_state.alias:
             name, there = step.foreign_key.name, step.far.name
             for each in made:
                 values = each.__dict__

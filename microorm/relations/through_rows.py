@@ -213,7 +213,7 @@ class ThroughRows:
         label, name = self._relation.label, self._model.__name__
         if type(given) is self._model:
             key = getattr(given, field.name)
-            if key is None or given._origin.adding:
+            if key is None or given._row_state.adding:
                 raise UnsavedError(f"{method}() of {label} needs saved instances; {given!r} is not saved")
             self._refuse_elsewhere(given)
             return key
@@ -224,8 +224,8 @@ class ThroughRows:
     def _refuse_elsewhere(self, instance: Any) -> None:
         if not self._databases.allows_relation(instance, self._owner):
             raise CrossDatabaseRelation(
-                f"{self._relation.name} of {self._owner!r} of {self._owner._origin.alias!r} cannot have rows of "
-                f"{instance._origin.alias!r}"
+                f"{self._relation.name} of {self._owner!r} of {self._owner._row_state.alias!r} cannot have rows of "
+                f"{instance._row_state.alias!r}"
             )
 
     def _checked_defaults(self, defaults: Mapping[str, Any] | None) -> dict[str, Any]:

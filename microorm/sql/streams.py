@@ -125,7 +125,7 @@ def _declared(transaction: Transaction, statement: Select[Any], size: int) -> St
     """In a block on PostgreSQL: what nobody fetches goes with the block, and nothing is sent to close it."""
     block = transaction.blocks[-1]
     name = f"microorm_rows_{next(_numbers)}"
-    kinds = [column(f"c{place}", each.type) for place, each in enumerate(statement.selected_columns)]
+    kinds = [column(f"c{index}", each.type) for index, each in enumerate(statement.selected_columns)]
     fetch = text(f"FETCH FORWARD {size:d} FROM {name}").columns(*kinds)
     with transaction as channel:
         channel.execute(Declared(name, statement))

@@ -177,10 +177,10 @@ def _on_duplicate_key(insert: Any, schema: Schema, unique: list[Any], columns: l
     """
     insert = insert.inline().values(values)
     key = schema.key[0].column
-    kept: Any = key
+    copied_row: Any = key
     for column in unique:
-        kept = func.if_(column.op("<=>")(_inserted(column)), kept, _TWO_ROWS)
-    changed: list[tuple[str, Any]] = [(key.key, kept)]
+        copied_row = func.if_(column.op("<=>")(_inserted(column)), copied_row, _TWO_ROWS)
+    changed: list[tuple[str, Any]] = [(key.key, copied_row)]
     changed += [(column.key, _inserted(column)) for column in columns]
     return insert.on_duplicate_key_update(changed)
 

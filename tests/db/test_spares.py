@@ -211,7 +211,7 @@ def test_a_pool_that_somebody_hears_keeps_no_spares(url: str) -> None:
 @pytest.mark.backends("postgresql", "mariadb")
 def test_a_spare_does_not_hold_on_to_many_rows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     databases, note = world(url)
-    monkeypatch.setattr(spares, "MOST_ROWS", 2)
+    monkeypatch.setattr(spares, "MAX_ROWS", 2)
     with databases:
         note.objects.bulk_create([note(text=f"{number}") for number in range(3)])
         for _ in range(2):

@@ -54,10 +54,10 @@ def test_what_the_user_has_set_since_stays(Book: Any) -> None:
 def test_origin_and_loaded_row_go_back(Book: Any) -> None:
     book = Book()
     image = image_of(book)
-    before = (book._origin, book._row)
-    book._origin, book._row = object(), ("x",)
+    before = (book._row_state, book._row)
+    book._row_state, book._row = object(), ("x",)
     restore(image)
-    assert (book._origin, book._row) == before
+    assert (book._row_state, book._row) == before
 
 
 def test_settling_twice_remembers_the_first(Book: Any) -> None:
@@ -152,26 +152,26 @@ def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> N
 def settled(log: UndoLog, books: list[Any], first: int) -> None:
     """Give *books* numbers from *first* on, which *log* takes back as those of one batch."""
     numbers = list(range(first, first + len(books)))
-    log.record_batch(Batch(books, books[0]._origin, "id", numbers))
+    log.record_batch(Batch(books, books[0]._row_state, "id", numbers))
     for book, number in zip(books, numbers, strict=True):
-        book.id, book._row, book._origin = number, (number,), object()
+        book.id, book._row, book._row_state = number, (number,), object()
 
 
 def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
-    """Origin, loaded row and key; what the user has set since stays."""
+    """RowState, loaded row and key; what the user has set since stays."""
     log, books = UndoLog(), [Book() for _ in range(3)]
-    new = books[0]._origin
+    new = books[0]._row_state
     settled(log, books, 5000)
     books[1].id, books[2].title = 7, "mine"
     log.roll_back()
     assert [book.id for book in books] == [None, 7, None]
-    assert [(book._origin, book._row) for book in books] == [(new, None)] * 3
+    assert [(book._row_state, book._row) for book in books] == [(new, None)] * 3
     assert books[2].title == "mine"
 
 
 def test_a_batch_keeps_nothing_alive(Book: Any) -> None:
     log, books = UndoLog(), [Book(), Book()]
-    batch = Batch(books, books[0]._origin, "id", [5000, 6000])
+    batch = Batch(books, books[0]._row_state, "id", [5000, 6000])
     log.record_batch(batch)
     del books[1]
     gc.collect()

@@ -11,19 +11,19 @@ from microorm.db.snapshots import UndoLog, apply_generated, image_of, restore
 
 
 class Thing:
-    """What undo sees of an instance: its values, its origin, its loaded row."""
+    """What undo sees of an instance: its values, its state, its loaded row."""
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
         state[self] = ("new", None)
 
     @property
-    def _origin(self) -> Any:
+    def _row_state(self) -> Any:
         return state[self][0]
 
-    @_origin.setter
-    def _origin(self, origin: Any) -> None:
-        state[self] = (origin, state[self][1])
+    @_row_state.setter
+    def _row_state(self, state: Any) -> None:
+        state[self] = (state, state[self][1])
 
     @property
     def _row(self) -> Any:
@@ -38,17 +38,17 @@ state: "weakref.WeakKeyDictionary[Thing, tuple[Any, Any]]" = weakref.WeakKeyDict
 
 
 def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
-    """What a save does to *thing*: made values, a row, an origin, and a note in the log."""
+    """What a save does to *thing*: made values, a row, an state, and a note in the log."""
     image = image_of(thing)
     apply_generated(thing, image, made)
-    thing._origin, thing._row = object(), dict(vars(thing))
+    thing._row_state, thing._row = object(), dict(vars(thing))
     if log is not None:
         log.record(image)
     return image
 
 
 def look(thing: Thing) -> Any:
-    return dict(vars(thing)), thing._origin, thing._row
+    return dict(vars(thing)), thing._row_state, thing._row
 
 
 def test_none_is_a_value_and_not_an_absence() -> None:
@@ -141,9 +141,9 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) -> None:
-    """Origin and row of every level's beginning; a value is the user's last, or what it was before."""
+    """RowState and row of every level's beginning; a value is the user's last, or what it was before."""
     log, things = UndoLog(), [Thing(a=("user", 0)) for _ in range(3)]
-    levels = [[(each._origin, each._row) for each in things]]
+    levels = [[(each._row_state, each._row) for each in things]]
     last = [dict(vars(each)) for each in things]
     for number, (step, which, name) in enumerate(steps, start=1):
         if step == "save":
@@ -153,14 +153,14 @@ def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) ->
             setattr(things[which], name, last[which][name])
         elif step == "push":
             log.push()
-            levels.append([(each._origin, each._row) for each in things])
+            levels.append([(each._row_state, each._row) for each in things])
         elif step == "release" and len(levels) > 1:
             log.release()
             levels.pop()
         elif step == "back" and len(levels) > 1:
             log.roll_back()
-            assert [(each._origin, each._row) for each in things] == levels.pop()
+            assert [(each._row_state, each._row) for each in things] == levels.pop()
     while levels:
         log.roll_back()
-        assert [(each._origin, each._row) for each in things] == levels.pop()
+        assert [(each._row_state, each._row) for each in things] == levels.pop()
     assert [vars(each) for each in things] == last
