@@ -250,7 +250,7 @@ class ForeignKey(Relation, Generic[R]):
             raise UnsavedError(
                 f"{self.label}: {other!r} has no key; save it before the {owner} that refers to it"
             )
-        moved = instance._origin.alias is None and other._origin.alias is not None
+        moved = instance._row_state.alias is None and other._row_state.alias is not None
         return other if moved or key != instance.__dict__[self.field.name] else None
 
     def _load(self, instance: Any, key: Any) -> Any:
