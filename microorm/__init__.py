@@ -15,7 +15,6 @@ from microorm.errors import (
     ConfigurationError,
     CrossDatabaseRelation,
     FieldError,
-    FixtureError,
     InvalidValue,
     LazyLoadError,
     MicroormError,
@@ -30,8 +29,7 @@ from microorm.errors import (
     UnknownAlias,
     UnsavedError,
 )
-from microorm.fields.field import Field
-from microorm.mapping.declarations import field
+from microorm.fields.field import Field, field
 from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.model import Model
 from microorm.query.prefetch import Prefetch, prefetch
@@ -84,7 +82,6 @@ __all__ = [
     "Databases",
     "Field",
     "FieldError",
-    "FixtureError",
     "ForeignKey",
     "InvalidValue",
     "LazyLoadError",

@@ -214,11 +214,11 @@ class ModelSignal(Signal):
         elif sender is not None and not isinstance(sender, type):
             raise TypeError(f"the sender of a model signal is a model or its label, not {sender!r}")
 
-    def _means(self, named: object, sender: object) -> bool:
-        if isinstance(named, str):  # whichever registry it is in, and when it is defined in the block only
+    def _is_muted_by(self, muted: object, sender: object) -> bool:
+        if isinstance(muted, str):  # whichever registry it is in, and when it is defined in the block only
             schema = getattr(sender, "__schema__", None)
-            return schema is not None and schema.label == named
-        return named is sender
+            return schema is not None and schema.label == muted
+        return muted is sender
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         if super()._matches(connection, sender):
@@ -260,7 +260,7 @@ class ModelSignal(Signal):
     def refuse_waiting(self, sender: type[Any]) -> None:
         """RuntimeError where a send would have to wait for async receivers on a running event loop."""
         if (route := self._route(sender)).asynchronous:
-            self._waiter(route)
+            self._runner(route)
 
 
 async def _awaited(awaitable: Any) -> Any:

@@ -204,26 +204,28 @@ def refuse_unfit(function: Any) -> None:
 
 
 class UnitOfWork:
-    """Write to *database* completely or not at all, and restore the changed instances after an error.
+    """Write completely or not at all, and restore the changed instances after an error.
 
-    A context manager. `begin()` uses the open *transaction*, or begins one, or takes a connection for one statement. Set
-    *dirty* before SQL or receivers run: from then on, an error also dooms the open block.
+    A context manager. *database* and *transaction* may be set later, before `begin()`, which uses the open transaction,
+    or begins one, or takes a connection for one statement. Set *dirty* before SQL or receivers run: from then on, an
+    error also dooms the open block.
     """
 
-    __slots__ = ("_block", "_database", "_databases", "_snapshots", "_transaction", "channel", "dirty")
+    __slots__ = ("_block", "_databases", "_snapshots", "channel", "database", "dirty", "transaction")
 
     channel: Any
+    database: Any
 
     def __init__(
         self,
         databases: Databases,
-        database: Database,
+        database: Any = None,
         transaction: Transaction | None = None,
         *snapshots: Image,
     ) -> None:
         self._databases = databases
-        self._database = database
-        self._transaction = transaction
+        self.database = database
+        self.transaction = transaction
         self._snapshots: list[Any] = [*snapshots]
         self._block: Atomic | None = None
         self.channel = None
@@ -234,16 +236,19 @@ class UnitOfWork:
 
         Raises `TransactionError` if the block is doomed.
         """
-        transaction = self._transaction
+        transaction = self.transaction
         if transaction is None and several:
-            block = self._databases.block(self._database)
+            block = self._databases.block(self.database)
             block.__enter__()
             self._block = block
-            transaction = self._transaction = latest().transaction
+            transaction = self.transaction = latest().transaction
         if transaction is not None:
             self.channel = transaction.__enter__()
         else:
-            self.channel = Lone(self._database, writes=True)
+            self.channel = Lone(self.database, writes=True)
+        for snapshot in self._snapshots:
+            if snapshot[3]:  # values were replaced before there was a channel to remember it
+                self.channel.keep((*snapshot[:3], dict(snapshot[3])))
         return self.channel
 
     def check(self) -> None:
@@ -292,7 +297,7 @@ class UnitOfWork:
         try:
             if self._block is not None:
                 self._block.__exit__(kind, error, trace)
-            elif self._transaction is None and self.channel is not None:
+            elif self.transaction is None and self.channel is not None:
                 self.channel.__exit__(kind, error, trace)
         except CommitOutcomeUnknown:
             raise  # the instances stay as they were saved

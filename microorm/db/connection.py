@@ -7,6 +7,7 @@ invalidation of the connection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
@@ -57,6 +58,33 @@ class Channel:
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
         return self.connection.execute(statement, parameters)
+
+    def execute_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> Any:
+        """Run *sql* on the driver's *cursor*, by default that of the channel, and return it. Errors are SQLAlchemy's."""
+        cursor = cursor or self.cursor
+        try:
+            cursor.execute(sql, parameters)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return cursor
+
+    def executemany_prepared(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run *sql* once for each of *parameters*; return the number of rows changed. Errors are SQLAlchemy's."""
+        try:
+            self.cursor.executemany(sql, parameters)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return int(self.cursor.rowcount)
+
+    def fetch_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> list[Any]:
+        """Run *sql* as `execute_prepared` does, and return the driver's rows."""
+        cursor = cursor or self.cursor
+        try:
+            cursor.execute(sql, parameters)
+            rows: list[Any] = cursor.fetchall()
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return rows
 
     def doom(self, error: BaseException) -> None:
         """Mark the innermost block as doomed by *error*; do nothing outside blocks."""
@@ -144,7 +172,7 @@ class Channel:
         give_back(raw, switched=self._switched)
 
     def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
-        """Switch to autocommit; a connection that the program has switched is left alone and never copied_row idle."""
+        """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
         if self.database.commits_by_itself(raw):
             self._deadline = 0.0
             return

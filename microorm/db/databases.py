@@ -107,13 +107,13 @@ class Databases(Destinations):
         """The configured aliases in order."""
         return tuple(self._databases)
 
-    def engine(self, alias: str = DEFAULT_ALIAS) -> Engine:
-        """Return SQLAlchemy's engine of *alias*. Raises `UnknownAlias`."""
-        return self.database(alias).engine
+    def engine(self, using: str = DEFAULT_ALIAS) -> Engine:
+        """Return SQLAlchemy's engine of the alias *using*. Raises `UnknownAlias`."""
+        return self.database(using).engine
 
-    def async_engine(self, alias: str = DEFAULT_ALIAS) -> AsyncEngine:
-        """Return SQLAlchemy's asyncio engine of *alias*. Raises `UnknownAlias`."""
-        return self.database(alias).async_engine
+    def async_engine(self, using: str = DEFAULT_ALIAS) -> AsyncEngine:
+        """Return SQLAlchemy's asyncio engine of the alias *using*. Raises `UnknownAlias`."""
+        return self.database(using).async_engine
 
     @overload
     def atomic(self, using: Callable[P, R], /) -> Callable[P, R]: ...
@@ -178,7 +178,7 @@ class Databases(Destinations):
             transaction.owner.check(alias)
             transaction.hooks.append((function, robust))
 
-    def using(self, alias: str) -> AbstractContextManager[None]:
+    def using(self, alias: str, /) -> AbstractContextManager[None]:
         """Route everything in the `with` block to *alias*, in this thread or task.
 
         Blocks can be nested. Raises `UnknownAlias`.
@@ -186,15 +186,15 @@ class Databases(Destinations):
         return Using(self, self.database(alias).alias)
 
     @contextmanager
-    def connection(self, alias: str | None = None) -> Iterator[Connection]:
-        """Return SQLAlchemy's connection of the open block on *alias*, or one that commits each statement.
+    def connection(self, using: str | None = None) -> Iterator[Connection]:
+        """Return SQLAlchemy's connection of the open block on the alias *using*, or one that commits each statement.
 
-        *alias*: by default that of the innermost open block, `using()` block or running receiver, else `default`. An
+        *using*: by default that of the innermost open block, `using()` block or running receiver, else `default`. An
         error in a statement dooms the block. Raises `UnknownAlias`.
         """
-        if alias is None:
-            alias = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
-        database = self.database(alias)
+        if using is None:
+            using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+        database = self.database(using)
         transaction = open_transaction(self, database.alias)
         if transaction is not None:
             with transaction:

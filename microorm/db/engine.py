@@ -57,7 +57,6 @@ class Database:
         self.opened = False
         self.lost = False
         self.plans: dict[Any, Any] = {}
-        self.straight: dict[Any, Any] = {}
         self._announce = announce
         self.spares = Spares()
         self.observers = Observers()
@@ -170,7 +169,7 @@ class Database:
             if self._anchor is not None:
                 self._anchor.close()
             self._engine = self._async_engine = self._anchor = None
-            self.plans, self.straight = {}, {}
+            self.plans = {}
 
     def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
         options: dict[str, Any] = {}

@@ -69,7 +69,7 @@ class Spares:
             give_back(idle[0], switched=self._autocommit)
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
-        """Keep *connection*, which must have no open transaction, until *deadline*; return False if it may not be copied_row."""
+        """Keep *connection*, which must have no open transaction, until *deadline*; return False if it may not be kept."""
         if len(self._idle) >= self._max_idle or deadline - TRUSTED < self._disposed_at:
             return False
         if self._autocommit and cursor.rowcount > MAX_ROWS:
@@ -104,7 +104,7 @@ class Spares:
             give_back(connection, switched=self._autocommit)
 
     def forget(self, *engine: Engine) -> None:
-        """Close the idle connections, since their engine was disposed; those in use cannot be copied_row any more."""
+        """Close the idle connections, since their engine was disposed; those in use cannot be kept any more."""
         self._disposed_at = monotonic()
         while self._idle:
             try:

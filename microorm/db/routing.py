@@ -147,7 +147,7 @@ class Destinations:
             database = pick(schema.model, schema.home, using, instance)
             return database, self.usable(database, writes=writes)
         loaded = None if instance is None else instance._row_state.alias
-        alias = using or loaded or schema.home or DEFAULT_ALIAS
+        alias = (loaded or schema.home or DEFAULT_ALIAS) if using is None else using
         found = self._databases.get(alias) if alias.__class__ is str else None
         database = found or self.database(alias)
         if scope is None:

@@ -56,13 +56,13 @@ class Batch:
     *key*: the name of the generated key, whose values, in order, are *generated*; None if the key is not generated.
     """
 
-    __slots__ = ("_generated", "_key", "_origin", "_references")
+    __slots__ = ("_generated", "_key", "_references", "_row_state")
 
     def __init__(
-        self, instances: Sequence[Any], origin: Any, key: str | None, generated: Sequence[Any]
+        self, instances: Sequence[Any], state: Any, key: str | None, generated: Sequence[Any]
     ) -> None:
         self._references = list(map(ref, instances))
-        self._origin = origin
+        self._row_state = state
         self._key = key
         self._generated = generated
 
@@ -71,7 +71,12 @@ class Batch:
         generated = repeat(None) if self._key is None else self._generated
         for reference, value in zip(self._references, generated, strict=False):
             if reference() is not None:
-                yield (reference, self._origin, None, {} if self._key is None else {self._key: (None, value)})
+                yield (
+                    reference,
+                    self._row_state,
+                    None,
+                    {} if self._key is None else {self._key: (None, value)},
+                )
 
     def restore(self) -> None:
         """Restore all instances that are still alive."""

@@ -1,12 +1,11 @@
-"""Receivers: what is known of a function that is connected to a signal. Standard library only.
+"""Connections between signals and receivers. Standard library only.
 
-A `Connection` refers to its receiver and its sender weakly where it can. When one of them dies, the garbage
-collector calls nothing but the plain C function that was passed in (a deque's `append`): no lock, no Python code.
+A `Connection` holds weak references to its receiver and sender where possible. When one of them is collected, the
+garbage collector calls only a C function (the `append` of a deque): no lock is taken and no Python code runs. Dead
+connections are removed at the next use of the signal.
 
-Listeners: who is connected to a signal, and who hears a sender. Standard library only.
-
-Reading takes no lock: connecting changes one dictionary and then puts a new, empty one in the place of the cached
-routes, so that a route computed meanwhile is dropped with the old one. A dying receiver is only noted down.
+Lookups take no lock either: connecting a receiver replaces the cache of routes by an empty one, so a route computed at
+the same time is discarded with the old cache.
 """
 
 from __future__ import annotations
@@ -31,11 +30,10 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Connection:
-    """One receiver connected to one signal, as `Signal.receivers` shows it.
+    """A receiver connected to a signal, as found in `Signal.receivers`.
 
-    *wildcard* tells a connection to every sender from one whose sender has died; *ran* whether the receiver was
-    ever called; *options* holds what a subclass of Signal was told at connect, and is empty otherwise. Calling
-    *reference* gives the receiver, None once it has died.
+    *wildcard*: connected to every sender. *ran*: the receiver has been called at least once. *options*: the arguments
+    that a subclass of Signal adds to `connect`. *reference()* returns the receiver, or None once it has been collected.
     """
 
     __slots__ = (
@@ -64,7 +62,10 @@ class Connection:
         weak: bool,
         flag: Flag,
     ) -> None:
-        """Describe *receiver*; *flag* is called when it or *sender* dies. TypeError where it cannot be weak."""
+        """Connect *receiver* to *sender*; call *flag* when one of them is collected.
+
+        Raises TypeError if *receiver* is to be referenced weakly and cannot be.
+        """
         self.reference = _weak(receiver, flag) if weak else _strong(receiver)
         self.wildcard = sender is None
         self._sender = _weak_if_possible(sender, flag)
@@ -74,51 +75,51 @@ class Connection:
         self.is_async = is_async(receiver)
         self.ran = False
         self.volatile = weak and _lives_in_a_call(receiver)
-        self.module, self.qualname, self.file, self.line = _origin(receiver)
+        self.module, self.qualname, self.file, self.line = _source_location(receiver)
 
     @property
     def receiver(self) -> Receiver | None:
-        """The receiver itself; None once it has died."""
+        """The receiver; None once it has been collected."""
         return self.reference()
 
     @property
     def sender(self) -> object:
-        """The sender whose signals the receiver gets; None for every sender, and once it has died."""
+        """The sender; None for every sender, and once it has been collected."""
         return self._sender()
 
     @property
     def alive(self) -> bool:
-        """Whether the receiver, and the sender if there is one, are still there."""
+        """Whether neither the receiver nor the sender has been collected."""
         return self.reference() is not None and (self.wildcard or self._sender() is not None)
 
     @property
-    def place(self) -> str:
-        """Where the receiver was written, `file:line`; its module where there is no source."""
+    def location(self) -> str:
+        """The source of the receiver as `file:line`, or its module if there is no source."""
         return f"{self.file}:{self.line}" if self.file else self.module
 
     def __repr__(self) -> str:
-        return f"<Connection {self.module}.{self.qualname} at {self.place}>"
+        return f"<Connection {self.module}.{self.qualname} at {self.location}>"
 
 
 def check_receiver(receiver: object) -> None:
-    """Refuse what a signal could not call: TypeError if not callable, ValueError if without `**kwargs` (E1).
+    """Raise TypeError if *receiver* is not callable, ValueError if it does not accept `**kwargs`.
 
-    What counts is the signature of the very object that will be called, not of a function that it wraps (B4).
+    The signature of *receiver* itself counts, not that of a function it wraps.
     """
     if not callable(receiver):
         raise TypeError(f"receiver is not callable: {receiver!r}")
     try:
         parameters = inspect.signature(receiver, follow_wrapped=False).parameters.values()
-    except ValueError:  # something written in C that does not tell
+    except ValueError:  # a C function without a signature
         parameters = {}.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"receiver does not accept **kwargs: {receiver!r}")
 
 
 def connection_key(receiver: object, sender: object, dispatch_uid: object) -> Hashable:
-    """What makes two connections the same: uid or identity of the receiver, and identity of the sender (A3).
+    """Identify a connection by its uid or receiver, and its sender.
 
-    A falsy uid is none (A6). A bound method is made anew at each access, so its two halves count (A9).
+    A bound method is a new object at each access, so its function and its instance count. A falsy uid is ignored.
     """
     if dispatch_uid:
         return ("uid", dispatch_uid, id(sender))
@@ -128,10 +129,9 @@ def connection_key(receiver: object, sender: object, dispatch_uid: object) -> Ha
 
 
 def is_async(receiver: Receiver) -> bool:
-    """Whether calling *receiver* gives something to await (F1).
+    """Whether *receiver* is a coroutine function, a partial of one, or an object whose `__call__` is one.
 
-    True for a coroutine function, a partial of one, an object whose `__call__` is one, and for whatever carries
-    the standard library's marker or asgiref's, which is the same.
+    Functions that `inspect.markcoroutinefunction` or asgiref has marked count as coroutine functions.
     """
     while isinstance(receiver, functools.partial):
         receiver = receiver.func
@@ -139,7 +139,7 @@ def is_async(receiver: Receiver) -> bool:
 
 
 def _is_coroutine_function(function: object) -> bool:
-    # Before Python 3.12 the marker was asyncio's; where asyncio was never imported, nothing carries it.
+    # Before Python 3.12 the marker was asyncio's; without asyncio, no function can have it.
     marker = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None)
     marked = marker is not None and getattr(function, "_is_coroutine", None) is marker
     return marked or inspect.iscoroutinefunction(function)
@@ -163,20 +163,20 @@ def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
 def _weak_if_possible(sender: object, flag: Flag) -> Callable[[], object]:
     try:
         return weakref.ref(sender, flag)
-    except TypeError:  # None, a number, a string, an object with slots: kept alive with the connection
+    except TypeError:  # None, a string, an object with slots: the connection keeps it alive
         return _strong(sender)
 
 
 def _lives_in_a_call(receiver: Receiver) -> bool:
-    """Whether *receiver* is of a kind that dies with the call that made it: lambda, nested function, partial."""
+    """Whether *receiver* is a lambda, nested function or partial, which may be collected when its creator returns."""
     if isinstance(receiver, FunctionType):
-        name = receiver.__code__.co_qualname  # what functools.wraps cannot rename
+        name = receiver.__code__.co_qualname  # functools.wraps does not change it
         return "<locals>" in name or "<lambda>" in name
     return isinstance(receiver, functools.partial)
 
 
-def _origin(receiver: Receiver) -> tuple[str, str, str | None, int | None]:
-    """Module, qualified name, file and line of the function that *receiver* is, holds or wraps."""
+def _source_location(receiver: Receiver) -> tuple[str, str, str | None, int | None]:
+    """Return module, qualified name, file and line of *receiver*, or of the function that it wraps."""
     while isinstance(receiver, functools.partial):
         receiver = receiver.func
     named: Any = receiver if isinstance(getattr(receiver, "__qualname__", None), str) else type(receiver)
@@ -192,17 +192,17 @@ _R = TypeVar("_R", bound=Receiver)
 
 
 class ReceiverLostWarning(UserWarning):
-    """A lambda, nested function or partial was connected weakly and died without ever having run.
+    """A weakly connected lambda, nested function or partial was collected before it was ever called.
 
-    Nobody else held it. Keep a reference to it, or connect it with `weak=False`.
+    Keep a reference to it, or connect it with `weak=False`.
     """
 
 
 class Route(tuple[Connection, ...]):
-    """The connections that one sender's signals go to, in order; falsy when there are none.
+    """The connections that receive the signals of one sender, in order.
 
-    The same connections once more, by kind: *sync*, then *asynchronous*. *optional* tells whether any has options,
-    *plain* that nothing but calls is wanted: there is a connection, and no async one nor any with options.
+    *sync*, *asynchronous*: the same connections by kind. *optional*: at least one has options. *plain*: there are
+    connections, all of them sync and without options.
     """
 
     sync: tuple[Connection, ...]
@@ -223,13 +223,13 @@ EMPTY: Final = Route(())
 
 
 class Listeners:
-    """The connections of one signal: what `Signal` is before it sends."""
+    """The connections of one signal, and the routes by sender; the base of `Signal`."""
 
     def __init__(self) -> None:
         self._connections: dict[Hashable, Connection] = {}
         self._routes: dict[int, tuple[Callable[[], object], Route]] = {}
         self._dead: deque[object] = deque()
-        # Re-entrant, since the garbage collector may run a finalizer that disconnects, in the middle of a connect.
+        # Re-entrant: a finalizer that disconnects may run in the middle of a connect.
         self._lock = threading.RLock()
 
     @property
@@ -244,11 +244,11 @@ class Listeners:
         weak: bool = True,
         dispatch_uid: object = None,
     ) -> _R:
-        """Call *receiver* at each send of *sender*, or at every send without one; return *receiver* (A1).
+        """Call *receiver* whenever *sender* (or anything, if None) sends this signal; return *receiver*.
 
-        Connecting the same receiver or *dispatch_uid* to the same sender again changes nothing (A3, A4). With
-        *weak* the connection ends when the receiver dies. TypeError if the receiver is not callable or cannot be
-        referenced weakly, ValueError if it does not accept `**kwargs` (E1, C5); nothing is connected then.
+        Connecting the same receiver or *dispatch_uid* to the same sender again changes nothing. With *weak*, the
+        connection ends when the receiver is collected. Raises TypeError if the receiver is not callable or cannot be
+        referenced weakly, ValueError if it does not accept `**kwargs`.
         """
         self._connect(receiver, sender, weak, dispatch_uid, NO_OPTIONS)
         return receiver
@@ -268,14 +268,14 @@ class Listeners:
         with self._lock:
             known = self._connections.get(key)
             if known is None or not known.alive:
-                self._connections.pop(key, None)  # what died just now must not lend its place in the order
+                self._connections.pop(key, None)  # a dead one, whose position must not be kept
                 self._connections[key] = connection
                 self._forget_routes()
 
     def disconnect(
         self, receiver: Receiver | None = None, sender: object = None, dispatch_uid: object = None
     ) -> bool:
-        """End the connection made with the same arguments; whether there was one (A7, A16)."""
+        """Remove the connection made with the same arguments; return whether there was one."""
         self._prune()
         with self._lock:
             found = self._connections.pop(connection_key(receiver, sender, dispatch_uid), None)
@@ -283,40 +283,40 @@ class Listeners:
         return found is not None
 
     def has_listeners(self, sender: object = None) -> bool:
-        """Whether a send of *sender* would reach a receiver, muted or not (D6)."""
+        """Whether a signal of *sender* would be received, muted or not."""
         return any(self._matches(each, sender) for each in self.receivers)
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         return connection.wildcard or (sender is not None and connection.sender is sender)
 
     def _route(self, sender: object) -> Route:
-        """Who hears *sender*: its cached route, EMPTY for nobody. Connections that died are dropped first."""
+        """Return the cached connections of *sender*, after removing dead ones; EMPTY if there are none."""
         if self._dead:
             self._prune()
         entry = self._routes.get(id(sender))
-        if entry is not None and entry[0]() is sender:  # else a new object at a dead one's address (C9)
+        if entry is not None and entry[0]() is sender:  # not a new object with the same id
             return entry[1]
         return self._find_route(sender)
 
     def _find_route(self, sender: object) -> Route:
-        routes, key = self._routes, id(sender)  # before the connections are read: see the top of the file
+        routes, key = self._routes, id(sender)  # before the connections are read: see the module's docstring
         connections = list(self._connections.values())
         route = Route(each for each in connections if each.alive and self._matches(each, sender)) or EMPTY
         if sender is None:
             routes[key] = (lambda: None, route)
             return route
-        # What cannot be referenced weakly must not be kept alive, and so is looked up each time (D4).
+        # A sender without weak references is not cached, since the cache would keep it alive.
         with contextlib.suppress(TypeError):
             routes[key] = (weakref.ref(sender, lambda _: routes.pop(key, None)), route)
         return route
 
     def _forget_routes(self) -> None:
-        # Emptied as well as replaced: a route and its sender's reference would keep each other, and a strong receiver.
+        # Cleared as well as replaced: the old routes are in a reference cycle with their senders' references.
         routes, self._routes = self._routes, {}
         routes.clear()
 
     def _prune(self) -> None:
-        """Drop the connections whose receiver or sender died, and warn of those that never had a chance."""
+        """Remove dead connections; warn of receivers that were lost before their first call."""
         if not self._dead:
             return
         with self._lock:
@@ -330,15 +330,15 @@ class Listeners:
                 _warn_of_lost(connection)
 
 
-_warned: dict[Any, int] = {}
+_warned: dict[Any, int] = {}  # the registry of warnings, as a module's __warningregistry__
 
 
 def _warn_of_lost(connection: Connection) -> None:
-    """Warn as if from the line where the receiver was written; not at exit, when everything dies."""
+    """Warn at the line that defines the receiver; not at exit, when everything is collected."""
     if sys.is_finalizing():
         return
     warnings.warn_explicit(
-        f"receiver {connection.qualname} ({connection.place}) died without ever having run",
+        f"receiver {connection.qualname} ({connection.location}) was garbage-collected before it was ever called; connect it with weak=False",
         ReceiverLostWarning,
         connection.file or connection.module,
         connection.line or 0,

@@ -1,9 +1,9 @@
-"""Waiting: run coroutines to their end, from synchronous code or side by side. Standard library only.
+"""Run coroutines from synchronous code, and several concurrently. Standard library only.
 
-A module of its own, so that a program without async receivers never imports asyncio.
+This module imports asyncio, so it is loaded with the first async receiver.
 
-Each thread that waits keeps one runner. It is closed with the thread (the main thread's at exit), and a forked
-process makes its own. Background tasks that a coroutine leaves behind pause until the thread waits again.
+Each thread keeps one `asyncio.Runner`, which is closed when the thread ends (the main thread's at exit); a forked
+process makes its own. Background tasks that a coroutine leaves behind pause until the thread runs its next coroutine.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _UNSET = object()
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run *coroutine* in this thread and return its result.
 
-    It runs in a copy of the caller's context; the variables it changed are changed for the caller, too, also
-    when it fails (F10). RuntimeError on a running event loop; *coroutine* is closed then, without having run.
+    Context variables that it sets are set for the caller, even if it fails. On a running event loop, *coroutine* is
+    closed without being run and RuntimeError is raised.
     """
     try:
         refuse_running_loop("a coroutine")
@@ -36,21 +36,21 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
         raise
     before = copy_context()
     shared = before.copy()
-    kept = _kept()
+    current = _thread_runner()
     try:
-        return kept.runner.run(coroutine, context=shared)
+        return current.runner.run(coroutine, context=shared)
     except (KeyboardInterrupt, SystemExit):
-        kept.give_up()
+        current.discard()
         raise
     finally:
-        _put_back(before, shared)
+        _copy_changes(before, shared)
 
 
-async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Run *coroutines* concurrently and return their results in order (F7).
+async def run_concurrently(coroutines: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Run *coroutines* concurrently and return their results in order.
 
-    When one fails, the others are cancelled; a single error is raised as it is, several as an ExceptionGroup.
-    They share one copy of the context, and the variables they changed are changed for the caller, too (F10).
+    If one fails, the others are cancelled. A single error is raised unchanged, several as an ExceptionGroup. Context
+    variables that they set are set for each other and for the caller.
     """
     before = copy_context()
     shared = before.copy()
@@ -64,28 +64,28 @@ async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, _T]]) -> list[_T
     else:
         return [task.result() for task in tasks]
     finally:
-        _put_back(before, shared)
-    raise error  # outside the except clause, so that its context stays what the receiver made it
+        _copy_changes(before, shared)
+    raise error  # outside the except clause, which would set its __context__
 
 
 def refuse_running_loop(what: str) -> None:
-    """RuntimeError, naming *what*, where this thread runs an event loop and so cannot wait for it."""
+    """Raise RuntimeError, which names *what* cannot be run, if this thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(f"cannot wait for {what} on a running event loop")
+    raise RuntimeError(f"cannot run {what} synchronously on a running event loop")
 
 
-def _put_back(before: Context, after: Context) -> None:
-    """Set what differs in *after* from *before* in the current context, and leave alone what does not."""
+def _copy_changes(before: Context, after: Context) -> None:
+    """Set the variables that differ between *before* and *after* in the current context."""
     for variable, value in after.items():
         if before.get(variable, _UNSET) is not value:
             variable.set(value)
 
 
-class _Kept:
-    """A runner, closed when the thread that holds this object ends."""
+class _ThreadRunner:
+    """The runner of one thread, closed when the thread ends."""
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner(loop_factory=_loop_factory())
@@ -98,25 +98,25 @@ class _Kept:
     def usable(self) -> bool:
         return self.pid == os.getpid() and self.closing.alive
 
-    def give_up(self) -> None:
-        """Close the runner; these two errors stop a loop in the middle, and later runs would go on from there."""
-        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # a task stopped by one raises it again
+    def discard(self) -> None:
+        """Close the runner, whose loop an exit has stopped half-way."""
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # raised again by the task that it stopped
             self.closing()
 
 
-_here = threading.local()
+_local = threading.local()
 
 
-def _kept() -> _Kept:
-    """The runner of this thread and process, made when there is none."""
-    kept: _Kept | None = getattr(_here, "kept", None)
-    if kept is None or not kept.usable:
-        kept = _here.kept = _Kept()
-    return kept
+def _thread_runner() -> _ThreadRunner:
+    """Return this thread's runner; make one if there is none or the process was forked."""
+    runner: _ThreadRunner | None = getattr(_local, "runner", None)
+    if runner is None or not runner.usable:
+        runner = _local.runner = _ThreadRunner()
+    return runner
 
 
 def _close(runner: asyncio.Runner, pid: int) -> None:
-    """Close *runner*; in a process forked from the one that made it, without running any of its tasks."""
+    """Close *runner*; in a forked process, without running its tasks."""
     if os.getpid() == pid:
         runner.close()
     elif not runner.get_loop().is_running():
@@ -124,11 +124,11 @@ def _close(runner: asyncio.Runner, pid: int) -> None:
 
 
 def _loop_factory() -> Any:
-    if sys.platform == "win32":  # pragma: no cover - no fork there, and its own loop can do more
+    if sys.platform == "win32":  # pragma: no cover - no fork there, and the default loop can do more
         return None
     return _polling_loop
 
 
 def _polling_loop() -> asyncio.AbstractEventLoop:
-    # epoll lives in the kernel and is shared with a forked child, whose closing it would deafen the parent.
+    # An epoll object is shared with a forked child; the parent would receive no events after the child closes it.
     return asyncio.SelectorEventLoop(selectors.PollSelector())

@@ -1,7 +1,6 @@
-"""Fields: what a model's attribute holds, and the column that holds it.
+"""Fields of a model: `Field` and `field()`.
 
-A `Field` is declared in a class body (by `field()`, with an annotation) and bound to each model that has it: then it
-knows its column, its check and its defaults.
+A `Field` is declared in a class body and bound to each model that has it. A bound field has a column and a check.
 """
 
 from __future__ import annotations
@@ -17,37 +16,39 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
-from microorm.errors import ModelError
+from microorm.errors import ModelError, nearest
 from microorm.fields import types
-from microorm.fields.checks import Check, Refused, shown
-from microorm.fields.type_map import KINDS, Kind, Unfit, custom_check, kind_of, type_name
+from microorm.fields.checks import Check, InvalidFieldValue, shown
+from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
 
 T = TypeVar("T")
 
 
-class Missing(enum.Enum):
-    """The absence of a value, where None is one."""
-
-    MISSING = enum.auto()
-
+class _Missing:
     def __repr__(self) -> str:
         return "<missing>"
 
 
-MISSING: Final = Missing.MISSING
+MISSING: Final = _Missing()
+"""The absence of a value, where None is a value."""
 
 _FLAGS = ("primary_key", "unique", "index", "timezone", "init")
-_NUMBERS = ("max_length", "max_digits")
+_POSITIVE = ("max_length", "max_digits")
 _CALLABLES = ("default_factory", "on_update")
-_OF_A_KIND = {option for kind in KINDS.values() for option in kind.options}
+_OPTIONS = (
+    *_FLAGS,
+    *_POSITIVE,
+    *_CALLABLES,
+    *("default", "server_default", "decimal_places", "type_", "column"),
+)
+_TYPE_SPECIFIC = ("decimal_places", "max_digits", "max_length", "timezone")
 
 
 class Field(Generic[T]):
-    """One column of a model: on the class a SQLAlchemy column, on an instance its value.
+    """A column of a model: SQLAlchemy's column on the class, its value on an instance.
 
-    At run time this is a non-data descriptor, so reading an instance's value is a plain dictionary hit;
-    where the instance has no value yet (a key or a value that the database will make), it reads None, and
-    where the row was loaded without it, it is loaded now.
+    This is a non-data descriptor: the values of an instance are in its `__dict__`. `__get__` is called for a value that
+    is not there: a deferred field is loaded, and a value that the database has yet to generate is None.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Field(Generic[T]):
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
         self.generated = False
-        self.relation: Any = None  # the foreign key that this is the column of
+        self.relation: Any = None  # the foreign key whose column this is
 
     if TYPE_CHECKING:
 
@@ -81,8 +82,8 @@ class Field(Generic[T]):
 
         def __get__(self, instance: Any, owner: Any) -> Any:
             if instance is not None:
-                origin = getattr(instance, "_origin", None)
-                return None if origin is None or not origin.partial else instance._load_deferred(self.name)
+                state = getattr(instance, "_row_state", None)
+                return None if state is None or not state.partial else instance._load_deferred(self.name)
             try:
                 return self.column
             except AttributeError:
@@ -93,108 +94,108 @@ class Field(Generic[T]):
 
     @property
     def has_default(self) -> bool:
-        """Whether a constructor without this field finds a value for it."""
+        """Whether the field has a default value or factory."""
         return self.default is not MISSING or self.default_factory is not None
 
     @property
     def server_made(self) -> bool:
-        """Whether the database makes the value of an INSERT that leaves it out."""
+        """Whether the database generates the value if an INSERT omits it."""
         return self.generated or self.server_default is not None
 
     @property
     def init(self) -> bool:
-        """Whether the constructor takes this field."""
+        """Whether the constructor has an argument for this field."""
         if (asked := self.options.get("init")) is not None:
             return bool(asked)
         return self.has_default or (self.server_default is None and self.on_update is None)
 
     def bind(self, owner: type, name: str, annotation: Any) -> Field[T]:
-        """A copy that belongs to *owner*, with its column. `ModelError` where the declaration is wrong."""
+        """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""
         bound = copy(self)
         bound.name = name
         bound.label = f"{owner.__name__}.{name}"
         bound.python_type, bound.nullable = split_optional(annotation)
         try:
-            bound._make()
-        except (Unfit, ArgumentError) as error:
+            bound._make_column_and_check()
+        except (InvalidOption, ArgumentError) as error:
             raise ModelError(f"{bound.label}: {error}") from None
-        except Refused as refused:
-            raise ModelError(f"{bound.label}: the default {refused}") from None
+        except InvalidFieldValue as error:
+            raise ModelError(f"{bound.label}: the default {error}") from None
         return bound
 
-    def admit(self, value: Any) -> Any:
-        """The value to write for *value*. `Refused` where the field does not take it."""
+    def clean(self, value: Any) -> Any:
+        """Validate *value* and return the value to write. Raises `InvalidFieldValue`."""
         if value is None:
             if self.nullable:
                 return None
-            raise Refused(f"wants {self.check.expected}, not None")
-        return self.check.admit(value)
+            raise InvalidFieldValue(self.check.expected, "None")
+        return self.check.clean(value)
 
     def default_in_rows(self) -> tuple[bool, Any]:
-        """Whether rows that are there can be given the default, which is then the same in all, and as what it is stored."""
+        """Return whether existing rows can be given the default, and the value to store in them."""
         default = self.default
         if self.default_factory in (list, dict):
             default = self.default_factory()
         if default is None or default is MISSING or isinstance(default, ClauseElement):
             return False, None
-        admitted = self.admit(default)
-        return True, admitted.value if isinstance(admitted, enum.Enum) else admitted
+        value = self.clean(default)
+        return True, value.value if isinstance(value, enum.Enum) else value
 
     def stored(self, expression: ClauseElement) -> Any:
-        """What to write for an SQL expression, so that it comes to the same on every database."""
+        """Adapt an SQL expression so that every database stores the same value."""
         return types.stored(expression, self.python_type, self.column.type)
 
     def constraints(self) -> list[CheckConstraint]:
-        """The CHECK that keeps a column of listed values to these."""
-        kind = kind_of(self.python_type)
+        """Return the CHECK constraint of an enum or a Literal."""
+        kind = field_type(self.python_type)
         if kind is None or self.options.get("type_") is not None:
             return []
         allowed = [value for value in kind.allowed(self.python_type) if not isinstance(value, bool)]
         if not allowed:
             return []
-        # It compares what is stored, so the values are not bound through the column's own type.
+        # The constraint compares stored values, which the type of the column would convert.
         plain = types.value_type(tuple(allowed))
         listed = type_coerce(self.column, plain).in_([literal(value, plain) for value in allowed])
         return [CheckConstraint(listed, name=self.column.name)]
 
-    def _make(self) -> None:
-        kind, custom = kind_of(self.python_type), self.options.get("type_")
-        refuse_misuse(self.options)
-        self._refuse_contradictions(kind)
+    def _make_column_and_check(self) -> None:
+        kind, custom = field_type(self.python_type), self.options.get("type_")
+        check_options(self.options)
+        self._check_combinations(kind)
         if custom is not None:
-            column_type = _instance(custom)
+            column_type = _type_instance(custom)
             self.check = custom_check(self.python_type, column_type)
         elif kind is not None:
             kind.allowed(self.python_type)
             column_type = kind.column(self.python_type, self.options)
             self.check = kind.check(self.python_type, self.options)
         else:
-            raise Unfit(
-                f"no column type for {type_name(self.python_type)}; name a SQLAlchemy type by field(type_=...)"
+            raise InvalidOption(
+                f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
             )
         self.mutable = kind is None or kind.mutable
         self.column = self._make_column(column_type)
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
-            self.admit(self.default)
+            self.clean(self.default)
 
-    def _refuse_contradictions(self, kind: Kind | None) -> None:
+    def _check_combinations(self, kind: FieldType | None) -> None:
         given = {option for option, value in self.options.items() if value is not None and value is not False}
         custom = "type_" in given
-        for option in sorted(_OF_A_KIND & self.options.keys()):
-            if self.options[option] is None:
+        for option in _TYPE_SPECIFIC:
+            if self.options.get(option) is None:
                 continue
             if custom:
-                raise Unfit(f"{option}= and type_= contradict each other")
+                raise InvalidOption(f"{option}= cannot be combined with type_=")
             if kind is None or option not in kind.options:
-                raise Unfit(f"{option}= does not apply to {type_name(self.python_type)}")
+                raise InvalidOption(f"{option}= does not apply to {type_name(self.python_type)}")
         if self.python_type in (str, bytes) and not custom and "max_length" not in given:
             for option in ("primary_key", "unique", "index"):
                 if option in given:
-                    raise Unfit(f"a {self.python_type.__name__} with {option}=True wants max_length=")
+                    raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
         if self.primary_key and self.nullable:
-            raise Unfit("a primary key cannot be None")
+            raise InvalidOption("a primary key cannot be None")
         if self.primary_key and self.on_update is not None:
-            raise Unfit("a primary key does not change, and on_update= changes it")
+            raise InvalidOption("a primary key cannot change, so it cannot have on_update=")
 
     def _make_column(self, column_type: TypeEngine[Any]) -> Column[Any]:
         options, default = self.options, self.server_default
@@ -210,32 +211,135 @@ class Field(Generic[T]):
         )
 
 
-def refuse_misuse(options: Mapping[str, Any]) -> None:
-    """Raise `Unfit` where an option is of the wrong type, or where the defaults contradict each other."""
+# Type checkers take the first match, so the overloads without a constructor argument come first.
+@overload
+def field(
+    *,
+    on_update: Callable[[], T],
+    init: Literal[False] = False,
+    unique: bool = ...,
+    index: bool = ...,
+    max_length: int | None = ...,
+    max_digits: int | None = ...,
+    decimal_places: int | None = ...,
+    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
+    column: str | None = ...,
+    timezone: bool | None = ...,
+    server_default: Any = ...,
+) -> Any: ...
+@overload
+def field(
+    *,
+    server_default: Any,
+    init: Literal[False] = False,
+    primary_key: bool = ...,
+    unique: bool = ...,
+    index: bool = ...,
+    max_length: int | None = ...,
+    max_digits: int | None = ...,
+    decimal_places: int | None = ...,
+    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
+    column: str | None = ...,
+    timezone: bool | None = ...,
+) -> Any: ...
+@overload
+def field(
+    *,
+    default: T,
+    primary_key: bool = ...,
+    on_update: Callable[[], T] | None = ...,
+    server_default: Any = ...,
+    unique: bool = ...,
+    index: bool = ...,
+    max_length: int | None = ...,
+    max_digits: int | None = ...,
+    decimal_places: int | None = ...,
+    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
+    column: str | None = ...,
+    timezone: bool | None = ...,
+    init: bool = ...,
+) -> Field[T]: ...
+@overload
+def field(
+    *,
+    default_factory: Callable[[], T],
+    primary_key: bool = ...,
+    on_update: Callable[[], T] | None = ...,
+    server_default: Any = ...,
+    unique: bool = ...,
+    index: bool = ...,
+    max_length: int | None = ...,
+    max_digits: int | None = ...,
+    decimal_places: int | None = ...,
+    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
+    column: str | None = ...,
+    timezone: bool | None = ...,
+    init: bool = ...,
+) -> Field[T]: ...
+@overload
+def field(
+    *,
+    primary_key: bool = ...,
+    unique: bool = ...,
+    index: bool = ...,
+    max_length: int | None = ...,
+    max_digits: int | None = ...,
+    decimal_places: int | None = ...,
+    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
+    column: str | None = ...,
+    timezone: bool | None = ...,
+    init: bool = ...,
+) -> Any: ...
+def field(**options: Any) -> Any:
+    """Declare a field of a model.
+
+    *primary_key*: the column is the key, or part of a composite one. *default*, *default_factory*: the value if the
+    constructor is called without the field. *on_update*: called to set the value at each save that writes the field and
+    is not raw; neither `update_fields` without the field nor `Query.update` call it. *server_default*: SQL or a string
+    by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
+    in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
+    to use instead of the default one. *column*: the name of the column, if not the name of the field.
+    *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor.
+
+    Raises `TypeError` for an unknown option. Invalid options are a `ModelError` when the class is defined.
+    """
+    for option in options:
+        if option not in _OPTIONS:
+            hint = nearest(option, _OPTIONS)
+            if nearest(option, ("null", "nullable")):
+                hint = "; annotate a field that may be None as Field[int | None]"
+            raise TypeError(f"field() has no option {option!r}{hint}")
+    return Field(**options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidOption` if an option has the wrong type, or if the defaults contradict each other."""
     given = {option: value for option, value in options.items() if value is not None}
     for option in _FLAGS:
         if type(given.get(option, False)) is not bool:
-            raise Unfit(f"{option}= wants a bool, not {shown(given[option])}")
-    for option in _NUMBERS:
+            raise InvalidOption(f"{option}= must be a bool, not {shown(given[option])}")
+    for option in _POSITIVE:
         number = given.get(option, 1)
         if type(number) is not int or number < 1:
-            raise Unfit(f"{option}= wants a positive int, not {shown(number)}")
+            raise InvalidOption(f"{option}= must be a positive int, not {shown(number)}")
     for option in _CALLABLES:
         if not callable(given.get(option, len)):
-            raise Unfit(f"{option}= wants a callable, not {shown(given[option])}")
+            raise InvalidOption(f"{option}= must be a callable, not {shown(given[option])}")
     column = given.get("column", "name")
     if not isinstance(column, str) or not column:
-        raise Unfit(f"column= wants a name, not {shown(column)}")
+        raise InvalidOption(f"column= must be a name, not {shown(column)}")
     if isinstance(options.get("server_default"), (Computed, Identity)):
-        raise Unfit(f"server_default= wants SQL or a string, not {type(options['server_default']).__name__}")
+        raise InvalidOption(
+            f"server_default= must be SQL or a string, not {type(options['server_default']).__name__}"
+        )
     if "default" in options and "default_factory" in given:
-        raise Unfit("default= and default_factory= contradict each other")
+        raise InvalidOption("default= cannot be combined with default_factory=")
     if isinstance(options.get("default"), (dict, list, set, bytearray)):
-        raise Unfit("a mutable default is shared by all instances; default_factory= is not")
+        raise InvalidOption("a mutable default would be shared by all instances; use default_factory=")
 
 
 def split_optional(annotation: Any) -> tuple[Any, bool]:
-    """The type without None, and whether None was in it."""
+    """Return the type without None, and whether None was part of it."""
     arguments = get_args(annotation)
     if get_origin(annotation) in (Union, UnionType):
         kept = tuple(argument for argument in arguments if argument is not NoneType)
@@ -246,12 +350,12 @@ def split_optional(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _instance(custom: Any) -> TypeEngine[Any]:
-    """The type that `type_=` names, by an instance or a class of SQLAlchemy's."""
+def _type_instance(custom: Any) -> TypeEngine[Any]:
+    """Return the SQLAlchemy type passed as `type_=`, which may be a class."""
     try:
         made = custom() if isinstance(custom, type) else custom
     except TypeError as error:
-        raise Unfit(f"type_= cannot be made without arguments: {error}") from None
+        raise InvalidOption(f"type_= cannot be called without arguments: {error}") from None
     if not isinstance(made, TypeEngine):
-        raise Unfit(f"type_= wants a type of SQLAlchemy's, not {shown(custom)}")
+        raise InvalidOption(f"type_= must be a SQLAlchemy type, not {shown(custom)}")
     return made

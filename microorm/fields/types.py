@@ -1,11 +1,8 @@
-"""Types: the column types that keep one Python value the same on every database.
+"""Column types and SQL functions that store the same value on every database.
 
-Each class says what a database would otherwise change silently (DESIGN 3, the table in docs/types.md).
-
-Expressions: what a field makes of one, so that every database stores the same.
-
-SQLite rounds no number to its column's places and has no clock that writes microseconds; MariaDB's clock tells
-the time of the session's zone.
+The docstrings say what a database would otherwise change silently; docs/types.md has a table. As for functions, SQLite
+does not round numbers to the scale of their column and its clock has no microseconds; MariaDB's clock is in the time
+zone of the session.
 """
 
 from __future__ import annotations
@@ -49,58 +46,56 @@ MICROSECOND = timedelta(microseconds=1)
 MARIADB = ("mysql", "mariadb")
 COLLATION = "utf8mb4_nopad_bin"
 SQLITE_DIGITS = 15
-MOST_BYTES_OF_A_ROW = 65_000  # on MariaDB, without its long columns
-MOST_BYTES_OF_A_CHARACTER = 4
+MAX_ROW_BYTES = 65_000  # of MariaDB, without LONGTEXT and LONGBLOB columns
+MAX_CHARACTER_BYTES = 4
 
 
-class OnMariaDB(TypeDecorator[Any]):
-    """A type of MariaDB's own, *named* in its dialect, which is loaded where the type is asked for, or never."""
+class MariaDBType(TypeDecorator[Any]):
+    """The type called *name* of SQLAlchemy's MySQL dialect, which is imported when the type is first used."""
 
     impl = String
     cache_ok = True
 
-    def __init__(
-        self, named: str, arguments: tuple[int, ...] = (), options: tuple[tuple[str, Any], ...] = ()
-    ) -> None:
+    def __init__(self, name: str, *arguments: int, options: tuple[tuple[str, Any], ...] = ()) -> None:
         super().__init__()
-        self.named = named
+        self.name = name
         self.arguments = arguments
         self.options = options
 
     def __repr__(self) -> str:
-        return f"OnMariaDB({self.named!r}, {self.arguments!r}, {self.options!r})"
+        return f"MariaDBType({', '.join(map(repr, (self.name, *self.arguments)))}, options={self.options!r})"
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        from sqlalchemy.dialects import mysql  # noqa: PLC0415 loaded with the engine, or never
+        from sqlalchemy.dialects import mysql  # noqa: PLC0415 importing it takes 20 ms
 
-        return dialect.type_descriptor(getattr(mysql, self.named)(*self.arguments, **dict(self.options)))
+        return dialect.type_descriptor(getattr(mysql, self.name)(*self.arguments, **dict(self.options)))
 
 
-ASCII_CHAR = OnMariaDB("CHAR", (32,), (("charset", "ascii"), ("collation", "ascii_bin")))
-MOMENT = OnMariaDB("DATETIME", options=(("fsp", 6),))
+ASCII_CHAR = MariaDBType("CHAR", 32, options=(("charset", "ascii"), ("collation", "ascii_bin")))
+MARIADB_DATETIME = MariaDBType("DATETIME", options=(("fsp", 6),))
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware `datetime`, stored in UTC; SQLite and MariaDB would drop the offset without converting."""
+    """An aware `datetime`, stored in UTC; SQLite and MariaDB would drop its offset without converting it."""
 
     impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            from sqlalchemy.dialects import postgresql  # noqa: PLC0415 loaded with the engine, or never
+            from sqlalchemy.dialects import postgresql  # noqa: PLC0415 importing it takes 50 ms
 
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
         if dialect.name in MARIADB:
-            return MOMENT.load_dialect_impl(dialect)
+            return MARIADB_DATETIME.load_dialect_impl(dialect)
         return dialect.type_descriptor(DateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         if value.tzinfo is None:
-            # astimezone() would take it for local time, on this machine's clock.
-            raise ValueError(f"a datetime with a time zone is wanted, not {value!r}")
+            # astimezone() would take it as local time.
+            raise ValueError(f"must be a datetime with a time zone, not {value!r}")
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
@@ -113,7 +108,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class ExactNumeric(TypeDecorator[Decimal]):
-    """A `Decimal` of fixed digits; SQLite stores it as a number, exact to 15 digits and refused above."""
+    """A `Decimal` of fixed precision; SQLite stores it as a float, so more than 15 digits are refused there."""
 
     impl = Numeric
     cache_ok = True
@@ -128,7 +123,7 @@ class ExactNumeric(TypeDecorator[Decimal]):
             return dialect.type_descriptor(Numeric(self.precision, self.scale))
         if self.precision > SQLITE_DIGITS:
             raise ModelError(
-                f"a Decimal of max_digits={self.precision} is not exact on SQLite, "
+                f"a Decimal of max_digits={self.precision} would not be exact on SQLite, "
                 f"which keeps {SQLITE_DIGITS} digits"
             )
         return dialect.type_descriptor(Numeric(self.precision, self.scale, asdecimal=False))
@@ -143,7 +138,7 @@ class ExactNumeric(TypeDecorator[Decimal]):
 
 
 class Duration(TypeDecorator[timedelta]):
-    """A `timedelta`: PostgreSQL's interval, else a whole number of microseconds."""
+    """A `timedelta`: an INTERVAL on PostgreSQL, elsewhere a number of microseconds."""
 
     impl = BigInteger
     cache_ok = True
@@ -164,12 +159,12 @@ class Duration(TypeDecorator[timedelta]):
         return timedelta(microseconds=int(value))
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # A duration is added to durations, and multiplied by numbers.
+        # A duration is added to durations, but multiplied by numbers.
         return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
 
 
 class UuidText(TypeDecorator[UUID]):
-    """A `UUID` as 32 characters, for MariaDB, whose own type refuses all that are of no registered version."""
+    """A `UUID` as 32 characters, for MariaDB, whose UUID type accepts registered versions only."""
 
     impl = String
     cache_ok = True
@@ -185,7 +180,7 @@ class UuidText(TypeDecorator[UUID]):
 
 
 class Choice(TypeDecorator[Any]):
-    """A member of an `Enum`, stored as its value: a string or an integer."""
+    """A member of an `Enum`, stored as its value, a string or an integer."""
 
     impl = String
     cache_ok = True
@@ -206,7 +201,7 @@ class Choice(TypeDecorator[Any]):
 
 
 class DocumentKey(TypeDecorator[str]):
-    """A key of a JSON object, as the path to it is written: SQLAlchemy's paths take it for what needs no escape."""
+    """A key of a JSON object, escaped for a path expression, which SQLAlchemy does not do."""
 
     impl = JSON.JSONStrIndexType
     cache_ok = True
@@ -215,87 +210,89 @@ class DocumentKey(TypeDecorator[str]):
         if value is None or dialect.name == "postgresql":
             return value
         if '"' in value and dialect.name == "sqlite":
-            raise ValueError(f"SQLite has no way to a JSON key with a double quote, such as {value!r}")
+            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {value!r}")
         if value.startswith("-") and dialect.name in MARIADB:
-            raise ValueError(f"MariaDB has no way to a JSON key that begins with a minus, such as {value!r}")
-        # A key is found by the text it is stored as.
+            raise ValueError(f"MariaDB cannot address a JSON key that begins with a minus, such as {value!r}")
+        # The stored text of the key is compared.
         return json.dumps(value)[1:-1]
 
 
 class Document(JSON[Any]):
-    """JSON whose values are reached by keys, none of which becomes a path or SQL, whatever is in it."""
+    """JSON with access by keys that are never parsed as a path or as SQL."""
 
     class Comparator(JSON.Comparator[Any]):
-        """`column["key"]`, `column[3]`, and `column["key", 3]` for one in the other."""
+        """`column["key"]`, `column[3]` and, nested, `column["key", 3]`."""
 
         def __getitem__(self, index: Any) -> Any:
             if isinstance(index, (tuple, list)):
                 return reduce(operator.getitem, index, self.expr)
             if isinstance(index, str):
                 if "\0" in index or not encodable(index):
-                    raise FieldError(f"no key in JSON is {index!r}")
+                    raise FieldError(f"not a possible key in JSON: {index!r}")
                 index = bindparam(None, index, type_=DocumentKey(), unique=True)
             elif type(index) is not int:
-                raise TypeError(f"JSON is reached by str and int, not {index!r}")
+                raise TypeError(f"a key or index in JSON must be str or int, not {index!r}")
             return super().__getitem__(index)  # type: ignore[no-untyped-call]
 
     comparator_factory = Comparator
 
 
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
-    """The column type for a fixed set of strings or of integers."""
+    """Return the column type for a fixed set of strings or integers."""
     if all(isinstance(value, str) for value in values):
         return text_type(max(1, *map(len, values)))
     return BigInteger()
 
 
 def text_type(max_length: int | None = None) -> TypeEngine[str]:
-    """A string that compares binary; an unbounded or a very long one is MariaDB's LONGTEXT."""
+    """Return a string type with binary comparison; without *max_length*, or if it is large, LONGTEXT on MariaDB."""
     options = (("charset", "utf8mb4"), ("collation", COLLATION))
-    similar = Text() if max_length is None else String(max_length)
-    if max_length is None or max_length * MOST_BYTES_OF_A_CHARACTER > MOST_BYTES_OF_A_ROW:
-        own = OnMariaDB("LONGTEXT", (), options)
+    generic = Text() if max_length is None else String(max_length)
+    if max_length is None or max_length * MAX_CHARACTER_BYTES > MAX_ROW_BYTES:
+        mariadb = MariaDBType("LONGTEXT", options=options)
     else:
-        own = OnMariaDB("VARCHAR", (max_length,), options)
-    return similar.with_variant(own, *MARIADB)
+        mariadb = MariaDBType("VARCHAR", max_length, options=options)
+    return generic.with_variant(mariadb, *MARIADB)
 
 
 def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
-    """Bytes; unbounded or very many are MariaDB's LONGBLOB."""
-    long = max_length is None or max_length > MOST_BYTES_OF_A_ROW
-    own = OnMariaDB("LONGBLOB") if max_length is None or long else OnMariaDB("VARBINARY", (max_length,))
-    return LargeBinary(max_length).with_variant(own, *MARIADB)
+    """Return a binary type; without *max_length*, or if it is large, LONGBLOB on MariaDB."""
+    if max_length is None or max_length > MAX_ROW_BYTES:
+        mariadb = MariaDBType("LONGBLOB")
+    else:
+        mariadb = MariaDBType("VARBINARY", max_length)
+    return LargeBinary(max_length).with_variant(mariadb, *MARIADB)
 
 
 def integer_type() -> TypeEngine[int]:
-    """Eight bytes; SQLite's INTEGER, so that a key of this type is the rowid."""
+    """Return BIGINT; on SQLite INTEGER, so that a primary key of this type is the rowid."""
     return BigInteger().with_variant(Integer(), "sqlite")
 
 
 def uuid_type() -> TypeEngine[UUID]:
-    """A `UUID` of any bits."""
+    """Return a type for any `UUID`."""
     return Uuid().with_variant(UuidText(), *MARIADB)
 
 
 def json_type() -> TypeEngine[Any]:
-    """JSON, on PostgreSQL JSONB; None is NULL, not the JSON value null."""
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 a third of all that is imported, for this one type
+    """Return JSON, on PostgreSQL JSONB; None is NULL rather than the JSON value null."""
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 importing it takes 50 ms
 
     return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
-    """A `datetime` to the microsecond, in UTC or without a zone."""
-    return UtcDateTime() if aware else DateTime().with_variant(MOMENT, *MARIADB)
+    """Return a `datetime` type with microseconds, in UTC or without a time zone."""
+    return UtcDateTime() if aware else DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
 
 
 def time_type() -> TypeEngine[Any]:
-    """A `time` without a zone, to the microsecond."""
-    return Time().with_variant(OnMariaDB("TIME", options=(("fsp", 6),)), *MARIADB)
+    """Return a `time` type with microseconds, without a time zone."""
+    return Time().with_variant(MariaDBType("TIME", options=(("fsp", 6),)), *MARIADB)
 
 
 class UtcNow(FunctionElement[datetime]):
-    """The present moment as a `datetime` column keeps it: with a zone."""
+    """The current time, for a `datetime` column with a time zone."""
 
     inherit_cache = True
     name = "utc_now"
@@ -303,13 +300,13 @@ class UtcNow(FunctionElement[datetime]):
 
 
 class NaiveUtcNow(UtcNow):
-    """The present moment in UTC, without a zone."""
+    """The current time in UTC, for a `datetime` column without a time zone."""
 
     inherit_cache = True
 
 
 class Rounded(FunctionElement[Any]):
-    """A number with no more places than its column has, which SQLite alone does not see to."""
+    """A number rounded to the scale of its column, which SQLite does not do by itself."""
 
     inherit_cache = True
     name = "rounded"
@@ -338,7 +335,7 @@ def _now_on_mariadb(element: UtcNow, compiler: SQLCompiler, **options: Any) -> s
 
 
 @compiles(Rounded)
-def _as_it_is(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
+def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
     number, _ = element.clauses
     return compiler.process(number, **options)
 
@@ -350,7 +347,7 @@ def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
 
 
 def stored(expression: Any, python_type: Any, column_type: TypeEngine[Any]) -> Any:
-    """What to write for *expression* into a column, on every database alike."""
+    """Adapt *expression* for a column so that every database stores the same value."""
     if python_type is datetime and isinstance(expression, (now, current_timestamp)):
         return UtcNow() if isinstance(column_type, UtcDateTime) else NaiveUtcNow()
     if isinstance(column_type, ExactNumeric) and isinstance(expression, ColumnElement):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
@@ -22,12 +22,13 @@ from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, settle_all_keys, tell_saved, write_expressions
+from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
-from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, most_rows, multirow_of
-from microorm.sql.statements import Plans, CompiledStatement, bound, plans_of, values_of
+from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
+from microorm.sql.statements import CompiledStatement, Plans, parameters_of, placeholders, plans_of
 from microorm.sql.upsert import Upsert
 
 
@@ -57,19 +58,22 @@ class Group(NamedTuple):
 def bulk_create(
     schema: Schema, database: Database, instances: Iterable[Any], options: BulkOptions, progress: Any = None
 ) -> list[Any]:
-    """CompiledInsert all *instances* or none; set their generated keys and their state, and return them."""
-    objects = checked_objects(schema, "bulk_create", instances)
+    """Insert all *instances* or none; set their generated keys and their state, and return them."""
+    objects = check_instances(schema, "bulk_create", instances)
     written = Progress(progress, len(objects))
     if not objects:
         return objects
-    settle_all_keys(schema, "bulk_create", objects)
-    complete_all(objects)
     model, alias = schema.model, database.alias
-    for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
-        signal.refuse_waiting(model)
-    with unit_of_work(schema.registry.databases, database) as work:
+    databases = schema.registry.databases
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_create", objects)
+        complete_all(objects)
+        for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
+            signal.refuse_waiting(model)
+        work.begin()
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
+            refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
         before = [(instance._row_state, instance._row) for instance in objects if options.each]
         for group in _groups(schema, work, objects, options.upsert):
             start = 0
@@ -259,7 +263,7 @@ def _upsert_batch(
     rows: Sequence[Row],
     snapshots: Sequence[Image],
 ) -> None:
-    """CompiledInsert or update *rows*; after an update, read the values that the instances do not have."""
+    """Insert or update *rows*; after an update, read the values that the instances do not have."""
     upserts.run(schema, channel, upsert, names, rows)
     if not upsert.updates:
         return
@@ -283,8 +287,8 @@ def _upsert_batch(
 def _insert_rows(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
-    """CompiledInsert *rows*, and return the generated values of each, in the same order."""
-    if (multirow := multirow_of(schema, plans, channel, names)) is not None:
+    """Insert *rows*, and return the generated values of each, in the same order."""
+    if (multirow := multirow_insert(schema, plans, channel, names)) is not None:
         return multirow.insert(channel, rows)
     compiled = plans.insert(names)
     if not compiled.made:
@@ -303,7 +307,7 @@ def _insert_rows(
 def _insert_numbered(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
-    """CompiledInsert *rows* on SQLite, and return their generated values by way of `last_insert_rowid()`.
+    """Insert *rows* on SQLite, and return their generated values by way of `last_insert_rowid()`.
 
     SQLite gives consecutive keys to the rows, since this transaction is the only one that writes.
     """
@@ -327,15 +331,15 @@ WORTH_IT = 1000
 
 
 def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]) -> None:
-    """CompiledInsert *rows* of the fields *names* in order, several by one statement if the channel has a driver's cursor."""
+    """Insert *rows* of the fields *names* in order, several by one statement if the channel has a driver's cursor."""
     plans, size = plans_of(schema, channel.database), 1
     if channel.cursor is not None and names:
         plans.inserted_rows += len(rows)
         if plans.inserted_rows >= WORTH_IT:
-            size = min(most_rows(channel, len(names)), ROWS_PER_STATEMENT)
+            size = min(max_rows(channel, len(names)), ROWS_PER_STATEMENT)
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:
-        statement = plans.copied_row(
+        statement = plans.cached(
             ("insert several", names, size), lambda: _insert_of(schema, channel.database, names, size)
         )
         for start in range(0, whole, size):
@@ -347,6 +351,6 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
 def _insert_of(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> CompiledStatement:
     """Compile the INSERT of *count* rows, which takes their values as one long row."""
     fields = [schema.by_name[name] for name in names]
-    rows = [bound(fields, index * len(fields)) for index in range(count)]
+    rows = [placeholders(fields, index * len(fields)) for index in range(count)]
     statement = insert(schema.table).inline().values(rows)
-    return CompiledStatement(statement, values_of(fields * count), database.engine.dialect)
+    return CompiledStatement(statement, parameters_of(fields * count), database.engine.dialect)

@@ -21,7 +21,7 @@ from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
-from microorm.sql.hydration import fields_of, instances_of
+from microorm.sql.hydration import fields_of, hydrate
 from microorm.sql.statements import key_row, plans_of
 
 Values = dict[Any, "Leaving"]  # referenced value → the row that has it
@@ -38,7 +38,7 @@ def has_receivers(schema: Schema) -> bool:
 def referred_to(schema: Schema) -> bool:
     """Return whether a delete has to look for dependent rows."""
     keys = schema.registry.referring(schema.model)
-    return bool(keys) and any(key.on_delete != "do_nothing" for key in keys)
+    return bool(keys) and any(key.action.effect != "ignore" for key in keys)
 
 
 class Collection:
@@ -80,11 +80,11 @@ class Collection:
                 self._follow(key, values)
         self._refuse_restricted()
 
-    def told(self, schema: Schema) -> bool:
+    def has_receivers(self, schema: Schema) -> bool:
         """Return whether the delete signals had receivers for the model when its first row was collected."""
-        if (has_receivers := self._has_receivers.get(schema)) is None:
-            has_receivers = self._has_receivers[schema] = has_receivers(schema)
-        return has_receivers
+        if (found := self._has_receivers.get(schema)) is None:
+            found = self._has_receivers[schema] = has_receivers(schema)
+        return found
 
     def names(self, schema: Schema) -> tuple[str, ...] | None:
         """Return the fields to load of rows to delete: all (None) if there are receivers, else the keys."""
@@ -92,7 +92,7 @@ class Collection:
             needed = {key.to.name for key in self.keys_to(schema)}
             needed.update(key.field.name for key in schema.foreign_keys)
             names = tuple([name for name in schema.names if name in needed or name in schema.key_names])
-            whole = self.told(schema) or names == schema.names
+            whole = self.has_receivers(schema) or names == schema.names
             self._names[schema] = None if whole else names
         return self._names[schema]
 
@@ -103,14 +103,14 @@ class Collection:
             found = self._keys[schema] = [
                 key
                 for key in schema.registry.referring(schema.model)
-                if key.on_delete != "do_nothing" and self._has_table(key.owner.__schema__)
+                if key.action.effect != "ignore" and self._has_table(key.owner.__schema__)
             ]
         return found
 
     def dependants(self, schema: Schema) -> Iterator[Schema]:
         """Yield the models whose rows are deleted before those of *schema*."""
         for key in schema.registry.referring(schema.model):
-            if key.on_delete != "set_null":
+            if key.action.keeps_reference(key):
                 yield key.owner.__schema__
 
     def _has_table(self, schema: Schema) -> bool:
@@ -135,7 +135,7 @@ class Collection:
         values = {}
         for row in found:
             if row.instance is self._held:
-                load = plans_of(schema, self.channel.database).load(schema.key_names, wanted=(name,))
+                load = plans_of(schema, self.channel.database).select(schema.key_names, wanted=(name,))
                 values.update({value: row for (value,) in load.values(self.channel, row.key)})
             else:
                 values[row.instance.__dict__[name]] = row
@@ -147,12 +147,12 @@ class Collection:
         schema: Schema = key.owner.__schema__
         if not values:
             return
-        if key.on_delete in ("set_null", "set_default"):
+        if key.action.effect == "update":
             self.changed.setdefault(key, {}).update(values)
-        elif key.on_delete == "restrict":
+        elif key.action.effect == "refuse":
             for child in self._referring(key, values):
                 self._restricting.append((key, child, _parent(key, child, values)))
-        elif self.told(schema) or schema.registry.referring(schema.model):
+        elif self.has_receivers(schema) or schema.registry.referring(schema.model):
             for child in self._referring(key, values):
                 _parent(key, child, values).dependants.append((self._add(schema, child), key))
         else:
@@ -163,14 +163,14 @@ class Collection:
         schema, channel = key.owner.__schema__, self.channel
         names, wanted = self.names(schema), list(values)
         if len(wanted) == 1:
-            load = plans_of(schema, channel.database).load((key.field.name,), wanted=names)
+            load = plans_of(schema, channel.database).select((key.field.name,), wanted=names)
             yield from load.instances(channel, (wanted[0],))
             return
         columns = [field.column for field in fields_of(schema, names)]
         for batch in batches(channel, wanted, lambda value: (value,), None):
             statement = select(*columns).where(key.field.column.in_(batch))
             found = channel.execute(statement).fetchall()
-            yield from instances_of(schema, found, channel.database.alias, names)
+            yield from hydrate(schema, found, channel.database.alias, names)
 
     def _refuse_restricted(self) -> None:
         remaining: dict[Any, dict[Row, Any]] = {}
@@ -355,15 +355,15 @@ def _break_cycles(
     for component in connected_components(rows, following):
         cycle = set(component)
         for row in component if len(component) > 1 else ():
-            copied_row = []
+            kept = []
             for parent, key in parents[row]:
                 if parent not in cycle or not (key.field.nullable or not key.constrained):
-                    copied_row.append((parent, key))
+                    kept.append((parent, key))
                     continue
                 counts[parent] -= 1
                 if key.constrained:
                     nulled.setdefault(key, {})[row] = None
-            parents[row] = copied_row
+            parents[row] = kept
     return [row for row in rows if not counts[row]]
 
 

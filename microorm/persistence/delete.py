@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import tuple_
 from sqlalchemy import update as sql_update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
@@ -59,13 +58,14 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         channel = work.begin(several=False)
         work.dirty = True
         total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
-        if not after:
+        if transaction is not None:
             _forget_key(schema, instance, key, snapshot, loaded)
             channel.keep(snapshot)
-    if after:  # all of them run after the commit
+    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
-            with Receiving(databases, database.alias):
-                post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+            if after:
+                with Receiving(databases, database.alias):
+                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
         finally:
             _forget_key(schema, instance, key, snapshot, loaded)
     return counts(schema, total)
@@ -93,7 +93,7 @@ def delete_found(schema: Schema, database: Database, find: Find, origin: Any, *,
         collection = Collection(work.channel, schema)
         collection.add(find(collection.names(schema)), held)
         for collected in collection.rows:
-            if collection.told(collected):
+            if collection.has_receivers(collected):
                 refuse_waiting(collected)
         return Deletion(work, collection, origin, held).run()
 
@@ -137,15 +137,15 @@ class Deletion:
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
     def _shared_rows(self, steps: Iterable[Step]) -> Iterator[Leaving]:
-        """Yield the rows whose instances the caller or a receiver may have copied_row."""
+        """Yield the rows whose instances the caller or a receiver may hold."""
         for step in steps:
-            has_receivers = self._collection.told(step.schema)
+            has_receivers = self._collection.has_receivers(step.schema)
             for layer in step.layers:
                 yield from [row for row in layer if has_receivers or row.instance is self._held]
 
     def _rows_with_receivers(self, steps: Iterable[Step], signal: Any) -> Iterator[Leaving]:
         for step in steps:
-            if self._collection.told(step.schema) and signal._route(step.schema.model):
+            if self._collection.has_receivers(step.schema) and signal._route(step.schema.model):
                 for layer in step.layers:
                     yield from layer
 
@@ -170,14 +170,14 @@ class Deletion:
         """Set foreign keys to NULL or their default: those with such an `on_delete`, and those in *nulled*."""
         for key, values in self._collection.changed.items():
             table, column = key.owner.__schema__.table, key.field.column
-            value = None if key.on_delete == "set_null" else key.field.default
+            value = key.action.value(key)
             for batch in batches(self._channel, list(values), _as_row, None):
                 self._run(None, sql_update(table).values({column: value}).where(column.in_(batch)))
         for key, rows in nulled.items():
             schema: Schema = key.owner.__schema__
             change = sql_update(schema.table).values({key.field.column: None})
             for batch in batches(self._channel, [row.key for row in rows], tuple, None):
-                self._run(None, change.where(_has_one_of(schema, batch)))
+                self._run(None, change.where(schema.key_in(batch)))
 
     def _delete_rows(self, step: Step) -> None:
         """Delete the rows of *step*: layer by layer if the database checks each row, else all together."""
@@ -188,7 +188,7 @@ class Deletion:
         for layer in layers:
             for batch in batches(channel, layer, tuple, None):
                 if len(batch) > 1:
-                    self._run(schema.label, sql_delete(schema.table).where(_has_one_of(schema, batch)))
+                    self._run(schema.label, sql_delete(schema.table).where(schema.key_in(batch)))
                     continue
                 self._work.dirty = True
                 plan = plans_of(schema, channel.database).delete()
@@ -205,14 +205,6 @@ def _as_row(value: Any) -> Row:
     return (value,)
 
 
-def _has_one_of(schema: Schema, keys: Iterable[Row]) -> Any:
-    """Return the condition that a row has one of *keys*."""
-    columns = [field.column for field in schema.key]
-    if len(columns) == 1:
-        return columns[0].in_([key[0] for key in keys])
-    return tuple_(*columns).in_(list(keys))
-
-
 def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
@@ -225,7 +217,7 @@ def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Image, loaded
     """
     if (generated := schema.generated) is None:
         return
-    origin, row = loaded
-    same = instance._row_state is origin and instance._row is row
+    state, row = loaded
+    same = instance._row_state is state and instance._row is row
     if same and instance.__dict__.get(generated.name) == key[0]:
         apply_generated(instance, snapshot, {generated.name: None})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import USING, current_alias, refuse_lazy
@@ -49,7 +49,9 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
         if fields is None if relation.field is None else relation.field.name in fresh:
             instance.__dict__.pop(name, None)
     instance._row = tuple(loaded.values())
-    instance._row_state = RowState(database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial))
+    instance._row_state = RowState(
+        database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
+    )
     if (transaction := databases.transaction(database)) is not None:
         # The block may be rolled back, and with it the values that were read.
         transaction.undo.record(snapshot)
@@ -60,7 +62,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     key = key_row(schema, instance)
     # Without *names*, the key is read, to check that the row exists.
     wanted = tuple(name for name in schema.names if name in names) or schema.key_names
-    load = plans_of(schema, database).load(
+    load = plans_of(schema, database).select(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
     with schema.registry.databases.channel(database, writes=False) as channel:
@@ -109,7 +111,7 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
     if wanted := _deferred(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
-        load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
+        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
         with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
         _take(instance, database, wanted, found[0] if found else None)
@@ -130,8 +132,7 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
     schema: Schema = instances[0].__schema__
     key = [field.column for field in schema.key]
     keys = list(dict.fromkeys(map(_loaded_key, instances)))
-    condition = key[0].in_([value for (value,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
-    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(condition)
+    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
     with schema.registry.databases.channel(database, writes=False) as channel:
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:

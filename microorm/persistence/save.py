@@ -7,7 +7,7 @@ SQL has run, it also dooms the open block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from weakref import ref
 
@@ -19,20 +19,26 @@ from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, apply_generated, note_generated
-from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route
-from microorm.dispatch.signal import mutes
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
+from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
-from microorm.sql.statements import MAX_STATEMENTS, CompiledInsert, Plans, CompiledStatement, given, plans_of
+from microorm.sql.statements import (
+    MAX_STATEMENTS,
+    CompiledInsert,
+    CompiledStatement,
+    Plans,
+    plans_of,
+    supplied_names,
+)
 
 Before = tuple[RowState, Row | None]
-"""Row state and loaded row of an instance before a save."""
+"""RowState and loaded row of an instance as they were before a save."""
 
 
 class SaveOptions:
@@ -114,37 +120,34 @@ def save(
         options = SaveOptions(fields, raw=raw, force_insert=force_insert, force_update=force_update)
         if force_update or fields is not None:
             _refuse_unsaved(schema, instance)
-    if schema.foreign_keys and not raw:
-        settle_keys(schema, instance)
-    database, transaction = schema.registry.databases.place(schema, using, instance, writes=True)
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
     after = post_save._route(model) if post_save._connections else EMPTY
     if before.asynchronous or after.asynchronous:
         pre_save.refuse_waiting(model)
         post_save.refuse_waiting(model)
-    write(schema, database, transaction, instance, options, before, after)
+    write(schema, instance, using, options, before, after)
 
 
 def write(
     schema: Schema,
-    database: Database,
-    transaction: Transaction | None,
     instance: Any,
+    using: str | None,
     options: SaveOptions,
     before: Route,
     after: Route,
 ) -> None:
     """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
     snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
-    work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
-    inside = transaction is not None
-    with work:
-        channel = None
-        around = snapshot[1].before
-        if around is not None:  # a receiver of post_save saves the same instance
-            origin = snapshot[1]
-            instance._row_state = RowState(origin.alias, origin.layout, adding=origin.adding)
+    databases = schema.registry.databases
+    with UnitOfWork(databases, None, None, snapshot) as work:
+        if schema.foreign_keys and not options.raw:
+            refresh_foreign_keys(schema, instance, snapshot)
+        database, transaction = databases.place(schema, using, instance, writes=True)
+        work.database, work.transaction = database, transaction
+        inside, channel, around = transaction is not None, None, snapshot[1].before
+        if around is not None:  # a receiver saves the instance whose save it is told of
+            instance._row_state = snapshot[1].without_before()
         given_options = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, given_options)
@@ -152,8 +155,8 @@ def write(
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if instance._row_state.partial:  # a receiver may have set deferred fields
-                    options = options_of_partial(schema, database, instance, given_options)
+                # A receiver may have assigned an instance, or given values that were not loaded.
+                options = _prepared(schema, database, instance, given_options, snapshot)
         earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
@@ -170,10 +173,20 @@ def write(
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            saved = instance._row_state
-            instance._row_state = RowState(saved.alias, saved.layout, before=around)
-    if after and not inside:  # all of them run after the commit
+            instance._row_state = instance._row_state.with_before(around)
+    if after and not inside:  # all of them wait for the commit, which is done
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
+
+
+def _prepared(
+    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Image
+) -> SaveOptions:
+    """Return what is to be written of *instance* once it has the present keys of related instances."""
+    if schema.foreign_keys and not options.raw:
+        refresh_foreign_keys(schema, instance, snapshot)
+    if instance._row_state.partial:
+        return options_of_partial(schema, database, instance, options)
+    return options
 
 
 def runs_at_once(route: Route) -> bool:
@@ -199,47 +212,27 @@ def tell_saved(
 ) -> None:
     """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
     model = schema.model
-    if not (route := post_save._route(model)):
+    if not post_save._route(model):
         return
     saved = instance._row_state
-    state = saved.after_insert if before == NOTHING else None
-    instance._row_state = state = state or saved.with_before(before)
+    with_before = saved.after_insert if before == NOTHING else None
+    instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
-    scope = Receiving(schema.registry.databases, alias)
     try:
-        try:
-            if route.plain and not mutes():
-                # As in `send`; without its calls, a save with a receiver takes a tenth less time.
-                for connection in route.sync:
-                    if (receiver := connection.reference()) is not None:
-                        connection.ran = True
-                        receiver(
-                            signal=post_save,
-                            sender=model,
-                            instance=instance,
-                            created=created,
-                            raw=options.raw,
-                            using=alias,
-                            update_fields=fields,
-                        )
-            else:
-                post_save.send(
-                    model,
-                    instance=instance,
-                    created=created,
-                    raw=options.raw,
-                    using=alias,
-                    update_fields=fields,
-                )
-        except BaseException:
-            scope.close()
-            raise
-        scope.finish()
+        with Receiving(schema.registry.databases, alias):
+            post_save.send(
+                model,
+                instance=instance,
+                created=created,
+                raw=options.raw,
+                using=alias,
+                update_fields=fields,
+            )
     finally:
-        if instance._row_state is state:
+        if instance._row_state is with_before:
             instance._row_state = saved
         elif instance._row_state.before is not None:
-            instance._row_state = RowState(instance._row_state.alias, instance._row_state.layout)
+            instance._row_state = instance._row_state.without_before()
 
 
 def collect(
@@ -277,7 +270,7 @@ def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: di
     else:
         key = schema.key[0]
         keyless = key.generated and values.get(key.name) is None
-        names = given(schema, schema.plain_names if keyless else schema.written_names, values)
+        names = supplied_names(schema, schema.plain_names if keyless else schema.written_names, values)
     plan: SavePlan | None = plans.save_plans.get(names)
     if plan is None:
         if len(plans.save_plans) >= MAX_STATEMENTS:
@@ -306,7 +299,7 @@ def write_row(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """CompiledInsert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
+    """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
     created = plan.key_width == 0 or _inserts(schema, instance, options)
     if not created and not plan.update(channel, row):
         if options.fields is not None or options.force_update:
@@ -371,7 +364,7 @@ def write_expressions(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """CompiledInsert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
+    """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))
     expressions = [name for name, value in values.items() if isinstance(value, ClauseElement)]
     columns = {schema.by_name[name].column: value for name, value in values.items()}
@@ -457,19 +450,3 @@ def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force
 def _refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
-
-
-def settle_keys(schema: Schema, instance: Any) -> None:
-    """Set the foreign keys from the assigned instances. Raises `UnsavedError` if one of these has no key."""
-    for foreign_key in schema.foreign_keys:
-        foreign_key.settle(instance)
-
-
-def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Call `settle_keys` for each of *objects*; a note in its error names *method* and the index of the object."""
-    for index, instance in enumerate(objects) if schema.foreign_keys else ():
-        try:
-            settle_keys(schema, instance)
-        except UnsavedError as error:
-            error.add_note(f"in object {index} of {method}()")
-            raise

@@ -44,10 +44,10 @@ class Statements:
 
 
 @contextmanager
-def count_statements(alias: str | None = None, databases: Databases | None = None) -> Iterator[Statements]:
-    """Count the statements that are sent to *alias* of *databases* while the block runs, by whatever thread.
+def count_statements(using: str | None = None, databases: Databases | None = None) -> Iterator[Statements]:
+    """Count the statements that are sent to the alias *using* of *databases* while the block runs, by whatever thread.
 
-    *alias*: else the innermost of open block, `using()` block and running receiver, else `default`. *databases*:
+    *using*: else the innermost of open block, `using()` block and running receiver, else `default`. *databases*:
     else the default ones. What begins and ends transactions and savepoints (`BEGIN`, `SAVEPOINT`, `COMMIT`), or sets
     something for the session (`PRAGMA`, `SET`), is not counted; one call for many rows is one statement. What is
     counted goes through SQLAlchemy's `Connection`, not to the driver's cursor, but in a transaction that was open
@@ -55,9 +55,9 @@ def count_statements(alias: str | None = None, databases: Databases | None = Non
     first some questions. Raises `UnknownAlias`, and what the database raises where it cannot be reached.
     """
     databases = default_databases if databases is None else databases
-    if alias is None:
-        alias = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
-    database = databases.database(alias)
+    if using is None:
+        using = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+    database = databases.database(using)
     if not database.opened:
         database.engine.connect().close()
     counted = Statements()

@@ -18,12 +18,12 @@ class Thing:
         state[self] = ("new", None)
 
     @property
-    def _origin(self) -> Any:
+    def _row_state(self) -> Any:
         return state[self][0]
 
-    @_origin.setter
-    def _origin(self, origin: Any) -> None:
-        state[self] = (origin, state[self][1])
+    @_row_state.setter
+    def _row_state(self, state: Any) -> None:
+        state[self] = (state, state[self][1])
 
     @property
     def _row(self) -> Any:

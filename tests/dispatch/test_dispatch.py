@@ -3,14 +3,12 @@
 import asyncio
 import functools
 import logging
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from microorm.dispatch import Signal, receiver
-from microorm.dispatch import signal as calls
 
 
 class Book:
@@ -63,7 +61,6 @@ class Shelf:
 
 
 def test_connect_returns_the_receiver_and_so_is_a_decorator(signal: Signal) -> None:
-    """A1 (as changed)."""
     assert signal.connect(hear) is hear
 
     @signal.connect
@@ -74,7 +71,7 @@ def test_connect_returns_the_receiver_and_so_is_a_decorator(signal: Signal) -> N
 
 
 def test_receivers_run_in_the_order_of_connection(signal: Signal) -> None:
-    """A2: connecting again does not move a receiver."""
+    """Connecting again does not move a receiver."""
     calls: list[str] = []
     first, second, third = (named(name, calls) for name in ("first", "second", "third"))
     for each in (first, second, third, first):
@@ -84,7 +81,7 @@ def test_receivers_run_in_the_order_of_connection(signal: Signal) -> None:
 
 
 def test_a_receiver_that_comes_back_is_the_last(signal: Signal) -> None:
-    """A2: after a disconnect, the place in the order is given up."""
+    """After a disconnect, the place in the order is given up."""
     calls: list[str] = []
     first, second = named("first", calls), named("second", calls)
     signal.connect(first)
@@ -96,7 +93,6 @@ def test_a_receiver_that_comes_back_is_the_last(signal: Signal) -> None:
 
 
 def test_connecting_twice_is_connecting_once(signal: Signal) -> None:
-    """A3."""
     signal.connect(hear)
     signal.connect(hear)
     signal.connect(hear, sender=Book)
@@ -108,7 +104,7 @@ def test_connecting_twice_is_connecting_once(signal: Signal) -> None:
 
 
 def test_the_first_registration_under_a_uid_wins(signal: Signal) -> None:
-    """A4: a second function with the same uid is ignored."""
+    """A second function with the same uid is ignored."""
     calls: list[str] = []
     first, second = named("first", calls), named("second", calls)
     signal.connect(first, dispatch_uid="uid")
@@ -117,7 +113,7 @@ def test_the_first_registration_under_a_uid_wins(signal: Signal) -> None:
 
 
 def test_a_later_weak_is_ignored(signal: Signal) -> None:
-    """A4: connecting again with another `weak` does not change the connection."""
+    """Connecting again with another `weak` does not change the connection."""
     shelf, kept = Shelf(), Shelf()
     signal.connect(shelf.put)
     signal.connect(shelf.put, weak=False)
@@ -129,7 +125,6 @@ def test_a_later_weak_is_ignored(signal: Signal) -> None:
 
 
 def test_a_uid_belongs_to_its_sender(signal: Signal) -> None:
-    """A5."""
     calls: list[str] = []
     first, second = named("first", calls), named("second", calls)
     signal.connect(first, sender=Book, dispatch_uid="uid")
@@ -143,7 +138,6 @@ def test_a_uid_belongs_to_its_sender(signal: Signal) -> None:
 
 @pytest.mark.parametrize("falsy", ["", 0, None, False, ()])
 def test_a_falsy_uid_is_none(signal: Signal, falsy: object) -> None:
-    """A6."""
     other = named("other", [])
     signal.connect(hear, dispatch_uid=falsy)
     signal.connect(other, dispatch_uid=falsy)
@@ -153,7 +147,7 @@ def test_a_falsy_uid_is_none(signal: Signal, falsy: object) -> None:
 
 
 def test_two_uids_are_two_connections(signal: Signal) -> None:
-    """A7: and neither goes with `disconnect(receiver)`."""
+    """And neither goes with `disconnect(receiver)`."""
     signal.connect(hear, dispatch_uid="one")
     signal.connect(hear, dispatch_uid="two")
     assert signal.send(Book) == [(hear, "heard"), (hear, "heard")]
@@ -166,7 +160,7 @@ def test_two_uids_are_two_connections(signal: Signal) -> None:
 
 
 def test_a_uid_is_not_an_identity(signal: Signal) -> None:
-    """A3: a uid that equals some receiver's address is still another key."""
+    """A uid that equals some receiver's address is still another key."""
     other = named("other", [])
     signal.connect(hear)
     signal.connect(other, dispatch_uid=id(hear))
@@ -174,14 +168,13 @@ def test_a_uid_is_not_an_identity(signal: Signal) -> None:
 
 
 def test_a_uid_that_cannot_be_hashed_connects_nothing(signal: Signal) -> None:
-    """A3: uids are keys."""
+    """Uids are keys."""
     with pytest.raises(TypeError, match="unhashable type: 'list'"):
         signal.connect(hear, dispatch_uid=["uid"])
     assert signal.receivers == ()
 
 
 def test_one_function_for_all_and_for_one_sender_runs_twice(signal: Signal) -> None:
-    """A8."""
     signal.connect(hear)
     signal.connect(hear, sender=Book)
     assert signal.send(Book) == [(hear, "heard"), (hear, "heard")]
@@ -192,7 +185,6 @@ def test_one_function_for_all_and_for_one_sender_runs_twice(signal: Signal) -> N
 
 
 def test_a_bound_method_is_the_same_at_each_access(signal: Signal) -> None:
-    """A9."""
     shelf, other = Shelf(), Shelf()
     signal.connect(shelf.put)
     signal.connect(shelf.put)
@@ -208,7 +200,7 @@ def test_a_bound_method_is_the_same_at_each_access(signal: Signal) -> None:
 
 
 def test_senders_are_compared_by_identity(signal: Signal) -> None:
-    """A10: equal is not enough."""
+    """Equal is not enough."""
     one, other = Alike(), Alike()
     assert one == other
     signal.connect(hear, sender=one)
@@ -220,7 +212,7 @@ def test_senders_are_compared_by_identity(signal: Signal) -> None:
 
 
 def test_no_sender_means_every_sender(signal: Signal) -> None:
-    """A11: but a send of None reaches only those who listen to everything."""
+    """But a send of None reaches only those who listen to everything."""
     everything, books = named("everything", []), named("books", [])
     signal.connect(everything)
     signal.connect(books, sender=Book)
@@ -230,7 +222,7 @@ def test_no_sender_means_every_sender(signal: Signal) -> None:
 
 
 def test_every_way_to_send_goes_to_the_senders_receivers(signal: Signal) -> None:
-    """A11, F4, F9: and to nobody with the sender of another."""
+    """And to nobody with the sender of another."""
     signal.connect(hear, sender=Book)
     ways = [
         signal.send,
@@ -246,14 +238,13 @@ def test_every_way_to_send_goes_to_the_senders_receivers(signal: Signal) -> None
 
 
 def test_a_subclass_is_another_sender(signal: Signal) -> None:
-    """A12."""
     signal.connect(hear, sender=Book)
     assert signal.send(Novel) == []
 
 
 @pytest.mark.parametrize("send", ["send", "send_robust"])
 def test_a_receiver_gets_signal_sender_and_what_was_named(signal: Signal, send: str) -> None:
-    """A13: all by keyword, and nothing else."""
+    """All by keyword, and nothing else."""
     shelf = Shelf()
     signal.connect(shelf.put)
     assert getattr(signal, send)(Book, title="Lathe", raw=False) == [(shelf.put, "put")]
@@ -267,39 +258,19 @@ def test_a_receiver_gets_signal_sender_and_what_was_named(signal: Signal, send: 
     [{"class": 1}, {"not an identifier": 1}, {"ﬁeld": 1}, {"é": 1}, {"named": 1}, {"receiver": 1, "_": 2}],
 )
 def test_any_name_can_be_sent(signal: Signal, names: dict[str, Any]) -> None:
-    """A13: also what could not be spelled out as a keyword, and what the dispatcher uses for itself."""
+    """Also what could not be spelled out as a keyword, and what the dispatcher uses for itself."""
     shelf = Shelf()
     signal.connect(shelf.put)
     signal.send(Book, **names)
     assert shelf.calls == [{"signal": signal, "sender": Book} | names]
 
 
-def test_names_made_from_data_do_not_fill_the_memory(signal: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A13: past a limit, new sets of names are sent another way, with the same result."""
-    shelf = Shelf()
-    signal.connect(shelf.put)
-    signal.send(Book, in_time=1)
-    monkeypatch.setattr(calls, "MOST_LOOPS", len(calls.loops) + 1)
-    for name in ("fits", "too_late", "much_too_late", "in_time"):
-        signal.send(Book, **{name: 2})
-    assert shelf.calls[1:] == [
-        {"signal": signal, "sender": Book, name: 2}
-        for name in ("fits", "too_late", "much_too_late", "in_time")
-    ]
-    assert [(name,) in calls.loops for name in ("fits", "too_late", "much_too_late", "in_time")] == [
-        True,
-        False,
-        False,
-        True,
-    ]
-
-
 @pytest.mark.parametrize("send", ["send", "send_robust"])
 def test_nobody_can_send_a_signal_argument(signal: Signal, send: str) -> None:
-    """A13: TypeError, before any receiver has run, and no receiver's error to a robust send."""
+    """TypeError, before any receiver has run, and no receiver's error to a robust send."""
     shelf = Shelf()
     signal.connect(shelf.put)
-    with pytest.raises(TypeError, match=r"^the argument 'signal' is set by the signal itself$"):
+    with pytest.raises(TypeError, match=r"^send\(\) passes signal= itself; it is not an argument$"):
         getattr(signal, send)(Book, signal=1)
     with pytest.raises(TypeError, match="multiple values for argument 'sender'"):
         getattr(signal, send)(Book, **{"sender": 1})
@@ -307,7 +278,7 @@ def test_nobody_can_send_a_signal_argument(signal: Signal, send: str) -> None:
 
 
 def test_responses_name_the_receivers_themselves(signal: Signal) -> None:
-    """A14: the strong object, not a reference to it."""
+    """The strong object, not a reference to it."""
     shelf = Shelf()
     signal.connect(shelf.put)
     signal.connect(hear)
@@ -319,7 +290,7 @@ def test_responses_name_the_receivers_themselves(signal: Signal) -> None:
 
 @pytest.mark.parametrize("send", ["send", "send_robust"])
 def test_with_nothing_connected_a_send_gives_an_empty_list(signal: Signal, send: str) -> None:
-    """A15: a new one each time."""
+    """A new one each time."""
     first = getattr(signal, send)(Book, title="Lathe")
     assert first == []
     assert getattr(signal, send)(Book) is not first
@@ -328,7 +299,6 @@ def test_with_nothing_connected_a_send_gives_an_empty_list(signal: Signal, send:
 
 
 def test_disconnect_tells_whether_something_was_removed(signal: Signal) -> None:
-    """A16."""
     assert signal.disconnect(hear) is False
     signal.connect(hear, sender=Book)
     assert signal.disconnect() is False
@@ -341,7 +311,7 @@ def test_disconnect_tells_whether_something_was_removed(signal: Signal) -> None:
 
 
 def test_a_send_goes_to_those_connected_when_it_began(signal: Signal) -> None:
-    """A17: whoever is disconnected or connected by a receiver is so from the next send on."""
+    """Whoever is disconnected or connected by a receiver is so from the next send on."""
     calls: list[str] = []
     last, late = named("last", calls), named("late", calls)
 
@@ -360,7 +330,6 @@ def test_a_send_goes_to_those_connected_when_it_began(signal: Signal) -> None:
 
 
 def test_a_receiver_may_send_the_same_signal(signal: Signal) -> None:
-    """A19."""
     depths: list[int] = []
 
     @signal.connect
@@ -373,7 +342,6 @@ def test_a_receiver_may_send_the_same_signal(signal: Signal) -> None:
 
 
 def test_the_decorator_connects_and_returns_the_same_function(signal: Signal) -> None:
-    """B1."""
 
     def plain(**kwargs: Any) -> str:
         return "plain"
@@ -384,7 +352,6 @@ def test_the_decorator_connects_and_returns_the_same_function(signal: Signal) ->
 
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_the_decorator_takes_a_list_or_tuple(kind: type) -> None:
-    """B2."""
     signals = [Signal(), Signal()]
 
     @receiver(kind(signals), sender=Book)
@@ -396,7 +363,7 @@ def test_the_decorator_takes_a_list_or_tuple(kind: type) -> None:
 
 
 def test_the_decorator_takes_nothing_but_signals(signal: Signal) -> None:
-    """B2: a TypeError that names the culprit, before anything is connected."""
+    """A TypeError that names the culprit, before anything is connected."""
     for wrong, named_in_text in (
         ({signal}, repr({signal})),
         ("post_save", "'post_save'"),
@@ -411,7 +378,7 @@ def test_the_decorator_takes_nothing_but_signals(signal: Signal) -> None:
 
 
 def test_the_decorator_passes_its_options_on() -> None:
-    """B3: verbatim, and so an unknown one is connect's TypeError."""
+    """Verbatim, and so an unknown one is connect's TypeError."""
     seen: list[dict[str, Any]] = []
 
     class Noting(Signal):
@@ -427,7 +394,7 @@ def test_the_decorator_passes_its_options_on() -> None:
 
 
 def test_the_decorator_connects_what_stands_below_it(signal: Signal) -> None:
-    """B4: decorators above it change nothing about what is called."""
+    """Decorators above it change nothing about what is called."""
 
     def loud(function: Callable[..., str]) -> Callable[..., str]:
         @functools.wraps(function)
@@ -452,7 +419,7 @@ def test_the_decorator_connects_what_stands_below_it(signal: Signal) -> None:
 @pytest.mark.parametrize("weak", [True, False])
 @pytest.mark.parametrize("wrong", [None, 5, "hear", object()])
 def test_what_cannot_be_called_is_refused(signal: Signal, wrong: Any, weak: bool) -> None:
-    """E1: nothing is registered."""
+    """Nothing is registered."""
     with pytest.raises(TypeError) as caught:
         signal.connect(wrong, weak=weak)
     assert str(caught.value) == f"receiver is not callable: {wrong!r}"
@@ -461,7 +428,7 @@ def test_what_cannot_be_called_is_refused(signal: Signal, wrong: Any, weak: bool
 
 
 def test_what_takes_no_keywords_is_refused(signal: Signal) -> None:
-    """E1: nothing is registered."""
+    """Nothing is registered."""
 
     def deaf(sender: Any, instance: Any = None, *args: Any) -> None: ...
 
@@ -473,7 +440,7 @@ def test_what_takes_no_keywords_is_refused(signal: Signal) -> None:
 
 
 def test_the_first_error_is_raised_as_it_is(signal: Signal) -> None:
-    """E2: the receivers after it do not run, the async ones neither."""
+    """The receivers after it do not run, the async ones neither."""
     calls: list[str] = []
     error = LookupError("no such shelf")
 
@@ -498,7 +465,6 @@ def test_the_first_error_is_raised_as_it_is(signal: Signal) -> None:
 
 @pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt])
 def test_among_sync_receivers_an_error_is_raised_as_it_is(signal: Signal, kind: type[BaseException]) -> None:
-    """E2: what called the receiver is in the traceback by a name that can be looked for."""
     calls: list[str] = []
     last = named("last", calls)
     error = kind("no such shelf")
@@ -513,11 +479,10 @@ def test_among_sync_receivers_an_error_is_raised_as_it_is(signal: Signal, kind: 
     assert caught.value is error
     assert error.__context__ is None
     assert calls == []
-    assert "<call of a receiver>" in [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def test_a_robust_send_runs_every_receiver(signal: Signal) -> None:
-    """E3: an error is that receiver's response, with its traceback."""
+    """An error is that receiver's response, with its traceback."""
     calls: list[str] = []
     first, last = named("first", calls), named("last", calls)
     error = LookupError("no such shelf")
@@ -533,7 +498,7 @@ def test_a_robust_send_runs_every_receiver(signal: Signal) -> None:
 
 
 def test_a_robust_send_logs_each_error(signal: Signal, caplog: pytest.LogCaptureFixture) -> None:
-    """E4: one record each, with the receiver's qualified name, the error and its traceback."""
+    """One record each, with the receiver's qualified name, the error and its traceback."""
     error = LookupError("no such shelf")
 
     @signal.connect
@@ -555,7 +520,7 @@ def test_a_robust_send_logs_each_error(signal: Signal, caplog: pytest.LogCapture
 def test_a_robust_send_swallows_no_more_than_exceptions(
     signal: Signal, kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """E5: and the receivers after it do not run."""
+    """And the receivers after it do not run."""
     calls: list[str] = []
     last = named("last", calls)
 
@@ -582,7 +547,7 @@ def fail_at_module_level(**kwargs: Any) -> None:
 def test_a_receiver_without_a_name_is_logged_all_the_same(
     signal: Signal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """E6: an object by its class, a partial by its function; never an AttributeError."""
+    """An object by its class, a partial by its function; never an AttributeError."""
     failing = Failing(), functools.partial(functools.partial(fail_at_module_level)), fail_at_module_level
     for each in failing:
         signal.connect(each)
@@ -600,7 +565,7 @@ def test_a_receiver_without_a_name_is_logged_all_the_same(
 
 
 def test_a_returned_exception_is_a_response(signal: Signal, caplog: pytest.LogCaptureFixture) -> None:
-    """E7: only what was raised is in the log."""
+    """Only what was raised is in the log."""
     error = LookupError("returned")
 
     @signal.connect

@@ -65,7 +65,7 @@ def in_threads(*functions: Callable[[], object]) -> None:
 
 
 def test_has_listeners_counts_who_would_be_reached(signal: Signal) -> None:
-    """D6: wildcards whatever the sender, sync and async; without a sender, only those."""
+    """Wildcards whatever the sender, sync and async; without a sender, only those."""
     assert signal.has_listeners() is False
     assert signal.has_listeners(Book) is False
     signal.connect(wait, sender=Book)
@@ -81,7 +81,7 @@ def test_has_listeners_counts_who_would_be_reached(signal: Signal) -> None:
 
 
 def test_receivers_are_shown_in_the_order_of_connection(signal: Signal) -> None:
-    """A2: sync and async as they came."""
+    """Sync and async as they came."""
     assert signal.receivers == ()
     signal.connect(wait)
     signal.connect(hear, sender=Book)
@@ -92,7 +92,7 @@ def test_receivers_are_shown_in_the_order_of_connection(signal: Signal) -> None:
 
 
 def test_a_route_tells_sync_from_async(signal: Signal) -> None:
-    """F2: and its truth is whether there is anyone."""
+    """And its truth is whether there is anyone."""
     for each, sender in ((wait, None), (hear, None), (wait, Novel), (hear, Book)):
         signal.connect(each, sender=sender)
     route = signal._route(Book)
@@ -113,7 +113,7 @@ def test_a_route_knows_of_options(signal: Signal) -> None:
 
 
 def test_routes_are_cached_until_something_changes(signal: Signal) -> None:
-    """D2, D3, D7: one per sender, also where nobody listens."""
+    """One per sender, also where nobody listens."""
     signal.connect(hear, sender=Book)
     route = signal._route(Book)
     assert signal._route(Book) is route
@@ -133,7 +133,7 @@ def test_routes_are_cached_until_something_changes(signal: Signal) -> None:
 
 
 def test_a_cached_route_is_found_without_asking_again() -> None:
-    """D2, D3: `_matches` is asked once per sender and change."""
+    """`_matches` is asked once per sender and change."""
     asked: list[tuple[Any, Any]] = []
 
     class Asking(Signal):
@@ -156,7 +156,7 @@ def test_a_cached_route_is_found_without_asking_again() -> None:
 
 
 def test_a_sender_that_cannot_be_weak_is_not_cached(signal: Signal) -> None:
-    """D4: it would have to be kept alive."""
+    """It would have to be kept alive."""
     signal.connect(hear)
     sender = ("a", "tuple")
     assert [each.receiver for each in signal._route(sender)] == [hear]
@@ -164,7 +164,6 @@ def test_a_sender_that_cannot_be_weak_is_not_cached(signal: Signal) -> None:
 
 
 def test_a_cached_route_goes_with_its_sender(signal: Signal) -> None:
-    """D1."""
     signal.connect(hear)
     sender = Book()
     signal.send(sender)
@@ -175,7 +174,6 @@ def test_a_cached_route_goes_with_its_sender(signal: Signal) -> None:
 
 
 def test_a_route_of_another_object_at_the_same_address_is_not_believed(signal: Signal) -> None:
-    """C9."""
     signal.connect(hear, sender=Book)
     impostor = Book()
     signal._routes[id(Book)] = (weakref.ref(impostor), EMPTY)
@@ -185,7 +183,7 @@ def test_a_route_of_another_object_at_the_same_address_is_not_believed(signal: S
 
 
 def test_who_is_connected_while_a_route_is_found_is_not_forgotten() -> None:
-    """A17, D2: the route of that moment is used once, and not kept."""
+    """The route of that moment is used once, and not kept."""
 
     class Busy(Signal):
         def _matches(self, connection: Connection, sender: object) -> bool:
@@ -200,7 +198,7 @@ def test_who_is_connected_while_a_route_is_found_is_not_forgotten() -> None:
 
 
 def test_a_subclass_may_decide_who_hears_a_sender() -> None:
-    """A12: `_matches` is the place."""
+    """`_matches` is the place."""
 
     class Family(Signal):
         def _matches(self, connection: Connection, sender: object) -> bool:
@@ -216,7 +214,7 @@ def test_a_subclass_may_decide_who_hears_a_sender() -> None:
 
 
 def test_a_disconnected_strong_receiver_is_let_go_at_once(signal: Signal) -> None:
-    """C4: by no cycle of routes and references either, so that no garbage collection is needed."""
+    """By no cycle of routes and references either, so that no garbage collection is needed."""
 
     class Receiver:
         def __call__(self, **kwargs: Any) -> None: ...
@@ -235,7 +233,7 @@ def test_a_disconnected_strong_receiver_is_let_go_at_once(signal: Signal) -> Non
 
 
 def test_connecting_from_threads_loses_nothing(eager_switches: None) -> None:
-    """A18: each thread's connections are there in its order, and each once."""
+    """Each thread's connections are there in its order, and each once."""
     signal = Signal()
 
     def many(name: str) -> list[Callable[..., str]]:
@@ -259,7 +257,7 @@ def test_connecting_from_threads_loses_nothing(eager_switches: None) -> None:
 
 
 def test_threads_may_connect_send_and_disconnect_at_once(eager_switches: None) -> None:
-    """A17, A18: a thread hears its own receiver while it is connected, and not afterwards."""
+    """A thread hears its own receiver while it is connected, and not afterwards."""
     signal = Signal()
 
     def work(sender: type) -> None:
@@ -277,7 +275,6 @@ def test_threads_may_connect_send_and_disconnect_at_once(eager_switches: None) -
 
 
 def test_receivers_may_die_in_other_threads(eager_switches: None) -> None:
-    """A18, C6."""
     signal = Signal()
     signal.connect(hear)
 
@@ -313,7 +310,7 @@ class Interrupting:
 
 
 def test_a_death_in_another_thread_waits_for_no_lock(signal: Signal) -> None:
-    """A18: the callback of a weak reference only notes it down."""
+    """The callback of a weak reference only notes it down."""
 
     def receiver(**kwargs: Any) -> None: ...
 
@@ -327,7 +324,7 @@ def test_a_death_in_another_thread_waits_for_no_lock(signal: Signal) -> None:
 
 
 def test_sends_wait_for_no_lock(signal: Signal) -> None:
-    """A18: neither cached nor new senders, while another thread connects."""
+    """Neither cached nor new senders, while another thread connects."""
     heard: list[Any] = []
     signal.connect(hear)
     signal.send(Book)
@@ -340,7 +337,7 @@ def test_sends_wait_for_no_lock(signal: Signal) -> None:
 
 
 def test_threads_take_turns_at_connecting(signal: Signal) -> None:
-    """A18: connect, disconnect and prune are under one lock per signal."""
+    """Connect, disconnect and prune are under one lock per signal."""
     order: list[str] = []
     other = Signal()
 
@@ -377,7 +374,7 @@ def test_threads_take_turns_at_connecting(signal: Signal) -> None:
 def test_a_collection_during_a_connect_cannot_deadlock(
     signal: Signal, finalizer: Callable[[Signal], object]
 ) -> None:
-    """A18: even when a finalizer uses the very signal."""
+    """Even when a finalizer uses the very signal."""
 
     def late(**kwargs: Any) -> str:
         return "late"

@@ -107,7 +107,6 @@ shelf = Shelf()
     ],
 )
 def test_is_async(receiver: Any) -> None:
-    """F1."""
     assert is_async(receiver) is True
     signal = Signal()
     signal.connect(receiver)
@@ -132,12 +131,12 @@ def test_is_async(receiver: Any) -> None:
     ],
 )
 def test_is_sync(receiver: Any) -> None:
-    """F1: what returns something to await without saying so is no async receiver; a class is called itself."""
+    """What returns something to await without saying so is no async receiver; a class is called itself."""
     assert is_async(receiver) is False
 
 
 def test_nothing_is_marked_while_asyncio_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F1: an attribute that happens to be None marks nothing."""
+    """An attribute that happens to be None marks nothing."""
 
     class Unlucky:
         _is_coroutine = None
@@ -165,12 +164,11 @@ def test_nothing_is_marked_while_asyncio_is_not_there(monkeypatch: pytest.Monkey
     ],
 )
 def test_what_accepts_keywords_fits(receiver: Any) -> None:
-    """E1."""
     check_receiver(receiver)
 
 
 def test_the_signature_that_counts_is_that_of_what_is_called() -> None:
-    """E1, B4: a decorator may take the keywords, whatever stands below it; the reverse does not fit."""
+    """A decorator may take the keywords, whatever stands below it; the reverse does not fit."""
 
     def below(instance: Any) -> None: ...
 
@@ -184,14 +182,13 @@ def test_the_signature_that_counts_is_that_of_what_is_called() -> None:
 
 
 def test_without_a_signature_nothing_fits() -> None:
-    """E1."""
     with pytest.raises(ValueError) as caught:
         check_receiver(dict)
     assert str(caught.value) == "receiver does not accept **kwargs: <class 'dict'>"
 
 
 def test_keys() -> None:
-    """A3, A5, A6, A9: what makes two connections one."""
+    """What makes two connections one."""
     assert connection_key(plain, Shelf, None) == connection_key(plain, Shelf, "")
     assert connection_key(plain, Shelf, None) != connection_key(plain, None, None)
     assert connection_key(plain, Shelf, "uid") == connection_key(waiting, Shelf, "uid")
@@ -231,23 +228,22 @@ def line_of(function: Any) -> int:
 def test_a_connection_knows_where_its_receiver_was_written(
     receiver: Any, qualname: str, written: Any
 ) -> None:
-    """F1: the function itself, below what wraps it."""
+    """The function itself, below what wraps it."""
     connection = connected(receiver, weak=False)
     assert (connection.module, connection.qualname) == (__name__, qualname)
     assert (connection.file, connection.line) == (__file__, line_of(written))
-    assert connection.place == f"{__file__}:{line_of(written)}"
-    assert repr(connection) == f"<Connection {__name__}.{qualname} at {connection.place}>"
+    assert connection.location == f"{__file__}:{line_of(written)}"
+    assert repr(connection) == f"<Connection {__name__}.{qualname} at {connection.location}>"
     assert connection.receiver == receiver
 
 
 def test_without_source_a_connection_knows_the_module() -> None:
     connection = connected(Waiting)
     assert (connection.module, connection.qualname) == (__name__, "Waiting")
-    assert (connection.file, connection.line, connection.place) == (None, None, __name__)
+    assert (connection.file, connection.line, connection.location) == (None, None, __name__)
 
 
 def test_a_name_that_is_no_string_is_not_taken() -> None:
-    """E6."""
 
     class Odd:
         __module__ = None  # type: ignore[assignment]
@@ -265,7 +261,6 @@ def test_a_name_that_is_no_string_is_not_taken() -> None:
 
 
 def test_a_connection_shows_how_it_was_made() -> None:
-    """A3, A11, C1, C4."""
     by_default = connected(plain)
     assert by_default.sender is None
     assert by_default.wildcard is True
@@ -285,7 +280,7 @@ def test_a_connection_shows_how_it_was_made() -> None:
 
 
 def test_a_connection_outlives_what_it_refers_to() -> None:
-    """C1, C9: as a record of what was; it counts as alive while both are."""
+    """As a record of what was; it counts as alive while both are."""
 
     class Sender: ...
 
@@ -308,7 +303,7 @@ def test_a_connection_outlives_what_it_refers_to() -> None:
 
 
 def test_options_are_a_copy_that_nobody_can_change() -> None:
-    """B3: what a subclass of Signal was told."""
+    """What a subclass of Signal was told."""
     options = {"delivery": "on_commit"}
     signal = Signal()
     signal._connect(plain, None, True, None, options)
@@ -332,6 +327,6 @@ def test_options_are_a_copy_that_nobody_can_change() -> None:
     ],
 )
 def test_volatile_is_what_dies_with_the_call_that_made_it(receiver: Any, volatile: bool) -> None:
-    """C2: and only where the connection does not keep it."""
+    """And only where the connection does not keep it."""
     assert connected(receiver).volatile is volatile
     assert connected(receiver, weak=False).volatile is False

@@ -174,7 +174,7 @@ def test_a_lone_update_whose_answer_is_lost_has_no_known_outcome(
     with pytest.raises(CommitOutcomeUnknown):
         book.save()
     assert (titles(), book.title, book.id) == (["new"], "new", Book.objects.get().id)
-    proxy.cut(b"UPDATE", answered=True)
+    proxy.cut(b"COMMIT" if commits_apart else b"UPDATE", answered=True)
     with pytest.raises(CommitOutcomeUnknown):
         Book.objects.filter(title="new").update(title="newer")
     assert titles() == ["newer"]

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.fields.checks import JSON_BIGGEST, JSON_LEVELS, Refused, json_check, json_problem, json_text
+from microorm.fields.checks import (
+    MAX_JSON_DEPTH,
+    MAX_JSON_INT,
+    InvalidFieldValue,
+    json_check,
+    json_problem,
+    json_text,
+)
 
 DICT, LIST = json_check(dict), json_check(list)
 CIRCLE: list[Any] = []
@@ -23,23 +30,27 @@ def nested(levels: int) -> Any:
 
 
 REFUSED = [
-    (DICT, [], "wants dict, not list []"),
-    (LIST, (1,), "wants list, not tuple (1,)"),
-    (DICT, "{}", "wants dict, not str '{}'"),
-    (DICT, type("Own", (dict,), {})(), "wants dict, not Own {}"),
-    (LIST, [1, (2,)], "wants list that JSON can hold, not one with tuple (2,)"),
-    (LIST, [math.nan], "wants list that JSON can hold, not one with nan"),
-    (LIST, [[-math.inf]], "wants list that JSON can hold, not one with -inf"),
-    (LIST, ["\0"], "wants list that JSON can hold, not one with a NUL character"),
-    (LIST, ["\ud800"], "wants list that JSON can hold, not one with a lone surrogate"),
-    (LIST, [b"x"], "wants list that JSON can hold, not one with bytes b'x'"),
-    (LIST, [JSON_BIGGEST], "wants list that JSON can hold, not one with an int of too many digits"),
-    (LIST, [-JSON_BIGGEST], "wants list that JSON can hold, not one with an int of too many digits"),
-    (LIST, nested(JSON_LEVELS + 1), "wants list that JSON can hold, not one with more than 31 levels"),
-    (LIST, CIRCLE, "wants list that JSON can hold, not one with more than 31 levels"),
-    (DICT, {1: 2}, "wants dict that JSON can hold, not one with the key int 1"),
-    (DICT, {None: 2}, "wants dict that JSON can hold, not one with the key None"),
-    (DICT, {"a": {"\0": 2}}, "wants dict that JSON can hold, not one with a NUL character"),
+    (DICT, [], "must be dict, not list []"),
+    (LIST, (1,), "must be list, not tuple (1,)"),
+    (DICT, "{}", "must be dict, not str '{}'"),
+    (DICT, type("Own", (dict,), {})(), "must be dict, not Own {}"),
+    (LIST, [1, (2,)], "must be list that JSON can represent, not one with tuple (2,)"),
+    (LIST, [math.nan], "must be list that JSON can represent, not one with nan"),
+    (LIST, [[-math.inf]], "must be list that JSON can represent, not one with -inf"),
+    (LIST, ["\0"], "must be list that JSON can represent, not one with a NUL character"),
+    (LIST, ["\ud800"], "must be list that JSON can represent, not one with a lone surrogate"),
+    (LIST, [b"x"], "must be list that JSON can represent, not one with bytes b'x'"),
+    (LIST, [MAX_JSON_INT], "must be list that JSON can represent, not one with an int of too many digits"),
+    (LIST, [-MAX_JSON_INT], "must be list that JSON can represent, not one with an int of too many digits"),
+    (
+        LIST,
+        nested(MAX_JSON_DEPTH + 1),
+        "must be list that JSON can represent, not one with more than 31 levels",
+    ),
+    (LIST, CIRCLE, "must be list that JSON can represent, not one with more than 31 levels"),
+    (DICT, {1: 2}, "must be dict that JSON can represent, not one with the key int 1"),
+    (DICT, {None: 2}, "must be dict that JSON can represent, not one with the key None"),
+    (DICT, {"a": {"\0": 2}}, "must be dict that JSON can represent, not one with a NUL character"),
 ]
 
 
@@ -47,19 +58,19 @@ REFUSED = [
     ("check", "value", "message"), REFUSED, ids=[message[6:70] for _, _, message in REFUSED]
 )
 def test_what_json_or_a_database_would_change_is_refused(check, value, message) -> None:
-    with pytest.raises(Refused) as refused:
-        check.admit(value)
+    with pytest.raises(InvalidFieldValue) as refused:
+        check.clean(value)
     assert str(refused.value) == message
 
 
 def test_what_json_holds_is_taken_as_it_is() -> None:
     value = {
         "": [None, True, 1, 1.5, "é🎉", {"k": []}],
-        "deep": nested(JSON_LEVELS - 1),
-        "big": JSON_BIGGEST - 1,
+        "deep": nested(MAX_JSON_DEPTH - 1),
+        "big": MAX_JSON_INT - 1,
     }
-    assert DICT.admit(value) is value
-    assert LIST.admit(nested(JSON_LEVELS)) == nested(JSON_LEVELS)
+    assert DICT.clean(value) is value
+    assert LIST.clean(nested(MAX_JSON_DEPTH)) == nested(MAX_JSON_DEPTH)
 
 
 LEAVES = (

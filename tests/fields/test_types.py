@@ -1,4 +1,4 @@
-"""One Python value stays the same on every database: each cell of the table in docs/types.md, edges included (DESIGN 3)."""
+"""One Python value stays the same on every database: each cell of the table in docs/types.md, edges included."""
 # ruff: noqa: DTZ001, DTZ901 (naive moments are what some fields hold)
 
 import enum
@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 import microorm
 from microorm import Field, InvalidValue, ModelError
-from microorm.fields.checks import Refused
+from microorm.fields.checks import InvalidFieldValue
 
 PARIS = ZoneInfo("Europe/Paris")
 ALL_BYTES = bytes(range(256))
@@ -251,7 +251,7 @@ def model_of(Base, registry, row: Row) -> Any:
 
 def stored(model: Any, value: Any) -> Any:
     """What *value* is once it was stored: the same moment in UTC, a zero without sign, else itself."""
-    return model.__schema__.field("value").admit(value)
+    return model.__schema__.field("value").clean(value)
 
 
 def same(found: Any, wanted: Any) -> bool:
@@ -513,7 +513,7 @@ def test_decimals_of_more_digits_than_sqlite_keeps_are_refused_there(sqlite_url)
             value: Field[Decimal] = microorm.field(max_digits=16, decimal_places=2)
 
         with pytest.raises(
-            ModelError, match="a Decimal of max_digits=16 is not exact on SQLite, which keeps 15 digits"
+            ModelError, match="a Decimal of max_digits=16 would not be exact on SQLite, which keeps 15 digits"
         ):
             registry.create_all()
 
@@ -586,7 +586,7 @@ def test_a_naive_moment_is_no_operand_of_an_aware_column(Base, registry) -> None
         at: Field[datetime]
 
     registry.create_all()
-    with pytest.raises(StatementError, match="a datetime with a time zone is wanted"):
+    with pytest.raises(StatementError, match="must be a datetime with a time zone"):
         Event.objects.filter(Event.at < datetime(2024, 1, 1)).all()
 
 
@@ -639,9 +639,9 @@ def test_whatever_a_field_takes_comes_back_and_the_rest_is_refused(Base, registr
         taken = []
         for value in values:
             try:
-                column.admit(value)
+                column.clean(value)
                 taken.append(value)
-            except Refused as refused:
+            except InvalidFieldValue as refused:
                 with pytest.raises(InvalidValue, match=re.escape(f"Thing.value {refused}")):
                     Thing(value=value).save()
         with registry.databases.atomic():

@@ -70,7 +70,7 @@ def test_a_column_may_be_declared_for_the_checkers_too(Author, Base) -> None:
     assert Novel.__schema__.names == ("id", "title", "author_id")
     assert Novel(title="x", author_id=3).author_id == 3
     with pytest.raises(
-        ModelError, match=r"Wrong\.author_id: not of the type of the key that Wrong\.author refers to"
+        ModelError, match=r"Wrong\.author_id: its type differs from the key that Wrong\.author refers to"
     ):
 
         class Wrong(Base):
@@ -158,46 +158,46 @@ def test_what_cannot_be_declared_says_so_at_the_class_statement(Author, Base) ->
         pass
 
     cases: list[tuple[Any, Any, str]] = [
-        (ForeignKey[int], foreign_key(), "Novel.author: int is no model that has rows"),
-        (ForeignKey[Abstract], foreign_key(), "Novel.author: Abstract is no model that has rows"),
-        (ForeignKey[Elsewhere], foreign_key(), "Novel.author: Elsewhere is of another registry"),
+        (ForeignKey[int], foreign_key(), "Novel.author: int is not a model with a table"),
+        (ForeignKey[Abstract], foreign_key(), "Novel.author: Abstract is not a model with a table"),
+        (ForeignKey[Elsewhere], foreign_key(), "Novel.author: Elsewhere belongs to another registry"),
         (
             ForeignKey[Composite],
             foreign_key(),
-            "Novel.author: Composite has a key of several fields, and to_field= names none",
+            "Novel.author: Composite has a composite key; name one field as to_field=",
         ),
         (
             ForeignKey[Author],
             foreign_key(to_field="cod"),
-            "Novel.author: to_field='cod' is no unique field of Author; nearest: 'code'",
+            "Novel.author: to_field='cod' is not a unique field of Author; nearest: 'code'",
         ),
         (
             ForeignKey[Author],
             foreign_key(to_field="name"),
-            "Novel.author: to_field='name' is no unique field of Author",
+            "Novel.author: to_field='name' is not a unique field of Author",
         ),
         (
             ForeignKey[Author],
             foreign_key(on_delete="set_null"),
-            "Novel.author: on_delete='set_null' wants ForeignKey[... | None]",
+            "Novel.author: on_delete='set_null' needs ForeignKey[... | None]",
         ),
         (
             ForeignKey[Author],
             foreign_key(on_delete="set_default"),
-            "Novel.author: on_delete='set_default' wants default=",
+            "Novel.author: on_delete='set_default' needs default=",
         ),
-        (ForeignKey[Author], foreign_key(unique=1), "Novel.author: unique= wants a bool, not 1"),  # type: ignore[arg-type]
+        (ForeignKey[Author], foreign_key(unique=1), "Novel.author: unique= must be a bool, not 1"),  # type: ignore[arg-type]
         (
             ForeignKey[Author],
             foreign_key(on_delete="cascad"),  # type: ignore[arg-type]
-            "Novel.author: on_delete= is one of cascade, restrict, set_null, set_default, do_nothing, not 'cascad'; "
+            "Novel.author: on_delete= must be one of cascade, restrict, set_null, set_default, do_nothing, not 'cascad'; "
             "nearest: 'cascade'",
         ),
-        (ForeignKey[Author], foreign_key(default=None), "Novel.author_id: the default wants int, not None"),
+        (ForeignKey[Author], foreign_key(default=None), "Novel.author_id: the default must be int, not None"),
         (
             Field[int],
             foreign_key(),
-            "Novel.author: the annotation 'microorm.fields.Field[int]' is not ForeignKey[...]",
+            "Novel.author: annotate it as ForeignKey[...], not 'Field[int]'",
         ),
         (ForeignKey[Author], field(), None),
         (Related[Author], many_to_many(), None),
@@ -211,9 +211,9 @@ def test_what_cannot_be_declared_says_so_at_the_class_statement(Author, Base) ->
 
 def test_a_relation_without_an_annotation_says_which_it_wants(Base) -> None:
     for declared, wanted in (
-        (foreign_key(), "a foreign_key() without an annotation ForeignKey[...]"),
-        (related("x"), "a related() without an annotation Related[...]"),
-        (many_to_many(), "a many_to_many() without an annotation ManyToMany[...]"),
+        (foreign_key(), "a foreign_key() without an annotation; annotate it as ForeignKey[...]"),
+        (related("x"), "a related() without an annotation; annotate it as Related[...]"),
+        (many_to_many(), "a many_to_many() without an annotation; annotate it as ManyToMany[...]"),
     ):
         with pytest.raises(ModelError) as caught:
             type(Base)("Novel", (Base,), {"author": declared})
@@ -247,7 +247,7 @@ def test_one_row_may_only_be_on_the_other_side_of_a_unique_key(Base) -> None:
     class Novel(Base):
         author: ForeignKey[Author] = foreign_key()
 
-    with pytest.raises(ModelError, match=r"Author\.novel: Novel\.author may lead here from many rows"):
+    with pytest.raises(ModelError, match=r"Author\.novel: Novel\.author is no unique foreign key"):
         _ = Author.novel
 
 

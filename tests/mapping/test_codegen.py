@@ -1,4 +1,4 @@
-"""The generated loops do what the obvious slow Python does, for any fields and rows (DESIGN 3, 13)."""
+"""The generated loops do what the obvious slow Python does, for any fields and rows."""
 
 import ast
 import string
@@ -15,7 +15,7 @@ from sqlalchemy import literal
 from sqlalchemy.sql import ClauseElement
 
 from microorm import Databases, Field, InvalidValue, Model, Registry, field
-from microorm.mapping.codegen import ExpressionRow, admit_all, binder, builder, collector, compiled, gatherer
+from microorm.mapping.codegen import ExpressionRow, binder, builder, clean_all, collector, compiled, gatherer
 
 NAMES = ("id", "title", "pages", "price", "rare", "tags", "day", "count")
 
@@ -73,7 +73,7 @@ def slow_row(names: Sequence[str], values: dict[str, Any]) -> Any:
             row.append(None)
         else:
             try:
-                row.append(each.admit(value))
+                row.append(each.clean(value))
             except Exception:  # noqa: BLE001 whatever it is, the field is bad
                 bad.append(name)
     return bad or tuple(row)
@@ -92,7 +92,7 @@ def test_a_collector_gives_the_row_that_checking_each_field_gives(chosen) -> Non
         assert list(problems) == expected
         assert str(caught.value) == "; ".join(f"Shelf.{name} {problems[name]}" for name in expected)
         with pytest.raises(InvalidValue) as careful:
-            admit_all("Shelf", [FIELDS[name] for name in names], values)
+            clean_all("Shelf", [FIELDS[name] for name in names], values)
         assert careful.value.problems == problems
     else:
         row = collect(values)
@@ -106,16 +106,16 @@ def test_a_collector_gives_the_row_that_checking_each_field_gives(chosen) -> Non
 
 
 def test_every_bad_field_is_named_in_field_order() -> None:
-    """DESIGN 3: `InvalidValue` names the model, every bad field, what it wants, and what it got."""
+    """`InvalidValue` names the model, every bad field, what it wants, and what it got."""
     collect = Shelf.__schema__.collector(NAMES)
     values = {"id": None, "title": "long", "pages": "x", "price": 1.0, "rare": 1, "tags": {}, "day": None}
     with pytest.raises(InvalidValue) as caught:
         collect({**values, "count": None})
     assert caught.value.model == "Shelf"
     assert list(caught.value.problems) == ["title", "pages", "rare", "count"]
-    assert str(caught.value).startswith("Shelf.title wants str")
-    assert "; Shelf.pages wants int, not str 'x'; Shelf.rare wants bool, not int 1; " in str(caught.value)
-    assert str(caught.value).endswith("; Shelf.count wants int, not None")
+    assert str(caught.value).startswith("Shelf.title must be str")
+    assert "; Shelf.pages must be int, not str 'x'; Shelf.rare must be bool, not int 1; " in str(caught.value)
+    assert str(caught.value).endswith("; Shelf.count must be int, not None")
 
 
 def test_a_collector_is_made_once_for_each_choice_of_fields() -> None:
@@ -161,8 +161,8 @@ def test_a_builder_gives_the_instances_that_a_loop_gives(rows, raw, decoded) -> 
     fields = [FIELDS[name] for name in NAMES]
     decoders = [(lambda value: (value,)) if name in decoded else None for name in NAMES]
     tuples = [tuple(row[name] for name in NAMES) for row in rows]
-    origin = object()
-    instances = builder(Shelf, fields, decoders, raw=raw)(tuples, origin)
+    state = object()
+    instances = builder(Shelf, fields, decoders, raw=raw)(tuples, state)
     assert len(instances) == len(rows)
     for instance, row in zip(instances, tuples, strict=True):
         assert type(instance) is Shelf
@@ -172,7 +172,7 @@ def test_a_builder_gives_the_instances_that_a_loop_gives(rows, raw, decoded) -> 
         }
         assert vars(instance) == slow
         assert list(vars(instance)) == list(NAMES)
-        assert instance._origin is origin
+        assert instance._row_state is state
         assert instance._row == row
         assert type(instance._row) is tuple
         tags = NAMES.index("tags")
@@ -183,7 +183,7 @@ def test_a_builder_gives_the_instances_that_a_loop_gives(rows, raw, decoded) -> 
 
 
 def test_a_builder_without_mutable_values_keeps_the_drivers_own_row() -> None:
-    """Nothing is copied on a load (DESIGN 13); what is no plain tuple becomes one."""
+    """Nothing is copied on a load; what is no plain tuple becomes one."""
 
     class Row(tuple):
         """SQLAlchemy's row stands for more than its values."""
@@ -265,10 +265,10 @@ def test_a_gatherer_gives_what_a_collector_does_or_nothing(data: Any) -> None:
     shelves = [Shelf(tags={}, price=1.5, **values) for values in given_values]
     for shelf in shelves:
         shelf.count = 1
-    former = shelves[0]._origin
+    former = shelves[0]._row_state
     gather = gatherer(fields, "id")
     assert gather(shelves, former) == [collect(vars(shelf)) for shelf in shelves]
-    odd, kind = shelves[-1], data.draw(st.sampled_from(("value", "lacks", "key", "keyless", "row", "origin")))
+    odd, kind = shelves[-1], data.draw(st.sampled_from(("value", "lacks", "key", "keyless", "row", "state")))
     match kind:
         case "value":
             vars(odd)["pages"] = data.draw(st.sampled_from(["many", None, 2**63]) | EXPRESSIONS)
@@ -280,6 +280,6 @@ def test_a_gatherer_gives_what_a_collector_does_or_nothing(data: Any) -> None:
             del vars(odd)["id"]
         case "row":
             odd._row = ()
-        case "origin":
-            odd._origin = object()
+        case "state":
+            odd._row_state = object()
     assert gather(shelves, former) is None

@@ -21,8 +21,7 @@ def test_an_unknown_option_is_a_type_error_with_the_nearest() -> None:
         with pytest.raises(TypeError) as caught:
             field(**{option: True})
         assert str(caught.value) == (
-            f"field() has no option {option!r}; a field that may be None says so in its annotation: "
-            "Field[int | None]"
+            f"field() has no option {option!r}; annotate a field that may be None as Field[int | None]"
         )
     with pytest.raises(TypeError, match=r"^field\(\) has no option 'qqq'$"):
         field(qqq=5)
@@ -72,58 +71,70 @@ def test_an_annotation_may_name_what_is_not_there_yet() -> None:
         },
     )
     with pytest.raises(PendingName, match="^name 'Colour' is not defined$"):
-        found["colour"].understood()
+        found["colour"].resolved()
     found["colour"].names.update(Colour=int, Shade=str)
-    assert found["colour"].understood().annotation is int
+    assert found["colour"].resolved().annotation is int
     found["shades"].names.update(Colour=int, Shade=str)
-    assert found["shades"].understood().annotation == list[str] | None
+    assert found["shades"].resolved().annotation == list[str] | None
     found["maybe"].names.update(Colour=int)
-    assert found["maybe"].understood().annotation == int | None
-    understood = found["colour"].understood()
-    assert understood.understood() is understood
+    assert found["maybe"].resolved().annotation == int | None
+    resolved = found["colour"].resolved()
+    assert resolved.resolved() is resolved
 
 
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({}, {"title": str}, "Book.title: the annotation 'str' is not Field[...]"),
-    ({}, {"title": "str"}, "Book.title: the annotation 'str' is not Field[...]"),
-    ({}, {"title": Field}, "Book.title: the annotation 'Field' is not Field[...]"),
-    ({}, {"title": int | None}, "Book.title: the annotation 'int | None' is not Field[...]"),
+    ({}, {"title": str}, "Book.title: annotate it as Field[...], not 'str'"),
+    ({}, {"title": "str"}, "Book.title: annotate it as Field[...], not 'str'"),
+    ({}, {"title": Field}, "Book.title: annotate it as Field[...], not 'Field'"),
+    ({}, {"title": int | None}, "Book.title: annotate it as Field[...], not 'int | None'"),
     (
         {},
         {"title": ForeignKey[int]},
-        "Book.title: an annotation 'microorm.mapping.foreign_key.ForeignKey[int]' without a foreign_key()",
+        "Book.title: annotated 'ForeignKey[int]', but not declared by foreign_key()",
     ),
     (
         {},
         {"title": RelatedOne[int]},
-        "Book.title: an annotation 'microorm.relations.reverse.RelatedOne[int]' without a related()",
+        "Book.title: annotated 'RelatedOne[int]', but not declared by related()",
     ),
     (
         {},
         {"title": "Field[int"},
-        "Book.title: the annotation 'Field[int' is not understood: '[' was never closed",
+        "Book.title: invalid annotation 'Field[int': '[' was never closed",
     ),
     (
         {},
         {"title": "Field[int, str]"},
-        "Book.title: the annotation 'Field[int, str]' is not understood: Too many",
+        "Book.title: invalid annotation 'Field[int, str]': Too many",
     ),
-    ({"title": 5}, {"title": Field[int]}, "Book.title: 5 is not a field(); a default is field(default=...)"),
+    (
+        {"title": 5},
+        {"title": Field[int]},
+        "Book.title: 5 is not a field(); write a default as field(default=...)",
+    ),
     (
         {"title": None},
         {"title": Field[int]},
-        "Book.title: None is not a field(); a default is field(default=...)",
+        "Book.title: None is not a field(); write a default as field(default=...)",
     ),
-    ({"title": field()}, {}, "Book.title: a field() without an annotation Field[...]"),
+    ({"title": field()}, {}, "Book.title: a field() without an annotation; annotate it as Field[...]"),
     (
         {"_x": field()},
         {"_x": Field[int]},
-        "Book._x: a field's name is an identifier without a leading underscore",
+        "Book._x: the name of a field must be an identifier without a leading underscore",
     ),
-    ({}, {"a b": Field[int]}, "Book.a b: a field's name is an identifier without a leading underscore"),
-    ({}, {"class": Field[int]}, "Book.class: a field's name is an identifier without a leading underscore"),
-    ({}, {"save": Field[int]}, "Book.save: 'save' is taken by Model.save"),
-    ({}, {"objects": Field[int]}, "Book.objects: 'objects' is taken by Model.objects"),
+    (
+        {},
+        {"a b": Field[int]},
+        "Book.a b: the name of a field must be an identifier without a leading underscore",
+    ),
+    (
+        {},
+        {"class": Field[int]},
+        "Book.class: the name of a field must be an identifier without a leading underscore",
+    ),
+    ({}, {"save": Field[int]}, "Book.save: the name is used by Model.save"),
+    ({}, {"objects": Field[int]}, "Book.objects: the name is used by Model.objects"),
 ]
 
 
@@ -144,5 +155,8 @@ def test_an_inherited_field_is_not_given_away() -> None:
 
     refuse(field())
     for value in (None, "x", property(str)):
-        with pytest.raises(ModelError, match=r"^Book\.title: 'title' is a field that Book inherits$"):
+        with pytest.raises(
+            ModelError,
+            match=r"^Book\.title: 'title' is an inherited field; only another field can replace it$",
+        ):
             refuse(value)

@@ -1,4 +1,4 @@
-"""What a class statement makes of a model, and what it refuses (DESIGN 3, CONTRACT G1 and P7)."""
+"""What a class statement makes of a model, and what it refuses."""
 
 import gc
 import sys
@@ -65,20 +65,20 @@ WRONG_KEYWORDS = [
         {"zzz": 1},
         "Book: no class keyword 'zzz'; known: abstract, app, database, registry, table, table_args",
     ),
-    ({"table": ""}, "Book: table= wants a name, not ''"),
-    ({"table": 3}, "Book: table= wants a name, not 3"),
-    ({"app": ""}, "Book: app= wants a name, not ''"),
-    ({"app": "my.shop"}, "Book: app= wants an identifier, not 'my.shop'"),
-    ({"database": 7}, "Book: database= wants a name, not 7"),
+    ({"table": ""}, "Book: table= must be a name, not ''"),
+    ({"table": 3}, "Book: table= must be a name, not 3"),
+    ({"app": ""}, "Book: app= must be a name, not ''"),
+    ({"app": "my.shop"}, "Book: app= must be an identifier, not 'my.shop'"),
+    ({"database": 7}, "Book: database= must be a name, not 7"),
     (
         {"database": "no such"},
-        "Book: database= wants an alias (letters, digits, underscores), not 'no such'",
+        "Book: database= must be an alias (letters, digits, underscores), not 'no such'",
     ),
-    ({"abstract": 1}, "Book: abstract= wants a bool, not 1"),
-    ({"registry": "default"}, "Book: registry= wants a Registry, not 'default'"),
-    ({"table_args": ["x"]}, "Book: table_args= wants a tuple, not ['x']"),
-    ({"table_args": ("x",)}, "Book: table_args= takes constraints and indexes, not 'x'"),
-    ({"abstract": True, "table": "books"}, "Book: an abstract model has no table="),
+    ({"abstract": 1}, "Book: abstract= must be a bool, not 1"),
+    ({"registry": "default"}, "Book: registry= must be a Registry, not 'default'"),
+    ({"table_args": ["x"]}, "Book: table_args= must be a tuple, not ['x']"),
+    ({"table_args": ("x",)}, "Book: table_args= must contain constraints and indexes, not 'x'"),
+    ({"abstract": True, "table": "books"}, "Book: an abstract model cannot have table="),
 ]
 
 
@@ -188,28 +188,28 @@ def test_each_way_to_be_wrong_in_the_body_names_model_and_field(Base, registry) 
             title: Field[str]
 
     messages = {
-        derived: "Novelist derives from Author, which has a table; only abstract models are derived from",
-        taken: "Book.save: 'save' is taken by Model.save",
-        taken_by_an_error: "Book.DoesNotExist: 'DoesNotExist' is taken by Model.DoesNotExist",
-        underscore: "Book._title: a field's name is an identifier without a leading underscore",
-        no_identifier: "Book.a b: a field's name is an identifier without a leading underscore",
-        unannotated: "Book.title: a field() without an annotation Field[...]",
-        plain_default: "Book.title: 'none' is not a field(); a default is field(default=...)",
-        no_field: "Book.title: the annotation 'str' is not Field[...]",
-        no_field_as_text: "Book.title: the annotation 'str' is not Field[...]",
-        plain_mixin: "Book: Plain has fields but is no model; class Plain(Model, abstract=True) is one",
-        annotated_mixin: "Book: Annotated has fields but is no model; "
-        "class Annotated(Model, abstract=True) is one",
-        texted_mixin: "Book: Texted has fields but is no model; class Texted(Model, abstract=True) is one",
-        overwritten: "Book.title: 'title' is a field that Book inherits",
-        id_without_key: "Book.id: declared, but no field says primary_key=True",
-        one_column: "Book: title and name have one column, 'name'",
-        one_table: "Book: the table 'author' is another model's already",
-        wrong_key: "Book: Model[str] makes no key; declare one by primary_key=True",
+        derived: "Novelist derives from Author, which has a table; only abstract models can be base classes",
+        taken: "Book.save: the name is used by Model.save",
+        taken_by_an_error: "Book.DoesNotExist: the name is used by Model.DoesNotExist",
+        underscore: "Book._title: the name of a field must be an identifier without a leading underscore",
+        no_identifier: "Book.a b: the name of a field must be an identifier without a leading underscore",
+        unannotated: "Book.title: a field() without an annotation; annotate it as Field[...]",
+        plain_default: "Book.title: 'none' is not a field(); write a default as field(default=...)",
+        no_field: "Book.title: annotate it as Field[...], not 'str'",
+        no_field_as_text: "Book.title: annotate it as Field[...], not 'str'",
+        plain_mixin: "Book: Plain has fields but is not a model; declare it as class Plain(Model, abstract=True)",
+        annotated_mixin: "Book: Annotated has fields but is not a model; "
+        "declare it as class Annotated(Model, abstract=True)",
+        texted_mixin: "Book: Texted has fields but is not a model; declare it as class Texted(Model, abstract=True)",
+        overwritten: "Book.title: 'title' is an inherited field; only another field can replace it",
+        id_without_key: "Book.id: without primary_key=True, but no other field is the primary key",
+        one_column: "Book: title and name have the same column, 'name'",
+        one_table: "Book: another model has the table 'author'",
+        wrong_key: "Book: Model[str] has no implicit key; declare a field with primary_key=True",
     }
     starts = {
-        not_understood: "Book.title: the annotation 'Field[str' is not understood: ",
-        no_such_column: "Book: the table 'book' cannot be made: ",
+        not_understood: "Book.title: invalid annotation 'Field[str': ",
+        no_such_column: "Book: invalid table 'book': ",
     }
     before = contents(registry)
     for state, message in (messages | starts).items():
@@ -223,14 +223,13 @@ def test_each_way_to_be_wrong_in_the_body_names_model_and_field(Base, registry) 
 def test_every_public_name_of_a_model_is_taken(Base) -> None:
     """A field named like a method is refused, and so are those that later parts of a model use."""
     for name in sorted(name for name in dir(Model) if not name.startswith("_") and name != "id"):
-        with pytest.raises(ModelError, match=f"^Book.{name}: '{name}' is taken by Model.{name}$"):
+        with pytest.raises(ModelError, match=f"^Book.{name}: the name is used by Model.{name}$"):
             types.new_class(
                 "Book", (Base,), {}, lambda body, name=name: body.update(__annotations__={name: Field[int]})
             )
 
 
 def test_a_label_in_two_modules_is_an_error(Base, registry) -> None:
-    """CONTRACT P7."""
     first = model_in("shop.models", Base)
     with pytest.raises(ModelError) as caught:
         model_in("shop.more.models", Base, app="shop", table="more_books")
@@ -242,7 +241,7 @@ def test_a_label_in_two_modules_is_an_error(Base, registry) -> None:
 
 
 def test_a_model_defined_again_takes_the_place_with_a_warning_at_its_class_statement(Base, registry) -> None:
-    """CONTRACT P7: reloads and notebooks."""
+    """Reloads and notebooks."""
 
     class Book(Base):
         title: Field[str]
@@ -305,7 +304,10 @@ def test_a_class_statement_that_fails_leaves_the_model_it_would_replace(Base, re
     with pytest.warns(RuntimeWarning), pytest.raises(ModelError, match=r"^Book\.title: no column type for"):
         wrong_type()
     assert registry.metadata.tables["book"] is Book.__table__
-    with pytest.warns(RuntimeWarning), pytest.raises(ModelError, match="'author' is another model's already"):
+    with (
+        pytest.warns(RuntimeWarning),
+        pytest.raises(ModelError, match="another model has the table 'author'"),
+    ):
         wrong_table()
     assert contents(registry) == before
     class_prepared.connect(stop)
@@ -340,7 +342,7 @@ def test_a_receiver_that_fails_takes_the_model_back(Base, registry) -> None:
 
 
 def test_a_function_that_waits_and_fails_takes_the_model_back_and_waits_on(Base, registry) -> None:
-    """CONTRACT P8: what ran already is not run again."""
+    """What ran already is not run again."""
     ran: list[str] = []
     failing = [True]
 
@@ -368,7 +370,7 @@ def test_a_function_that_waits_and_fails_takes_the_model_back_and_waits_on(Base,
 
 
 def test_class_prepared_is_sent_once_for_each_concrete_model(Base, registry, prepared) -> None:
-    """CONTRACT G1: never for an abstract one; when it is sent, the model is complete."""
+    """Never for an abstract one; when it is sent, the model is complete."""
     seen: list[Any] = []
 
     def look(sender, **kwargs):
@@ -398,7 +400,7 @@ def test_class_prepared_is_sent_once_for_each_concrete_model(Base, registry, pre
 
 
 def test_abstract_bases_hand_down_what_they_have(databases) -> None:
-    """Fields, database, app, registry and table_args, what the nearest base states itself counts (DESIGN 3)."""
+    """Fields, database, app, registry and table_args, what the nearest base states itself counts."""
     registry, elsewhere = Registry(databases), Registry(databases)
 
     class Base(Model, registry=registry, app="library", database="other", abstract=True):
@@ -740,7 +742,7 @@ def test_the_documented_attributes_of_a_model(Base, registry) -> None:
 
 
 def test_threads_that_use_a_model_first_prepare_it_once(Base, registry, prepared) -> None:
-    """CONTRACT G1: a model that waited for a name is made by one of them, and all get the same."""
+    """A model that waited for a name is made by one of them, and all get the same."""
 
     class Book(Base):
         size: Field["Later"]
@@ -765,7 +767,7 @@ def test_threads_that_use_a_model_first_prepare_it_once(Base, registry, prepared
 
 
 def test_a_superseded_model_that_still_waits_takes_no_place_from_the_newer(Base, registry) -> None:
-    """CONTRACT P7: the newer one is there once its names are."""
+    """The newer one is there once its names are."""
 
     class Book(Base):
         size: Field["Later"]

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
 from microorm import Field, Model, Registry, field
-from microorm.mapping.schema import LateOptions
+from microorm.mapping.schema import LazyDialectOptions
 
 
 class Book(Model, registry=Registry(), table="book"):
@@ -43,7 +43,7 @@ def test_a_look_at_all_sees_all() -> None:
 
 def test_options_are_told_once_and_by_dialect() -> None:
     known: dict[str, dict[str, int]] = {"a": {"x": 1, "y": 2}, "b": {}}
-    late = LateOptions(known, {"a_x": 3, "b_z": 4})
+    late = LazyDialectOptions(known, {"a_x": 3, "b_z": 4})
     assert dict.__len__(late) == 0
     assert late["a"] == {"x": 3, "y": 2}
     assert list(late) == ["a", "b"]

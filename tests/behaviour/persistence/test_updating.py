@@ -331,7 +331,7 @@ def test_objects_that_cannot_be_updated_are_errors_before_anything(
                 call()
             assert (type(raised.value), str(raised.value)) == (error, message)
         books[3].pages = "many"
-        with pytest.raises(InvalidValue, match="^Book.pages wants int") as unfit:
+        with pytest.raises(InvalidValue, match="^Book.pages must be int") as unfit:
             update(books, ["pages"])
         assert unfit.value.__notes__ == ["in object 3 of bulk_update()"]
         books[3].id = Book.id + 1

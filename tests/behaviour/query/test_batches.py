@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, Model, field
-from microorm.sql.batches import MOST_BYTES, MOST_ROWS, batches, most_rows
+from microorm.sql.batches import MAX_BYTES, MAX_ROWS, batches, max_rows
 
 
 @pytest.fixture
@@ -30,32 +30,32 @@ def test_a_batch_is_no_larger_than_it_was_asked_to_be(channel):
     assert sizes(channel, rows, 4) == [4, 4, 2]
     assert sizes(channel, rows, 10) == sizes(channel, rows) == [10]
     assert sizes(channel, [], 4) == []
-    assert most_rows(channel, 1, MOST_ROWS * 9) == MOST_ROWS
+    assert max_rows(channel, 1, MAX_ROWS * 9) == MAX_ROWS
 
 
 def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend):
     """DESIGN 6: SQLite says how many, PostgreSQL counts in 16 bits, MariaDB does not count them."""
-    most = {"postgresql": 65_535, "mariadb": MOST_ROWS * 40}.get(backend)
+    most = {"postgresql": 65_535, "mariadb": MAX_ROWS * 40}.get(backend)
     if most is None:
         driver = channel.connection.connection.dbapi_connection
         most = driver.getlimit(9)
-        assert most_rows(channel, 40) == min(MOST_ROWS, most // 40)
+        assert max_rows(channel, 40) == min(MAX_ROWS, most // 40)
         driver.setlimit(9, 100)
         try:
-            assert most_rows(channel, 40) == 2
+            assert max_rows(channel, 40) == 2
             assert sizes(channel, [tuple(range(40))] * 5) == [2, 2, 1]
-            assert most_rows(channel, 101) == 1
+            assert max_rows(channel, 101) == 1
         finally:
             driver.setlimit(9, most)
-    assert most_rows(channel, 40) == min(MOST_ROWS, most // 40)
+    assert max_rows(channel, 40) == min(MAX_ROWS, most // 40)
 
 
 @pytest.mark.backends("mariadb")
 def test_a_batch_fits_into_a_packet_of_mariadb(channel):
     """DESIGN 6: by the length of its values; a row that is longer goes alone."""
-    third = "x" * (MOST_BYTES // 3 - 10)
+    third = "x" * (MAX_BYTES // 3 - 10)
     assert sizes(channel, [(number, third) for number in range(7)]) == [3, 3, 1]
-    assert sizes(channel, [(1, b"x"), (2, b"x" * MOST_BYTES), (3, b"x")]) == [1, 1, 1]
+    assert sizes(channel, [(1, b"x"), (2, b"x" * MAX_BYTES), (3, b"x")]) == [1, 1, 1]
     assert sizes(channel, [({"long": third},), ({"long": third},)] * 2) == [2, 2]
 
 

@@ -21,7 +21,7 @@ from microorm import (
     related,
 )
 from microorm.signals import post_init
-from microorm.sql.batches import MOST_PARAMETERS
+from microorm.sql.batches import MAX_PARAMETERS
 from microorm.testing import no_lazy_loads
 from tests.behaviour.library import fill, library
 
@@ -517,9 +517,9 @@ def test_ten_thousand_times_ten_rows_take_two_statements(empty, wire, databases)
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_more_keys_than_a_statement_takes_are_sent_in_parts(empty, wire, databases, monkeypatch):
     """A limit of the database counts all parameters, those of the query's own conditions, too."""
-    for dialect in list(MOST_PARAMETERS):
-        monkeypatch.setitem(MOST_PARAMETERS, dialect, 10)
-    monkeypatch.setattr("microorm.query.prefetch.MOST_BYTES", 10 * 4)
+    for dialect in list(MAX_PARAMETERS):
+        monkeypatch.setitem(MAX_PARAMETERS, dialect, 10)
+    monkeypatch.setattr("microorm.query.prefetch.MAX_BYTES", 10 * 4)
     rows(empty, databases, 25, 2)
     tag = empty.Tag(name="x").save()
     pair = empty.Book.__schema__.relations["tags"].through

@@ -18,7 +18,7 @@ def test_create_inserts_with_any_key(Book, wire, stored):
     assert stored(Book, "id", "title") == [(1, "a"), (5, "b"), (6, "c")]
     with pytest.raises(TypeError, match=r"^create\(\) has two values for Book.id$"):
         Book.objects.create(title="d", id=7, pk=8)
-    with pytest.raises(TypeError, match=r"^Book\(\) lacks 'title'"):
+    with pytest.raises(TypeError, match=r"^Book\(\) is missing 'title'"):
         Book.objects.create(pages=3)
     with pytest.raises(InvalidValue):
         Book.objects.create(title=3)

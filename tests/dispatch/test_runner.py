@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from microorm.dispatch import runner as waiting
-from microorm.dispatch.runner import refuse_running_loop, run, side_by_side
+from microorm.dispatch import runner as runner_module
+from microorm.dispatch.runner import refuse_running_loop, run, run_concurrently
 from microorm.dispatch.signal import run_coroutine
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def python(source: str) -> str:
 
 @pytest.mark.parametrize("runs", [run, run_coroutine])
 def test_a_coroutine_runs_to_its_end(runs: Any) -> None:
-    """F2: its result is returned, its error raised as it is."""
+    """Its result is returned, its error raised as it is."""
     assert runs(give(5)) == 5
     error = LookupError("no such shelf")
     with pytest.raises(LookupError) as caught:
@@ -59,7 +59,7 @@ def test_a_coroutine_runs_to_its_end(runs: Any) -> None:
 
 
 def test_a_thread_keeps_its_loop() -> None:
-    """F2: another thread has another."""
+    """Another thread has another."""
     mine = run(loop_here())
     assert run(loop_here()) is mine
     others: list[asyncio.AbstractEventLoop] = []
@@ -73,7 +73,7 @@ def test_a_thread_keeps_its_loop() -> None:
 
 
 def test_the_event_loop_of_the_program_is_left_alone() -> None:
-    """F2: asyncio's own current loop is neither set nor unset."""
+    """Asyncio's own current loop is neither set nor unset."""
     mine = asyncio.new_event_loop()
     asyncio.set_event_loop(mine)
     try:
@@ -86,11 +86,13 @@ def test_the_event_loop_of_the_program_is_left_alone() -> None:
 
 @pytest.mark.parametrize("runs", [run, run_coroutine])
 def test_on_a_running_loop_nothing_can_be_waited_for(runs: Any) -> None:
-    """F3: RuntimeError; the coroutine is closed, so that Python does not complain of it."""
+    """RuntimeError; the coroutine is closed, so that Python does not complain of it."""
     coroutine = give(5)
 
     async def here() -> None:
-        with pytest.raises(RuntimeError, match="^cannot wait for a coroutine on a running event loop$"):
+        with pytest.raises(
+            RuntimeError, match="^cannot run a coroutine synchronously on a running event loop$"
+        ):
             runs(coroutine)
 
     asyncio.run(here())
@@ -100,7 +102,7 @@ def test_on_a_running_loop_nothing_can_be_waited_for(runs: Any) -> None:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_after_an_interrupt_the_next_run_starts_afresh(kind: type[BaseException]) -> None:
-    """E5: what such an error stopped in the middle is cancelled, and never resumed."""
+    """What such an error stopped in the middle is cancelled, and never resumed."""
     calls: list[str] = []
 
     async def wait() -> None:
@@ -123,13 +125,13 @@ def test_after_an_interrupt_the_next_run_starts_afresh(kind: type[BaseException]
     assert calls == ["cancelled"]
     assert run(loop_here()) is not before
     with pytest.raises(kind):
-        run(side_by_side([fail(kind()), give(5)]))
+        run(run_concurrently([fail(kind()), give(5)]))
     assert run(give(5)) == 5
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_the_first_interrupt_is_the_one_that_is_raised(kind: type[BaseException]) -> None:
-    """E5: another one, while the loop is given up, does not take its place."""
+    """Another one, while the loop is given up, does not take its place."""
 
     async def stubborn() -> None:
         try:
@@ -149,7 +151,6 @@ def test_the_first_interrupt_is_the_one_that_is_raised(kind: type[BaseException]
 
 
 def test_other_errors_keep_the_loop() -> None:
-    """E2, E5."""
     before = run(loop_here())
     for error in (LookupError(), asyncio.CancelledError(), GeneratorExit()):
         with pytest.raises(type(error)):
@@ -167,7 +168,7 @@ def in_a_thread(function: Callable[[], T]) -> T:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system cannot fork, and has loops of another kind")
 def test_a_kept_loop_shares_nothing_with_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F2: it selects by poll; an epoll is the kernel's, and so the parent's and the child's in one."""
+    """It selects by poll; an epoll is the kernel's, and so the parent's and the child's in one."""
     made: list[object] = []
 
     class Noted(selectors.PollSelector):
@@ -181,13 +182,13 @@ def test_a_kept_loop_shares_nothing_with_a_forked_process(monkeypatch: pytest.Mo
 
 
 def test_only_the_main_thread_closes_its_loop_at_exit() -> None:
-    """F2: other threads close theirs when they end, and may still run them while the program exits."""
-    assert waiting._kept().closing.atexit is True
-    assert in_a_thread(lambda: waiting._kept().closing.atexit) is False
+    """Other threads close theirs when they end, and may still run them while the program exits."""
+    assert runner_module._thread_runner().closing.atexit is True
+    assert in_a_thread(lambda: runner_module._thread_runner().closing.atexit) is False
 
 
 def test_an_inherited_loop_is_closed_without_running_its_tasks() -> None:
-    """F2: unless it runs, because the fork happened on it."""
+    """Unless it runs, because the fork happened on it."""
     another_process = os.getpid() + 1
     runner = asyncio.Runner()
     calls: list[str] = []
@@ -201,13 +202,13 @@ def test_an_inherited_loop_is_closed_without_running_its_tasks() -> None:
     async def here() -> None:
         tasks.append(asyncio.create_task(task()))
         await asyncio.sleep(0)
-        waiting._close(runner, another_process)
+        runner_module._close(runner, another_process)
         assert not asyncio.get_running_loop().is_closed()
 
     tasks: list[Any] = []
     runner.run(here())
     loop = runner.get_loop()
-    waiting._close(runner, another_process)
+    runner_module._close(runner, another_process)
     assert loop.is_closed()
     assert calls == []
     tasks.pop().get_coro().close()
@@ -215,7 +216,7 @@ def test_an_inherited_loop_is_closed_without_running_its_tasks() -> None:
 
 
 def test_variables_come_back_to_the_caller() -> None:
-    """F10: those that were set, also before an error, and no others."""
+    """Those that were set, also before an error, and no others."""
 
     async def set_it() -> str:
         before = variable.get()
@@ -242,7 +243,7 @@ def test_variables_come_back_to_the_caller() -> None:
 
 
 def test_an_unchanged_variable_is_not_set_anew() -> None:
-    """F10: so that two runs in one context do not undo each other; and None is a value."""
+    """So that two runs in one context do not undo each other; and None is a value."""
 
     async def here() -> list[str]:
         changed = asyncio.Event()
@@ -255,17 +256,16 @@ def test_an_unchanged_variable_is_not_set_anew() -> None:
             changed.set()
 
         async def nested() -> None:
-            await side_by_side([leave_alone(), leave_alone()])
+            await run_concurrently([leave_alone(), leave_alone()])
 
         variable.set("before")
-        await side_by_side([nested(), change()])
+        await run_concurrently([nested(), change()])
         return [variable.get()]
 
     assert asyncio.run(here()) == ["changed"]
 
 
 def test_a_variable_set_to_none_comes_back() -> None:
-    """F10."""
     nullable: contextvars.ContextVar[object] = contextvars.ContextVar("nullable")
 
     async def clear() -> None:
@@ -279,7 +279,7 @@ def test_a_variable_set_to_none_comes_back() -> None:
 
 
 def test_a_variable_set_to_an_equal_value_comes_back() -> None:
-    """F10: what counts is the object."""
+    """What counts is the object."""
     first, second = [1], [1]
     listed: contextvars.ContextVar[list[int]] = contextvars.ContextVar("listed")
 
@@ -294,36 +294,36 @@ def test_a_variable_set_to_an_equal_value_comes_back() -> None:
     assert contextvars.copy_context().run(here) is second
 
 
-def test_side_by_side_gives_results_in_order() -> None:
-    """F2, F4: whoever is first to end."""
+def test_run_concurrently_gives_results_in_order() -> None:
+    """Whoever is first to end."""
 
     async def after(turns: int) -> int:
         for _ in range(turns):
             await asyncio.sleep(0)
         return turns
 
-    assert run(side_by_side([after(3), after(0), after(2)])) == [3, 0, 2]
-    assert run(side_by_side([])) == []
+    assert run(run_concurrently([after(3), after(0), after(2)])) == [3, 0, 2]
+    assert run(run_concurrently([])) == []
 
 
-def test_side_by_side_raises_one_error_bare_and_several_as_a_group() -> None:
-    """F7, V4: a group that is a receiver's own error is one error."""
+def test_run_concurrently_raises_one_error_bare_and_several_as_a_group() -> None:
+    """A group that is a receiver's own error is one error."""
     error, group = LookupError("one"), ExceptionGroup("own", [ValueError("two")])
     for each in (error, group):
         with pytest.raises(type(each)) as caught:
-            run(side_by_side([give(1), fail(each)]))
+            run(run_concurrently([give(1), fail(each)]))
         assert caught.value is each
         assert each.__context__ is None
     with pytest.raises(ExceptionGroup) as several:
-        run(side_by_side([fail(error), give(1), fail(group)]))
+        run(run_concurrently([fail(error), give(1), fail(group)]))
     assert list(several.value.exceptions) == [error, group]
     with pytest.raises(asyncio.CancelledError):
-        run(side_by_side([fail(asyncio.CancelledError()), give(1)]))
+        run(run_concurrently([fail(asyncio.CancelledError()), give(1)]))
 
 
 THREAD = """
 import asyncio, gc, threading
-from microorm.waiting import run
+from microorm.dispatch.runner import run
 async def here():
     asyncio.create_task(asyncio.sleep(3600))
     return asyncio.get_running_loop()
@@ -338,7 +338,7 @@ print([loop.is_closed() for loop in loops])
 
 
 def test_a_thread_that_ends_closes_its_loop() -> None:
-    """F2: no ResourceWarning, and no task is left pending."""
+    """No ResourceWarning, and no task is left pending."""
     assert python(THREAD) == "[True, True, True]\n"
 
 
@@ -347,7 +347,7 @@ import atexit, asyncio, sys
 def late():
     print("late", run(here()).is_closed(), loop.is_closed())
 atexit.register(late)
-from microorm.waiting import run
+from microorm.dispatch.runner import run
 async def here():
     return asyncio.get_running_loop()
 loop = run(here())
@@ -358,7 +358,7 @@ atexit.register(early)
 
 
 def test_the_main_thread_closes_its_loop_at_exit() -> None:
-    """F2: who runs a coroutine later still gets a loop."""
+    """Who runs a coroutine later still gets a loop."""
     assert (
         python(EXIT.replace("run(here()).is_closed()", "loop.is_closed()")) == "early True\nlate True True\n"
     )
@@ -368,7 +368,7 @@ def test_the_main_thread_closes_its_loop_at_exit() -> None:
 
 DAEMON = """
 import asyncio, threading
-from microorm.waiting import run
+from microorm.dispatch.runner import run
 running = threading.Event()
 async def forever():
     running.set()
@@ -380,13 +380,13 @@ print("exits")
 
 
 def test_a_running_daemon_thread_does_not_disturb_the_exit() -> None:
-    """F2: its loop is not the main thread's to close."""
+    """Its loop is not the main thread's to close."""
     assert python(DAEMON) == "exits\n"
 
 
 FORK = """
 import asyncio, gc, os, sys
-from microorm.waiting import run
+from microorm.dispatch.runner import run
 async def here():
     return asyncio.get_running_loop()
 async def elsewhere():
@@ -432,7 +432,7 @@ print("parent is", run(elsewhere()), flush=True)
 
 FORK_AND_EXIT = """
 import asyncio, os, sys
-from microorm.waiting import run
+from microorm.dispatch.runner import run
 async def elsewhere():
     await asyncio.to_thread(lambda: None)
     return "woken"
@@ -448,7 +448,7 @@ print("parent is", run(elsewhere()))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_makes_its_own_loop() -> None:
-    """F2: it runs none of the parent's tasks, and the parent's loop works on."""
+    """It runs none of the parent's tasks, and the parent's loop works on."""
     assert python(FORK).splitlines() == [
         "child has its own: True True",
         "parent is woken",
@@ -460,5 +460,5 @@ def test_a_forked_process_makes_its_own_loop() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_that_exits_leaves_the_parent_alone() -> None:
-    """F2: the loop is closed in the child without being deaf in the parent."""
+    """The loop is closed in the child without being deaf in the parent."""
     assert python(FORK_AND_EXIT) == "parent is woken\n"

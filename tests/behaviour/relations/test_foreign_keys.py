@@ -73,11 +73,11 @@ def test_an_assigned_instance_is_kept_and_not_asked_for(Author, Novel, wire) -> 
 
 def test_the_constructor_takes_the_relation_or_its_key(Author, Novel) -> None:
     ursula = Author(name="U").save()
-    with pytest.raises(TypeError, match=r"Novel\(\) lacks 'author'"):
+    with pytest.raises(TypeError, match=r"Novel\(\) is missing 'author'"):
         Novel(title="x")
     with pytest.raises(TypeError, match=r"Novel\(\) takes 'author' or 'author_id', not both"):
         Novel(title="x", author=ursula, author_id=ursula.id)
-    with pytest.raises(TypeError, match=r"no field 'autor' to set; nearest: 'author'"):
+    with pytest.raises(TypeError, match=r"no argument 'autor'; nearest: 'author'"):
         Novel(title="x", autor=ursula)
     assert Novel.objects.create(title="x", author=ursula).author is ursula
     assert str(signature(Novel)).startswith("(*, title: str, author: ")
@@ -104,13 +104,9 @@ def test_what_cannot_be_referred_to_is_refused_and_nothing_changes(Author, Novel
             Novel(title="y", author=value)
         lathe.author = value
 
-    with pytest.raises(
-        UnsavedError, match=r"Novel\.author wants Author with a key, and Author\(id=None\) has none"
-    ):
-        relate(Author(name="new"))
-    with pytest.raises(InvalidValue, match=r"Novel\.author wants Author, not Novel"):
+    with pytest.raises(InvalidValue, match=r"Novel\.author must be Author, not Novel"):
         relate(lathe)
-    with pytest.raises(InvalidValue, match=r"Novel\.author wants Author, not int 3"):
+    with pytest.raises(InvalidValue, match=r"Novel\.author must be Author, not int 3"):
         relate(3)
     assert lathe.author is ursula
     assert lathe.changed_fields == frozenset()
@@ -172,7 +168,9 @@ def test_a_relation_whose_row_has_lost_its_key_is_not_saved(Author, Novel, liste
         ursula.save()
         lathe = Novel(title="x", author=ursula)
     assert ursula.id is None
-    with pytest.raises(UnsavedError, match=r"Novel\.author wants Author with a key"):
+    with pytest.raises(
+        UnsavedError, match=r"Novel\.author: Author\(id=None\) has no key; save it before the Novel"
+    ):
         lathe.save()
     assert told == []
     ursula.save()
@@ -236,7 +234,7 @@ def test_updates_and_creates_take_instances(Author, Novel) -> None:
     assert Novel.objects.update(editor=None) == 1
     with pytest.raises(UnsavedError):
         Novel.objects.update(author=Author(name="new"))
-    with pytest.raises(InvalidValue, match=r"Novel\.author wants Author, not Novel"):
+    with pytest.raises(InvalidValue, match=r"Novel\.author must be Author, not Novel"):
         Novel.objects.filter(author=found)
 
 
@@ -285,7 +283,7 @@ def test_an_expression_for_a_key_is_known_once_it_is_saved(Author, Novel) -> Non
     ursula, terry = Author(name="U").save(), Author(name="T").save()
     lathe = Novel(title="x", author=ursula).save()
     lathe.author_id = Novel.author_id + 1
-    with pytest.raises(FieldError, match=r"Novel\.author is an SQL expression until the instance is saved"):
+    with pytest.raises(FieldError, match=r"Novel\.author is an SQL expression; save the instance to read it"):
         _ = lathe.author
     assert lathe.save().author == terry
 

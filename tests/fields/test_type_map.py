@@ -24,8 +24,8 @@ from sqlalchemy.dialects.mysql import INTEGER, TINYINT
 from sqlalchemy.schema import CreateTable
 
 from microorm import Field, Registry, field
-from microorm.fields.checks import Refused
-from microorm.fields.type_map import KINDS, custom_check, kind_of, type_name
+from microorm.fields.checks import InvalidFieldValue
+from microorm.fields.type_map import TYPE_MAP, custom_check, field_type, type_name
 from microorm.model import Model
 
 
@@ -80,7 +80,7 @@ COLUMNS = [
 
 @pytest.mark.parametrize(("annotation", "options", "on_sqlite", "on_postgresql", "on_mariadb"), COLUMNS)
 def test_a_python_type_is_this_column(annotation, options, on_sqlite, on_postgresql, on_mariadb) -> None:
-    kind = kind_of(annotation)
+    kind = field_type(annotation)
     assert kind is not None
     column = kind.column(annotation, options)
     told = {name: column.compile(dialect=dialect) for name, dialect in DIALECTS.items()}
@@ -89,51 +89,63 @@ def test_a_python_type_is_this_column(annotation, options, on_sqlite, on_postgre
 
 
 def test_every_row_of_the_table_is_asked_for_above() -> None:
-    asked = {kind_of(annotation) for annotation, *_ in COLUMNS}
-    assert [python_type for python_type, kind in KINDS.items() if kind not in asked] == []
+    asked = {field_type(annotation) for annotation, *_ in COLUMNS}
+    assert [python_type for python_type, kind in TYPE_MAP.items() if kind not in asked] == []
 
 
 @pytest.mark.parametrize(
     "annotation", [object, int | str, Shape, complex, set, tuple[int, int], Annotated[int, 1], Any, [1]]
 )
 def test_a_type_that_is_not_in_the_table_has_no_kind(annotation) -> None:
-    assert kind_of(annotation) is None
+    assert field_type(annotation) is None
 
 
 OWN = [
-    (int, SmallInteger(), 2**15 - 1, 2**15, "wants int of 16 bits, not int of 17"),
-    (int, Integer(), -(2**31), 2**31, "wants int of 32 bits, not int of 33"),
-    (int, BigInteger(), 2**63 - 1, 2**63, "wants int of 64 bits, not int of 65"),
-    (int, TINYINT(unsigned=True), 255, "x", "wants int, not str 'x'"),
-    (int, INTEGER(unsigned=True), 2**32 - 1, True, "wants int, not bool True"),
-    (str, String(3), "abc", "abcd", "wants str of at most 3 characters, not str of 4"),
-    (str, Text(), "x" * 99, "\0", "wants str, not str with a NUL character"),
-    (str, PickleType(), "\0", 5, "wants str, not int 5"),
-    (bytes, LargeBinary(3), b"abcd", "abc", "wants bytes, not str 'abc'"),
+    (int, SmallInteger(), 2**15 - 1, 2**15, "must be int of 16 bits, not int of 17"),
+    (int, Integer(), -(2**31), 2**31, "must be int of 32 bits, not int of 33"),
+    (int, BigInteger(), 2**63 - 1, 2**63, "must be int of 64 bits, not int of 65"),
+    (int, TINYINT(unsigned=True), 255, "x", "must be int, not str 'x'"),
+    (int, INTEGER(unsigned=True), 2**32 - 1, True, "must be int, not bool True"),
+    (str, String(3), "abc", "abcd", "must be str of at most 3 characters, not str of 4"),
+    (str, Text(), "x" * 99, "\0", "must be str, not str with a NUL character"),
+    (str, PickleType(), "\0", 5, "must be str, not int 5"),
+    (bytes, LargeBinary(3), b"abcd", "abc", "must be bytes, not str 'abc'"),
     (
         Decimal,
         Numeric(4, 1),
         Decimal("999.9"),
         Decimal("9.99"),
-        "wants Decimal of 4 digits, 1 after the point, not",
+        "must be Decimal of 4 digits, 1 after the point, not",
     ),
-    (Decimal, Numeric(4), Decimal(9999), Decimal("9.9"), "wants Decimal of 4 digits, 0 after the point, not"),
-    (Decimal, Numeric(), Decimal("9.99"), 1.5, "wants Decimal, not float 1.5"),
+    (
+        Decimal,
+        Numeric(4),
+        Decimal(9999),
+        Decimal("9.9"),
+        "must be Decimal of 4 digits, 0 after the point, not",
+    ),
+    (Decimal, Numeric(), Decimal("9.99"), 1.5, "must be Decimal, not float 1.5"),
     (
         datetime,
         DateTime(timezone=True),
         datetime(2024, 1, 1, tzinfo=UTC),
         date(2024, 1, 1),
-        "wants datetime, not date",
+        "must be datetime, not date",
     ),
-    (bool, Integer(), True, 1, "wants bool, not int 1"),
-    (Colour, String(4), Colour.RED, "red", "wants Colour, not str 'red'"),
-    (Literal["a"], String(1), "a", "b", "wants one of 'a', not str 'b'"),
-    (dict[str, int], JSON(), {"a": 1}, {1: 1}, "wants dict that JSON can hold, not one with the key int 1"),
-    (dict[str, int], PickleType(), {1: {2}}, [], "wants dict, not list []"),
-    (set, PickleType(), {1}, [], "wants set, not list []"),
-    (int | str, PickleType(), "x", 1.5, "wants int | str, not float 1.5"),
-    (Union[int, str], PickleType(), 5, 1.5, "wants Union[int, str], not float 1.5"),  # noqa: UP007
+    (bool, Integer(), True, 1, "must be bool, not int 1"),
+    (Colour, String(4), Colour.RED, "red", "must be Colour, not str 'red'"),
+    (Literal["a"], String(1), "a", "b", "must be one of 'a', not str 'b'"),
+    (
+        dict[str, int],
+        JSON(),
+        {"a": 1},
+        {1: 1},
+        "must be dict that JSON can represent, not one with the key int 1",
+    ),
+    (dict[str, int], PickleType(), {1: {2}}, [], "must be dict, not list []"),
+    (set, PickleType(), {1}, [], "must be set, not list []"),
+    (int | str, PickleType(), "x", 1.5, "must be int | str, not float 1.5"),
+    (Union[int, str], PickleType(), 5, 1.5, "must be Union[int, str], not float 1.5"),  # noqa: UP007
 ]
 
 
@@ -142,15 +154,15 @@ def test_a_type_of_ones_own_is_checked_for_what_is_known_of_it(
     annotation, column, good, bad, message
 ) -> None:
     check = custom_check(annotation, column)
-    assert check.admit(good) == good
-    with pytest.raises(Refused) as refused:
-        check.admit(bad)
+    assert check.clean(good) == good
+    with pytest.raises(InvalidFieldValue) as refused:
+        check.clean(bad)
     assert str(refused.value).startswith(message)
 
 
 def test_a_type_that_says_nothing_of_its_values_takes_them_all() -> None:
     check = custom_check(Shape, JSON())
-    assert check.admit({"side": 1}) == {"side": 1}
+    assert check.clean({"side": 1}) == {"side": 1}
     assert check.expected == "a value"
 
 

@@ -1,4 +1,4 @@
-"""What a field takes, and what it says of the rest: the same on every database, before any SQL (DESIGN 3, 'Values are checked')."""
+"""What a field takes, and what it says of the rest: the same on every database, before any SQL."""
 # ruff: noqa: DTZ001 (naive moments are what some fields hold)
 
 import enum
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func
 
 from microorm.fields import checks as values
-from microorm.fields.checks import Check, Refused, shown
+from microorm.fields.checks import Check, InvalidFieldValue, shown
 
 
 class Colour(enum.Enum):
@@ -66,69 +66,69 @@ CHECKS = {
 }  # fmt: skip
 
 REFUSED = [
-    ("INT", "5", "wants int, not str '5'"),
-    ("INT", True, "wants int, not bool True"),
-    ("INT", 1.0, "wants int, not float 1.0"),
-    ("INT", 2**63, "wants int of 64 bits, not int of 65"),
-    ("INT", -(2**63) - 1, "wants int of 64 bits, not int of 65"),
-    ("SMALL", 2**15, "wants int of 16 bits, not int of 17"),
-    ("SMALL", -(2**15) - 1, "wants int of 16 bits, not int of 17"),
-    ("FLOAT", "1", "wants float, not str '1'"),
-    ("FLOAT", False, "wants float, not bool False"),
-    ("FLOAT", Decimal(1), "wants float, not Decimal Decimal('1')"),
-    ("FLOAT", math.nan, "wants a finite float, not nan"),
-    ("FLOAT", -math.inf, "wants a finite float, not -inf"),
-    ("FLOAT", 10**400, "wants float, not int too large for one"),
-    ("FLOAT", 2**53 + 1, "wants float, and none is int 9007199254740993 exactly"),
-    ("BOOL", 1, "wants bool, not int 1"),
-    ("BOOL", None, "wants bool, not None"),
-    ("DATE", datetime(2024, 1, 1), "wants date, not datetime datetime.datetime(2024, 1, 1, 0, 0)"),
-    ("DATE", "2024-01-01", "wants date, not str '2024-01-01'"),
-    ("TIME", time(1, tzinfo=UTC), "wants time without a zone, not one with tzinfo"),
-    ("TIME", datetime(2024, 1, 1), "wants time, not datetime datetime.datetime(2024, 1, 1, 0, 0)"),
-    ("TIMEDELTA", 5, "wants timedelta, not int 5"),
-    ("TIMEDELTA", timedelta.max, "wants timedelta of 64 bits of microseconds, not a longer one"),
-    ("TIMEDELTA", timedelta(microseconds=-(2**63)), "wants timedelta of 64 bits of microseconds, not a longer one"),
-    ("UUID", "0" * 32, "wants UUID, not str '00000000000000000000000000000000'"),
-    ("AWARE", datetime(2024, 1, 1), "wants datetime with a time zone, not a naive one"),
-    ("AWARE", datetime(2024, 1, 1, tzinfo=Nowhere()), "wants datetime with a time zone, not a naive one"),
-    ("AWARE", date(2024, 1, 1), "wants datetime, not date datetime.date(2024, 1, 1)"),
+    ("INT", "5", "must be int, not str '5'"),
+    ("INT", True, "must be int, not bool True"),
+    ("INT", 1.0, "must be int, not float 1.0"),
+    ("INT", 2**63, "must be int of 64 bits, not int of 65"),
+    ("INT", -(2**63) - 1, "must be int of 64 bits, not int of 65"),
+    ("SMALL", 2**15, "must be int of 16 bits, not int of 17"),
+    ("SMALL", -(2**15) - 1, "must be int of 16 bits, not int of 17"),
+    ("FLOAT", "1", "must be float, not str '1'"),
+    ("FLOAT", False, "must be float, not bool False"),
+    ("FLOAT", Decimal(1), "must be float, not Decimal Decimal('1')"),
+    ("FLOAT", math.nan, "must be a finite float, not nan"),
+    ("FLOAT", -math.inf, "must be a finite float, not -inf"),
+    ("FLOAT", 10**400, "must be float, not an int too large for one"),
+    ("FLOAT", 2**53 + 1, "must be float, not int 9007199254740993, which it cannot represent exactly"),
+    ("BOOL", 1, "must be bool, not int 1"),
+    ("BOOL", None, "must be bool, not None"),
+    ("DATE", datetime(2024, 1, 1), "must be date, not datetime datetime.datetime(2024, 1, 1, 0, 0)"),
+    ("DATE", "2024-01-01", "must be date, not str '2024-01-01'"),
+    ("TIME", time(1, tzinfo=UTC), "must be time without a time zone, not one with tzinfo"),
+    ("TIME", datetime(2024, 1, 1), "must be time, not datetime datetime.datetime(2024, 1, 1, 0, 0)"),
+    ("TIMEDELTA", 5, "must be timedelta, not int 5"),
+    ("TIMEDELTA", timedelta.max, "must be timedelta of at most 64 bits of microseconds, not a longer one"),
+    ("TIMEDELTA", timedelta(microseconds=-(2**63)), "must be timedelta of at most 64 bits of microseconds, not a longer one"),
+    ("UUID", "0" * 32, "must be UUID, not str '00000000000000000000000000000000'"),
+    ("AWARE", datetime(2024, 1, 1), "must be datetime with a time zone, not a naive one"),
+    ("AWARE", datetime(2024, 1, 1, tzinfo=Nowhere()), "must be datetime with a time zone, not a naive one"),
+    ("AWARE", date(2024, 1, 1), "must be datetime, not date datetime.date(2024, 1, 1)"),
     (
         "AWARE",
         datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
-        "wants datetime that UTC can express, not one out of its range",
+        "must be datetime in the range of UTC, not one outside of it",
     ),
-    ("NAIVE", datetime(2024, 1, 1, tzinfo=UTC), "wants datetime without a time zone, not an aware one"),
-    ("NAIVE", 5, "wants datetime, not int 5"),
-    ("TEXT", 5, "wants str, not int 5"),
-    ("TEXT", b"a", "wants str, not bytes b'a'"),
-    ("TEXT", "a\0b", "wants str, not str with a NUL character"),
-    ("TEXT", "a\ud800b", "wants str, not str with a lone surrogate"),
-    ("SHORT", "abcd", "wants str of at most 3 characters, not str of 4"),
-    ("SHORT", "\0", "wants str of at most 3 characters, not str with a NUL character"),
-    ("SHORT", "\udfff", "wants str of at most 3 characters, not str with a lone surrogate"),
-    ("BYTES", "a", "wants bytes, not str 'a'"),
-    ("BYTES", bytearray(b"a"), "wants bytes, not bytearray bytearray(b'a')"),
-    ("FEW", b"abcd", "wants bytes of at most 3, not bytes of 4"),
-    ("MONEY", 1.5, "wants Decimal of 5 digits, 2 after the point, not float 1.5"),
-    ("MONEY", True, "wants Decimal of 5 digits, 2 after the point, not bool True"),
-    ("MONEY", "1", "wants Decimal of 5 digits, 2 after the point, not str '1'"),
-    ("MONEY", 1000, "wants Decimal of 5 digits, 2 after the point, not int 1000"),
-    ("MONEY", Decimal("0.001"), "wants Decimal of 5 digits, 2 after the point, not Decimal Decimal('0.001')"),
-    ("MONEY", Decimal("NaN"), "wants Decimal of 5 digits, 2 after the point, not Decimal Decimal('NaN')"),
-    ("MONEY", Decimal("sNaN"), "wants Decimal of 5 digits, 2 after the point, not Decimal Decimal('sNaN')"),
-    ("MONEY", Decimal("-Infinity"), "wants Decimal of 5 digits, 2 after the point, not Decimal Decimal('-Infinity')"),
-    ("WHOLE", Decimal("1.5"), "wants Decimal of 2 digits, 0 after the point, not Decimal Decimal('1.5')"),
-    ("WHOLE", Decimal("1E+2"), "wants Decimal of 2 digits, 0 after the point, not Decimal Decimal('1E+2')"),
-    ("PARTS", 1, "wants Decimal of 2 digits, 2 after the point, not int 1"),
-    ("ENUM", "red", "wants Colour, not str 'red'"),
-    ("TONE", "soft", "wants Tone, not str 'soft'"),
-    ("LITERAL", "c", "wants one of 'a', 'b', not str 'c'"),
-    ("LITERAL", Text("a"), "wants one of 'a', 'b', not Text 'a'"),
-    ("LITERAL", ["a"], "wants one of 'a', 'b', not list ['a']"),
-    ("TRUTH", True, "wants one of 1, 2, not bool True"),
-    ("TRUTH", 1.0, "wants one of 1, 2, not float 1.0"),
-    ("DATE_ONLY", "x", "wants date, not str 'x'"),
+    ("NAIVE", datetime(2024, 1, 1, tzinfo=UTC), "must be datetime without a time zone, not an aware one"),
+    ("NAIVE", 5, "must be datetime, not int 5"),
+    ("TEXT", 5, "must be str, not int 5"),
+    ("TEXT", b"a", "must be str, not bytes b'a'"),
+    ("TEXT", "a\0b", "must be str, not str with a NUL character"),
+    ("TEXT", "a\ud800b", "must be str, not str with a lone surrogate"),
+    ("SHORT", "abcd", "must be str of at most 3 characters, not str of 4"),
+    ("SHORT", "\0", "must be str of at most 3 characters, not str with a NUL character"),
+    ("SHORT", "\udfff", "must be str of at most 3 characters, not str with a lone surrogate"),
+    ("BYTES", "a", "must be bytes, not str 'a'"),
+    ("BYTES", bytearray(b"a"), "must be bytes, not bytearray bytearray(b'a')"),
+    ("FEW", b"abcd", "must be bytes of at most 3, not bytes of 4"),
+    ("MONEY", 1.5, "must be Decimal of 5 digits, 2 after the point, not float 1.5"),
+    ("MONEY", True, "must be Decimal of 5 digits, 2 after the point, not bool True"),
+    ("MONEY", "1", "must be Decimal of 5 digits, 2 after the point, not str '1'"),
+    ("MONEY", 1000, "must be Decimal of 5 digits, 2 after the point, not int 1000"),
+    ("MONEY", Decimal("0.001"), "must be Decimal of 5 digits, 2 after the point, not Decimal Decimal('0.001')"),
+    ("MONEY", Decimal("NaN"), "must be Decimal of 5 digits, 2 after the point, not Decimal Decimal('NaN')"),
+    ("MONEY", Decimal("sNaN"), "must be Decimal of 5 digits, 2 after the point, not Decimal Decimal('sNaN')"),
+    ("MONEY", Decimal("-Infinity"), "must be Decimal of 5 digits, 2 after the point, not Decimal Decimal('-Infinity')"),
+    ("WHOLE", Decimal("1.5"), "must be Decimal of 2 digits, 0 after the point, not Decimal Decimal('1.5')"),
+    ("WHOLE", Decimal("1E+2"), "must be Decimal of 2 digits, 0 after the point, not Decimal Decimal('1E+2')"),
+    ("PARTS", 1, "must be Decimal of 2 digits, 2 after the point, not int 1"),
+    ("ENUM", "red", "must be Colour, not str 'red'"),
+    ("TONE", "soft", "must be Tone, not str 'soft'"),
+    ("LITERAL", "c", "must be one of 'a', 'b', not str 'c'"),
+    ("LITERAL", Text("a"), "must be one of 'a', 'b', not Text 'a'"),
+    ("LITERAL", ["a"], "must be one of 'a', 'b', not list ['a']"),
+    ("TRUTH", True, "must be one of 1, 2, not bool True"),
+    ("TRUTH", 1.0, "must be one of 1, 2, not float 1.0"),
+    ("DATE_ONLY", "x", "must be date, not str 'x'"),
 ]  # fmt: skip
 
 
@@ -144,8 +144,8 @@ def meets(check: Check, value: Any) -> bool:
 
 @pytest.mark.parametrize(("name", "value", "message"), REFUSED, ids=[f"{n}-{m[6:40]}" for n, _, m in REFUSED])
 def test_what_is_refused_is_told_by_expected_type_and_the_value(name, value, message) -> None:
-    with pytest.raises(Refused) as refused:
-        CHECKS[name].admit(value)
+    with pytest.raises(InvalidFieldValue) as refused:
+        CHECKS[name].clean(value)
     assert str(refused.value) == message
     assert not meets(CHECKS[name], value)
 
@@ -184,7 +184,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("name", "value", "stored"), TAKEN, ids=[f"{n}-{v!r}"[:40] for n, v, _ in TAKEN])
 def test_what_is_taken_is_stored_as_the_plain_type(name, value, stored) -> None:
-    admitted = CHECKS[name].admit(value)
+    admitted = CHECKS[name].clean(value)
     assert admitted == stored
     assert type(admitted) is type(stored)
     if isinstance(stored, float):
@@ -213,7 +213,7 @@ def test_the_quick_way_and_the_careful_way_agree(name, value) -> None:
     """What the inlined condition lets through, the careful way takes, and leaves as it is."""
     check = CHECKS[name]
     if meets(check, value):
-        admitted = check.admit(value)
+        admitted = check.clean(value)
         assert admitted is value or admitted == value
         assert type(admitted) is type(value)
 
@@ -232,11 +232,11 @@ def test_the_bits_of_an_int_include_its_sign(value) -> None:
 
 def test_a_class_that_knows_no_instances_takes_any_value() -> None:
     """A TypedDict or a protocol as the annotation of a custom type is not asked."""
-    assert values.instance_check(Shape).admit(5) == 5
+    assert values.instance_check(Shape).clean(5) == 5
     union = values.instance_check(int | str)
-    assert union.admit("x") == "x"
-    with pytest.raises(Refused, match=r"^wants int \| str, not float 1.5$"):
-        union.admit(1.5)
+    assert union.clean("x") == "x"
+    with pytest.raises(InvalidFieldValue, match=r"^must be int \| str, not float 1.5$"):
+        union.clean(1.5)
 
 
 def test_a_value_is_shown_with_its_type_and_not_at_length() -> None:
