@@ -35,6 +35,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 import microorm
 from microorm import Field, InvalidValue, ModelError
 from microorm.values import Refused
+from tests.servers import Server
 
 PARIS = ZoneInfo("Europe/Paris")
 ALL_BYTES = bytes(range(256))
@@ -205,7 +206,7 @@ NUMBERS = itertools.count(1)  # psycopg remembers the columns of a table whose n
 def opened(find_server, tmp_path_factory) -> Iterator[Callable[[str], microorm.Databases]]:
     """Gives an open database of a kind, the same for all tests of this file: each makes a table of its own in it."""
     made: dict[str, microorm.Databases] = {}
-    drops: list[Callable[[], None]] = []
+    borrowed: list[tuple[Server, str]] = []
 
     def open_(backend: str) -> microorm.Databases:
         if backend not in made:
@@ -214,16 +215,16 @@ def opened(find_server, tmp_path_factory) -> Iterator[Callable[[str], microorm.D
                 url = f"sqlite:///{tmp_path_factory.mktemp('types') / 'types.db'}"
             elif backend != "sqlite-memory":
                 server = find_server(backend)
-                name, url = server.fresh()
-                drops.append(lambda: server.drop(name))
+                name, url = server.borrow()
+                borrowed.append((server, name))
             made[backend] = microorm.Databases({"default": url})
         return made[backend]
 
     yield open_
     for databases in made.values():
         databases.close()
-    for drop in drops:
-        drop()
+    for server, name in borrowed:
+        server.give_back([name])
 
 
 @pytest.fixture
