@@ -21,7 +21,7 @@ def run(folder: Path, *arguments: str) -> tuple[str, str, int]:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     return done.stdout, done.stderr, done.returncode
 

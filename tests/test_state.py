@@ -322,7 +322,7 @@ def test_an_instance_travels_to_another_process(library, tmp_path) -> None:
             capture_output=True,
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])},
-            timeout=60,
+            timeout=250,
             check=False,
         )
         assert done.stderr.decode() == ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from microorm import (
     muted,
     related,
 )
+from microorm.results import MOST_VALUES
 from microorm.signals import (
     m2m_changed,
     post_delete,
@@ -34,6 +36,7 @@ from microorm.signals import (
 )
 
 MEMORY = pytest.mark.backends("sqlite-memory")
+DRIVER = pytest.mark.parametrize("way", ["driver"])  # many rows, which take time
 
 
 class Broken(Exception):
@@ -362,9 +365,10 @@ def test_what_is_left_to_the_database_it_may_refuse(Base, registry, stored):
     assert hen.delete() == (2, labels({Hen: 1, Egg: 1}))
 
 
-def test_a_chain_of_ten_thousand_goes(Node, databases, stored, way, backend):
+@DRIVER
+def test_a_chain_is_longer_than_the_stack_is_deep(Node, databases, stored, backend):
     """Level by level, without recursion."""
-    length = 10_000 if backend == "sqlite-memory" and way == "driver" else 300
+    length = sys.getrecursionlimit() + 100 if backend == "sqlite-memory" else 30
     table = Node.__table__
     with databases.engine().begin() as connection:
         connection.execute(
@@ -378,9 +382,10 @@ def test_a_chain_of_ten_thousand_goes(Node, databases, stored, way, backend):
     assert stored(Node) == []
 
 
-def test_many_rows_go_in_batches(shop, databases, listen, stored, backend):
-    """More than any statement takes: fetched, set to NULL, and unseen."""
-    number = 33_000 if backend == "sqlite-memory" else 10_500
+@DRIVER
+def test_many_rows_go_in_batches(shop, databases, listen, stored):
+    """More than one statement takes: fetched, set to NULL, and unseen."""
+    number = MOST_VALUES + 100
     author = shop.Author(name="Simenon").save()
     told = []
     listen(post_delete, lambda instance, **_: told.append(instance.pk), sender=shop.Book)
