@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -24,10 +24,10 @@ from tests.servers import KINDS, Server, open_server
 
 BACKENDS = ("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 
-# A test that takes `way` reaches the driver in two ways: by its own cursor on every kind, and through SQLAlchemy's
-# `Connection`, where somebody listens, on the first kind here of those that are SQLite and of those that are servers;
-# one test in SAMPLE, by its name, on the others too. The quick tests try one pair on SQLite and one on a server.
-LISTENED = ("sqlite-memory", "postgresql", "sqlite-file", "mariadb")
+# A test that takes `way` reaches the driver by its own cursor, and through SQLAlchemy's `Connection`, where statements
+# are listened to. The pairs here are tried by one test in SAMPLE, chosen by its name, unless the test has one kind only.
+# The quick tests try each on one kind of SQLite and on one server, in one way.
+SELDOM = {("sqlite-file", "listened"), ("sqlite-memory", "driver"), ("mariadb", "listened")}
 SAMPLE = 4
 
 MEMORY = Path(
@@ -35,7 +35,9 @@ MEMORY = Path(
 )  # Linux keeps what lies here in memory: a commit to a file on a disk waits for the disk
 ENOUGH = 1 << 30
 
-settings.register_profile("microorm", deadline=None, database=None)  # no clock decides a test
+# No clock decides a test; `pytest --hypothesis-profile thorough` looks longer.
+settings.register_profile("microorm", deadline=None, database=None, max_examples=50)
+settings.register_profile("thorough", settings.get_profile("microorm"), max_examples=1000)
 settings.load_profile("microorm")
 
 # What tests start should not compile the package anew each time.
@@ -49,25 +51,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     named = metafunc.definition.get_closest_marker("backends")
     servers_only = metafunc.definition.get_closest_marker("servers_only")
     names = named.args if named else tuple(KINDS) if servers_only else BACKENDS
-    if "way" not in metafunc.fixturenames or _has_own_ways(metafunc):
-        metafunc.parametrize("backend", [_case(name) for name in names], indirect=True)
-        return
     number = crc32(metafunc.function.__name__.encode())
+    module = metafunc.module.__name__.split(".")
+    ways = ("driver", "listened") if "way" in metafunc.fixturenames and not _has_own_ways(metafunc) else ()
     cases = []
     for kinds in ([name for name in names if name not in KINDS], [name for name in names if name in KINDS]):
-        pairs = _pairs(kinds, whole="failures" in metafunc.module.__name__ or number % SAMPLE == 0)
-        cases += [_case(*pair, slow=place != number % len(pairs)) for place, pair in enumerate(pairs)]
-    metafunc.parametrize(("backend", "way"), cases, indirect=True)
+        tried = list(product(kinds, ways)) if ways else [(kind,) for kind in kinds]
+        if len(kinds) > 1 and "failures" not in module and number % SAMPLE:
+            tried = [each for each in tried if each not in SELDOM]
+        for each in tried:
+            quick = "migrations" in module or each == tried[number // SAMPLE % len(tried)]
+            cases.append(_case(*each, slow=not quick))
+    metafunc.parametrize(("backend", "way") if ways else ("backend",), cases, indirect=True)
 
 
 def _has_own_ways(metafunc: pytest.Metafunc) -> bool:
     return any(mark.args[0] == "way" for mark in metafunc.definition.iter_markers("parametrize"))
-
-
-def _pairs(kinds: list[str], *, whole: bool) -> list[tuple[str, str]]:
-    """Each of these kinds with the driver's cursor; through `Connection`, one of them, or all."""
-    through = kinds if whole else [kind for kind in LISTENED if kind in kinds][:1]
-    return [(kind, "driver") for kind in kinds] + [(kind, "listened") for kind in through]
 
 
 def _case(*values: str, slow: bool = False) -> Any:
