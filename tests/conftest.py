@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ settings.register_profile("microorm", deadline=None, database=None, max_examples
 settings.register_profile("thorough", settings.get_profile("microorm"), max_examples=1000)
 settings.load_profile("microorm")
 
+gc.disable()  # until the tests are collected: what that makes stays
+
 # What tests start should not compile the package anew each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -54,14 +56,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     number = crc32(metafunc.function.__name__.encode())
     module = metafunc.module.__name__.split(".")
     ways = ("driver", "listened") if "way" in metafunc.fixturenames and not _has_own_ways(metafunc) else ()
+    quick_only = metafunc.config.option.markexpr == "not slow"  # the others need not even be collected
     cases = []
     for kinds in ([name for name in names if name not in KINDS], [name for name in names if name in KINDS]):
         tried = list(product(kinds, ways)) if ways else [(kind,) for kind in kinds]
         if len(kinds) > 1 and "failures" not in module and number % SAMPLE:
             tried = [each for each in tried if each not in SELDOM]
-        for each in tried:
-            quick = "migrations" in module or each == tried[number // SAMPLE % len(tried)]
-            cases.append(_case(*each, slow=not quick))
+        chosen = tried if "migrations" in module else [tried[number // SAMPLE % len(tried)]] if tried else []
+        cases += [_case(*each, slow=each not in chosen) for each in tried if each in chosen or not quick_only]
     metafunc.parametrize(("backend", "way") if ways else ("backend",), cases, indirect=True)
 
 
@@ -69,15 +71,28 @@ def _has_own_ways(metafunc: pytest.Metafunc) -> bool:
     return any(mark.args[0] == "way" for mark in metafunc.definition.iter_markers("parametrize"))
 
 
-def _case(*values: str, slow: bool = False) -> Any:
+def _case(*values: str, slow: bool) -> Any:
     marks = [pytest.mark.server] if values[0] in KINDS else []
-    return pytest.param(*values, marks=[*marks, pytest.mark.slow] if slow else marks)
+    return pytest.param(*values, marks=[*marks, pytest.mark.slow, pytest.mark.again] if slow else marks)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage where a quick test ran the same elsewhere: it takes as long as the test itself."""
+    measured = item.config.pluginmanager.getplugin("_cov") if item.get_closest_marker("again") else None
+    if measured is None:
+        return (yield)
+    measured.cov_controller.pause()
+    try:
+        return (yield)
+    finally:
+        measured.cov_controller.resume()
 
 
 def pytest_collection_finish() -> None:
     """Spare each `gc.collect()` of a test the walk through thousands of collected tests."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

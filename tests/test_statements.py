@@ -126,7 +126,9 @@ def test_a_bulk_write_grows_by_whole_batches(Book, wires, databases, alias):
     objects = Book.objects.using(alias)
     for count, size in ((1, 1), (9, 3), (10, 3), (40, 40)):
         with databases.atomic(alias), wires[alias].record() as sent:
-            objects.bulk_create([Book(title=f"{number}") for number in range(count)], batch_size=size)
+            objects.bulk_create(
+                [Book(title=f"{number} of {count}") for number in range(count)], batch_size=size
+            )
         written = [each for each in sent if "INSERT" in each]
         assert len(written) == -(-count // size)
         assert len(sent) <= 3 * len(written)
