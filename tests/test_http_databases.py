@@ -61,9 +61,9 @@ def answer(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def world(sqlite_url: str, tmp_path: Any) -> Iterator[Any]:
+def world(sqlite_url: str, fresh_file: Any) -> Iterator[Any]:
     """Two databases, and a model."""
-    with Databases({"default": sqlite_url, "other": f"sqlite:///{tmp_path / 'other.db'}"}) as databases:
+    with Databases({"default": sqlite_url, "other": fresh_file()}) as databases:
         yield make_world(databases)
 
 

@@ -178,12 +178,12 @@ def test_statements_of_other_threads_count(Book, databases):
         with databases.atomic(readonly=True):
             Book.objects.all()
             ready.set()
-            assert counting.wait(30)
+            assert counting.wait(200)
             Book.objects.all()
 
     thread = threading.Thread(target=lambda: (read_in_a_block(), done.set()))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(200)
     with count_statements("default", databases) as counted:
         counting.set()
         thread.join()

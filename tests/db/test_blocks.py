@@ -20,15 +20,6 @@ from tests.pools import unreturned
 ENDED = r"^this block has already ended, together with the surrounding block$"
 
 
-@pytest.fixture(params=["driver", "listened"])
-def way(request: pytest.FixtureRequest, databases: Any) -> str:
-    """How savepoints reach the driver: by its cursor, or through SQLAlchemy's `Connection`."""
-    if request.param == "listened":
-        for alias in databases.aliases:
-            event.listen(databases.engine(alias), "before_cursor_execute", lambda *_: None)
-    return request.param
-
-
 @pytest.fixture
 def Book(Base: Any, registry: Any) -> Any:
     """A model with a table on both aliases; titles are unique."""

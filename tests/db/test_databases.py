@@ -481,7 +481,7 @@ def test_the_functions_of_the_package_are_those_of_the_defaults() -> None:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [

@@ -116,7 +116,7 @@ def run(program: str, url: str, *, given: bool = False) -> list[str]:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()

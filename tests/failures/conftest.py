@@ -11,7 +11,7 @@ from microorm import Field, field
 from microorm.db.context import innermost
 
 
-@pytest.fixture(params=["driver", "listened"])
+@pytest.fixture
 def way(request: pytest.FixtureRequest) -> str:
     """How compiled statements reach the driver: by its own cursor, or through SQLAlchemy's `Connection`."""
     return request.param

@@ -134,6 +134,7 @@ def test_a_commit_that_finds_the_file_locked_has_failed_for_sure(
     assert titles() == ["kept", "new"]
 
 
+@pytest.mark.parametrize("way", ["driver", "listened"])
 def test_a_file_that_is_held_at_the_first_connection_is_opened(
     url: str, path: Path, held: Any, on_its_way: Any
 ) -> None:

@@ -37,7 +37,7 @@ def pool_size() -> int:
 @pytest.fixture
 def databases(proxy: Proxy, on_its_way: Any, pool_size: int) -> Iterator[microorm.Databases]:
     """The alias `default`, reached through the proxy."""
-    options = {"connect_args": {"connect_timeout": 5}, "pool_size": pool_size}
+    options = {"connect_args": {"connect_timeout": 60}, "pool_size": pool_size}
     with microorm.Databases({"default": {"url": proxy.url, **options}}) as databases:
         yield on_its_way(databases)
 

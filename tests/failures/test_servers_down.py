@@ -21,6 +21,7 @@ def closed_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
+@pytest.mark.parametrize("way", ["driver", "listened"])
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb+pymysql"])
 def test_a_server_that_is_down_is_an_operational_error(
     driver: str, on_its_way: Any, closed_port: int, look: Any, caplog: pytest.LogCaptureFixture

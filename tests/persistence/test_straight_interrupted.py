@@ -46,10 +46,11 @@ def test_an_interrupt_in_a_plain_write_dooms_the_block(
     assert (book.pk is None) is (written == "save")
 
 
-def test_a_disposed_engine_has_no_spare_left(Book: Any, databases: Databases, tmp_path: Path) -> None:
+def test_a_disposed_engine_has_no_spare_left(Book: Any, databases: Databases) -> None:
     Book(title="warm").save()
     databases.engine().dispose()
-    for each in tmp_path.glob("*.db*"):
+    file = Path(databases.engine().url.database or "")
+    for each in file.parent.glob(f"{file.name}*"):
         each.unlink()
     Book.__schema__.registry.create_all()
     Book(title="after").save()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from microorm import Field, field
+from tests.thorough import examples
 
 names = st.sampled_from([None, "a", "b", "c", "é", "É", "a "])
 numbers = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
@@ -66,7 +67,7 @@ def sorting(row: Any) -> list[tuple[bool, Any]]:
     return [(value is not None, value) for value in row]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes)
 def test_many_rows_are_written_as_plain_python_would(Row, stored, writes):
     """Rows, keys and loaded state are equal; an error changes nothing."""

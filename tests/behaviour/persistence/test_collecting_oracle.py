@@ -12,6 +12,7 @@ from sqlalchemy import insert, select, update
 import microorm
 from microorm import Field, ForeignKey, Model, RestrictedError, field, foreign_key  # noqa: F401 named as a string
 from microorm.signals import post_delete, pre_delete
+from tests.thorough import examples
 
 KEYS = {  # the foreign keys of each model, and their targets: cycles, a tree, diamonds and leaves
     "A": {"up": "A", "b": "B"},
@@ -221,13 +222,13 @@ GENTLY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck
 
 @pytest.mark.backends("sqlite-memory")
 @given(world=worlds())
-@settings(max_examples=60, suppress_health_check=GENTLY)
+@settings(max_examples=examples(30), suppress_health_check=GENTLY)
 def test_what_goes_stays_and_changes_is_as_declared(world, databases):
     try_out(world, databases)
 
 
 @pytest.mark.servers_only
 @given(world=worlds())
-@settings(max_examples=15, suppress_health_check=GENTLY)
+@settings(max_examples=examples(8), suppress_health_check=GENTLY)
 def test_what_goes_stays_and_changes_on_a_server_is_as_declared(world, databases):
     try_out(world, databases)

@@ -83,12 +83,23 @@ def fail(Event, step, breaks) -> tuple[Any, dict[str, Any], type[Exception]]:
 
 @pytest.fixture
 def rows(Event):
+    return rows_again(Event)
+
+
+def rows_again(Event) -> list[Any]:
+    """The two rows that a failure is tried on, and no others."""
+    Event.objects.delete()
     return [Event(name="kept").save(), Event(name="taken").save()]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_failed_save_leaves_row_and_instance_as_they_were(Event, rows, breaks, stored, step):
+def test_a_failed_save_leaves_row_and_instance_as_they_were(Event, breaks, stored, subtests):
     """Outside a block, receivers and SQL share one transaction, which an error rolls back."""
+    for step in STEPS:
+        with subtests.test(step):
+            check_a_failed_save(Event, rows_again(Event), breaks, stored, step)
+
+
+def check_a_failed_save(Event, rows, breaks, stored, step) -> None:
     instance, flags, error = fail(Event, step, breaks)
     before, table = look(instance), stored(Event)
     with pytest.raises(error):
@@ -101,9 +112,15 @@ def test_a_failed_save_leaves_row_and_instance_as_they_were(Event, rows, breaks,
     assert stored(Event, "name", "note")[0] == ("other", "fine")
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_failed_insert_leaves_the_instance_new(Event, breaks, stored, step):
+def test_a_failed_insert_leaves_the_instance_new(Event, breaks, stored, subtests):
     """Without a key and an alias, and still adding; a later save inserts it."""
+    for step in STEPS:
+        with subtests.test(step):
+            Event.objects.delete()
+            check_a_failed_insert(Event, breaks, stored, step)
+
+
+def check_a_failed_insert(Event, breaks, stored, step) -> None:
     Event(name="taken").save()
     instance = Event(name="taken" if step == "sql" else "new", note="too long" if step == "value" else "x")
     breaks.add(step)
@@ -125,9 +142,14 @@ def test_a_failed_insert_leaves_the_instance_new(Event, breaks, stored, step):
     assert (instance.made, instance._state.adding, instance.changes()) == (7, False, {})
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_in_a_block_a_failed_save_dooms_it(Event, rows, databases, breaks, stored, step):
+def test_in_a_block_a_failed_save_dooms_it(Event, databases, breaks, stored, subtests):
     """Later statements and a normal end raise an error whose cause is the first one."""
+    for step in STEPS:
+        with subtests.test(step):
+            check_a_doomed_block(Event, rows_again(Event), databases, breaks, stored, step)
+
+
+def check_a_doomed_block(Event, rows, databases, breaks, stored, step) -> None:
     table, first = stored(Event), Event(name="first")
     block = databases.atomic()
     block.__enter__()
@@ -172,9 +194,15 @@ def save_both(Event, instance, breaks, flags) -> None:
     instance.save(**flags)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_nested_block_is_the_way_to_catch_and_go_on(Event, rows, databases, breaks, stored, step):
+def test_a_nested_block_is_the_way_to_catch_and_go_on(Event, databases, breaks, stored, subtests):
     """The savepoint rolls back the failed save alone."""
+    for step in STEPS:
+        with subtests.test(step):
+            rows_again(Event)
+            check_a_nested_block(Event, databases, breaks, stored, step)
+
+
+def check_a_nested_block(Event, databases, breaks, stored, step) -> None:
     with databases.atomic():
         first = Event(name="first").save()
         instance, flags, error = fail(Event, step, breaks)
