@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 ARGS ?=
 ONLY ?=
+AGAINST ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
-	bench-growth bench-results bench-report clean
+	bench-against bench-growth bench-results bench-report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +58,7 @@ docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command lin
 mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file
 	@$(RUN) tools/mutants.py $(ONLY)
 
-bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core
+bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core, and its import
 	@$(RUN) -m benchmarks $(ARGS)
 
 bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the index
@@ -66,16 +67,20 @@ bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the in
 bench-postgresql: $(VENV)/.peers  ## all of them on PostgreSQL, by wall time
 	@$(RUN) -m benchmarks --peers --database postgresql $(ARGS)
 
+bench-against: $(VENV)/.demo  ## time it against the microorm of another checkout, in one run; AGAINST=../other
+	@test -n "$(AGAINST)" || { echo "which other checkout? make bench-against AGAINST=../other" >&2; exit 2; }
+	@$(RUN) -m benchmarks --against "$(AGAINST)" $(ARGS)
+
 bench-growth: $(VENV)/.peers  ## time and memory from a thousand rows to a million
 	@$(RUN) -m benchmarks.growth --peers $(ARGS)
 
-bench-results: $(VENV)/.peers  ## measure anew what docs/performance.md shows, and make its tables and plots
+bench-results: $(VENV)/.peers $(VENV)/.bench  ## measure anew what docs/performance.md shows, and make its tables and plots
 	@$(RUN) -m benchmarks --peers --rows 1000 --no-samples --json benchmarks/results/sqlite.json
 	@$(RUN) -m benchmarks --peers --database postgresql --rows 500 --no-samples --json benchmarks/results/postgresql.json
 	@$(RUN) -m benchmarks.growth --peers --json benchmarks/results/growth.json
 	@$(RUN) -m benchmarks.page
 
-bench-report: $(VENV)/.demo  ## make the tables and plots of docs/performance.md from benchmarks/results
+bench-report: $(VENV)/.bench  ## make the tables and plots of docs/performance.md from benchmarks/results
 	@$(RUN) -m benchmarks.page
 
 clean:  ## remove what the other targets made, .venv too
@@ -96,7 +101,12 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing microorm and what its tests need into $(VENV) ..."
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.bench $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.demo
+	@echo "installing what draws the plots into $(VENV) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 $(VENV)/.peers: pyproject.toml benchmarks/peers.txt | $(VENV)/.demo
 	@echo "installing the peers into $(VENV) ..."

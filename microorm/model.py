@@ -34,9 +34,13 @@ class Objects:
     def __get__(self, instance: None, owner: type[M]) -> Query[M]:
         if instance is not None:
             raise AttributeError("objects belongs to the model, not to an instance")
-        if owner.__options__.abstract:
-            raise AttributeError(f"{owner.__name__} is abstract and has no rows")
-        return Query(owner)
+        query: Query[M] | None = owner.__dict__.get("__query__")
+        if query is None:
+            if owner.__options__.abstract:
+                raise AttributeError(f"{owner.__name__} is abstract and has no rows")
+            query = Query(owner)
+            type.__setattr__(owner, "__query__", query)
+        return query
 
 
 class PrimaryKey:

@@ -12,11 +12,12 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from microorm.db.context import Entrance, Scope, note_split_write, run_hooks
+from microorm.db.connection import Lone
+from microorm.db.context import Entrance, Scope, latest, run_hooks
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, UndoLog, image_of, settle
+from microorm.db.snapshots import Batch, Image, apply_generated, image_of, restore
 from microorm.db.transaction import Block, Transaction, open_transaction
-from microorm.errors import TransactionError
+from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.fields.field import MISSING
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Atomic(Entrance):
         database = self._resolve()
         alias, transaction = database.alias, open_transaction(self.owner, database.alias)
         if transaction is None:
-            transaction = Transaction(database, readonly=self._readonly)
+            transaction = Transaction.begin(database, readonly=self._readonly)
             block = Block(self, alias, transaction, readonly=self._readonly)
         else:
             if self._durable:
@@ -111,7 +112,7 @@ def _end(block: Block, error: BaseException | None) -> None:
     while (inner := block.transaction.blocks[-1]) is not block:
         _end_left_open(inner, block, error)
     block.close()
-    if block.doomed_by is None:
+    if block.doomed_by is None and block.transaction.handed_out:
         block.doomed_by = block.transaction.ended_elsewhere()
     if error is None and block.doomed_by is None:
         _succeed(block)
@@ -137,7 +138,8 @@ def _succeed(block: Block) -> None:
             transaction.commit()
         finally:
             transaction.blocks.clear()
-        run_hooks(transaction.hooks)
+        if transaction.hooks:
+            run_hooks(transaction.hooks)
         return
     try:
         if block.savepoint is not None:
@@ -182,7 +184,7 @@ def _undone(block: Block, error: BaseException | None) -> BaseException | None:
         block.roll_back()
     except Exception as failure:  # noqa: BLE001 a deadlock, say, that rolled back everything: it says more
         return block.doomed_by or failure
-    return error if block.transaction.connection.invalidated else None
+    return error if block.transaction.lost else None
 
 
 def refuse_unfit(function: Any) -> None:
@@ -196,20 +198,68 @@ def refuse_unfit(function: Any) -> None:
             raise TypeError(f"atomic() would end before {function!r}, a generator function, has run")
 
 
-class Unit:
-    """What is being done on *channel*; *half_way* once a receiver or SQL of it has run."""
+class UnitOfWork:
+    """Writes that happen together or not at all, and the instances that they change.
 
-    __slots__ = ("_changes", "channel", "half_way")
+    A context manager. *database* and *transaction*, where they go, may be set later, before `begin()`, which takes the open transaction, or else opens one, or a connection for one statement.
+    An error that leaves the unit puts the instances back; once the unit is *dirty*, when a receiver or SQL of it may
+    have run, the error dooms the open block as well.
+    """
 
-    def __init__(self, channel: Any) -> None:
-        self.channel = channel
-        self.half_way = False
-        self._changes = UndoLog()
+    __slots__ = ("_block", "_databases", "_snapshots", "channel", "database", "dirty", "transaction")
+
+    channel: Any
+    database: Any
+
+    def __init__(
+        self,
+        databases: Databases,
+        database: Any = None,
+        transaction: Transaction | None = None,
+        *snapshots: Image,
+    ) -> None:
+        self._databases = databases
+        self.database = database
+        self.transaction = transaction
+        self._snapshots: list[Any] = [*snapshots]
+        self._block: Atomic | None = None
+        self.channel = None
+        self.dirty = False
+
+    def begin(self, *, several: bool = True) -> Any:
+        """Begin to write: in the open transaction, or in one of its own if there are *several* statements.
+
+        Returns the channel. Raises `TransactionError` where the block is doomed.
+        """
+        transaction = self.transaction
+        if transaction is None and several:
+            block = self._databases.block(self.database)
+            block.__enter__()
+            self._block = block
+            transaction = self.transaction = latest().transaction
+        if transaction is not None:
+            self.channel = transaction.__enter__()
+        else:
+            self.channel = Lone(self.database, writes=True)
+        for snapshot in self._snapshots:
+            if snapshot[3]:  # values were replaced before there was a channel to remember it
+                self.channel.keep((*snapshot[:3], dict(snapshot[3])))
+        return self.channel
+
+    def check(self) -> None:
+        """Raise `TransactionError` where a receiver has doomed the block."""
+        self.channel.__enter__()
+
+    def snapshot(self, instance: Any) -> Image:
+        """Return what *instance* is now, to be put back if an error leaves the unit."""
+        snapshot = image_of(instance)
+        self._snapshots.append(snapshot)
+        return snapshot
 
     def change(self, instance: Any, values: Mapping[str, Any], image: Image | None = None) -> None:
         """Give *instance* the *values*, until a rollback, which makes it what it is now, or in *image*."""
         image = image_of(instance) if image is None else image
-        settle(instance, image, dict(values))
+        apply_generated(instance, image, dict(values))
         self._remember(image)
 
     def forget(self, instance: Any, names: Iterable[str]) -> None:
@@ -221,46 +271,52 @@ class Unit:
         if image[3]:
             self._remember(image)
 
-    def check(self) -> None:
-        """Raise `TransactionError` where somebody has doomed the block meanwhile."""
-        with self.channel:
-            pass
-
-    def undo(self) -> None:
-        """Put the instances back."""
-        self._changes.roll_back()
+    def keep_batch(self, batch: Batch) -> None:
+        """Remember *batch* for an error that leaves the unit, and for a rollback of the block."""
+        self.channel.undo.record_batch(batch)
+        self._snapshots.append(batch)
 
     def _remember(self, image: Image) -> None:
-        # Each log makes one image of several of an instance, so neither has the other's.
-        self.channel.undo.record((*image[:3], dict(image[3])))
-        self._changes.record(image)
+        # The transaction makes one image of several of an instance, so that this list has images of its own.
+        self.channel.keep((*image[:3], dict(image[3])))
+        self._snapshots.append(image)
 
+    def __enter__(self) -> UnitOfWork:
+        return self
 
-@contextmanager
-def unit(databases: Databases, database: Database) -> Iterator[Unit]:
-    """A unit inside the block that is open on *database*, or else in a transaction of its own.
-
-    An error that leaves it half-way dooms the block; the instances are put back in any case. Raises
-    `TransactionError` where the block is doomed or for reading only.
-    """
-    if databases.transaction(database) is not None:
-        with _unit(databases, database) as whole:
-            yield whole
-        return
-    note_split_write(databases, database.alias)
-    with databases.block(database), _unit(databases, database) as whole:
-        yield whole
-
-
-@contextmanager
-def _unit(databases: Databases, database: Database) -> Iterator[Unit]:
-    transaction: Any = databases.channel(database, prepared=False, writes=True)
-    with transaction as channel:
-        whole = Unit(channel)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.dirty and self.channel is not None:
+            self.channel.doom(error)
         try:
-            yield whole
-        except BaseException as error:
-            whole.undo()
-            if whole.half_way:
-                channel.doom(error)
+            if self._block is not None:
+                self._block.__exit__(kind, error, trace)
+            elif self.transaction is None and self.channel is not None:
+                self.channel.__exit__(kind, error, trace)
+        except CommitOutcomeUnknown:
+            raise  # the instances stay as they were saved
+        except BaseException:
+            if self._block is None:  # else its rollback has put them back, unless it was committed
+                self._restore()
             raise
+        if error is not None:
+            self._restore()
+
+    def _restore(self) -> None:
+        for snapshot in reversed(self._snapshots):
+            if snapshot.__class__ is Batch:
+                snapshot.restore()
+            else:
+                restore(snapshot)
+
+
+@contextmanager
+def unit_of_work(databases: Databases, database: Database) -> Iterator[UnitOfWork]:
+    """Begin a unit of several statements: in the block that is open on *database*, or in a transaction of its own.
+
+    Raises `TransactionError` where the block is doomed or read-only.
+    """
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        work.begin()
+        yield work

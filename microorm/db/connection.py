@@ -7,6 +7,7 @@ are SQLAlchemy's on both ways, with the same statement, parameters and invalidat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
@@ -14,38 +15,88 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
-from microorm.db.snapshots import Image
+from microorm.db.snapshots import Image, UndoLog
 from microorm.errors import CommitOutcomeUnknown
 
 
 class Channel:
-    """A connection to *database*; *cursor* is the driver's, or None where all goes through *connection*."""
+    """A connection to *database*.
 
-    __slots__ = ("_connection", "cursor", "database")
+    *cursor* is the driver's, or None where statements go through SQLAlchemy's *connection*. That one is made when a
+    statement needs it.
+    """
+
+    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
 
     database: Database
+    undo: UndoLog | None
     cursor: Any
     _connection: Connection | None
+    _raw: PoolProxiedConnection | None
+    _deadline: float
+    _switched: bool
 
     @property
     def connection(self) -> Connection:
         """SQLAlchemy's connection."""
-        assert self._connection is not None
+        if self._connection is None:
+            self._connection = self._connect()
         return self._connection
+
+    @property
+    def raw(self) -> PoolProxiedConnection:
+        """The pool's connection, around that of the driver."""
+        return self._raw if self._raw is not None else self.connection.connection
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection to the database was lost, or dropped."""
+        if self._connection is not None and (self._connection.invalidated or self._connection.closed):
+            return True
+        return self._raw is not None and self._raw.dbapi_connection is None
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
         return self.connection.execute(statement, parameters)
 
+    def execute_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> Any:
+        """Run *sql* on the driver's *cursor*, by default that of the channel, and return it. Errors are SQLAlchemy's."""
+        cursor = cursor or self.cursor
+        try:
+            cursor.execute(sql, parameters)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return cursor
+
+    def executemany_prepared(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run *sql* once for each of *parameters*; return the number of rows changed. Errors are SQLAlchemy's."""
+        try:
+            self.cursor.executemany(sql, parameters)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return int(self.cursor.rowcount)
+
+    def fetch_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> list[Any]:
+        """Run *sql* as `execute_prepared` does, and return the driver's rows."""
+        cursor = cursor or self.cursor
+        try:
+            cursor.execute(sql, parameters)
+            rows: list[Any] = cursor.fetchall()
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return rows
+
     def doom(self, error: BaseException) -> None:
         """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
 
     def keep(self, image: Image) -> None:
-        """Keep the before-image of an instance for as long as what was written can be undone; alone, it cannot."""
+        """Keep the snapshot of an instance for as long as what was written can be rolled back, if it can."""
+        if self.undo is not None:
+            self.undo.record(image)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
         """The error to raise for *error*, which the driver raised for *sql*; a lost connection is invalidated."""
-        dialect, raw = self.database.engine.dialect, self._pooled()
+        dialect, raw = self.database.engine.dialect, self.raw
         driver = dialect.loaded_dbapi
         if not isinstance(error, driver.Error):
             if not isinstance(error, Exception):
@@ -84,75 +135,98 @@ class Channel:
         self.doom(wrapped)
         return wrapped
 
-    def _pooled(self) -> PoolProxiedConnection:
-        return self.connection.connection
+    def _connect(self) -> Connection:
+        """Make SQLAlchemy's connection of the one that is held."""
+        raise NotImplementedError
 
+    def _acquire(self) -> None:
+        """Hold an idle connection, or else one from the pool, which commits each statement by itself if it can.
 
-class Lone(Channel):
-    """A channel for one statement outside any block, which commits by itself.
-
-    *prepared*: whether the statement may go to the driver's cursor; *writes*: whether there is something to
-    commit.
-    """
-
-    __slots__ = ("_deadline", "_raw", "_switched", "_writes")
-
-    def __init__(self, database: Database, *, prepared: bool, writes: bool) -> None:
-        self.database = database
-        self._writes = writes
-        self._connection = self._raw = self.cursor = None
-        self._deadline, self._switched = 0.0, False
-        engine = database.engine
-        if not prepared or database.statements_listened(engine):
-            self._connection = lone_connection(database, committing=writes)
-            return
-        if (spare := database.spares.take()) is not None:
-            self._raw, self.cursor, self._deadline = spare
+        On a server that takes a round trip, so it is done where the connection stays idle between two statements.
+        """
+        database = self.database
+        if (idle := database.spares.take()) is not None:
+            self._raw, self.cursor, self._deadline = idle
             self._switched = not database.autocommits
             return
-        self._raw = _pooled_connection(engine)
+        self._raw = _pooled_connection(database.engine)
         try:
             self._deadline = database.spares.deadline()
             if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
                 self._let_commit(self._raw)
             self.cursor = self._raw.cursor()
         except BaseException:
-            give_back(self._raw, switched=self._switched)
+            self._release(idle=False)
             raise
+
+    def _release(self, *, idle: bool) -> None:
+        """Let go of the connection: *idle*, it may stay ready for the next statement, else the pool has it back."""
+        raw, cursor, self._raw, self.cursor = self._raw, self.cursor, None, None
+        if raw is None or (
+            idle and self._deadline and self.database.spares.keep(raw, cursor, self._deadline)
+        ):
+            return
+        give_back(raw, switched=self._switched)
+
+    def _let_commit(self, raw: PoolProxiedConnection) -> None:
+        """Switch to autocommit; a connection that the program has switched itself stays as it is, and is never idle."""
+        if self.database.commits_by_itself(raw):
+            self._deadline = 0.0
+            return
+        self._switch_autocommit(raw, on=True)
+
+    def _switch_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> None:
+        self._switched = True  # until it is certain that it is not
+        try:
+            switch_autocommit(raw, on=on)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, f"SET autocommit = {on:d}", None)) from failed.__cause__
+        self._switched = on
+
+
+class Lone(Channel):
+    """A connection outside any block: its one statement commits by itself.
+
+    *writes*: whether there is something to commit.
+    """
+
+    __slots__ = ("_writes",)
+
+    def __init__(self, database: Database, *, writes: bool) -> None:
+        self.database = database
+        self._writes = writes
+        self._connection = self._raw = self.cursor = self.undo = None
+        self._deadline, self._switched = 0.0, False
+        if not database.statements_listened():
+            self._acquire()
+        else:
+            self._connection = lone_connection(database, committing=writes)
 
     def __enter__(self) -> Lone:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        raw, deadline = self._raw, self._deadline
-        if deadline and error is None and self.database.spares.keep(raw, self.cursor, deadline):  # type: ignore[arg-type]
-            return
-        lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        commits_apart = raw is not None and self.database.needs_commit and not self._switched
+        commits_apart = self._raw is not None and self.database.needs_commit and not self._switched
         try:
             if error is None and self._writes and commits_apart:
                 self._commit()
         finally:
-            if raw is not None:
-                give_back(raw, switched=self._switched)
+            if self._raw is not None:
+                self._release(idle=error is None)
             else:
                 self.connection.close()
-        # What waits for a COMMIT of its own was not stored.
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        # A statement that was to be committed apart was not stored.
         if lost and self._writes and not commits_apart:
             raise CommitOutcomeUnknown(
                 f"the connection to {self.database.alias!r} was lost while a statement ran"
             ) from error
 
-    def _let_commit(self, raw: PoolProxiedConnection) -> None:
-        """Switch to autocommit; a connection that somebody else has switched stays as it is, and is no spare."""
-        if self.database.commits_by_itself(raw):
-            self._deadline = 0.0
-            return
-        try:
-            switch_autocommit(raw, on=True)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, "SET autocommit = 1", None)) from failed.__cause__
-        self._switched = True
+    def _connect(self) -> Connection:
+        """Make SQLAlchemy's connection of the one that is held, which commits each statement by itself."""
+        connection = Connection(self.database.engine, self._raw)
+        connection.execution_options(**{BEGIN: ""})
+        return connection
 
     def _commit(self) -> None:
         assert self._raw is not None
@@ -165,9 +239,6 @@ class Lone(Channel):
                     f"the connection to {self.database.alias!r} was lost while COMMIT ran"
                 ) from translated
             raise translated from translated.__cause__
-
-    def _pooled(self) -> PoolProxiedConnection:
-        return self._raw if self._raw is not None else self.connection.connection
 
 
 def lone_connection(database: Database, *, committing: bool = True) -> Connection:

@@ -16,16 +16,19 @@ Forks: what a child process inherits and must not use, since its parent goes on 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from microorm.errors import LazyLoadError, TransactionSharedError
+
+if TYPE_CHECKING:
+    import asyncio
 
 _log = logging.getLogger("microorm.transactions")
 
@@ -108,6 +111,9 @@ class Entrance:
 
         A generator may be closed in another context than it was started in: then it is the newest of all.
         """
+        latest = _innermost.get()
+        if isinstance(latest, Entered) and latest.entrance is self and not latest.closed:
+            return latest
         for scope in open_scopes(self.owner):
             if isinstance(scope, Entered) and scope.entrance is self:
                 return scope
@@ -286,8 +292,9 @@ def run_hooks(hooks: list[Hook]) -> None:
 
 def running_task() -> asyncio.Task[Any] | None:
     """The task that is running in this thread, if any."""
+    loaded = sys.modules.get("asyncio")  # no task runs where it was never imported
     try:
-        return asyncio.current_task()
+        return None if loaded is None else loaded.current_task()
     except RuntimeError:
         return None
 
@@ -361,7 +368,7 @@ class Inheritable(Protocol):
         ...
 
 
-_watched: weakref.WeakValueDictionary[int, Inheritable] = weakref.WeakValueDictionary()
+_watched: dict[int, weakref.ref[Inheritable]] = {}
 _held: list[Inheritable] = []
 
 
@@ -378,7 +385,8 @@ def process() -> object:
 
 def watch(inheritable: Inheritable) -> None:
     """Tell *inheritable* of forks from now on; it is not kept alive."""
-    _watched[id(inheritable)] = inheritable
+    key = id(inheritable)
+    _watched[key] = weakref.ref(inheritable, lambda _: _watched.pop(key, None))
 
 
 def forget(inheritable: Inheritable) -> None:
@@ -389,7 +397,7 @@ def forget(inheritable: Inheritable) -> None:
 def _before() -> None:
     # Held, since in the child the other threads are gone, and with them what kept their connections: collected
     # there, these would say goodbye to a server that is serving the parent.
-    _held.extend(each for known in _watched.valuerefs() if (each := known()) is not None)
+    _held.extend(each for known in list(_watched.values()) if (each := known()) is not None)
     for each in _held:
         each.before_fork()
 

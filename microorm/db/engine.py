@@ -52,6 +52,7 @@ _IN_UTC = {
     "mariadb": "SET time_zone = '+00:00'",
 }
 _ASYNC_DRIVERS = {"sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}
+_BEGUN_ON_CURSOR = ("sqlite", "postgresql", "mysql", "mariadb")
 _log = logging.getLogger("microorm.engines")
 
 
@@ -63,7 +64,6 @@ class Database:
         self.opened = False
         self.lost = False
         self.plans: dict[Any, Any] = {}
-        self.straight: dict[Any, Any] = {}
         self._announce = announce
         self.spares = Spares()
         self.observers = Observers()
@@ -77,8 +77,11 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
-        # Outside a transaction, SQLite as microorm opens it commits by itself, and psycopg is told to.
+        # Outside a transaction, SQLite as microorm opens it commits each statement by itself, and psycopg is told to.
+        self.autocommits = self._given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
+        # An engine that the program made may begin in its own way, and its drivers may be of any kind.
+        self.begins_on_cursor = self._given is None and self.dialect in _BEGUN_ON_CURSOR
 
     def __repr__(self) -> str:
         return f"<Database {self.alias!r} {masked(self.url)}>"
@@ -100,20 +103,25 @@ class Database:
                 self._async_engine = self._make_async_engine()
             return self._async_engine
 
-    @property
-    def autocommits(self) -> bool:
-        """Whether a connection outside a transaction commits each statement by itself."""
-        return self._given is None and self.is_sqlite
-
     def listened(self, connection: Connection | Engine) -> bool:
         """Whether others hear of statements and savepoints; asked once per transaction, since it takes a microsecond."""
         heard = connection.dispatch
         return bool(
-            heard.savepoint or heard.release_savepoint or heard.rollback_savepoint
+            heard.savepoint
+            or heard.release_savepoint
+            or heard.rollback_savepoint
+            or heard.commit
+            or heard.rollback
+            or len(heard.begin) > self.is_sqlite
         ) or self.statements_listened(connection)
 
-    def statements_listened(self, connection: Connection | Engine) -> bool:
-        """Whether anybody but microorm hears of the statements of *connection* (events, observers, echo)."""
+    def statements_listened(self, connection: Connection | Engine | None = None) -> bool:
+        """Whether listeners that are not microorm's see the statements of *connection*, else of the engine.
+
+        Events, observers, echo.
+        """
+        engine = self._engine or self.engine
+        connection = engine if connection is None else connection
         heard, dialect = connection.dispatch, connection.dialect.dispatch
         return bool(
             len(heard.before_cursor_execute) > self.observers.listening
@@ -126,7 +134,7 @@ class Database:
             or dialect.do_execute_no_params
             or len(dialect.handle_error) > 1
             or heard.engine_connect
-            or self.engine.logger.isEnabledFor(logging.INFO)
+            or engine.logger.isEnabledFor(logging.INFO)
         )
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
@@ -165,7 +173,7 @@ class Database:
             if self._anchor is not None:
                 self._anchor.close()
             self._engine = self._async_engine = self._anchor = None
-            self.plans, self.straight = {}, {}
+            self.plans = {}
 
     def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
         options: dict[str, Any] = {}

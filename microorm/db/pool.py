@@ -72,7 +72,7 @@ class Spares:
         if self._autocommit and cursor.rowcount > MOST_ROWS:
             cursor = connection.cursor()
         self._kept.append((connection, cursor, deadline))
-        if self._pool.overflow() >= 0:
+        if self._engine.pool.overflow() >= 0:  # type: ignore[union-attr]
             self.make_room()  # somebody may be waiting by now
         return True
 

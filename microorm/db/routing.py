@@ -125,13 +125,13 @@ class Destinations:
         """What is open on *database* here and now, or None."""
         return open_transaction(self, database.alias)
 
-    def channel(self, database: Database, *, prepared: bool, writes: bool) -> Channel:
+    def channel(self, database: Database, *, writes: bool) -> Channel:
         """A context manager that reaches *database*: its open transaction, or a connection for one statement.
 
         Raises `TransactionError` where the block is doomed, or is read-only and *writes*.
         """
-        transaction = self._usable(database, writes=writes)
-        return Lone(database, prepared=prepared, writes=writes) if transaction is None else transaction
+        transaction = self.usable(database, writes=writes)
+        return Lone(database, writes=writes) if transaction is None else transaction
 
     def place(
         self, schema: Schema, using: str | None = None, instance: Any = None, *, writes: bool
@@ -145,14 +145,20 @@ class Destinations:
         if self.routers or not (scope is None or (scope.plain and scope.owner is self)):
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
-            return database, self._usable(database, writes=writes)
-        alias = (
-            using or (None if instance is None else instance._origin.alias) or schema.home or DEFAULT_ALIAS
-        )
-        database = self.database(alias)
-        return database, None if scope is None else self._usable(database, writes=writes)
+            return database, self.usable(database, writes=writes)
+        loaded = None if instance is None else instance._origin.alias
+        alias = (loaded or schema.home or DEFAULT_ALIAS) if using is None else using
+        found = self._databases.get(alias) if alias.__class__ is str else None
+        database = found or self.database(alias)
+        if scope is None:
+            return database, None
+        if scope.alias == alias and not scope.closed and not (writes and scope.readonly):
+            transaction: Transaction = scope.transaction
+            if transaction.database is database and transaction.blocks[-1] is scope:
+                return database, transaction
+        return database, self.usable(database, writes=writes)
 
-    def _usable(self, database: Database, *, writes: bool) -> Transaction | None:
+    def usable(self, database: Database, *, writes: bool) -> Transaction | None:
         """Return what is open on *database* here and now. `TransactionError` where it does not allow the operation."""
         transaction = open_transaction(self, database.alias)
         if transaction is None:

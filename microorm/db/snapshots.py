@@ -7,7 +7,7 @@ instance weakly: nothing is kept alive for the sake of a rollback that may never
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 from weakref import ref
@@ -22,13 +22,17 @@ def image_of(instance: Any) -> Image:
     return (ref(instance), instance._origin, instance._row, {})
 
 
-def settle(instance: Any, image: Image, made: dict[str, Any]) -> None:
-    """Give *instance* the values *made* by the database or by microorm, remembering those they replace."""
-    values, before = instance.__dict__, image[3]
-    for name, value in made.items():
-        first = before[name][0] if name in before else values.get(name, MISSING)
-        before[name] = (first, value)
-        values[name] = value
+def note_generated(instance: Any, snapshot: Image, names: Iterable[str], generated: Iterable[Any]) -> None:
+    """Note in *snapshot* the values that *generated* ones of the fields *names* are about to replace."""
+    values, before = instance.__dict__, snapshot[3]
+    for name, value in zip(names, generated, strict=False):
+        before[name] = (before[name][0] if name in before else values.get(name, MISSING), value)
+
+
+def apply_generated(instance: Any, snapshot: Image, generated: Mapping[str, Any]) -> None:
+    """Give *instance* the values *generated* by the database or by microorm; *snapshot* remembers those replaced."""
+    note_generated(instance, snapshot, generated, generated.values())
+    instance.__dict__.update(generated)
 
 
 def restore(image: Image) -> None:

@@ -12,9 +12,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import get_ident
-from typing import Any, NoReturn
+from typing import Any
 
-from sqlalchemy import Connection, RootTransaction, event
+from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.db.connection import Channel
@@ -31,7 +31,7 @@ from microorm.db.context import (
     watch,
 )
 from microorm.db.engine import BEGIN, TRANSACTION, Database
-from microorm.db.snapshots import Image, UndoLog
+from microorm.db.snapshots import UndoLog
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
@@ -45,40 +45,52 @@ _log = logging.getLogger("microorm.transactions")
 class Transaction(Channel):
     """What is open on one alias: a connection, its blocks, hooks and before-images."""
 
-    __slots__ = (
-        "__weakref__",
-        "_handed_out",
-        "_root",
-        "blocks",
-        "hooks",
-        "owner",
-        "undo",
-        "warned",
-    )
+    __slots__ = ("__weakref__", "_root", "blocks", "handed_out", "hooks", "owner", "warned")
 
-    def __init__(self, database: Database, *, readonly: bool) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
         self.blocks: list[Block] = []
         self.hooks: list[Hook] = []
         self.owner = Owner()
-        self.undo = UndoLog()
-        self.warned = self._handed_out = False
+        self.undo: UndoLog = UndoLog()
+        self.warned = self.handed_out = self._switched = False
         self._root: RootTransaction | None = None
-        self._connection = database.spares.connect(database.engine)
+        self._connection = self._raw = self.cursor = None
+        self._deadline = 0.0
+
+    @classmethod
+    def begin(cls, database: Database, *, readonly: bool) -> Transaction:
+        """Begin a transaction: on an idle connection if it can, else through SQLAlchemy's connection.
+
+        The latter where listeners are to hear of it, or the transaction is *readonly*.
+        """
+        self = cls(database)
         try:
-            self._begin(readonly)
-            self._root = self._connection.get_transaction()
-            listened = database.listened(self._connection)
-            self.cursor = None if listened else self._connection.connection.cursor()
+            if readonly or not database.begins_on_cursor or database.listened(database.engine):
+                self._begin_through_sqlalchemy(readonly)
+            else:
+                self._acquire()
+                self._begin_on_cursor()
         except BaseException:
-            self._connection.close()
+            self._let_go()
             raise
         watch(self)
+        return self
+
+    @classmethod
+    def adopt(cls, database: Database, connection: Connection) -> Transaction:
+        """Treat what is open on *connection*, which its owner commits and rolls back, as a transaction.
+
+        Blocks in it are savepoints.
+        """
+        self = cls(database)
+        self._connection = connection
+        return self
 
     def __enter__(self) -> Transaction:
         if self.owner.thread != get_ident():
             self.owner.check(self.database.alias)
-        if self._handed_out and (ended := self.ended_elsewhere()) is not None:
+        if self.handed_out and (ended := self.ended_elsewhere()) is not None:
             self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
             raise self._doomed(error) from error
@@ -94,24 +106,17 @@ class Transaction(Channel):
         """Whether the innermost block, or one around it, is for reading only."""
         return self.blocks[-1].readonly
 
-    def keep(self, image: Image) -> None:
-        """As for any channel: until the block ends."""
-        self.undo.record(image)
-
     def hand_out(self) -> Connection:
         """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
-        self._handed_out = True
+        self.handed_out = True
         return self.connection
 
     def ended_elsewhere(self) -> TransactionError | None:
         """What to raise where somebody has ended the transaction through the connection that was handed out."""
-        connection, root = self.connection, self._root
-        if (
-            connection.closed
-            or root is None
-            or connection.get_transaction() is not root
-            or not root.is_active
-        ):
+        connection, root = self._connection, self._root
+        if connection is None or root is None:  # nothing but our statements, or its owner may begin another
+            return None
+        if connection.closed or connection.get_transaction() is not root or not root.is_active:
             return TransactionError(f"the block on {self.database.alias!r} was ended through its connection")
         return None
 
@@ -120,7 +125,7 @@ class Transaction(Channel):
         if not self.blocks or self.blocks[-1].doomed_by is not None:
             return
         self.blocks[-1].doomed_by = error
-        if self._handed_out:
+        if self.handed_out:
             event.listen(self.connection, "before_cursor_execute", self._refuse)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
@@ -130,58 +135,87 @@ class Transaction(Channel):
         return error
 
     def commit(self) -> None:
-        """Commit and close. `CommitOutcomeUnknown` where nobody can know; else a failure has rolled back."""
+        """Commit and close. `CommitOutcomeUnknown` where the outcome cannot be known; else a failure has rolled back."""
         try:
-            self.connection.commit()
-        except Exception as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
-                self._close()
+            if self._connection is not None:
+                self._connection.commit()
+            else:
+                self._driver().commit()
+        except Exception as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            failure = error if self._connection is not None else self.translated(error, "COMMIT", None)
+            if isinstance(failure, DBAPIError) and failure.connection_invalidated:
+                self._let_go()
                 raise CommitOutcomeUnknown(
                     f"the connection to {self.database.alias!r} was lost while COMMIT ran"
-                ) from error
+                ) from failure
             self.roll_back()
-            raise
+            raise failure from failure.__cause__
         except BaseException:
-            self.connection.invalidate()
-            self._close()
+            self._drop()
+            self._let_go()
             raise
-        self._close()
+        self._let_go(idle=True)
 
     def roll_back(self) -> None:
         """Roll back and close; the instances are as they were before."""
+        idle = False
         try:
-            self.connection.rollback()
+            if self._connection is not None:
+                self._connection.rollback()
+            elif not self.lost:
+                self._driver().rollback()
+            idle = True
         except Exception as error:  # noqa: BLE001 the error that led here matters more; the connection is dropped
             _log.debug("rollback on %r failed: %s", self.database.alias, error)
-            if not self.connection.closed:
-                self.connection.invalidate()
+            self._drop()
+        except BaseException:
+            self._drop()
+            raise
         finally:
-            self._close()
-            self.undo.roll_back()
+            try:
+                self._let_go(idle=idle)
+            finally:
+                self.undo.roll_back()
 
     def before_fork(self) -> None:
         """Nothing to do."""
 
     def after_fork(self) -> None:
         """In the child: let go without a word to the server, which still serves the parent."""
-        connection, self.cursor, self._connection = self._connection, None, None
+        connection, raw = self._connection, self._raw
+        self.cursor = self._connection = self._raw = None
         self.owner.after_fork()
-        if connection is None:
+        held: Any = raw if raw is not None else connection
+        if held is None:
             return
         if self.database.is_memory:
-            # The fork has copied the database, and its locks: nobody else will ever free this one.
-            connection.close()
+            # The fork has copied the database, and its locks: nothing else will ever free this one.
+            held.close()
             return
         with suppress(SQLAlchemyError):  # it had lost its connection before
-            connection.detach()
-        _inherited.append(connection)
+            held.detach()
+        _inherited.append((connection, raw))
 
-    def _begin(self, readonly: bool) -> None:
-        connection, dialect = self.connection, self.database.dialect
-        if self.database.commits_by_itself(connection.connection):
-            raise ConfigurationError(
-                f"the connections of {self.database.alias!r} commit each statement, and a block needs a transaction"
-            )
+    def _begin_on_cursor(self) -> None:
+        """Begin by the driver, on a connection that may be in autocommit."""
+        assert self._raw is not None
+        if not (self._switched or self.database.autocommits):
+            self._refuse_autocommit(self._raw)
+        if self.database.dialect == "postgresql":
+            # The driver begins with the first statement, at the isolation level that it was given.
+            if self._switched:
+                self._switch_autocommit(self._raw, on=False)
+            return
+        sql = "BEGIN IMMEDIATE" if self.database.is_sqlite else "BEGIN"
+        try:
+            self.cursor.execute(sql)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, None)) from failed.__cause__
+
+    def _begin_through_sqlalchemy(self, readonly: bool) -> None:
+        database, dialect = self.database, self.database.dialect
+        connection = self._connection = database.spares.connect(database.engine)
+        self._refuse_autocommit(connection.connection)
         options: dict[str, Any] = {TRANSACTION: self}
         if dialect == "sqlite":
             options[BEGIN] = "BEGIN" if readonly else "BEGIN IMMEDIATE"
@@ -194,14 +228,65 @@ class Transaction(Channel):
             connection.begin()
             if readonly and dialect == "sqlite":
                 connection.exec_driver_sql("PRAGMA query_only=ON")
+        self._root = connection.get_transaction()
+        if not database.listened(connection):
+            self.cursor = connection.connection.cursor()
 
-    def _close(self) -> None:
-        connection = self.connection
-        self.cursor = self._connection = None
+    def _refuse_autocommit(self, raw: PoolProxiedConnection) -> None:
+        if self.database.commits_by_itself(raw):
+            raise ConfigurationError(
+                f"the connections of {self.database.alias!r} commit each statement, and a block needs a transaction"
+            )
+
+    def _connect(self) -> Connection:
+        """Make SQLAlchemy's connection of the one on which the transaction has begun."""
+        connection = Connection(self.database.engine, self._raw)
+        connection.execution_options(**{TRANSACTION: self, BEGIN: ""})
+        self._root = connection.begin()
+        return connection
+
+    def _driver(self) -> Any:
+        """Return the driver's connection; the pool's would look each method up in Python."""
+        return self.raw.dbapi_connection
+
+    def _drop(self) -> None:
+        """Close the connection instead of giving it back: its state is not known."""
+        if self._connection is not None and not self._connection.closed:
+            self._connection.invalidate()
+        elif self._raw is not None and self._raw.is_valid:
+            self._raw.invalidate()
+
+    def _try_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> bool:
+        """Switch autocommit, or drop the connection; what was committed stays so."""
+        try:
+            self._switch_autocommit(raw, on=on)
+        except Exception as error:  # noqa: BLE001 the transaction has ended well
+            _log.debug("autocommit of %r cannot be switched: %s", self.database.alias, error)
+            if raw.is_valid:
+                raw.invalidate()
+            return False
+        return True
+
+    def _let_go(self, *, idle: bool = False) -> None:
+        """Give the connection back; *idle* after a commit or a rollback that went well."""
         forget(self)
+        connection, self._connection = self._connection, None
+        if (raw := self._raw) is not None:
+            if idle and self._deadline and self.database.dialect == "postgresql":
+                idle = self._try_autocommit(raw, on=True)
+            if connection is None or not self.handed_out:
+                self._release(idle=idle and raw.dbapi_connection is not None)
+                return
+            if self._switched and raw.is_valid:
+                self._try_autocommit(raw, on=False)
+            self._raw = None
+        self.cursor = None
+        if connection is None:
+            return
         try:
             if (
                 self.database.is_sqlite
+                and self.blocks
                 and self.blocks[0].readonly
                 and not (connection.closed or connection.invalidated)
             ):
@@ -210,6 +295,8 @@ class Transaction(Channel):
             connection.close()
 
     def _doomed(self, error: BaseException) -> TransactionError:
+        if isinstance(error, Forbidden):
+            return TransactionError(f"{self.database.alias!r} cannot be used: {error}")
         return TransactionError(
             f"the block on {self.database.alias!r} is doomed by an earlier error: {error!r}"
         )
@@ -265,7 +352,7 @@ class Block(Entered):
         transaction = self.transaction
         del transaction.hooks[self.hooks_before :]
         try:
-            if transaction.connection.invalidated:
+            if transaction.lost:
                 return
             if self.nested is not None:
                 self.nested.rollback()
@@ -298,76 +385,52 @@ def open_transaction(owner: object, alias: str) -> Transaction | None:
     return block.transaction
 
 
-_inherited: list[Connection] = []
+_inherited: list[Any] = []
 
 
-class Borrowed(Transaction):
-    """What is open on a connection that its owner commits and rolls back; blocks in it are savepoints."""
-
-    __slots__ = ()
-
-    def __init__(self, database: Database, connection: Connection | None) -> None:
-        self.database = database
-        self.blocks = []
-        self.hooks = []
-        self.owner = Owner()
-        self.undo = UndoLog()
-        self.warned = self._handed_out = False
-        self._root = None
-        self._connection = connection
-        self.cursor = None
-
-    def ended_elsewhere(self) -> TransactionError | None:
-        """Never: its owner may end one transaction and begin another."""
-        return None
-
-
-class Closed(Borrowed):
-    """What is open on an alias that nobody may use for a while."""
-
-    __slots__ = ("why",)
-
-    def __init__(self, database: Database, why: str) -> None:
-        super().__init__(database, None)
-        self.why = why
-
-    def __enter__(self) -> NoReturn:
-        raise TransactionError(f"{self.database.alias!r} cannot be used: {self.why}")
+class Forbidden(Exception):
+    """Why an alias cannot be used for a while: it dooms the block that stands for it."""
 
 
 @contextmanager
-def closed(databases: Any, why: str, but: tuple[str, ...] = ()) -> Iterator[None]:
-    """Let nothing reach the databases in the `with` block, except the aliases in *but*: `TransactionError`, with *why*."""
+def forbidden(databases: Any, reason: str, but: tuple[str, ...] = ()) -> Iterator[None]:
+    """Refuse every use of the databases in the `with` block, except the aliases in *but*.
+
+    What is refused raises `TransactionError` with the *reason*.
+    """
     with ExitStack() as scopes:
         for alias in databases.aliases:
             if alias not in but:
-                scopes.enter_context(_opened(databases, Closed(databases.database(alias), why)))
+                block = scopes.enter_context(_opened(databases, Transaction(databases.database(alias))))
+                block.doomed_by = Forbidden(reason)
         yield
 
 
 @contextmanager
-def lent(databases: Any, aliases: tuple[str, ...], connection: Connection) -> Iterator[None]:
-    """Let what models read and write in the `with` block go over *connection*, to the first of *aliases* by default.
+def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) -> Iterator[None]:
+    """Read and write models over *connection* in the `with` block, on the first of *aliases* by default.
 
     After an error instances are as they were before. Otherwise `on_commit` functions run at the end of the block,
-    which comes after the owner's last commit.
+    which comes after the last commit of the connection's owner.
     """
-    borrowed = [Borrowed(databases.database(alias), connection) for alias in aliases]
+    adopted = [Transaction.adopt(databases.database(alias), connection) for alias in aliases]
     with ExitStack() as scopes:
-        for transaction in borrowed:
+        for transaction in adopted:
             scopes.enter_context(_opened(databases, transaction))
         scopes.enter_context(Using(databases, aliases[0]))
         try:
             yield
         except BaseException:
-            for transaction in borrowed:
+            for transaction in adopted:
                 transaction.undo.roll_back()
             raise
-    for transaction in borrowed:
+    for transaction in adopted:
         run_hooks(transaction.hooks)
 
 
-def _opened(databases: Any, transaction: Transaction) -> Block:
+@contextmanager
+def _opened(databases: Any, transaction: Transaction) -> Iterator[Block]:
     block = Block(Entrance(databases), transaction.database.alias, transaction, readonly=False)
     transaction.blocks.append(block)
-    return block
+    with block:
+        yield block

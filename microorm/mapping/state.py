@@ -78,6 +78,10 @@ class Origin:
             self.telling_new = told
         return told
 
+    def without_before(self) -> Origin:
+        """The same once its `post_save` receivers have run."""
+        return Origin(self.alias, self.layout, adding=self.adding)
+
     def moved(self, alias: str | None) -> Origin:
         """The same in *alias*."""
         return Origin(alias, self.layout, adding=self.adding, before=self.before)

@@ -10,16 +10,18 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import tuple_
 from sqlalchemy import update as sql_update
 
-from microorm.db.context import note_split_write
+from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.context import Receiving
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, image_of, settle
+from microorm.db.snapshots import Image, apply_generated, image_of
 from microorm.db.transaction import Transaction
+from microorm.dispatch.receivers import EMPTY
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.persistence.collector import Collection, Cut, Leaving, Step, delete_order, heard, referred_to
-from microorm.persistence.straight import delete_straight
+from microorm.persistence.collector import Collection, Cut, Leaving, Step, delete_order, referred_to
+from microorm.persistence.save import runs_at_once
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
 from microorm.sql.statements import key_row, plans_of
@@ -36,29 +38,30 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         if instance.__dict__.get(name) is None:
             raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
     databases, model = schema.registry.databases, schema.model
-    alone = using is None and not heard(schema) and not referred_to(schema)
-    if alone and (total := delete_straight(schema, instance)) is not None:
-        return counts(schema, total)
-    database: Database = databases.for_write(model, schema.home, using, instance)
-    transaction = databases.transaction(database)
-    told = pre_delete._route(model) or post_delete.immediate(model)
-    if told or (transaction is not None and post_delete._route(model)) or referred_to(schema):
+    database, transaction = databases.place(schema, using, instance, writes=True)
+    after = post_delete._route(model) if post_delete._connections else EMPTY
+    before = pre_delete._route(model) if pre_delete._connections else EMPTY
+    if before or (after and (transaction is not None or runs_at_once(after))) or referred_to(schema):
         key_row(schema, instance)
         return delete_found(schema, database, lambda names: [instance], instance, held=instance)
-    refuse_waiting(schema)
-    key = key_row(schema, instance)
-    with databases.channel(database, prepared=True, writes=True) as channel:
-        total = plans_of(schema, database).delete().run(channel, key).rowcount
-    image, loaded = image_of(instance), _loaded(instance)
-    try:
-        if post_delete._route(model):
-            # Receivers that wait for the commit, which is done.
-            with databases.receiving(database.alias):
-                post_delete.send(model, instance=instance, using=database.alias, origin=instance)
-    finally:
-        _forget_key(schema, instance, key, image, loaded)
+    if after:
+        refuse_waiting(schema)
+    with UnitOfWork(databases, database, transaction) as work:
+        key = key_row(schema, instance)
+        snapshot, loaded = work.snapshot(instance), _loaded(instance)
+        channel = work.begin(several=False)
+        work.dirty = True
+        total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
         if transaction is not None:
-            transaction.undo.record(image)
+            _forget_key(schema, instance, key, snapshot, loaded)
+            channel.keep(snapshot)
+    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
+        try:
+            if after:
+                with Receiving(databases, database.alias):
+                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+        finally:
+            _forget_key(schema, instance, key, snapshot, loaded)
     return counts(schema, total)
 
 
@@ -80,62 +83,48 @@ def delete_found(schema: Schema, database: Database, find: Find, origin: Any, *,
     on; *held* is the instance that the caller has.
     """
     refuse_waiting(schema)
-    databases = schema.registry.databases
-    if databases.transaction(database) is not None:
-        return _delete_in_block(schema, database, find, origin, held)
-    note_split_write(databases, database.alias)
-    with databases.block(database):
-        return _delete_in_block(schema, database, find, origin, held)
-
-
-def _delete_in_block(schema: Schema, database: Database, find: Find, origin: Any, held: Any) -> Counts:
-    with schema.registry.databases.channel(database, prepared=True, writes=True) as channel:
-        collection = Collection(channel, schema)
+    with unit_of_work(schema.registry.databases, database) as work:
+        collection = Collection(work.channel, schema)
         collection.add(find(collection.names(schema)), held)
         for each in collection.rows:
             if collection.told(each):
                 refuse_waiting(each)
-        return Deletion(channel, collection, origin, held).run()
+        return Deletion(work, collection, origin, held).run()
 
 
 class Deletion:
     """One delete of all that was collected, in an open transaction."""
 
-    def __init__(self, channel: Transaction, collection: Collection, origin: Any, held: Any) -> None:
-        self._channel = channel
+    def __init__(self, work: UnitOfWork, collection: Collection, origin: Any, held: Any) -> None:
+        self._work = work
+        self._channel: Transaction = work.channel
         self._collection = collection
         self._origin = origin
         self._held = held
         self._counts: Counter[str] = Counter()
-        self._half_way = False
         self._gone: list[tuple[Leaving, Image, Loaded]] = []
-        self._row_by_row = channel.database.dialect in MARIADB  # else at the end of a statement
+        self._row_by_row = self._channel.database.dialect in MARIADB  # else at the end of a statement
 
     def run(self) -> Counts:
-        """Tell, delete and tell (CONTRACT J3); an error on the way dooms the block."""
-        collection, channel = self._collection, self._channel
+        """Send `pre_delete`, delete, and send `post_delete`; an error on the way dooms the block."""
+        collection, work = self._collection, self._work
         groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
         steps, cut = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
         images = {id(row): image_of(row.instance) for row in self._known(steps)}
-        try:
-            for row in self._rows_told(steps, pre_delete):
-                self._tell_before(row)
-            with channel:  # which a receiver may have doomed
-                self._delete_unseen()
-                self._change_references(cut)
-            for step in steps:
-                with channel:
-                    self._delete_rows(step)
-                self._gone += [(row, images[id(row)], _loaded(row.instance)) for row in self._known([step])]
-                for row in self._rows_told([step], post_delete):
-                    self._send(post_delete, row)
-        except BaseException as error:
-            if self._half_way:
-                channel.doom(error)
-            raise
+        for row in self._rows_told(steps, pre_delete):
+            self._tell_before(row)
+        work.check()  # a receiver may have doomed the block
+        self._delete_unseen()
+        self._change_references(cut)
+        for step in steps:
+            work.check()
+            self._delete_rows(step)
+            self._gone += [(row, images[id(row)], _loaded(row.instance)) for row in self._known([step])]
+            for row in self._rows_told([step], post_delete):
+                self._send(post_delete, row)
         for row, image, loaded in self._gone:
             _forget_key(row.schema, row.instance, row.key, image, loaded)
-            channel.undo.record(image)
+            self._channel.undo.record(image)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
     def _known(self, steps: Iterable[Step]) -> Iterator[Leaving]:
@@ -152,13 +141,13 @@ class Deletion:
                     yield from layer
 
     def _tell_before(self, row: Leaving) -> None:
-        self._half_way, before = True, self._half_way
-        told = self._send(pre_delete, row)
-        self._half_way = before or bool(told)
+        self._work.dirty, before = True, self._work.dirty
+        sent = self._send(pre_delete, row)
+        self._work.dirty = before or bool(sent)
 
     def _send(self, signal: Any, row: Leaving) -> Any:
         alias = self._channel.database.alias
-        with row.schema.registry.databases.receiving(alias):
+        with Receiving(row.schema.registry.databases, alias):
             return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
 
     def _delete_unseen(self) -> None:
@@ -192,12 +181,12 @@ class Deletion:
                 if len(batch) > 1:
                     self._run(schema.label, sql_delete(schema.table).where(_named(schema, batch)))
                     continue
-                self._half_way = True
+                self._work.dirty = True
                 plan = plans_of(schema, channel.database).delete()
                 self._counts[schema.label] += plan.run(channel, batch[0]).rowcount
 
     def _run(self, label: str | None, statement: Any) -> None:
-        self._half_way = True
+        self._work.dirty = True
         count = int(self._channel.execute(statement).rowcount)
         if label is not None:
             self._counts[label] += count
@@ -230,4 +219,4 @@ def _forget_key(schema: Schema, instance: Any, key: Row, image: Image, loaded: L
     origin, row = loaded
     same = instance._origin is origin and instance._row is row
     if same and instance.__dict__.get(generated.name) == key[0]:
-        settle(instance, image, {generated.name: None})
+        apply_generated(instance, image, {generated.name: None})

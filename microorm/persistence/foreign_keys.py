@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from microorm.db.databases import Databases
-from microorm.db.snapshots import Image, image_of, restore, settle
-from microorm.db.transaction import open_transaction
-from microorm.errors import CommitOutcomeUnknown
+from microorm.db.atomic import UnitOfWork
+from microorm.db.snapshots import Image, apply_generated
 from microorm.mapping.schema import Schema
 
 
-def refresh_foreign_keys(schema: Schema, instance: Any, image: Image | None = None) -> Image | None:
+def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Image) -> None:
     """Set the foreign keys of *instance* to the present keys of the related instances.
 
-    A related instance may have got its key, or another one, since it was assigned. Returns *image*, or a new one, with
-    the values that were replaced; None where nothing has changed. Raises `UnsavedError` for a related instance without
-    a key, and `CrossDatabaseRelation`; *instance* is then as it was.
+    A related instance may have got its key, or another one, since it was assigned. *snapshot* remembers the values that
+    are replaced. Raises `UnsavedError` for a related instance without a key, and `CrossDatabaseRelation`.
     """
     values = instance.__dict__
     changed = [
@@ -27,58 +23,19 @@ def refresh_foreign_keys(schema: Schema, instance: Any, image: Image | None = No
         if each.name in values and (other := each.outdated(instance)) is not None
     ]
     if not changed:
-        return None
-    image = image_of(instance) if image is None else image
-    before = instance._origin
-    try:
-        for foreign_key, other in changed:
-            foreign_key.refuse_elsewhere(instance, other)
-    except BaseException:
-        instance._origin = before
-        raise
-    taken: dict[str, Any] = {}
+        return
+    for foreign_key, other in changed:
+        foreign_key.refuse_elsewhere(instance, other)
     for foreign_key, other in changed:
         key = foreign_key.key_of(other)
-        taken |= {foreign_key.field.name: key, foreign_key.name: (key, other)}
-    settle(instance, image, taken)
-    return image
+        apply_generated(instance, snapshot, {foreign_key.field.name: key, foreign_key.name: (key, other)})
 
 
-def refresh_all_foreign_keys(schema: Schema, method: str, objects: Sequence[Any]) -> list[Image]:
-    """Do the same for all of *objects*, which *method* got, or for none: the images of those that have changed.
-
-    A note on the error says which object it is about.
-    """
-    images: list[Image] = []
+def refresh_all_foreign_keys(schema: Schema, work: UnitOfWork, method: str, objects: Sequence[Any]) -> None:
+    """Do the same for all of *objects*, which *method* got. A note on an error says which object it is about."""
     for index, instance in enumerate(objects) if schema.foreign_keys else ():
         try:
-            image = refresh_foreign_keys(schema, instance)
+            refresh_foreign_keys(schema, instance, work.snapshot(instance))
         except ValueError as error:
             error.add_note(f"in object {index} of {method}()")
-            _restore_all(images)
             raise
-        if image is not None:
-            images.append(image)
-    return images
-
-
-@contextmanager
-def restored_on_failure(databases: Databases, images: Sequence[Image]) -> Iterator[None]:
-    """Put the instances of *images* back if the block fails, or later if the open transaction is rolled back."""
-    try:
-        yield
-    except CommitOutcomeUnknown:
-        raise
-    except BaseException:
-        _restore_all(images)
-        raise
-    for image in images:
-        instance = image[0]()
-        transaction = None if instance is None else open_transaction(databases, instance._origin.alias)
-        if transaction is not None:
-            transaction.undo.record(image)
-
-
-def _restore_all(images: Sequence[Image]) -> None:
-    for image in reversed(images):
-        restore(image)

@@ -120,12 +120,12 @@ def _latest(wanted: Any) -> Any:
     A transaction on MariaDB reads the state of when it began, unless it locks the rows.
     """
     database = wanted._write_database()
-    if _locks_rows_only(wanted) or wanted._schema.registry.databases.transaction(database) is None:
+    transaction = wanted._schema.registry.databases.transaction(database)
+    if _locks_rows_only(wanted) or transaction is None:
         return wanted.one_or_none()
-    found = wanted._load_by(database, wanted.statement.limit(2).with_for_update(read=True))
-    if len(found) > 1:
-        raise wanted._not_one(found, database)
-    return found[0] if found else None
+    with transaction:
+        rows = transaction.execute(wanted.statement.limit(2).with_for_update(read=True)).fetchall()
+    return wanted._one_of(wanted._made(rows, database))
 
 
 def _update(wanted: Any, given: Mapping[str, Any]) -> Any:

@@ -16,12 +16,11 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import USING, current_alias, refuse_lazy
 from microorm.db.engine import Database
-from microorm.db.snapshots import image_of, settle
+from microorm.db.snapshots import apply_generated, image_of
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import Layout, Origin, merged
-from microorm.persistence.writing import Order
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -47,7 +46,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     fresh = _row_of(schema, database, instance, names)
     loaded = merged(instance, fresh)
     image = image_of(instance)
-    settle(instance, image, fresh)
+    apply_generated(instance, image, fresh)
     for name, relation in schema.relations.items():  # what was loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
             instance.__dict__.pop(name, None)
@@ -66,7 +65,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     load = plans_of(schema, database).load(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
-    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+    with schema.registry.databases.channel(database, writes=False) as channel:
         found = load.values(channel, key)
     if not found:
         asked = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
@@ -107,7 +106,7 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
         load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
-        with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+        with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
         _take(instance, database, wanted, found[0] if found else None)
 
@@ -129,7 +128,7 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
     keys = list(dict.fromkeys(map(_loaded_key, instances)))
     named = key[0].in_([each for (each,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
     statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(named)
-    with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+    with schema.registry.databases.channel(database, writes=False) as channel:
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:
         _take(instance, database, wanted, rows.get(_loaded_key(instance)))
@@ -156,31 +155,12 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
         asked = ", ".join(f"{name}={value!r}" for name, value in pairs)
         raise schema.model.DoesNotExist(f"no {schema.name} with {asked} in {database.alias!r}")
     image = image_of(instance)
-    _settle(instance, dict(zip(wanted, found, strict=True)), image)
+    _mark_loaded(instance, dict(zip(wanted, found, strict=True)), image)
     if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(image)
 
 
-def order_of_partial(schema: Schema, database: Database, instance: Any, order: Order) -> Order:
-    """What a save of an instance that was loaded without some fields writes.
-
-    To its own row the fields that it has, as if they were its `update_fields`; anywhere else all of them, so that
-    those it lacks are loaded first.
-    """
-    lacking = missing(instance)
-    if order.fields is not None:
-        complete(instance, tuple(order.fields))
-        return order
-    if lacking and not order.force_insert and _is_own(schema, database, instance):
-        made = () if order.raw else [field.name for field in schema.updating]
-        names = frozenset(name for name in schema.plain_names if name not in lacking or name in made)
-        if names:
-            return Order(names, raw=order.raw, force_insert=False, force_update=order.force_update)
-    complete(instance)
-    return order
-
-
-def _is_own(schema: Schema, database: Database, instance: Any) -> bool:
+def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
     """Whether *instance*, saved to *database*, would be written to the row that it was loaded from."""
     origin = instance._origin
     if origin.alias != database.alias or origin.adding:
@@ -194,7 +174,7 @@ def _loaded_key(instance: Any) -> Row:
     return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
 
 
-def _settle(instance: Any, fresh: dict[str, Any], image: Any) -> None:
+def _mark_loaded(instance: Any, fresh: dict[str, Any], image: Any) -> None:
     """Give *instance* the *fresh* values as loaded ones; `changes()` in a receiver of `post_save` tells none of them."""
     origin = instance._origin
     before = origin.before
@@ -205,7 +185,7 @@ def _settle(instance: Any, fresh: dict[str, Any], image: Any) -> None:
         layout = Layout(tuple(known), partial=True)
         before = (Origin(earlier.alias, layout, adding=earlier.adding), tuple(known.values()))
     loaded = merged(instance, fresh)
-    settle(instance, image, fresh)
+    apply_generated(instance, image, fresh)
     layout = Layout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
     instance._origin = Origin(origin.alias, layout, adding=origin.adding, before=before)

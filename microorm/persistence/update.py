@@ -7,18 +7,24 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
 
+from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
-from microorm.db.context import note_split_write
+from microorm.db.context import Receiving
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, image_of, restore
-from microorm.db.transaction import Transaction
+from microorm.db.snapshots import Image, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.persistence.foreign_keys import refresh_all_foreign_keys, restored_on_failure
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import field_names
-from microorm.persistence.writing import Order, row_to_write, settle_some, write_row
+from microorm.persistence.save import (
+    SaveOptions,
+    SavePlan,
+    collect,
+    field_names,
+    mark_saved,
+    write_expressions,
+)
 from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
 from microorm.sql.statements import key_row, plans_of
@@ -43,33 +49,20 @@ def update_found(
     Each receiving signal has a copy of *values*, so that none is told what was not sent. Returns the number of
     rows.
     """
-    databases, model = schema.registry.databases, schema.model
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
     pre_update.refuse_waiting(model)
     post_update.refuse_waiting(model)
-    told = bool(pre_update._route(model) or post_update._route(model))
-    if not told or databases.transaction(database) is not None:
-        return _update(schema, database, statement, query, values)
-    note_split_write(databases, database.alias)
-    with databases.block(database):
-        return _update(schema, database, statement, query, values)
-
-
-def _update(schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]) -> int:
-    databases, model, alias = schema.registry.databases, schema.model, database.alias
-    with databases.channel(database, prepared=False, writes=True) as channel:
-        try:
-            if pre_update._route(model):
-                with databases.receiving(alias):
-                    pre_update.send(model, query=query, values=dict(values), using=alias)
-                with channel:  # a receiver may have doomed it
-                    pass
-            count = int(channel.execute(statement).rowcount)
-            if post_update._route(model):
-                with databases.receiving(alias):
-                    post_update.send(model, query=query, values=dict(values), using=alias, count=count)
-        except BaseException as error:
-            channel.doom(error)
-            raise
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
+        work.dirty = True
+        if pre_update._route(model):
+            with Receiving(databases, alias):
+                pre_update.send(model, query=query, values=dict(values), using=alias)
+            work.check()  # a receiver may have doomed the block
+        count = int(channel.execute(statement).rowcount)
+        if post_update._route(model):
+            with Receiving(databases, alias):
+                post_update.send(model, query=query, values=dict(values), using=alias, count=count)
     return count
 
 
@@ -94,16 +87,20 @@ def bulk_update(
     _refuse_unfit_keys(schema, objects)
     if not objects:
         return 0
+    options = SaveOptions(names)
+    total = 0
     databases = schema.registry.databases
-    refreshed = refresh_all_foreign_keys(schema, "bulk_update", objects)
-    with restored_on_failure(databases, refreshed):
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_update", objects)
         complete_all(objects, tuple(names))
-        order = Order(names, raw=False, force_insert=False, force_update=False)
-        if databases.transaction(database) is not None:
-            return _update_in_block(schema, database, objects, order, batch_size, told)
-        note_split_write(databases, database.alias)
-        with databases.block(database):
-            return _update_in_block(schema, database, objects, order, batch_size, told)
+        work.begin()
+        for plan, planned in _groups(schema, work, objects, options):
+            for batch in batches(work.channel, planned, lambda each: each.row, batch_size):
+                work.check()  # the function that is told of the progress may have doomed the block
+                work.dirty = True
+                total += _update_batch(schema, work.channel, options, plan, batch)
+                told.add(len(batch))
+    return total
 
 
 def _refuse_unfit_keys(schema: Schema, objects: Sequence[Any]) -> None:
@@ -117,82 +114,56 @@ def _refuse_unfit_keys(schema: Schema, objects: Sequence[Any]) -> None:
             raise ValueError(f"object {place} of bulk_update() has the key of object {first}: {instance!r}")
 
 
-def _update_in_block(
-    schema: Schema,
-    database: Database,
-    objects: list[Any],
-    order: Order,
-    batch_size: int | None,
-    progress: Progress,
-) -> int:
-    with schema.registry.databases.channel(database, prepared=True, writes=True) as channel:
-        images = [image_of(instance) for instance in objects]
-        total, half_way = 0, False
-        try:
-            for names, planned in _alike(schema, objects, order, images):
-                for batch in batches(channel, planned, lambda each: each.row, batch_size):
-                    with channel:  # which the caller's function may have doomed
-                        half_way = True
-                        total += _update_batch(schema, channel, order, names, batch)
-                    progress.add(len(batch))
-        except BaseException as error:
-            for image in images:
-                restore(image)
-            if half_way:
-                channel.doom(error)
-            raise
-    return total
-
-
-def _alike(
-    schema: Schema, objects: Sequence[Any], order: Order, images: Sequence[Image]
-) -> list[tuple[tuple[str, ...], list[Planned]]]:
+def _groups(
+    schema: Schema, work: UnitOfWork, objects: Sequence[Any], options: SaveOptions
+) -> list[tuple[SavePlan, list[Planned]]]:
     """The objects, every row checked: those of plain values together, and those of expressions."""
-    alike: dict[tuple[tuple[str, ...], type], list[Planned]] = {}
-    for place, (instance, image) in enumerate(zip(objects, images, strict=True)):
+    plans = plans_of(schema, work.channel.database)
+    groups: dict[tuple[tuple[str, ...], type], tuple[SavePlan, list[Planned]]] = {}
+    for index, instance in enumerate(objects):
+        snapshot = work.snapshot(instance)
         try:
-            names, row = row_to_write(schema, instance, order, image)
+            plan, row = collect(schema, plans, instance, options, snapshot)
         except InvalidValue as error:
-            error.add_note(f"in object {place} of bulk_update()")
+            error.add_note(f"in object {index} of bulk_update()")
             raise
-        alike.setdefault((names, row.__class__), []).append(Planned(instance, row, image))
-    return [(shape[0], planned) for shape, planned in alike.items()]
+        planned = groups.setdefault((plan.names, row.__class__), (plan, []))[1]
+        planned.append(Planned(instance, row, snapshot))
+    return list(groups.values())
 
 
 def _update_batch(
-    schema: Schema, channel: Any, order: Order, names: tuple[str, ...], batch: Sequence[Planned]
+    schema: Schema, channel: Any, options: SaveOptions, plan: SavePlan, batch: Sequence[Planned]
 ) -> int:
-    transaction: Transaction = channel
     if batch[0].row.__class__ is ExpressionRow:
-        return sum(_update_alone(schema, transaction, order, names, each) for each in batch)
-    plans = plans_of(schema, transaction.database)
+        return sum(_update_alone(schema, channel, options, plan, each) for each in batch)
+    plans, names = plans_of(schema, channel.database), plan.names
     written = names[: -len(schema.key)]
     rows = [each.row for each in batch]
-    if transaction.database.dialect in MOST_PARAMETERS:
-        count = plans.update(written).run_many(transaction, rows)
+    if channel.database.dialect in MOST_PARAMETERS:
+        count = plans.update(written).run_many(channel, rows)
     else:
-        count = _update_by_cases(schema, transaction, written, rows)
-    there = None if count == len(batch) else _keys_there(schema, transaction, batch)
-    for instance, row, image in batch:
+        count = _update_by_cases(schema, channel, written, rows)
+    there = None if count == len(batch) else _keys_there(schema, channel, batch)
+    for instance, row, snapshot in batch:
         if there is None or row[len(written) :] in there:
-            settle_some(schema, plans, instance, names, row)
-            transaction.undo.record(image)
+            channel.keep(snapshot)
+            mark_saved(schema, plans, instance, names, row)
         else:
-            restore(image)
+            restore(snapshot)
     return count
 
 
 def _update_alone(
-    schema: Schema, transaction: Transaction, order: Order, names: tuple[str, ...], planned: Planned
+    schema: Schema, channel: Any, options: SaveOptions, plan: SavePlan, planned: Planned
 ) -> bool:
     """Write a row of expressions, and read back what they came to; whether there was such a row."""
-    instance, row, image = planned
+    instance, row, snapshot = planned
     try:
-        write_row(schema, transaction, instance, order, names, row, image)
+        write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
     except NotUpdated:
-        restore(image)
+        restore(snapshot)
         return False
-    transaction.undo.record(image)
     return True
 
 

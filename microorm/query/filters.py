@@ -10,56 +10,104 @@ from sqlalchemy import ColumnElement, and_
 from microorm.errors import FieldError, InvalidValue
 from microorm.fields.checks import Refused, encodable
 from microorm.fields.field import Field
-from microorm.mapping.codegen import admit_all
+from microorm.mapping.codegen import Row, admit_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
-from microorm.sql.cache_key import Shaped, shaped
+from microorm.sql.cache_key import CacheableExpressions, cacheable
 
 Where = tuple[ColumnElement[bool], ...]
-Equal = tuple[tuple[str, Any], ...]
+Equal = tuple[tuple[str, ...], Row]
 
+NO_EQUAL: Equal = ((), ())
 NO_PATHS: frozenset[Path] = frozenset()
 
 
-class Asked(NamedTuple):
+class Conditions(NamedTuple):
     """What one call of `filter` or `exclude` asks for.
 
-    *paths* are those that the expressions need joined; *objects* the instances that fields were compared with.
+    *where*: SQL expressions; *equal*: names of fields, and the value that each must have; *paths*: to be joined for the
+    expressions; *instances*: those that relations were compared with.
     """
 
     where: Where
     equal: Equal
     paths: frozenset[Path]
-    objects: tuple[Any, ...]
+    instances: tuple[Any, ...]
 
 
 def conditions(
-    schema: Schema, method: str, expressions: Sequence[Any], equalities: Mapping[str, Any]
-) -> Asked:
-    """The expressions, and the names with the values that they must have, that *method* was given.
+    schema: Schema, method: str, expressions: tuple[Any, ...], equalities: dict[str, Any]
+) -> Conditions:
+    """Check the arguments of *method*: SQL expressions, and values by the names of fields and relations.
 
-    What is said of paths to many rows is asked of one combination of these rows, and becomes a test that there is
-    one. Raises `TypeError` for what is no expression, `FieldError` for an unknown name and for a column of another
+    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS.
+
+    Raises `TypeError` for anything but SQL expressions, `FieldError` for an unknown name and for a column of another
     table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
     """
-    known = shaped(schema, tuple(expressions))
-    if isinstance(known, Shaped):  # whose columns were looked at on the way
-        given = [(each, shape.paths) for each, shape in zip(known, known.shapes, strict=True)]
-        if not equalities and not any(paths for _, paths in given):
-            return Asked(known, (), NO_PATHS, ())
+    where = cacheable(schema, expressions)
+    equal = plain_equalities(schema, equalities) if equalities else NO_EQUAL
+    if isinstance(where, CacheableExpressions) and not (where.paths and _many(where.paths)):
+        if equal is not None:
+            return Conditions(where, equal, where.paths, ())
+        given = [(each, where.paths) for each in where]
     else:
         given = [(each, expression(schema, method, each)) for each in expressions]
+    instances: list[Any] = []
+    if equal is None:
+        equal = _equalities(schema, method, equalities, given, instances)
+    where, paths = _tested(schema, given)
+    return Conditions(cacheable(schema, where), equal, paths, tuple(instances))
+
+
+def plain_equalities(schema: Schema, equalities: dict[str, Any]) -> Equal | None:
+    """Return names and values of *equalities*, checked; None unless all are fields, or `pk`, with plain values."""
+    if "pk" in equalities:
+        names, key = schema.key_names, equalities["pk"]
+        if len(equalities) > 1:
+            return None
+        if len(names) == 1:
+            equalities = {names[0]: key}
+        elif isinstance(key, tuple) and len(key) == len(names):
+            equalities = dict(zip(names, key, strict=True))
+        else:
+            return None
+    names = tuple(equalities)
+    collect = schema.collectors.get(names)
+    if collect is None:
+        if not schema.by_name.keys() >= equalities.keys():
+            return None
+        collect = schema.collector(names)
+    try:
+        row = collect(equalities)
+    except InvalidValue:
+        return None
+    if row.__class__ is not tuple:
+        return None
+    for value in row:  # `None in row` would compare values of any type
+        if value is None:
+            return None
+    return names, row
+
+
+def _equalities(
+    schema: Schema,
+    method: str,
+    equalities: Mapping[str, Any],
+    given: list[tuple[Any, frozenset[Path]]],
+    instances: list[Any],
+) -> Equal:
+    """Return names and values of *equalities*; what is more than a value of a field is added to *given* conditions.
+
+    The instances that relations are compared with are added to *instances*.
+    """
     equal: list[tuple[str, Any]] = []
-    objects: list[Any] = []
     for name, value in equalities.items():
-        if name in schema.by_name and value is not None and not isinstance(value, ColumnElement):
-            equal.append((name, comparable(schema, schema.by_name[name], value)))
-            continue
         relation = schema.relations.get(name)
         if relation is not None and value is not None and not isinstance(value, ColumnElement):
             key = relation.key_of(value)
             if isinstance(value, relation.target):
-                objects.append(value)
+                instances.append(value)
                 key = value.pk if relation.steps[-1].reverse else key
             value = key
         if relation is not None and not relation.is_foreign_key:
@@ -73,8 +121,7 @@ def conditions(
                 given.append((field.column == wanted, expression(schema, method, wanted)))
             else:
                 equal.append((field.name, comparable(schema, field, wanted)))
-    where, paths = _tested(schema, given)
-    return Asked(shaped(schema, where), tuple(equal), paths, tuple(objects))
+    return tuple(name for name, _ in equal), tuple(value for _, value in equal)
 
 
 def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
@@ -178,7 +225,9 @@ def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None
 
 def asked(where: Where, equal: Equal) -> str:
     """What a query asked for, for the message of one that found too little or too much."""
-    shown = [f"{name}={value!r}" for name, value in equal] + [_with_values(each) for each in where]
+    shown = [f"{name}={value!r}" for name, value in zip(*equal, strict=True)] + [
+        _with_values(each) for each in where
+    ]
     return f" with {', '.join(shown)}" if shown else ""
 
 

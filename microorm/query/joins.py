@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import refuse_lazy
-from microorm.db.engine import Database
 from microorm.errors import FieldError, nearest
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, Step, alias_of, follow, root
 from microorm.mapping.schema import Schema
 from microorm.sql.hydration import fields_of, instances_of
-from microorm.sql.statements import plans_of
 
 
 class Branch(NamedTuple):
@@ -196,12 +194,8 @@ def load_related(instance: Any, relation: Any, key: Any) -> Any:
     """
     refuse_lazy(instance, relation.name)
     step = relation.steps[-1]
-    schema: Schema = step.schema
-    databases = schema.registry.databases
-    database: Database = databases.for_read(schema.model, schema.home, None, instance)
-    load = plans_of(schema, database).load((step.far.name,))
-    with databases.channel(database, prepared=True, writes=False) as channel:
-        found = load.instances(channel, (key,))
+    rows = step.schema.model.objects
+    found = rows._with(_equal=((step.far.name,), (key,)), _owner=instance).all()
     if not found:
         return None
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.connection import Lone
 from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MOST_BYTES, MOST_PARAMETERS
@@ -162,7 +164,7 @@ def _keep_one(relation: Any, owners: Owners, query: Any) -> None:
     """Load the one row that each of *owners* is related to."""
     far = relation.steps[0].far
     found = {each.__dict__[far.name]: each for each in _found(query, far, owners)}
-    everything = not (query._where or query._equal) and found.keys() <= owners.keys()
+    everything = not (query._where or query._equal[0]) and found.keys() <= owners.keys()
     pairs = [
         (owner, found.get(key))
         for key, same in owners.items()
@@ -204,15 +206,15 @@ def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
     query = query._loading(
         frozenset(each.name for each in fields_of(query._schema, query._names)) | {far.name}
     )
-    database = query._database()
-    for rows in _sent(query, database, query.statement, far.column, owners):
-        yield from query._made(rows, database)
+    place = query._place()
+    for rows in _sent(place, query.statement, far.column, owners):
+        yield from query._made(rows, place[0])
 
 
 def _found_beyond(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[tuple[Any, Any]]:
     """The instances of *query* that rows between relate to the keys of *owners*, each with that key; one of each row."""
     schema: Schema = query._schema
-    database: Database = query._database()
+    place = query._place()
     near, far = steps[0].far, steps[1]
     between = far.foreign_key.owner.__table__.alias()
     column = between.c[near.column.key]
@@ -221,21 +223,21 @@ def _found_beyond(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[
     names = [each.name for each in fields_of(schema, query._names)]
     places = [names.index(name) for name in schema.key_names]
     known: dict[Any, Any] = {}
-    for rows in _sent(query, database, statement, column, owners):
+    for rows in _sent(place, statement, column, owners):
         keys = [tuple([row[place] for place in places]) for row in rows]
         fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
-        known.update(zip(fresh, query._made(list(fresh.values()), database), strict=True))
+        known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
         for key, row in zip(keys, rows, strict=True):
             yield row[-1], known[key]
 
 
 def _sent(
-    query: Any, database: Database, statement: Select[Any], column: Any, owners: Owners
+    place: tuple[Database, Transaction | None], statement: Select[Any], column: Any, owners: Owners
 ) -> Iterator[Any]:
     """The rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as the database wants."""
-    databases = query._schema.registry.databases
+    database, transaction = place
     for keys in _batches(database, statement, list(owners)):
-        with databases.channel(database, prepared=False, writes=False) as channel:
+        with transaction or Lone(database, writes=False) as channel:
             rows = channel.execute(statement.where(column.in_(keys))).fetchall()
         yield rows
 

@@ -11,7 +11,7 @@ from sqlalchemy import update as sql_update
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
-from microorm.persistence.bulk import Wish, bulk_create
+from microorm.persistence.bulk import BulkOptions, bulk_create
 from microorm.persistence.collector import heard, referred_to
 from microorm.persistence.delete import counts, delete_found
 from microorm.persistence.get_or_create import get_or_create, update_or_create
@@ -107,12 +107,12 @@ class Query(Results[M]):
         (a note says which object), what *progress* raises, and the database's errors; nothing was written then.
         """
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
-        wish = Wish(checked_size(batch_size), upsert, each=_each(signals))
-        if wish.each and upsert is not None:
+        options = BulkOptions(checked_size(batch_size), upsert, each=_each(signals))
+        if options.each and upsert is not None:
             raise ValueError(
                 "signals='each' and on_conflict= contradict each other: nobody knows what was created"
             )
-        return bulk_create(self._schema, self._write_database(), objects, wish, progress)
+        return bulk_create(self._schema, self._write_database(), objects, options, progress)
 
     def bulk_update(
         self,
@@ -172,12 +172,10 @@ class Query(Results[M]):
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
         if heard(schema) or referred_to(schema):
-            rows = self._with(_lock=None, _related=(), _prefetched=())
-            return delete_found(
-                schema, database, lambda names: rows._with(_names=names)._load(database), self
-            )
+            rows = self._with(_lock=None, _related=(), _prefetched=(), _using=database.alias)
+            return delete_found(schema, database, lambda names: rows._with(_names=names).all(), self)
         statement = self._targeted(sql_delete(schema.table))
-        with databases.channel(database, prepared=False, writes=True) as channel:
+        with databases.channel(database, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)
         return counts(schema, total)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
@@ -20,7 +21,6 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Integer,
-    Select,
     UnaryExpression,
     asc,
     bindparam,
@@ -37,14 +37,22 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, InvalidValue
 from microorm.fields.type_map import kind_of
+from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.persistence.straight import load_straight
-from microorm.query.filters import asked, comparable, key_values, natural, window
+from microorm.query.filters import (
+    NO_EQUAL,
+    Equal,
+    asked,
+    comparable,
+    key_values,
+    natural,
+    plain_equalities,
+    window,
+)
 from microorm.query.joins import joined_instances
 from microorm.query.prefetch import prefetch_related
-from microorm.query.selection import Selection
 from microorm.query.values import Rows
-from microorm.sql.cache_key import Shape, Shaped, shape_of
+from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
 from microorm.sql.hydration import instances_of
 from microorm.sql.statements import Load, plans_of
 from microorm.sql.streams import chunks
@@ -60,7 +68,7 @@ class Results(Rows[M]):
 
     def all(self) -> list[M]:
         """The instances. Raises what the database raises, and `TypeError` for a grouped query."""
-        return self._load(self._database())
+        return fetch(self, self._equal)
 
     def __iter__(self) -> Iterator[M]:
         """Send the query and go through its instances."""
@@ -84,26 +92,22 @@ class Results(Rows[M]):
 
     def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
         """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
-        found: list[M] | None = None
-        if not expressions and len(self.__dict__) == 1:  # nothing was said before but the model
-            found = load_straight(self._model.__schema__, equalities)
-            if found is not None and len(found) == 1:
-                return found[0]
-        query = self.filter(*expressions, **equalities) if expressions or equalities else self
-        database = query._database()
-        if found is None:
-            found = query._at_most_two(database)
+        query, equal = self, self._equal
+        if expressions or equalities:
+            added = None if expressions else plain_equalities(self._model.__schema__, equalities)
+            if added is None:
+                query = self.filter(*expressions, **equalities)
+                equal = query._equal
+            else:
+                equal = (equal[0] + added[0], equal[1] + added[1]) if equal[0] else added
+        found = fetch(query, equal, 2)
         if len(found) == 1:
             return found[0]
-        raise query._not_one(found, database)
+        raise query._not_one(found, equal)
 
     def one_or_none(self) -> M | None:
         """The one instance, or None where there is none. Raises `Model.MultipleObjectsReturned`."""
-        database = self._database()
-        found = self._at_most_two(database)
-        if len(found) > 1:
-            raise self._not_one(found, database)
-        return found[0] if found else None
+        return self._one_of(fetch(self, self._equal, 2))
 
     def first(self) -> M | None:
         """The first instance in the query's order, else in the key's; None where there is none."""
@@ -173,43 +177,16 @@ class Results(Rows[M]):
         Its columns are the model's, in any order. Raises `FieldError` where one is missing or is not the
         model's, and what the database raises.
         """
-        found: list[M] = raw_instances(self._schema, self._database(), sql, parameters)
+        found: list[M] = raw_instances(self._schema, *self._place(), sql, parameters)
         return found
 
-    def _load(self, database: Database) -> list[M]:
-        """The instances in *database*: by a statement prepared before where the shape of the query is a known one."""
-        self._refuse_grouped("all")
-        if self._order or not self._plain:
-            query = self._whole
-            found = read(query, database)
-            return self._load_by(database, query.statement) if found is None else self._with_prefetched(found)
-        return self._load_prepared(database, limit=None)
-
-    def _at_most_two(self, database: Database) -> list[M]:
-        self._refuse_grouped("get")
-        if not self._plain:
-            query = self if self._limit is not None and self._limit < 2 else self._with(_limit=2)
-            return query._load(database)
-        names = {name for name, _ in self._equal}
-        limit = None if names.issuperset(self._schema.key_names) else 2
-        return self._load_prepared(database, limit=limit)
-
-    def _load_prepared(self, database: Database, *, limit: int | None) -> list[M]:
-        schema = self._schema
-        names = tuple([name for name, _ in self._equal])
-        load = plans_of(schema, database).load(names, limit=limit, wanted=self._names)
-        with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
-            found: list[M] = load.instances(channel, tuple([value for _, value in self._equal]))
-        return self._with_prefetched(found)
-
-    def _load_by(self, database: Database, statement: Select[Any]) -> list[M]:
-        schema = self._schema
-        with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
-            rows = channel.execute(statement).fetchall()
-        return self._made(rows, database)
+    def _one_of(self, found: list[M]) -> M | None:
+        if len(found) > 1:
+            raise self._not_one(found, self._equal)
+        return found[0] if found else None
 
     def _stream(self, chunk: int) -> Iterator[M]:
-        database = self._database()
+        database, _ = self._place()
         with closing(
             chunks(self._schema.registry.databases, database, self._whole.statement, chunk)
         ) as parts:
@@ -235,11 +212,6 @@ class Results(Rows[M]):
         return self._with(_distinct=False) if self._distinct else self
 
     @property
-    def _plain(self) -> bool:
-        """Whether a statement prepared for the names of the fields will do: nothing is asked but equality."""
-        return not (self._where or self._lock or self._limited or self._related)
-
-    @property
     def _key_columns(self) -> tuple[ColumnElement[Any], ...]:
         return tuple(field.column for field in self._schema.key)
 
@@ -255,8 +227,8 @@ class Results(Rows[M]):
             parts.append(comparable(schema, field, part))
         return parts[0] if len(parts) == 1 else tuple(parts)
 
-    def _not_one(self, found: list[M], database: Database) -> Exception:
-        which = asked(self._where, self._equal)
+    def _not_one(self, found: list[M], equal: Equal) -> Exception:
+        which, (database, _) = asked(self._where, equal), self._place()
         error: Exception
         if found:
             error = self._model.MultipleObjectsReturned(
@@ -281,44 +253,78 @@ def _turned(order: Any) -> Any:
     return desc(order)
 
 
-def read(query: Selection[Any], database: Database) -> list[Any] | None:
-    """The instances that *query* finds in *database*, without what is prefetched; None where it has no shape."""
-    schema, equal = query._schema, query._equal_expressions(query._equal)
-    shapes = None if query._lock or query._related else _shapes(query, equal)
-    if shapes is None:
-        return None
-    key = (
-        "read",
-        tuple([each.key for each in shapes]),
-        query._limit is None,
-        query._offset == 0,
-        query._names,
-        query._paths | query._order_paths,
-    )
-    values = [bind.value for each in shapes for bind in each.binds]
-    values += [each for each in (query._limit, query._offset or None) if each is not None]
-    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
-        if channel.cursor is None:
-            rows = channel.execute(query.statement).fetchall()
-            return instances_of(schema, rows, database.alias, query._names)
-        load = plans_of(schema, database).kept(key, lambda: Reading(query, equal, shapes, database))
-        return load.instances(channel, (*values, *load.constants))
+_PLAIN = frozenset({"_model", "_equal", "_using"})
+"""What a query is asked for where its SQL depends on the names of equal fields alone."""
 
 
-class Reading(Load):
-    """The SELECT of a query, by the values of the expressions that have *shapes*, and then of limit and offset.
+def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
+    """Return the instances that *query* finds, with the values *equal* instead of its own.
 
-    *constants* are the values that SQLAlchemy adds for the database.
+    The caller needs no more than *most*. The SELECT is compiled once for all queries that differ in values alone. One
+    without a cache key, and one that listeners are to hear of, goes through SQLAlchemy's `Connection`.
+    """
+    schema: Schema = query._model.__schema__
+    limit, key = query._limit, None
+    if most is not None and (limit is None or limit > most):
+        for name in schema.key_names:
+            if name not in equal[0]:
+                limit = most
+    plain = len(query.__dict__) == 1 or query.__dict__.keys() <= _PLAIN
+    if plain:
+        database, transaction = schema.registry.databases.place(schema, query._using, writes=False)
+        key, row = ("select", equal[0], limit), equal[1] if limit is None else (*equal[1], limit)
+    else:
+        query._refuse_grouped("all")
+        database, transaction = query._place()
+        key, row = _key_and_row(query, equal, limit)
+    with transaction or Lone(database, writes=False) as channel:
+        if key is None or channel.cursor is None:
+            whole = query._with(_equal=equal, _limit=limit)._whole
+            return query._made(channel.execute(whole.statement).fetchall(), database)
+        plans = database.plans.get(schema) or plans_of(schema, database)
+        select = plans.made.get(key) or plans.kept(key, partial(CompiledQuery, query, equal, limit, database))
+        found: list[M] = select.instances(channel, row + select.constants)
+    return found if plain else query._with_prefetched(found)
+
+
+def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[tuple[Any, ...] | None, Row]:
+    """Return the key of the SELECT of *query*, or None where it has none, and the values of its parameters."""
+    names, row = equal
+    where, order = query._where or NO_EXPRESSIONS, cacheable(query._schema, query._order)
+    if (
+        query._lock is not None
+        or query._related
+        or not isinstance(where, CacheableExpressions)
+        or not isinstance(order, CacheableExpressions)
+    ):
+        return None, row
+    parameters = where.parameters + order.parameters
+    if len(parameters) > 1 and len({*map(id, parameters)}) < len(parameters):
+        return None, row  # a parameter that is used twice is one in the SQL, too
+    row = (*row, *[each.value for each in parameters])
+    row += tuple([each for each in (limit, query._offset or None) if each is not None])
+    key = ("select", names, limit is None, not query._offset, where.key, order.key)
+    return (*key, query._names, query._paths, query._order_paths), row
+
+
+class CompiledQuery(Load):
+    """The SELECT of a query.
+
+    Its parameters are those of equalities, of conditions and order, limit and offset; *constants* are the values of those
+    that SQLAlchemy adds for the database.
     """
 
     __slots__ = ("constants",)
 
-    def __init__(
-        self, query: Selection[Any], equal: Sequence[Any], shapes: Sequence[Shape], database: Database
-    ) -> None:
-        plain = query._with(_where=(*query._where, *equal), _equal=(), _limit=None, _offset=0)
-        statement, binds = plain.statement, [bind for shape in shapes for bind in shape.binds]
-        for part, add in ((query._limit, "limit"), (query._offset or None, "offset")):
+    def __init__(self, query: Results[Any], equal: Equal, limit: int | None, database: Database) -> None:
+        equalities = query._equal_expressions(equal)
+        binds: list[Any] = [each.right for each in equalities]
+        where: Any = query._where or NO_EXPRESSIONS
+        order: Any = cacheable(query._schema, query._order)
+        binds += where.parameters + order.parameters
+        plain = query._with(_where=(*where, *equalities), _equal=NO_EQUAL, _limit=None, _offset=0)._whole
+        statement = plain.statement
+        for part, add in ((limit, "limit"), (query._offset or None, "offset")):
             if part is not None:
                 bind: BindParameter[int] = BindParameter(None, part, type_=Integer(), unique=True)
                 statement = getattr(statement, add)(bind)
@@ -333,26 +339,16 @@ class Reading(Load):
         super().__init__(query._schema, statement, names, database.engine.dialect, loader)
 
 
-def _shapes(query: Selection[Any], equal: Sequence[Any]) -> list[Shape] | None:
-    where = query._where
-    if where and not isinstance(where, Shaped):
-        return None
-    shapes = list(where.shapes) if isinstance(where, Shaped) else []
-    for each in (*equal, *query._order):
-        if (shape := shape_of(query._schema, each)) is None:
-            return None
-        shapes.append(shape)
-    binds = [id(bind) for each in shapes for bind in each.binds]
-    # What is one parameter in several places is one in the SQL, too, and that has another shape.
-    return shapes if len(set(binds)) == len(binds) else None
-
-
 # What a driver would not take, or would store otherwise than the fields do.
 _CONVERTED = (date, datetime, time, timedelta, UUID, Enum)
 
 
 def raw_instances(
-    schema: Schema, database: Database, sql: str, parameters: Mapping[str, Any] | None
+    schema: Schema,
+    database: Database,
+    transaction: Transaction | None,
+    sql: str,
+    parameters: Mapping[str, Any] | None,
 ) -> list[Any]:
     """The instances of the rows that *sql* selects, with *parameters* for its `:name`s.
 
@@ -365,8 +361,7 @@ def raw_instances(
     converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
     statement = text(sql).bindparams(*converted)
     # What the SQL does is its own affair: alone it commits, and in a block for reading the database refuses.
-    opened: Transaction | None = schema.registry.databases.transaction(database)
-    with opened or Lone(database, prepared=False, writes=True) as channel:
+    with transaction or Lone(database, writes=True) as channel:
         result = channel.execute(statement, plain)
         if not result.returns_rows:
             raise FieldError(f"the SQL for {schema.name} selects nothing")

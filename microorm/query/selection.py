@@ -5,21 +5,23 @@ Locks: whose rows `for_update` locks, and how; and which databases can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, select, true, tuple_
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true, tuple_
 
+from microorm.db.connection import Lone
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
 from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
-from microorm.query.filters import NO_PATHS, columns, conditions, natural, own_names
+from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, natural, own_names
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
-from microorm.sql.cache_key import both, shaped
+from microorm.sql.cache_key import cacheable, concatenated
 from microorm.sql.hydration import fields_of
 
 M = TypeVar("M", bound="Any")
@@ -31,7 +33,7 @@ class Selection(Generic[M]):
     # What is not asked for stays the class's: a query holds, and hands on, only what was said.
     _model: type[M]
     _where: tuple[ColumnElement[bool], ...] = ()
-    _equal: tuple[tuple[str, Any], ...] = ()
+    _equal: Equal = NO_EQUAL  # names of fields, and the value that each must have
     _paths: frozenset[Path] = frozenset()  # what conditions need joined
     _order_paths: frozenset[Path] = frozenset()
     _objects: tuple[Any, ...] = ()  # the instances in conditions, which must be of the alias that is asked
@@ -63,26 +65,28 @@ class Selection(Generic[M]):
         value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for what is no
         expression.
         """
-        asked = conditions(self._schema, "filter", expressions, equalities)
-        if not (asked.where or asked.objects):  # the shape of most queries, which a statement is prepared for
-            return self._with(_equal=self._equal + asked.equal)
+        found = conditions(self._model.__schema__, "filter", expressions, equalities)
+        (names, values), (more_names, more_values) = self._equal, found.equal
+        equal = (names + more_names, values + more_values)
+        if not (found.where or found.instances):
+            return self._with(_equal=equal)
         return self._with(
-            _where=both(self._where, asked.where),
-            _equal=self._equal + asked.equal,
-            _paths=self._paths | asked.paths,
-            _objects=self._objects + asked.objects,
+            _where=concatenated(self._where, found.where),
+            _equal=equal,
+            _paths=self._paths | found.paths,
+            _objects=self._objects + found.instances,
         )
 
     def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
         """The rows that `filter` with the same arguments leaves out: the exact complement, NULLs included."""
-        asked = conditions(self._schema, "exclude", expressions, equalities)
-        refused = [*asked.where, *self._equal_expressions(asked.equal)]
+        found = conditions(self._schema, "exclude", expressions, equalities)
+        refused = [*found.where, *self._equal_expressions(found.equal)]
         if not refused:
             return self
         return self._with(
-            _where=both(self._where, shaped(self._schema, (and_(*refused).is_not(true()),))),
-            _paths=self._paths | asked.paths,
-            _objects=self._objects + asked.objects,
+            _where=concatenated(self._where, cacheable(self._schema, (and_(*refused).is_not(true()),))),
+            _paths=self._paths | found.paths,
+            _objects=self._objects + found.instances,
         )
 
     def order_by(self, *order: ColumnElement[Any] | str) -> Self:
@@ -207,20 +211,32 @@ class Selection(Generic[M]):
         """The same, where not all fields are loaded, with those that related rows are found by."""
         return self if self._names is None else self._loading(frozenset(self._names))
 
-    def _database(self) -> Database:
-        """Where to read: where locks are held, and rows written, for one that locks."""
+    def _place(self) -> tuple[Database, Transaction | None]:
+        """Return the database to read from, and the transaction that is open on it, if any.
+
+        A query that locks rows reads where it would write. Raises `UnknownAlias`, `TransactionError` where the open block
+        cannot be used or the rows cannot be locked, `CrossDatabaseRelation`.
+        """
+        schema: Schema = self._model.__schema__
+        databases: Databases = schema.registry.databases
+        using = self._using if self._lock is None else self._write_database().alias
+        place = databases.place(schema, using, self._owner, writes=False)
         if self._lock is not None:
-            database = self._write_database()
-            refuse_unlockable(self._lock, self._schema.registry.databases, database)
-            return database
-        return self._picked(self._schema.registry.databases.for_read)
+            refuse_unlockable(self._lock, *place)
+        for each in self._objects:
+            self._refuse_elsewhere(each, place[0])
+        return place
+
+    def _channel(self) -> Transaction | Lone:
+        """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
+        database, transaction = self._place()
+        return transaction or Lone(database, writes=False)
 
     def _write_database(self) -> Database:
-        return self._picked(self._schema.registry.databases.for_write)
-
-    def _picked(self, pick: Callable[..., Database]) -> Database:
         schema = self._schema
-        database = pick(schema.model, schema.home, self._using, self._owner)
+        database: Database = schema.registry.databases.for_write(
+            schema.model, schema.home, self._using, self._owner
+        )
         for each in self._objects:
             self._refuse_elsewhere(each, database)
         return database
@@ -236,8 +252,13 @@ class Selection(Generic[M]):
                 f"{instance._origin.alias!r}"
             )
 
-    def _equal_expressions(self, equal: tuple[tuple[str, Any], ...]) -> list[ColumnElement[bool]]:
-        return [self._schema.by_name[name].column == value for name, value in equal]
+    def _equal_expressions(self, equal: Equal) -> list[ColumnElement[bool]]:
+        columns = [self._schema.by_name[name].column for name in equal[0]]
+        # The parameters are explicit, as true and false would otherwise become part of the SQL.
+        return [
+            column == bindparam(column.key, value, column.type, unique=True)
+            for column, value in zip(columns, equal[1], strict=True)
+        ]
 
     def _conditions(self) -> list[ColumnElement[bool]]:
         return [*self._where, *self._equal_expressions(self._equal)]
@@ -328,10 +349,9 @@ def lock_of(
     return Lock(nowait, skip_locked, tuple(tables)), needed
 
 
-def refuse_unlockable(lock: Lock, databases: Databases, database: Database) -> None:
+def refuse_unlockable(lock: Lock, database: Database, transaction: Transaction | None) -> None:
     """Raise `TransactionError` where *database* cannot lock rows so, here and now."""
     alias, dialect = database.alias, database.dialect
-    transaction = databases.transaction(database)
     if transaction is None:
         raise TransactionError(f"for_update() locks until a block ends, and none is open on {alias!r}")
     if transaction.readonly:

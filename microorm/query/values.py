@@ -16,10 +16,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.db.connection import Channel
+from microorm.db.connection import Channel, Lone
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
-from microorm.query.filters import columns, expression
+from microorm.query.filters import NO_EQUAL, columns, expression
 from microorm.query.selection import Selection
 
 M = TypeVar("M", bound="Any")
@@ -102,7 +102,7 @@ class Rows(Selection[M]):
         query = self._unlimited() if self._limited else self
         selected: Any = select(*found)
         statement = query._found(selected.select_from(query._schema.table), paths)
-        with self._reading() as channel:
+        with self._with(_lock=None)._channel() as channel:
             try:
                 row = channel.execute(statement).one()
             except (NoResultFound, MultipleResultsFound) as error:
@@ -134,10 +134,9 @@ class Rows(Selection[M]):
         """
         self._refuse_grouped("explain")
         query = self._with(_lock=None)
-        database = query._database()
+        database, transaction = query._place()
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
-        databases = self._schema.registry.databases
-        with databases.channel(database, prepared=False, writes=False) as channel:
+        with transaction or Lone(database, writes=False) as channel:
             return explained(channel, verb, query.statement)
 
     @property
@@ -151,8 +150,7 @@ class Rows(Selection[M]):
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
         found, paths = columns(schema, method, given)
-        database = self._database()
-        with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+        with self._channel() as channel:
             rows: Sequence[Any] = channel.execute(
                 self._select(*[_named(schema, each) for each in found], paths=paths)
             ).fetchall()
@@ -170,14 +168,10 @@ class Rows(Selection[M]):
         rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
         # In a sub-select of its own, since MariaDB takes no limit in the right side of IN.
         named = (key[0] if len(key) == 1 else tuple_(*key)).in_(select(*rows.c))
-        return self._with(_where=(named,), _equal=(), _limit=None, _offset=0, _distinct=False)
-
-    def _reading(self) -> Any:
-        query = self._with(_lock=None)
-        return self._schema.registry.databases.channel(query._database(), prepared=False, writes=False)
+        return self._with(_where=(named,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
 
     def _scalar(self, statement: Any) -> Any:
-        with self._reading() as channel:
+        with self._with(_lock=None)._channel() as channel:
             return channel.execute(statement).scalar_one()
 
 

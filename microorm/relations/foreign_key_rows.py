@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import tuple_
 
-from microorm.db.atomic import Unit, unit
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, image_of
@@ -16,7 +16,7 @@ from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import new_in, placeholder
-from microorm.persistence.writing import settle_some
+from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MOST_VALUES
 from microorm.sql.statements import plans_of
@@ -108,7 +108,7 @@ class ForeignKeyRows:
         return f"{self._relation.name} of {self._owner!r}"
 
     def _unit(self) -> Any:
-        return unit(self._databases, self._database)
+        return unit_of_work(self._databases, self._database)
 
     def _check(self, method: str, objects: Sequence[Any], *, saved: bool) -> None:
         """Raise `TypeError`, `UnsavedError` or `CrossDatabaseRelation` for an object that cannot be related.
@@ -145,7 +145,7 @@ class ForeignKeyRows:
                 f"and {self._foreign_key.label} is never None"
             )
 
-    def _add(self, whole: Unit, objects: Sequence[Any]) -> None:
+    def _add(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
             self._update(whole, objects, self._owner)
@@ -154,9 +154,9 @@ class ForeignKeyRows:
             self._forget_previous(whole, each)
             whole.change(each, self._values(self._owner))
             each.save(using=self._database.alias)
-            whole.half_way = True
+            whole.dirty = True
 
-    def _remove(self, whole: Unit, objects: Sequence[Any]) -> None:
+    def _remove(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
             self._update(whole, objects, None)
@@ -164,9 +164,9 @@ class ForeignKeyRows:
         for each in objects:
             whole.change(each, self._values(None))
             each.save(using=self._database.alias, update_fields=[self._foreign_key.name])
-            whole.half_way = True
+            whole.dirty = True
 
-    def _clear(self, whole: Unit) -> None:
+    def _clear(self, whole: UnitOfWork) -> None:
         known = {each.pk: each for each in self._query._known or ()}
         if not self._bulk:
             self._remove(whole, [known.get(each.pk, each) for each in self._rows.all()])
@@ -174,19 +174,19 @@ class ForeignKeyRows:
         whole.forget(self._owner, [self._relation.name])
         images = [(each, image_of(each)) for each in known.values()]
         self._rows.update(**{self._field: None})
-        whole.half_way = True
+        whole.dirty = True
         for each, image in images:
             if getattr(each, self._field) == self._key:
                 self._mark_written(whole, each, image, None)
 
-    def _update(self, whole: Unit, objects: Sequence[Any], owner: Any) -> None:
+    def _update(self, whole: UnitOfWork, objects: Sequence[Any], owner: Any) -> None:
         """Write the key of *owner*, or NULL, to the rows of *objects*. Raises `NotUpdated` if a row is missing."""
         images = [image_of(each) for each in objects]
         asked = {each.pk for each in objects}
         count = 0
         for query in self._batches(list(asked), related=owner is None):
             count += query.update(**{self._field: None if owner is None else self._key})
-            whole.half_way = True
+            whole.dirty = True
         if count != len(asked):
             raise self._schema.model.NotUpdated(
                 f"{count} of {len(asked)} rows could be changed for {self._shown} in {self._database.alias!r}"
@@ -208,11 +208,11 @@ class ForeignKeyRows:
         key = None if owner is None else self._key
         return {self._field: key, self._foreign_key.name: (key, owner)}
 
-    def _mark_written(self, whole: Unit, instance: Any, image: Image, owner: Any) -> None:
+    def _mark_written(self, whole: UnitOfWork, instance: Any, image: Image, owner: Any) -> None:
         """Note in *instance* that its row refers to *owner* now, or to no row."""
         self._forget_previous(whole, instance)
         values = self._values(owner)
-        settle_some(
+        mark_saved(
             self._schema,
             plans_of(self._schema, self._database),
             instance,
@@ -221,7 +221,7 @@ class ForeignKeyRows:
         )
         whole.change(instance, values, image)
 
-    def _forget_previous(self, whole: Unit, instance: Any) -> None:
+    def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
         """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""
         kept = instance.__dict__.get(self._foreign_key.name)
         if kept is not None and kept[1] is not None and kept[1] is not self._owner:

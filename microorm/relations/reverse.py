@@ -174,7 +174,7 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     query: RelatedQuery[Any] = RelatedQuery(relation.target)
     query._relation, query._owner, query._key, query._refined = relation, instance, key, False
     if len(steps) == 1:
-        query._equal = ((steps[0].far.name, key),)
+        query._equal = ((steps[0].far.name,), (key,))
     return query
 
 

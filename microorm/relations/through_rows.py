@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import Unit, unit
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
@@ -58,9 +58,9 @@ class ThroughRows:
         database = self._query._write_database()
         self._refuse_elsewhere(placeholder(self._model, database.alias))
         self._row(self._key, None)  # raises what the constructor raises before anything is written
-        with unit(self._databases, database) as made, self._unit([]) as whole:
+        with unit_of_work(self._databases, database) as made, self._unit([]) as whole:
             instance = Query.create(self._query, **values)
-            made.half_way = whole.half_way = True
+            made.dirty = whole.dirty = True
             self._add(whole, self._keys("create", [instance]))
         return instance
 
@@ -99,18 +99,18 @@ class ThroughRows:
             if new:
                 self._insert(whole, new, rows)
 
-    def _add(self, whole: Unit, wanted: list[Any]) -> None:
+    def _add(self, whole: UnitOfWork, wanted: list[Any]) -> None:
         new = wanted
         if not self._unique or m2m_changed._route(self._through):
             present = self._related(whole, self._near, self._far, wanted)
             new = [key for key in wanted if key not in present]
         self._insert(whole, new, self._rows(new, self._reversed(whole, wanted)))
 
-    def _insert(self, whole: Unit, new: Iterable[Any], rows: list[Any]) -> None:
+    def _insert(self, whole: UnitOfWork, new: Iterable[Any], rows: list[Any]) -> None:
         """Insert *rows*, which relate the keys *new*; a pair that another transaction has inserted stays as it is."""
         self._send(whole, "pre_add", new)
         if rows:
-            whole.half_way = True
+            whole.dirty = True
             query = Query(self._through).using(self._database.alias)
             if self._unique:
                 query.bulk_create(rows, on_conflict="ignore", unique_fields=self._names)
@@ -118,28 +118,28 @@ class ThroughRows:
                 query.bulk_create(rows)
         self._send(whole, "post_add", new)
 
-    def _remove(self, whole: Unit, keys: list[Any]) -> None:
+    def _remove(self, whole: UnitOfWork, keys: list[Any]) -> None:
         self._send(whole, "pre_remove", keys)
         for start in range(0, len(keys), MOST_VALUES):
             self._delete(whole, keys[start : start + MOST_VALUES])
         self._send(whole, "post_remove", keys)
 
-    def _clear(self, whole: Unit) -> None:
+    def _clear(self, whole: UnitOfWork) -> None:
         self._send(whole, "pre_clear", None)
         self._delete(whole, None)
         self._send(whole, "post_clear", None)
 
-    def _delete(self, whole: Unit, keys: list[Any] | None) -> None:
-        whole.half_way = True
+    def _delete(self, whole: UnitOfWork, keys: list[Any] | None) -> None:
+        whole.dirty = True
         found = self._condition(self._near, self._far, keys)
         if self._many_to_many.symmetrical:
             found = or_(found, self._condition(self._far, self._near, keys))
         Query(self._through).using(self._database.alias).filter(found).delete()
 
-    def _send(self, whole: Unit, action: str, keys: Iterable[Any] | None) -> None:
+    def _send(self, whole: UnitOfWork, action: str, keys: Iterable[Any] | None) -> None:
         if not m2m_changed._route(self._through):
             return
-        whole.half_way = True
+        whole.dirty = True
         with self._databases.receiving(self._database.alias):
             m2m_changed.send(
                 self._through,
@@ -176,14 +176,16 @@ class ThroughRows:
         names = self._names
         return create_instance(self._schema, {**self._defaults, names[0]: near, names[1]: far})
 
-    def _reversed(self, whole: Unit, wanted: list[Any]) -> list[Any]:
+    def _reversed(self, whole: UnitOfWork, wanted: list[Any]) -> list[Any]:
         """Return the keys among *wanted* that are to be related backwards, too."""
         if self._unique or not self._many_to_many.symmetrical:
             return wanted
         present = self._related(whole, self._far, self._near, wanted)
         return [key for key in wanted if key not in present]
 
-    def _related(self, whole: Unit, near: Any, far: Any, wanted: list[Any] | None = None) -> dict[Any, None]:
+    def _related(
+        self, whole: UnitOfWork, near: Any, far: Any, wanted: list[Any] | None = None
+    ) -> dict[Any, None]:
         """Return the keys that are related by the foreign keys *near* and *far*, among *wanted* if given."""
         found: dict[Any, None] = {}
         parts: list[Any] = [None]
@@ -245,9 +247,9 @@ class ThroughRows:
         return values
 
     @contextmanager
-    def _unit(self, objects: Iterable[Any]) -> Iterator[Unit]:
+    def _unit(self, objects: Iterable[Any]) -> Iterator[UnitOfWork]:
         """Open a unit of work in which the owner and *objects* have dropped the related rows that they had loaded."""
-        with unit(self._databases, self._database) as whole:
+        with unit_of_work(self._databases, self._database) as whole:
             whole.forget(self._owner, self._sides(type(self._owner)))
             for each in objects:
                 if type(each) is self._model:

@@ -209,11 +209,10 @@ class MultiRow:
             values = tuple(chain.from_iterable(rows if self._bind is None else map(self._bind, rows)))
         except Exception as error:
             raise channel.unbound(error, sql, rows) from error
-        try:
-            cursor.execute(sql, values)
-            found: list[Row] = cursor.fetchall() if self.made else [()] * len(rows)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := channel.translated(error, sql, values)) from failed.__cause__
+        if not self.made:
+            channel.execute_prepared(sql, values, cursor)
+            return [()] * len(rows)
+        found = channel.fetch_prepared(sql, values, cursor)
         if self._key is not None:
             found.sort(
                 key=itemgetter(self._key)

@@ -1,12 +1,13 @@
-"""Shapes: what stays the same of an SQL expression when its values change.
+"""Keys under which the compiled SQL of a query is cached.
 
-Two expressions of one shape are the same SQL with other parameters. Only what most conditions are made of has a shape
-here: comparisons of columns with values, and their combinations. What has none is left to SQLAlchemy.
+Expressions with equal cache keys compile to the same SQL and differ only in the values of their parameters. Only what most
+conditions consist of has a key: comparisons of columns with values, their combinations, and orders by columns. All other
+expressions go through SQLAlchemy's `Connection`, which has a cache of its own.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     BinaryExpression,
@@ -52,76 +53,69 @@ OPERATORS = frozenset(
 CONSTANTS = frozenset({Null, True_, False_})
 
 
-class Shape(NamedTuple):
-    """What an expression is made of, in order: *key*, which others of its shape share; its parameters and paths."""
+class CacheableExpressions(tuple[ColumnElement[Any], ...]):
+    """Expressions that share a cache *key*, with their parameters, in the order of the key, and the paths they use."""
 
-    key: tuple[Any, ...]
-    binds: tuple[BindParameter[Any], ...]
-    paths: frozenset[Path]
-
-
-class Shaped(tuple[ColumnElement[Any], ...]):
-    """Expressions that all have a shape."""
-
-    shapes: tuple[Shape, ...] = ()
+    key: tuple[Any, ...] = ()
+    parameters: tuple[BindParameter[Any], ...] = ()
+    paths: frozenset[Path] = frozenset()
 
 
-def shape_of(schema: Any, given: Any) -> Shape | None:
-    """The shape of *given*, whose columns are those of the model of *schema* and of paths from it.
+NO_EXPRESSIONS = CacheableExpressions()
 
-    None for what has no shape, or a column of another table.
+
+def cacheable(schema: Any, expressions: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *expressions* as `CacheableExpressions`, or as they are where one of them has no cache key.
+
+    Columns may be those of the model of *schema* and of paths that start there; one of another table has no key.
     """
+    if not expressions:
+        return NO_EXPRESSIONS
     reader = _Reader(schema)
-    if not reader.read(given) or not reader.kinds.issuperset(id(bind.type) for bind in reader.binds):
-        return None
-    return Shape(tuple(reader.key), tuple(reader.binds), frozenset(reader.paths))
+    for expression in expressions:
+        if not reader.read(expression):
+            return expressions
+    for parameter in reader.parameters:
+        # One of another type than the columns have might be converted in another way the next time.
+        if id(parameter.type) not in reader.types:
+            return expressions
+    found = CacheableExpressions(expressions)
+    found.key, found.parameters = tuple(reader.key), tuple(reader.parameters)
+    found.paths = frozenset(reader.paths)
+    return found
 
 
-def shaped(schema: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The expressions *given*, as `Shaped` where all of them have a shape."""
-    shapes = []
-    for each in given:
-        if (shape := shape_of(schema, each)) is None:
-            return given
-        shapes.append(shape)
-    return _with_shapes(given, tuple(shapes))
-
-
-def both(earlier: tuple[Any, ...], added: tuple[Any, ...]) -> tuple[Any, ...]:
-    """*earlier* and *added* expressions, `Shaped` where both are."""
+def concatenated(earlier: tuple[Any, ...], added: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *earlier* and *added* expressions together, with a cache key where both have one."""
     if not earlier:
         return added
-    if isinstance(earlier, Shaped) and isinstance(added, Shaped):
-        return _with_shapes((*earlier, *added), earlier.shapes + added.shapes)
-    return (*earlier, *added)
-
-
-def _with_shapes(given: tuple[Any, ...], shapes: tuple[Shape, ...]) -> Shaped:
-    made = Shaped(given)
-    made.shapes = shapes
-    return made
+    if not (isinstance(earlier, CacheableExpressions) and isinstance(added, CacheableExpressions)):
+        return (*earlier, *added)
+    found = CacheableExpressions((*earlier, *added))
+    found.key, found.parameters = earlier.key + added.key, earlier.parameters + added.parameters
+    found.paths = earlier.paths | added.paths
+    return found
 
 
 class _Reader:
-    """One walk through an expression, from the left to the right."""
+    """Walks through expressions, from left to right, and collects their cache key."""
 
-    __slots__ = ("binds", "key", "kinds", "paths", "schema")
+    __slots__ = ("key", "parameters", "paths", "schema", "types")
 
     def __init__(self, schema: Any) -> None:
         self.schema = schema
         self.key: list[Any] = []
-        self.binds: list[BindParameter[Any]] = []
-        self.kinds: set[int] = set()
+        self.parameters: list[BindParameter[Any]] = []
+        self.types: set[int] = set()
         self.paths: set[Path] = set()
 
     def read(self, element: Any) -> bool:
-        """Note *element* and what is in it; whether it has a shape."""
+        """Add *element* and its parts to the key; return False where one of them has none."""
         kind, key = element.__class__, self.key
         if kind is Column:
             return self._column(element)
         if kind is BindParameter:
-            # A parameter of another type than the columns have may be converted otherwise the next time.
-            self.binds.append(element)
+            self.parameters.append(element)
             key.append(id(element.type))
             plain = element.callable is None and not element.expanding and not element.literal_execute
             return element.unique and plain
@@ -147,5 +141,5 @@ class _Reader:
                 return False
             self.paths.add(path)
         self.key.append(id(column))
-        self.kinds.add(id(column.type))
+        self.types.add(id(column.type))
         return True

@@ -47,26 +47,14 @@ class Prepared:
         self.bind = binder(order, positional=bool(compiled.positional), width=self.width)
 
     def run(self, channel: Channel, row: Row) -> Any:
-        """Send the statement with the values of *row*; returns the driver's cursor or SQLAlchemy's result."""
-        cursor = channel.cursor
-        if cursor is None:
+        """Run the statement with the values of *row*; return the driver's cursor or SQLAlchemy's result."""
+        if channel.cursor is None:
             return channel.execute(self._statement, self._named(row))
-        parameters: Any = row
-        if self.bind is not None:
-            try:
-                parameters = self.bind(row)
-            except Exception as error:
-                raise channel.unbound(error, self.sql, row) from error
-        try:
-            cursor.execute(self.sql, parameters)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
-        return cursor
+        return channel.execute_prepared(self.sql, row if self.bind is None else self._bound(channel, row))
 
     def run_many(self, channel: Channel, rows: Sequence[Row]) -> int:
-        """Send the statement once for each of *rows*; returns how many rows were changed by them."""
-        cursor = channel.cursor
-        if cursor is None:
+        """Run the statement once for each of *rows*; return the number of rows changed."""
+        if channel.cursor is None:
             return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
         parameters: Any = rows
         if self.bind is not None:
@@ -74,11 +62,20 @@ class Prepared:
                 parameters = list(map(self.bind, rows))
             except Exception as error:
                 raise channel.unbound(error, self.sql, rows) from error
+        return channel.executemany_prepared(self.sql, parameters)
+
+    def fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
+        """Run the statement with the values of *row*; return the driver's rows or SQLAlchemy's."""
+        if channel.cursor is None:
+            return channel.execute(self._statement, self._named(row)).fetchall()
+        return channel.fetch_prepared(self.sql, row if self.bind is None else self._bound(channel, row))
+
+    def _bound(self, channel: Channel, row: Row) -> Any:
+        assert self.bind is not None
         try:
-            cursor.executemany(self.sql, parameters)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := channel.translated(error, self.sql, parameters)) from failed.__cause__
-        return int(cursor.rowcount)
+            return self.bind(row)
+        except Exception as error:
+            raise channel.unbound(error, self.sql, row) from error
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(place): row[place] for place in range(self.width)}
@@ -105,12 +102,10 @@ class Insert(Prepared):
 
     def insert(self, channel: Channel, row: Row) -> Row:
         """Insert *row*; returns the values the database made, in the order of `made`."""
-        done = self.run(channel, row)
-        if not self.made:
-            return ()
         if not self._returns:
-            return (done.lastrowid,)
-        (made,) = done.fetchall()
+            done = self.run(channel, row)
+            return (done.lastrowid,) if self.made else ()
+        (made,) = self.fetch(channel, row)
         return tuple(made) if channel.cursor is None else decoded(made, self._decoders)
 
 
@@ -128,27 +123,16 @@ class Load(Prepared):
 
     def instances(self, channel: Channel, row: Row) -> list[Any]:
         """The instances of the rows that have the values of *row*."""
-        found = self._fetch(channel, row)
         if channel.cursor is None:
-            return instances_of(self._schema, found, channel.database.alias, self.loader.wanted)
-        return self.loader.instances(found)
+            rows = self.fetch(channel, row)
+            return instances_of(self._schema, rows, channel.database.alias, self.loader.wanted)
+        parameters = row if self.bind is None else self._bound(channel, row)
+        return self.loader.instances(channel.fetch_prepared(self.sql, parameters))
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """The values of the fields that are loaded in the rows that have the values of *row*."""
-        found = self._fetch(channel, row)
+        found = self.fetch(channel, row)
         return [tuple(each) for each in found] if channel.cursor is None else self.loader.values(found)
-
-    def _fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
-        done = self.run(channel, row)
-        rows: Sequence[Any]
-        if channel.cursor is None:
-            rows = done.fetchall()
-            return rows
-        try:
-            rows = done.fetchall()
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := channel.translated(error, self.sql, row)) from failed.__cause__
-        return rows
 
 
 class Plans:
@@ -160,6 +144,8 @@ class Plans:
         self._dialect = database.engine.dialect
         self.loader = Loader(schema, database)
         self.made: dict[Any, Any] = {}
+        self.save_plans: dict[Any, Any] = {}  # of persistence.save, by what is written
+        self.inserted_rows = 0  # by bulk_create
         self._origins: dict[tuple[str, ...], Origin] = {}
         self._partial_origins: dict[tuple[str, ...], Origin] = {}
 

@@ -567,7 +567,7 @@ def test_a_child_keeps_what_it_inherited_without_using_it(
         connection.invalidate()
     opened.transaction.after_fork()
     opened.close()
-    assert inherited == [connection]
+    assert inherited == [(connection, None)]
     assert not connection.closed
     connection.close()
     Book(title="a").save()

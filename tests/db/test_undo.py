@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, field
-from microorm.db.snapshots import Batch, UndoLog, image_of, restore, settle
+from microorm.db.snapshots import Batch, UndoLog, apply_generated, image_of, restore
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.backends("sqlite-memory")
 def test_what_was_made_goes_back_to_what_was_there(Book: Any) -> None:
     book = Book(title="a")
     image = image_of(book)
-    settle(book, image, {"id": 5, "title": "made"})
+    apply_generated(book, image, {"id": 5, "title": "made"})
     assert (book.id, book.title) == (5, "made")
     restore(image)
     assert (book.id, book.title) == (None, "a")
@@ -36,7 +36,7 @@ def test_what_was_not_there_is_gone_again(Book: Any) -> None:
     book = Book()
     del book.__dict__["pages"]
     image = image_of(book)
-    settle(book, image, {"pages": 7})
+    apply_generated(book, image, {"pages": 7})
     restore(image)
     assert "pages" not in vars(book)
 
@@ -45,7 +45,7 @@ def test_what_the_user_has_set_since_stays(Book: Any) -> None:
     """DESIGN 4: what the caller set stays."""
     book = Book(title="a")
     image = image_of(book)
-    settle(book, image, {"id": 5000, "title": "made"})
+    apply_generated(book, image, {"id": 5000, "title": "made"})
     book.title = "mine"
     restore(image)
     assert (book.id, book.title) == (None, "mine")
@@ -63,8 +63,8 @@ def test_origin_and_loaded_row_go_back(Book: Any) -> None:
 def test_settling_twice_remembers_the_first(Book: Any) -> None:
     book = Book(title="a")
     image = image_of(book)
-    settle(book, image, {"title": "b"})
-    settle(book, image, {"title": "c"})
+    apply_generated(book, image, {"title": "b"})
+    apply_generated(book, image, {"title": "c"})
     restore(image)
     assert book.title == "a"
 
@@ -85,7 +85,7 @@ def test_two_saves_in_one_level_are_one_image(Book: Any) -> None:
     log, book = UndoLog(), Book(title="a")
     for number, made in enumerate(({"id": 5000}, {"title": "made", "id": 6000})):
         image = image_of(book)
-        settle(book, image, made)
+        apply_generated(book, image, made)
         log.record(image)
         assert book.id == (5000, 6000)[number]
     log.roll_back()
@@ -96,7 +96,7 @@ def test_what_the_user_set_between_two_saves_stays(Book: Any) -> None:
     log, book = UndoLog(), Book(title="a")
     for made in ("first", "second"):
         image = image_of(book)
-        settle(book, image, {"title": made})
+        apply_generated(book, image, {"title": made})
         log.record(image)
         if made == "first":
             book.title = "mine"
@@ -108,11 +108,11 @@ def test_an_inner_level_is_undone_alone(Book: Any) -> None:
     """A savepoint: what was saved before it stays saved."""
     log, book = UndoLog(), Book(title="a")
     outer = image_of(book)
-    settle(book, outer, {"id": 5000})
+    apply_generated(book, outer, {"id": 5000})
     log.record(outer)
     log.push()
     inner = image_of(book)
-    settle(book, inner, {"title": "made"})
+    apply_generated(book, inner, {"title": "made"})
     log.record(inner)
     log.roll_back()
     assert (book.id, book.title) == (5000, "a")
@@ -123,12 +123,12 @@ def test_an_inner_level_is_undone_alone(Book: Any) -> None:
 def test_a_released_level_belongs_to_the_one_around(Book: Any) -> None:
     log, book, other = UndoLog(), Book(title="a"), Book(title="b")
     outer = image_of(book)
-    settle(book, outer, {"id": 5000})
+    apply_generated(book, outer, {"id": 5000})
     log.record(outer)
     log.push()
     for each in (book, other):
         inner = image_of(each)
-        settle(each, inner, {"title": "made"})
+        apply_generated(each, inner, {"title": "made"})
         log.record(inner)
     log.release()
     log.roll_back()
@@ -141,7 +141,7 @@ def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> N
     for _ in range(50):
         book = Book(title="a")
         image = image_of(book)
-        settle(book, image, {"title": "made"})
+        apply_generated(book, image, {"title": "made"})
         log.record(image)
         last = book
         del book
@@ -184,15 +184,15 @@ def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, rele
     """One instance was written and deleted before, one is deleted after; also where a savepoint was around these."""
     log, books = UndoLog(), [Book(), Book(), Book()]
     image = image_of(books[0])
-    settle(books[0], image, {"id": 4000})
-    settle(books[0], image, {"id": None})
+    apply_generated(books[0], image, {"id": 4000})
+    apply_generated(books[0], image, {"id": None})
     log.record(image)
     if released:
         log.push()
     settled(log, books, 5000)
     for book in books[:2]:
         image = image_of(book)
-        settle(book, image, {"id": None})
+        apply_generated(book, image, {"id": None})
         log.record(image)
     if released:
         log.release()

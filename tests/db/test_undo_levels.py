@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.db.snapshots import UndoLog, image_of, restore, settle
+from microorm.db.snapshots import UndoLog, apply_generated, image_of, restore
 
 
 class Thing:
@@ -40,7 +40,7 @@ state: "weakref.WeakKeyDictionary[Thing, tuple[Any, Any]]" = weakref.WeakKeyDict
 def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
     """What a save does to *thing*: made values, a row, an origin, and a note in the log."""
     image = image_of(thing)
-    settle(thing, image, made)
+    apply_generated(thing, image, made)
     thing._origin, thing._row = object(), dict(vars(thing))
     if log is not None:
         log.record(image)

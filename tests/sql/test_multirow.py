@@ -49,7 +49,7 @@ def found(databases: Any, Book: Any, names: tuple[str, ...]) -> Any:
     schema = Book.__schema__
     with (
         databases.atomic(),
-        databases.channel(databases.database("default"), prepared=True, writes=True) as it,
+        databases.channel(databases.database("default"), writes=True) as it,
     ):
         return multirow_of(schema, plans_of(schema, it.database), it, names)
 

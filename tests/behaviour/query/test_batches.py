@@ -13,7 +13,7 @@ from microorm.sql.batches import MOST_BYTES, MOST_ROWS, batches, most_rows
 def channel(databases):
     """The open transaction of `default`."""
     database = databases.database("default")
-    with databases.atomic(), databases.channel(database, prepared=True, writes=True) as channel:
+    with databases.atomic(), databases.channel(database, writes=True) as channel:
         yield channel
 
 

@@ -217,7 +217,6 @@ def test_a_grouped_query_gives_no_instances(Book, shelf):
     grouped = Book.objects.group_by("pages")
     for name, end in {
         "all": grouped.all,
-        "get": grouped.get,
         "last": grouped.last,
         "iterate": grouped.iterate,
         "update": lambda: grouped.update(pages=1),
@@ -227,6 +226,7 @@ def test_a_grouped_query_gives_no_instances(Book, shelf):
         with pytest.raises(TypeError, match=rf"^{name}\(\) is about rows, and this query is grouped"):
             end()
     for end in (
+        grouped.get,
         grouped.first,
         grouped.one_or_none,
         grouped.in_bulk,

@@ -1,4 +1,4 @@
-"""Straight: the short way comes to the same as the long one, and is left where anything has a say (CONTRACT I)."""
+"""A save and a delete: all of it happens or nothing, and the instance always says what is stored."""
 
 from typing import Any
 
@@ -8,9 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 import microorm
 from microorm import Field, TransactionError, field
-from microorm.db.context import latest
 from microorm.db.snapshots import UndoLog
-from microorm.persistence.straight import at_hand, delete_straight, load_straight, save_straight
 from microorm.signals import post_save
 
 
@@ -31,10 +29,10 @@ def looks(instance: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_both_ways_leave_row_and_instance_alike(
-    Note: Any, databases: Any, stored: Any, inside: bool, monkeypatch: pytest.MonkeyPatch
+def test_row_and_instance_are_the_same_whatever_has_a_say(
+    Note: Any, databases: Any, stored: Any, listen: Any, inside: bool
 ) -> None:
-    """An insert, an update, an update of a row that is gone, and a delete."""
+    """An insert, an update, an update of a row that is gone, and a delete: plain, and with a router and a receiver."""
 
     def run(alias: str) -> list[Any]:
         seen = []
@@ -53,57 +51,14 @@ def test_both_ways_leave_row_and_instance_alike(
         with databases.atomic(alias):
             return run(alias)
 
-    short = either("default")
-    monkeypatch.setattr("microorm.persistence.save.save_straight", lambda *_: False)
-    monkeypatch.setattr("microorm.persistence.delete.delete_straight", lambda *_: None)
-    assert either("other") == short
+    plain = either("default")
+    databases.routers = (microorm.Router(),)
+    listen(post_save, lambda **kwargs: None, Note)
+    assert either("other") == plain
     assert stored(Note, "text") == stored(Note, "text", alias="other")
 
 
-def test_the_short_way_is_taken_where_nothing_has_a_say(Note: Any, databases: Any) -> None:
-    with databases.atomic():
-        assert save_straight(Note.__schema__, note := Note(text="a"))
-        assert load_straight(Note.__schema__, {"text": "a"}) == [note]
-        assert delete_straight(Note.__schema__, note) == 1
-    assert save_straight(Note.__schema__, note := Note(text="b"))
-    assert load_straight(Note.__schema__, {"id": note.id, "text": "b"}) == [note]
-    assert delete_straight(Note.__schema__, note) == 1
-
-
-def test_the_short_way_is_left_where_anything_has_a_say(Note: Any, databases: Any) -> None:
-    """A router, `using()`, a receiver that runs, a block of another alias, a key set by hand, an SQL expression."""
-    schema, keyed, summed = Note.__schema__, Note(text="k"), Note(text="s", rank=Note.rank + 1)
-    keyed.id = 77
-    with databases.using("default"):
-        assert at_hand(schema, None) is None
-    with databases.receiving("default"):
-        assert at_hand(schema, None) is None
-    with databases.atomic("other"):
-        assert at_hand(schema, None) is None
-        assert at_hand(schema, "other") == (databases.database("other"), latest())
-    databases.routers = (microorm.Router(),)
-    assert at_hand(schema, None) is None
-    databases.routers = ()
-    with databases.atomic():
-        assert not save_straight(schema, keyed)
-        assert not save_straight(schema, summed)
-        for unknown in (
-            {"pk": 1},
-            {"text": None},
-            {"text": "x" * 99},
-            {"nothing": 1},
-            {"rank": Note.rank},
-            {},
-        ):
-            assert load_straight(schema, unknown) is None
-    with databases.atomic(readonly=True):
-        assert not save_straight(schema, Note(text="r"))
-        assert delete_straight(schema, keyed) is None
-        assert load_straight(schema, {"text": "r"}) == []
-    assert Note.objects.count() == 0
-
-
-def test_a_rollback_puts_back_what_the_short_way_did(Note: Any, undone: Any) -> None:
+def test_a_rollback_puts_back_what_was_saved_and_deleted(Note: Any, undone: Any) -> None:
     old, gone = Note(text="old").save(), Note(text="gone").save()
     new, key = Note(text="new"), gone.id
     before = looks(old), looks(new), looks(gone)
@@ -168,7 +123,7 @@ def test_an_interrupt_after_the_sql_leaves_the_instance(
 def test_the_cursor_is_used_with_no_listener_and_unused_with_one(
     Note: Any, databases: Any, wire: Any, way: str
 ) -> None:
-    """DESIGN 13: whoever listens hears every statement; where nobody does, `Connection` has none to send."""
+    """A listener sees every statement; without one, statements skip SQLAlchemy's `Connection`."""
     heard: list[str] = []
     engine = databases.engine()
     if way == "listened":

@@ -1,4 +1,4 @@
-"""Models go over a connection that was lent, and give it back as they got it."""
+"""Models use a connection that its owner has adopted them into, and leave it as they found it."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 import microorm
 from microorm import Databases, Field, TransactionError, field
-from microorm.db.transaction import closed, lent
+from microorm.db.transaction import adopted, forbidden
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def Book(Base: Any, registry: microorm.Registry) -> Any:
 def test_what_models_write_is_the_lenders_to_commit(Book: Any, databases: Databases) -> None:
     with databases.engine("other").connect() as connection:
         connection.begin()
-        with lent(databases, ("other",), connection):
+        with adopted(databases, ("other",), connection):
             Book(title="Dune").save()  # to the alias that was lent, which is the current one
             assert connection.execute(text("SELECT title FROM book")).scalars().all() == ["Dune"]
             assert Book.objects.count() == 1
@@ -33,7 +33,7 @@ def test_what_models_write_is_the_lenders_to_commit(Book: Any, databases: Databa
 def test_blocks_in_it_are_savepoints(Book: Any, databases: Databases) -> None:
     with databases.engine().connect() as connection:
         connection.begin()
-        with lent(databases, ("default",), connection):
+        with adopted(databases, ("default",), connection):
             Book(title="kept").save()
             with pytest.raises(LookupError, match="enough"), databases.atomic():
                 Book(title="undone").save()
@@ -46,7 +46,7 @@ def test_instances_are_put_back_after_an_error(Book: Any, databases: Databases) 
     book = Book(title="Dune")
     with databases.engine().connect() as connection:
         connection.begin()
-        with pytest.raises(LookupError, match="enough"), lent(databases, ("default",), connection):
+        with pytest.raises(LookupError, match="enough"), adopted(databases, ("default",), connection):
             book.save()
             raise LookupError("enough")
         connection.rollback()
@@ -57,7 +57,7 @@ def test_instances_are_put_back_after_an_error(Book: Any, databases: Databases) 
 def test_functions_run_when_the_lender_has_committed(Book: Any, databases: Databases) -> None:
     told: list[str] = []
     with databases.engine().connect() as connection:
-        with lent(databases, ("default",), connection):
+        with adopted(databases, ("default",), connection):
             connection.begin()
             databases.on_commit(lambda: told.append("done"))
             connection.commit()
@@ -67,7 +67,7 @@ def test_functions_run_when_the_lender_has_committed(Book: Any, databases: Datab
 
 def test_what_is_closed_is_reached_by_nothing(Book: Any, databases: Databases) -> None:
     book = Book(title="Dune").save()
-    with closed(databases, "for a test", but=("other",)):
+    with forbidden(databases, "for a test", but=("other",)):
         for use in (
             book.save,
             book.delete,

@@ -1,6 +1,6 @@
-"""Process: one contestant at one job in a process of its own, so that its memory is nobody else's.
+"""Growth jobs: one contestant does one job in a process of its own, so that its memory can be measured.
 
-`python -m benchmarks.process NAME JOB ROWS SOURCE` copies the table of the file SOURCE, works, and prints JSON.
+`python -m benchmarks.growth_jobs NAME JOB ROWS SOURCE` copies the table of the file SOURCE, works, and prints JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestant import Contestant
+from benchmarks.contestant import Contestant, gather
 from benchmarks.databases import SQLite
-from benchmarks.roster import gather
 from benchmarks.table import Data, Row
 
 WARM = 100
@@ -33,8 +32,8 @@ FORGET = Path("/proc/self/clear_refs")
 class Job:
     """What is done to a table that grows.
 
-    *steps* is how many operations there are for so many rows; *given* is made before the clock starts, *work* runs
-    under it.
+    *steps* returns the number of operations for a number of rows; *given* runs before the clock starts, *work* under
+    it.
     """
 
     title: str
@@ -132,7 +131,7 @@ def measured(kind: type[Contestant], job: Job, rows: int, source: Path) -> dict[
 
 
 def weighed(kind: type[Contestant], rows: int, source: Path) -> dict[str, Any]:
-    """The bytes that each loaded instance takes: as the process grew, and as Python's allocator counted them."""
+    """Return the bytes that each loaded instance takes: as the process grew, and as Python's allocator counted them."""
     with _opened(kind) as (contestant, path):
         _hold(path, source, WARM)
         contestant.load()
@@ -170,7 +169,7 @@ def _opened(kind: type[Contestant]) -> Iterator[tuple[Contestant, str]]:
 
 
 def _hold(path: str, source: Path, rows: int) -> None:
-    """Let the table hold the first *rows* of *source*, without any of them passing through this process's objects."""
+    """Let the table hold the first *rows* of *source*, by SQL alone, so that no objects are made of them here."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("ATTACH ? AS source", (str(source),))
@@ -187,7 +186,7 @@ def _sums(path: str) -> Row:
 
 
 def _forget() -> float:
-    """Make Linux forget this process's peak; return its size now, in megabytes."""
+    """Reset the peak that Linux keeps of this process; return its size now, in megabytes."""
     if FORGET.exists():
         FORGET.write_text("5")
     return _megabytes("VmRSS")
@@ -202,15 +201,15 @@ def _megabytes(key: str) -> float:
 
 
 def main(name: str, job: str, rows: int, source: Path) -> None:
-    """Print what was measured; what cannot be imported is a line that says so, and the exit code 3."""
+    """Print what was measured. A contestant that cannot be imported is reported, with exit code 3."""
     present, missing = gather([name])
     if not present:
         sys.stderr.write(f"{missing[name]}\n")
         raise SystemExit(3)
-    told = (
+    found = (
         weighed(present[0], rows, source) if job == "weigh" else measured(present[0], JOBS[job], rows, source)
     )
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

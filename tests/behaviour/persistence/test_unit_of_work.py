@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, TransactionError, field
-from microorm.db.atomic import unit
+from microorm.db.atomic import unit_of_work
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 
@@ -24,25 +24,25 @@ def word_model(Base: Any, registry: Any) -> Any:
 
 
 def test_a_unit_alone_is_a_transaction(Word, databases, stored):
-    with unit(databases, databases.database("default")):
+    with unit_of_work(databases, databases.database("default")):
         Word(text="a").save()
         Word(text="b").save()
-    with pytest.raises(Broken), unit(databases, databases.database("default")):
+    with pytest.raises(Broken), unit_of_work(databases, databases.database("default")):
         Word(text="c").save()
         raise Broken
     assert stored(Word, "text") == ["a", "b"]
 
 
 @MEMORY
-def test_a_unit_in_a_block_dooms_it_once_half_way(Word, databases, stored):
+def test_a_unit_in_a_block_dooms_it_once_it_is_dirty(Word, databases, stored):
     database = databases.database("default")
     with databases.atomic():
-        with pytest.raises(Broken), unit(databases, database):
+        with pytest.raises(Broken), unit_of_work(databases, database):
             raise Broken
         Word(text="a").save()
     with pytest.raises(TransactionError), databases.atomic():
-        with pytest.raises(Broken), unit(databases, database) as whole:
-            whole.half_way = True
+        with pytest.raises(Broken), unit_of_work(databases, database) as whole:
+            whole.dirty = True
             raise Broken
         with pytest.raises(TransactionError, match="is doomed"):
             whole.check()
@@ -61,13 +61,13 @@ def test_what_a_unit_changed_in_instances_is_put_back(Word, databases, undone):
         whole.forget(word, ["known", "unknown"])
         assert (word.text, word.new, hasattr(word, "known")) == ("c", 1, False)
 
-    with pytest.raises(Broken), unit(databases, database) as whole:
+    with pytest.raises(Broken), unit_of_work(databases, database) as whole:
         change(whole)
         raise Broken
     assert (word.text, hasattr(word, "new"), word.known) == ("a", False, [1])
-    with undone(), unit(databases, database) as whole:
+    with undone(), unit_of_work(databases, database) as whole:
         change(whole)
     assert (word.text, hasattr(word, "new"), word.known) == ("a", False, [1])
-    with unit(databases, database) as whole:
+    with unit_of_work(databases, database) as whole:
         change(whole)
     assert (word.text, word.new, hasattr(word, "known")) == ("c", 1, False)
