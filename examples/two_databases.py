@@ -1,4 +1,4 @@
-"""Two databases: one model, a table in each, and every save knows where it goes.
+"""Two databases: one model with a table in each of them, and how a save picks its database.
 
     python examples/two_databases.py
 
@@ -43,12 +43,12 @@ print(f"saved in {ursula._state.db}")
 
 
 @receiver(post_save, sender=Author)
-def copied(*, raw: bool, using: str, **kwargs: Any) -> None:
+def show_copy(*, raw: bool, using: str, **kwargs: Any) -> None:
     print(f"copied to {using}: raw {raw}")
 
 
 ursula.save(using="archive", raw=True)
-post_save.disconnect(copied, sender=Author)
+post_save.disconnect(show_copy, sender=Author)
 print(counts())
 
 old = Author.objects.using("archive").get(name="Le Guin")

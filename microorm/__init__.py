@@ -6,10 +6,10 @@ where, the router picks, the transaction groups, the migration changes the shape
 
 import typing
 
-from microorm.associations import ManyToMany, many_to_many, through
-from microorm.databases import Databases, default_databases
-from microorm.declarations import field
-from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
+from microorm.db.databases import Databases, default_databases
+from microorm.db.routing import Router
+from microorm.dispatch.receivers import ReceiverLostWarning
+from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
@@ -30,14 +30,15 @@ from microorm.errors import (
     UnknownAlias,
     UnsavedError,
 )
-from microorm.fields import Field
+from microorm.fields.field import Field
+from microorm.mapping.declarations import field
+from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.model import Model
-from microorm.prefetching import Prefetch, prefetch
-from microorm.query import Query
+from microorm.query.prefetch import Prefetch, prefetch
+from microorm.query.query import Query
 from microorm.registry import Registry, default_registry
-from microorm.related import Related, RelatedOne, related
-from microorm.relations import ForeignKey, foreign_key
-from microorm.routing import Router
+from microorm.relations.many_to_many import ManyToMany, many_to_many, through
+from microorm.relations.reverse import Related, RelatedOne, related
 
 if typing.TYPE_CHECKING:
     from pathlib import Path

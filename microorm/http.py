@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from microorm.blocks import end_scopes
-from microorm.databases import Databases, default_databases
-from microorm.scopes import Scope, open_scopes
+from microorm.db.atomic import end_scopes
+from microorm.db.context import Scope, open_scopes
+from microorm.db.databases import Databases, default_databases
 from microorm.signals import got_request_exception, request_finished, request_started
 
 __all__ = ["SignalsMiddleware", "WSGISignals"]

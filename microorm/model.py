@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transf
 from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
-from microorm.associations import many_to_many
-from microorm.declarations import Declaration, field
-from microorm.deferring import load_deferred
-from microorm.definition import LazySchema, LazyTable, Options, define
-from microorm.deleting import delete
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
-from microorm.following import follow
-from microorm.query import Query
-from microorm.refreshing import refresh
+from microorm.mapping.declarations import Declaration, field
+from microorm.mapping.definition import LazySchema, LazyTable, Options, define
+from microorm.mapping.foreign_key import foreign_key
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin, State, changes, picklable, unpickle
+from microorm.persistence.delete import delete
+from microorm.persistence.refresh import load_deferred, refresh
+from microorm.persistence.save import save
+from microorm.query.joins import load_related
+from microorm.query.query import Query
 from microorm.registry import Registry
-from microorm.related import related
-from microorm.relations import foreign_key
-from microorm.saving import save
-from microorm.schema import Schema
-from microorm.state import Origin, State, changes, picklable, unpickle
+from microorm.relations.many_to_many import many_to_many
+from microorm.relations.reverse import related
 
 K = TypeVar("K", default=int)
 M = TypeVar("M", bound="Model[Any]")
@@ -35,9 +34,13 @@ class Objects:
     def __get__(self, instance: None, owner: type[M]) -> Query[M]:
         if instance is not None:
             raise AttributeError("objects belongs to the model, not to an instance")
-        if owner.__options__.abstract:
-            raise AttributeError(f"{owner.__name__} is abstract and has no rows")
-        return Query(owner)
+        query: Query[M] | None = owner.__dict__.get("__query__")
+        if query is None:
+            if owner.__options__.abstract:
+                raise AttributeError(f"{owner.__name__} is abstract and has no rows")
+            query = Query(owner)
+            type.__setattr__(owner, "__query__", query)
+        return query
 
 
 class PrimaryKey:
@@ -196,7 +199,7 @@ class Model(Generic[K]):
         refresh(self, using, fields)
 
     def _follow(self, relation: Any, key: Any) -> Any:
-        return follow(self, relation, key)
+        return load_related(self, relation, key)
 
     def _load_deferred(self, name: str) -> Any:
         return load_deferred(self, name)

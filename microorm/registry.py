@@ -11,11 +11,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
-from microorm.databases import Databases, default_databases
+from microorm.db.databases import Databases, default_databases
 from microorm.errors import ConfigurationError, ModelError, TransactionError
-from microorm.schema import NAMING
-from microorm.types import MARIADB
+from microorm.fields.types import MARIADB
 
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
 VERSION_TABLE = "alembic_version"  # where migrations note what a database is at
 _TO_CLASS_STATEMENT = 5
 _LABEL = re.compile(r"[^\W\d]\w*\.[^\W\d]\w*")

@@ -12,10 +12,10 @@ from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from microorm.destinations import postpone
-from microorm.dispatch import EMPTY, Connection, Route, Signal, muted, receiver, run_coroutine
-from microorm.engines import connection_created
-from microorm.receivers import connection_key
+from microorm.db.engine import connection_created
+from microorm.db.routing import postpone
+from microorm.dispatch.receivers import EMPTY, Connection, Route, connection_key
+from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
 from microorm.registry import Registry, check_label, default_registry
 
 __all__ = [

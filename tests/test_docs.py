@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from microorm.cli.program import COMMANDS
+from microorm.cli import main
 from tools import reference
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +83,7 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
     spoken = re.findall(r"(?:\$|-m) microorm ((?!-)\S+)", commands) + re.findall(
         r"`microorm ([a-z]+)", commands
     )
-    assert {name for name in spoken if name.islower()} - set(COMMANDS) == set()
+    assert {name for name in spoken if name.islower()} - set(main.commands) == set()
     programs = set(re.findall(r"\bpython3? ((?!-)\S+\.py)", commands))
     modules = set(re.findall(r"\bpython3? -m ((?:examples|benchmarks|tests|tools)[\w.]*)", commands))
     assert [program for program in programs if not (ROOT / program).is_file()] == []
@@ -137,4 +137,4 @@ def test_what_a_page_repeats_is_what_is_said_elsewhere(path: Path) -> None:
 
 def test_the_reference_of_the_command_line_has_every_command() -> None:
     text = (ROOT / "docs" / "command-line.md").read_text()
-    assert [name for name in COMMANDS if f"\n## `microorm {name}`\n" not in text] == []
+    assert [name for name in main.commands if f"\n## `microorm {name}`\n" not in text] == []

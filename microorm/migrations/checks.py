@@ -9,10 +9,10 @@ from alembic.operations.ops import ModifyTableOps
 from alembic.util import PriorityDispatchResult
 from sqlalchemy import CheckConstraint, Column, Connection, Table, inspect
 
+from microorm.fields.types import MARIADB
 from microorm.migrations.dialects import ByDialect, as_text, in_words, plain
 from microorm.migrations.momentary import NAME, momentary
 from microorm.migrations.operations import AddedCheck, DroppedCheck
-from microorm.types import MARIADB
 
 _JSON = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
 

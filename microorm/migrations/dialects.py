@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.types import MARIADB
+from microorm.fields.types import MARIADB
 
 _PLAIN: dict[str, Any] = {"paramstyle": "named"}  # else a % would be doubled
 

@@ -16,8 +16,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
+from microorm.db.transaction import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.lending import closed, lent
 from microorm.migrations.comparison import comparison
 from microorm.migrations.failures import Progress, current_heads, failure, first_line
 from microorm.migrations.history import History
@@ -89,7 +89,10 @@ class Environment:
                 options = {**self._options(target, ()), **self.options}
                 record(target, self.asked, options, context.static_output)
                 return
-            with Operations.context(context.get_context()) as operations, closed(target.databases, WRITING):
+            with (
+                Operations.context(context.get_context()) as operations,
+                forbidden(target.databases, WRITING),
+            ):
                 restrict(operations, target)
                 with context.begin_transaction():
                     context.get_context().run_migrations()
@@ -164,7 +167,7 @@ class Environment:
         try:
             with (
                 Operations.context(migration) as operations,
-                lent(target.databases, target.aliases, connection),
+                adopted(target.databases, target.aliases, connection),
             ):
                 restrict(operations, target)
                 with context.begin_transaction():

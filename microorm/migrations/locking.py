@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from microorm.engines import BEGIN
+from microorm.db.engine import BEGIN
 from microorm.errors import MigrationError
 from microorm.migrations.targets import Target
 

@@ -23,12 +23,12 @@ from alembic.operations.ops import (
 )
 
 from microorm.errors import MigrationError
+from microorm.mapping.schema import TABLE_OPTIONS
 from microorm.migrations.dialects import default_of, plain, together
 from microorm.migrations.operations import ChangedKey, DroppedCheck, OnlyOn
 from microorm.migrations.ordering import Change, Values, arranged, forget_indexes, modified, ordered
 from microorm.migrations.portable import portable
 from microorm.migrations.targets import Target
-from microorm.schema import TABLE_OPTIONS
 
 Needs = Sequence[tuple[Target, UpgradeOps]]
 

@@ -15,8 +15,8 @@ from sqlalchemy import BigInteger, CheckConstraint, DefaultClause
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeEngine
 
-from microorm import types
 from microorm.errors import ModelError
+from microorm.fields import types
 from microorm.migrations import dialects
 from microorm.migrations.dialects import DIALECTS, ByDialect
 

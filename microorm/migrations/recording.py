@@ -15,7 +15,7 @@ from alembic.operations import Operations
 from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event
 from sqlalchemy.schema import ExecutableDDLElement
 
-from microorm.lending import closed, lent
+from microorm.db.transaction import adopted, forbidden
 from microorm.migrations.restriction import restrict
 from microorm.migrations.targets import Target
 
@@ -32,8 +32,8 @@ def record(target: Target, asked: Asked, options: dict[str, Any], write: Callabl
     databases = target.databases
     with (
         engine.connect() as connection,
-        closed(databases, WRITING, but=target.aliases),
-        lent(databases, target.aliases, connection),
+        forbidden(databases, WRITING, but=target.aliases),
+        adopted(databases, target.aliases, connection),
     ):
         _prepare(target, connection, start, options)
         write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")

@@ -8,12 +8,11 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from microorm.databases import Databases
-from microorm.engines import Database
+from microorm.db.databases import Databases
+from microorm.db.engine import Database, is_memory
 from microorm.errors import ConfigurationError
+from microorm.fields.types import MARIADB
 from microorm.registry import Registry
-from microorm.types import MARIADB
-from microorm.urls import is_memory
 
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
 _HERE = ("", "127.0.0.1", "::1")

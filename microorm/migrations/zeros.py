@@ -9,7 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from microorm.types import Duration, ExactNumeric, UtcDateTime
+from microorm.fields.types import Duration, ExactNumeric, UtcDateTime
 
 
 def zero_of(type_: sa.types.TypeEngine[Any]) -> Any:

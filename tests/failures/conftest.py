@@ -8,7 +8,7 @@ from sqlalchemy import NullPool, create_engine, event, text
 
 import microorm
 from microorm import Field, field
-from microorm.scopes import innermost
+from microorm.db.context import innermost
 
 
 @pytest.fixture(params=["driver", "listened"])

@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import microorm
-from microorm import CommitOutcomeUnknown, TransactionError, spares
-from microorm.channels import Lone
+from microorm import CommitOutcomeUnknown, TransactionError
+from microorm.db import pool as spares
+from microorm.db.connection import Lone
 from microorm.signals import post_save
 from tests.failures.proxy import Proxy
 
@@ -173,7 +174,7 @@ def test_a_lone_update_whose_answer_is_lost_has_no_known_outcome(
     with pytest.raises(CommitOutcomeUnknown):
         book.save()
     assert (titles(), book.title, book.id) == (["new"], "new", Book.objects.get().id)
-    proxy.cut(b"UPDATE", answered=True)
+    proxy.cut(b"COMMIT" if commits_apart else b"UPDATE", answered=True)
     with pytest.raises(CommitOutcomeUnknown):
         Book.objects.filter(title="new").update(title="newer")
     assert titles() == ["newer"]

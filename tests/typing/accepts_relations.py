@@ -21,7 +21,7 @@ from microorm import (
     many_to_many,
     related,
 )
-from microorm.related_query import RelatedQuery
+from microorm.relations.related_query import RelatedQuery
 
 
 class Country(Model):

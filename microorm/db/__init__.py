@@ -1,0 +1,1 @@
+"""Aliases, connections, transactions and routing."""

@@ -1,0 +1,475 @@
+"""Saving: the order in which a save happens, the rows that it writes, and what becomes of the instance.
+
+Arguments, alias, `pre_save`, `on_update`, values checked, SQL, state, `post_save`. Whatever fails, the instance is put
+back; inside a block an error that comes after a receiver or SQL dooms the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.sql import ClauseElement
+
+from microorm.db.atomic import UnitOfWork
+from microorm.db.connection import Channel
+from microorm.db.context import Receiving
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, apply_generated, note_generated
+from microorm.db.transaction import Transaction
+from microorm.dispatch.receivers import EMPTY, Route
+from microorm.dispatch.signal import mutes
+from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
+from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.path import refuse_foreign
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import NOTHING, Origin, kept
+from microorm.persistence.refresh import complete, is_own_row, missing
+from microorm.signals import post_save, pre_save
+from microorm.sql.statements import MOST_SHAPES, Insert, Plans, Prepared, given, plans_of
+
+Before = tuple[Origin, Row | None]
+"""Origin and loaded row of an instance as they were before a save."""
+
+
+class SaveOptions:
+    """The arguments of one call of `save()`, checked."""
+
+    __slots__ = ("fields", "force_insert", "force_update", "raw")
+
+    def __init__(
+        self,
+        fields: frozenset[str] | None = None,
+        *,
+        raw: bool = False,
+        force_insert: bool = False,
+        force_update: bool = False,
+    ) -> None:
+        self.fields = fields
+        self.raw = raw
+        self.force_insert = force_insert
+        self.force_update = force_update
+
+
+PLAIN = SaveOptions()
+INSERT = SaveOptions(force_insert=True)
+
+
+class SavePlan:
+    """How the fields *names* of a row are collected and written; the key comes last where it is among them.
+
+    The statements are compiled when they are first needed. *inserted* and *updated* are the states of an instance
+    after each.
+    """
+
+    __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
+
+    inserted: Origin
+
+    def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
+        self._plans = plans
+        self.insert: Insert | None = None
+        self._update: Prepared | None = None
+        self.names = names
+        self.collect = schema.collector(names)
+        self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
+        self.updated = plans.origin(names)
+
+    def prepare_insert(self) -> Insert:
+        """Compile the INSERT of the row."""
+        statement = self._plans.insert(self.names)
+        self.inserted = self._plans.origin(self.names + statement.made_names)
+        self.insert = statement
+        return statement
+
+    def update(self, channel: Channel, row: Row) -> bool:
+        """Write *row* by its key; whether there was such a row. Of a model that is all key, only ask."""
+        written = self.names[: -self.key_width]
+        if self._update is None:
+            self._update = self._plans.update(written) if written else self._plans.exists()
+        done = self._update.run(channel, row)
+        return bool(done.rowcount if written else done.fetchall()[0][0])
+
+
+def save(
+    instance: Any,
+    *,
+    using: str | None,
+    update_fields: Iterable[Any] | None,
+    raw: bool,
+    force_insert: bool,
+    force_update: bool,
+) -> None:
+    """Write *instance* to the alias that the routing picks; all of it happens or nothing."""
+    schema: Schema = instance.__schema__
+    if update_fields is None and not (raw or force_insert or force_update):
+        options = PLAIN
+    else:
+        fields = None if update_fields is None else field_names(schema, update_fields)
+        _refuse_conflict(fields, force_insert=force_insert, force_update=force_update)
+        if fields is not None and not fields:
+            return
+        options = SaveOptions(fields, raw=raw, force_insert=force_insert, force_update=force_update)
+        if force_update or fields is not None:
+            _refuse_unsaved(schema, instance)
+    if schema.foreign_keys and not raw:
+        settle_keys(schema, instance)
+    database, transaction = schema.registry.databases.place(schema, using, instance, writes=True)
+    model = schema.model
+    before = pre_save._route(model) if pre_save._connections else EMPTY
+    after = post_save._route(model) if post_save._connections else EMPTY
+    if before.asynchronous or after.asynchronous:
+        pre_save.refuse_waiting(model)
+        post_save.refuse_waiting(model)
+    write(schema, database, transaction, instance, options, before, after)
+
+
+def write(
+    schema: Schema,
+    database: Database,
+    transaction: Transaction | None,
+    instance: Any,
+    options: SaveOptions,
+    before: Route,
+    after: Route,
+) -> None:
+    """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
+    snapshot: Image = (ref(instance), instance._origin, instance._row, {})
+    work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
+    inside = transaction is not None
+    with work:
+        channel = None
+        around = snapshot[1].before
+        if around is not None:  # a receiver saves the instance whose save it is told of
+            origin = snapshot[1]
+            instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
+        asked = options
+        if snapshot[1].partial:
+            options = options_of_partial(schema, database, instance, asked)
+        if before or (after and not inside and runs_at_once(after)):
+            inside, channel = True, work.begin()
+            if before:
+                _send_before(schema, work, instance, options, database.alias)
+                if instance._origin.partial:  # a receiver may have given it values that it was loaded without
+                    options = options_of_partial(schema, database, instance, asked)
+        earlier = (instance._origin, instance._row)
+        plans = database.plans.get(schema) or plans_of(schema, database)
+        plan, row = collect(schema, plans, instance, options, snapshot)
+        several = row.__class__ is ExpressionRow
+        if channel is None:
+            channel = work.begin(several=several)
+        else:
+            work.check()  # a receiver may have doomed the block
+        work.dirty = True
+        if several:
+            created = write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
+        else:
+            created = write_row(schema, channel, instance, options, plan, row, snapshot)
+        if inside and after:
+            tell_saved(schema, database.alias, instance, options, earlier, created=created)
+        if around is not None and inside:
+            saved = instance._origin
+            instance._origin = Origin(saved.alias, saved.layout, before=around)
+    if after and not inside:  # all of them wait for the commit, which is done
+        tell_saved(schema, database.alias, instance, options, earlier, created=created)
+
+
+def runs_at_once(route: Route) -> bool:
+    """Whether one of the receivers runs at the send itself, and not after the commit."""
+    return not route.optional or any("delivery" not in each.options for each in route)
+
+
+def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, alias: str) -> None:
+    work.dirty = True
+    with Receiving(schema.registry.databases, alias):
+        sent = pre_save.send(
+            schema.model,
+            instance=instance,
+            raw=options.raw,
+            using=alias,
+            update_fields=None if options.fields is None else schema.reported_names(options.fields),
+        )
+    work.dirty = bool(sent)
+
+
+def tell_saved(
+    schema: Schema, alias: str, instance: Any, options: SaveOptions, before: Before, *, created: bool
+) -> None:
+    """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
+    model = schema.model
+    if not (route := post_save._route(model)):
+        return
+    saved = instance._origin
+    telling = saved.telling_new if before == NOTHING else None
+    instance._origin = telling = telling or saved.telling(before)
+    fields = None if options.fields is None else schema.reported_names(options.fields)
+    scope = Receiving(schema.registry.databases, alias)
+    try:
+        try:
+            if route.plain and not mutes():
+                # As `send` does; without its calls a save with a receiver costs a tenth less.
+                for connection in route.sync:
+                    if (receiver := connection.reference()) is not None:
+                        connection.ran = True
+                        receiver(
+                            signal=post_save,
+                            sender=model,
+                            instance=instance,
+                            created=created,
+                            raw=options.raw,
+                            using=alias,
+                            update_fields=fields,
+                        )
+            else:
+                post_save.send(
+                    model,
+                    instance=instance,
+                    created=created,
+                    raw=options.raw,
+                    using=alias,
+                    update_fields=fields,
+                )
+        except BaseException:
+            scope.close()
+            raise
+        scope.finish()
+    finally:
+        if instance._origin is telling:
+            instance._origin = saved
+        elif instance._origin.before is not None:
+            instance._origin = Origin(instance._origin.alias, instance._origin.layout)
+
+
+def collect(
+    schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Image
+) -> tuple[SavePlan, Row]:
+    """Return how *instance* is written, and its row, checked; `on_update` values are put into it first.
+
+    Raises `InvalidValue`.
+    """
+    values = instance.__dict__
+    if schema.updating and not options.raw:
+        wanted = [f for f in schema.updating if options.fields is None or f.name in options.fields]
+        made = {f.name: f.on_update() for f in wanted if f.on_update is not None}
+        apply_generated(instance, snapshot, made)
+    plan: SavePlan | None
+    if options.fields is not None or schema.server_made:
+        plan = _plan_of_some(schema, plans, options, values)
+    else:
+        key = schema.key[0]
+        keyless = key.generated and values.get(key.name) is None
+        plan = plans.save_plans.get(keyless)
+        if plan is None:
+            names = schema.plain_names if keyless else schema.written_names
+            plan = plans.save_plans[keyless] = SavePlan(schema, plans, names)
+    row = plan.collect(values)
+    if row.__class__ is ExpressionRow:
+        _check_expressions(schema, values, row)
+    return plan, row
+
+
+def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: dict[str, Any]) -> SavePlan:
+    """Return how the fields of *options*, or those that the database does not make, are written."""
+    if options.fields is not None:
+        names = (*(n for n in schema.plain_names if n in options.fields), *schema.key_names)
+    else:
+        key = schema.key[0]
+        keyless = key.generated and values.get(key.name) is None
+        names = given(schema, schema.plain_names if keyless else schema.written_names, values)
+    plan: SavePlan | None = plans.save_plans.get(names)
+    if plan is None:
+        if len(plans.save_plans) >= MOST_SHAPES:
+            plans.save_plans.clear()
+        plan = plans.save_plans[names] = SavePlan(schema, plans, names)
+    return plan
+
+
+def _check_expressions(schema: Schema, values: dict[str, Any], row: Row) -> None:
+    """Raise `InvalidValue` for a key that is an expression, `FieldError` for a column of another table."""
+    for name in schema.key_names:
+        if isinstance(values.get(name), ClauseElement):
+            problem = "is the primary key, and wants a value, not an expression"
+            raise InvalidValue(schema.name, {name: problem})
+    for value in row:
+        if isinstance(value, ClauseElement):
+            refuse_foreign(schema, value)
+
+
+def write_row(
+    schema: Schema,
+    channel: Channel,
+    instance: Any,
+    options: SaveOptions,
+    plan: SavePlan,
+    row: Row,
+    snapshot: Image,
+) -> bool:
+    """Send the INSERT or the UPDATE of *row*, and note in *instance* what came of it; True for an INSERT."""
+    created = plan.key_width == 0 or _inserts(schema, instance, options)
+    if not created and not plan.update(channel, row):
+        if options.fields is not None or options.force_update:
+            raise _not_updated(schema, row, channel)
+        created = True
+    if options.fields is not None:
+        channel.keep(snapshot)
+        mark_saved(schema, plans_of(schema, channel.database), instance, plan.names, row)
+        return False
+    if created:
+        statement = plan.insert or plan.prepare_insert()
+        made = statement.insert(channel, row)
+        # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
+        if made:
+            note_generated(instance, snapshot, statement.made_names, made)
+            if channel.undo is not None:
+                channel.undo.record(snapshot)
+            instance.__dict__.update(zip(statement.made_names, made, strict=True))
+            row += made
+        else:
+            channel.keep(snapshot)
+        state, names = plan.inserted, plan.names + statement.made_names
+    else:
+        channel.keep(snapshot)
+        state, names = plan.updated, plan.names
+    instance._row = copied(names, schema, row) if schema.mutable else row
+    instance._origin = state
+    return created
+
+
+def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
+    """Whether to INSERT a row that has a key at once, without an UPDATE first."""
+    if options.force_insert:
+        return True
+    if options.force_update:
+        return False
+    return instance._origin.adding and schema.key_has_default and not options.raw
+
+
+def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
+    """Take *row* as what was loaded of *names*; the other fields stay as they were loaded, if they were."""
+    loaded = dict(zip(names, copied(names, schema, row), strict=True))
+    layout, known = instance._origin.layout, instance._row
+    for name in () if known is None else layout.names:
+        if name not in loaded:
+            loaded[name] = layout.value(known, name)
+    instance._row = tuple(loaded.values())
+    instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
+
+
+def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
+    """Return *row* with copies of the values that can change in place."""
+    return kept([schema.by_name[name] for name in names], row)
+
+
+def write_expressions(
+    schema: Schema,
+    channel: Channel,
+    instance: Any,
+    options: SaveOptions,
+    names: tuple[str, ...],
+    row: Row,
+    snapshot: Image,
+) -> bool:
+    """Save values of which some are SQL expressions; what they came to is read back into the instance."""
+    values = dict(zip(names, row, strict=True))
+    asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
+    columns = {schema.by_name[name].column: value for name, value in values.items()}
+    key = {field.column: values.get(field.name) for field in schema.key}
+    keyed = names[-len(schema.key) :] == schema.key_names
+    created = options.fields is None and (not keyed or _inserts(schema, instance, options))
+    if not created:
+        written = {column: value for column, value in columns.items() if column not in key}
+        conditions = [column == value for column, value in key.items()]
+        if not channel.execute(update(schema.table).values(written).where(*conditions)).rowcount:
+            if options.fields is not None or options.force_update:
+                raise _not_updated(schema, row, channel)
+            created = True
+    if created:
+        done = channel.execute(insert(schema.table).values(columns))
+        key = dict(zip(schema.table.primary_key.columns, done.inserted_primary_key or (), strict=True))
+    wanted = [f for f in schema.fields if f.name in asked or (created and f.name not in values)]
+    found = channel.execute(
+        select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
+    ).one()
+    made = dict(zip([f.name for f in wanted], found, strict=True))
+    note_generated(instance, snapshot, made, made.values())
+    channel.keep(snapshot)
+    instance.__dict__.update(made)
+    values.update(made)
+    mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
+    return created
+
+
+def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
+    key = row[-len(schema.key) :]
+    shown = ", ".join(f"{f.name}={value!r}" for f, value in zip(schema.key, key, strict=True))
+    error: NotUpdated = schema.model.NotUpdated(
+        f"{schema.name} with {shown} is not in {channel.database.alias!r}"
+    )
+    return error
+
+
+def options_of_partial(
+    schema: Schema, database: Database, instance: Any, options: SaveOptions
+) -> SaveOptions:
+    """Return what a save of an instance that was loaded without some fields writes.
+
+    To its own row the fields that it has, as if they were its `update_fields`; anywhere else all of them, so that
+    those it lacks are loaded first.
+    """
+    if options.fields is not None:
+        complete(instance, tuple(options.fields))
+        return options
+    lacking = missing(instance)
+    if lacking and not options.force_insert and is_own_row(schema, database, instance):
+        made = () if options.raw else [field.name for field in schema.updating]
+        names = frozenset(name for name in schema.plain_names if name not in lacking or name in made)
+        if names:
+            return SaveOptions(names, raw=options.raw, force_update=options.force_update)
+    complete(instance)
+    return options
+
+
+def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fields") -> frozenset[str]:
+    """Return the names of the fields *given* by name or column.
+
+    Raises `TypeError` for a bare name or column, `FieldError` for what is not a field, or is the key.
+    """
+    if isinstance(given, (str, bytes, ClauseElement)):
+        raise TypeError(f"{argument} wants a list of names or columns, not {given!r}")
+    names = frozenset(schema.field(name).name for name in given)
+    for field in schema.key:
+        if field.name in names:
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
+    return names
+
+
+def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force_update: bool) -> None:
+    if force_insert and force_update:
+        raise ValueError("force_insert and force_update contradict each other")
+    if force_insert and fields is not None:
+        raise ValueError("force_insert and update_fields contradict each other")
+
+
+def _refuse_unsaved(schema: Schema, instance: Any) -> None:
+    if any(instance.__dict__.get(field.name) is None for field in schema.key):
+        raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
+
+
+def settle_keys(schema: Schema, instance: Any) -> None:
+    """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
+    for foreign_key in schema.foreign_keys:
+        foreign_key.settle(instance)
+
+
+def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
+    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
+    for index, instance in enumerate(objects) if schema.foreign_keys else ():
+        try:
+            settle_keys(schema, instance)
+        except UnsavedError as error:
+            error.add_note(f"in object {index} of {method}()")
+            raise

@@ -1,0 +1,203 @@
+"""Updating: many rows changed at once, by one statement or each by its key (DESIGN 6, CONTRACT M1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
+
+from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.connection import Channel
+from microorm.db.context import Receiving
+from microorm.db.engine import Database
+from microorm.db.snapshots import Image, restore
+from microorm.errors import InvalidValue, NotUpdated, UnsavedError
+from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.schema import Schema
+from microorm.persistence.refresh import complete_all
+from microorm.persistence.save import (
+    SaveOptions,
+    SavePlan,
+    collect,
+    field_names,
+    mark_saved,
+    settle_all_keys,
+    write_expressions,
+)
+from microorm.signals import post_update, pre_update
+from microorm.sql.batches import MOST_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.statements import key_row, plans_of
+
+MOST_CASES = 100
+"""Of one statement, each row of which looks through them."""
+
+
+class Planned(NamedTuple):
+    """One object, the row to write of it, which ends in its key, and its before-image."""
+
+    instance: Any
+    row: Row
+    image: Image
+
+
+def update_found(
+    schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]
+) -> int:
+    """Send *statement*, which sets *values* in the rows of *query*, as one unit with its signals.
+
+    Each receiving signal has a copy of *values*, so that none is told what was not sent. Returns the number of
+    rows.
+    """
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
+    pre_update.refuse_waiting(model)
+    post_update.refuse_waiting(model)
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
+        work.dirty = True
+        if pre_update._route(model):
+            with Receiving(databases, alias):
+                pre_update.send(model, query=query, values=dict(values), using=alias)
+            work.check()  # a receiver may have doomed the block
+        count = int(channel.execute(statement).rowcount)
+        if post_update._route(model):
+            with Receiving(databases, alias):
+                post_update.send(model, query=query, values=dict(values), using=alias, count=count)
+    return count
+
+
+def bulk_update(
+    schema: Schema,
+    database: Database,
+    instances: Iterable[Any],
+    fields: Iterable[Any],
+    *,
+    batch_size: int | None = None,
+    progress: Any = None,
+) -> int:
+    """Write *fields* of all of *instances* by their keys, or of none; returns how many rows there were.
+
+    An instance whose row is gone is left as it was.
+    """
+    names = field_names(schema, fields, "fields")
+    if not names:
+        raise ValueError("bulk_update() wants at least one field")
+    objects = checked_objects(schema, "bulk_update", instances)
+    told = Progress(progress, len(objects))
+    _refuse_unfit_keys(schema, objects)
+    if not objects:
+        return 0
+    settle_all_keys(schema, "bulk_update", objects)
+    complete_all(objects, tuple(names))
+    options = SaveOptions(names)
+    total = 0
+    with unit_of_work(schema.registry.databases, database) as work:
+        for plan, planned in _groups(schema, work, objects, options):
+            for batch in batches(work.channel, planned, lambda each: each.row, batch_size):
+                work.check()  # the function that is told of the progress may have doomed the block
+                work.dirty = True
+                total += _update_batch(schema, work.channel, options, plan, batch)
+                told.add(len(batch))
+    return total
+
+
+def _refuse_unfit_keys(schema: Schema, objects: Sequence[Any]) -> None:
+    """Raise `UnsavedError` for an object without a key, `ValueError` for two of one row."""
+    places: dict[Row, int] = {}
+    for place, instance in enumerate(objects):
+        if any(instance.__dict__.get(name) is None for name in schema.key_names):
+            raise UnsavedError(f"object {place} of bulk_update() has no key, and an update needs one")
+        key = key_row(schema, instance)
+        if (first := places.setdefault(key, place)) != place:
+            raise ValueError(f"object {place} of bulk_update() has the key of object {first}: {instance!r}")
+
+
+def _groups(
+    schema: Schema, work: UnitOfWork, objects: Sequence[Any], options: SaveOptions
+) -> list[tuple[SavePlan, list[Planned]]]:
+    """The objects, every row checked: those of plain values together, and those of expressions."""
+    plans = plans_of(schema, work.channel.database)
+    groups: dict[tuple[tuple[str, ...], type], tuple[SavePlan, list[Planned]]] = {}
+    for index, instance in enumerate(objects):
+        snapshot = work.snapshot(instance)
+        try:
+            plan, row = collect(schema, plans, instance, options, snapshot)
+        except InvalidValue as error:
+            error.add_note(f"in object {index} of bulk_update()")
+            raise
+        planned = groups.setdefault((plan.names, row.__class__), (plan, []))[1]
+        planned.append(Planned(instance, row, snapshot))
+    return list(groups.values())
+
+
+def _update_batch(
+    schema: Schema, channel: Any, options: SaveOptions, plan: SavePlan, batch: Sequence[Planned]
+) -> int:
+    if batch[0].row.__class__ is ExpressionRow:
+        return sum(_update_alone(schema, channel, options, plan, each) for each in batch)
+    plans, names = plans_of(schema, channel.database), plan.names
+    written = names[: -len(schema.key)]
+    rows = [each.row for each in batch]
+    if channel.database.dialect in MOST_PARAMETERS:
+        count = plans.update(written).run_many(channel, rows)
+    else:
+        count = _update_by_cases(schema, channel, written, rows)
+    there = None if count == len(batch) else _keys_there(schema, channel, batch)
+    for instance, row, snapshot in batch:
+        if there is None or row[len(written) :] in there:
+            channel.keep(snapshot)
+            mark_saved(schema, plans, instance, names, row)
+        else:
+            restore(snapshot)
+    return count
+
+
+def _update_alone(
+    schema: Schema, channel: Any, options: SaveOptions, plan: SavePlan, planned: Planned
+) -> bool:
+    """Write a row of expressions, and read back what they came to; whether there was such a row."""
+    instance, row, snapshot = planned
+    try:
+        write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
+    except NotUpdated:
+        restore(snapshot)
+        return False
+    return True
+
+
+def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...], rows: Sequence[Row]) -> int:
+    """Write *rows*, each of which ends in its key, some hundred by one statement.
+
+    MariaDB's driver would send a statement for each row, and wait for each.
+    """
+    fields, total = [schema.by_name[name] for name in written], 0
+    for start in range(0, len(rows), MOST_CASES):
+        part = rows[start : start + MOST_CASES]
+        keys = [row[len(fields) :] for row in part]
+        one = schema.key[0].column if len(schema.key) == 1 else None
+        same = [key[0] if one is not None else _same_key(schema, key) for key in keys]
+        values = {}
+        for place, field in enumerate(fields):
+            kind = field.column.type
+            new = [literal(row[place], kind) for row in part]
+            values[field.column] = case(*zip(same, new, strict=True), value=one, else_=field.column)
+        statement = update(schema.table).values(values).where(_among(schema, keys))
+        total += int(channel.execute(statement).rowcount)
+    return total
+
+
+def _same_key(schema: Schema, key: Row) -> ColumnElement[bool]:
+    return and_(*[field.column == value for field, value in zip(schema.key, key, strict=True)])
+
+
+def _among(schema: Schema, keys: Sequence[Row]) -> ColumnElement[bool]:
+    columns = [field.column for field in schema.key]
+    return columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
+
+
+def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> set[Row]:
+    """The keys of *batch* that have a row."""
+    columns = [field.column for field in schema.key]
+    keys = [each.row[-len(columns) :] for each in batch]
+    found = latest(channel, select(*columns).where(_among(schema, keys)))
+    return {tuple(row) for row in channel.execute(found)}

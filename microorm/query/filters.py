@@ -1,0 +1,292 @@
+"""Conditions: what the arguments of a query say, checked before anything reaches SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_
+
+from microorm.errors import FieldError, InvalidValue
+from microorm.fields.checks import Refused, encodable
+from microorm.fields.field import Field
+from microorm.mapping.codegen import Row, admit_all
+from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
+from microorm.mapping.schema import Schema
+from microorm.sql.cache_key import CacheableExpressions, cacheable
+
+Where = tuple[ColumnElement[bool], ...]
+Equal = tuple[tuple[str, ...], Row]
+
+NO_EQUAL: Equal = ((), ())
+NO_PATHS: frozenset[Path] = frozenset()
+
+
+class Conditions(NamedTuple):
+    """What one call of `filter` or `exclude` asks for.
+
+    *where*: SQL expressions; *equal*: names of fields, and the value that each must have; *paths*: to be joined for the
+    expressions; *instances*: those that relations were compared with.
+    """
+
+    where: Where
+    equal: Equal
+    paths: frozenset[Path]
+    instances: tuple[Any, ...]
+
+
+def conditions(
+    schema: Schema, method: str, expressions: tuple[Any, ...], equalities: dict[str, Any]
+) -> Conditions:
+    """Check the arguments of *method*: SQL expressions, and values by the names of fields and relations.
+
+    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS.
+
+    Raises `TypeError` for anything but SQL expressions, `FieldError` for an unknown name and for a column of another
+    table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
+    """
+    where = cacheable(schema, expressions)
+    equal = plain_equalities(schema, equalities) if equalities else NO_EQUAL
+    if isinstance(where, CacheableExpressions) and not (where.paths and _many(where.paths)):
+        if equal is not None:
+            return Conditions(where, equal, where.paths, ())
+        given = [(each, where.paths) for each in where]
+    else:
+        given = [(each, expression(schema, method, each)) for each in expressions]
+    instances: list[Any] = []
+    if equal is None:
+        equal = _equalities(schema, method, equalities, given, instances)
+    where, paths = _tested(schema, given)
+    return Conditions(cacheable(schema, where), equal, paths, tuple(instances))
+
+
+def plain_equalities(schema: Schema, equalities: dict[str, Any]) -> Equal | None:
+    """Return names and values of *equalities*, checked; None unless all are fields, or `pk`, with plain values."""
+    if "pk" in equalities:
+        names, key = schema.key_names, equalities["pk"]
+        if len(equalities) > 1:
+            return None
+        if len(names) == 1:
+            equalities = {names[0]: key}
+        elif isinstance(key, tuple) and len(key) == len(names):
+            equalities = dict(zip(names, key, strict=True))
+        else:
+            return None
+    names = tuple(equalities)
+    collect = schema.collectors.get(names)
+    if collect is None:
+        if not schema.by_name.keys() >= equalities.keys():
+            return None
+        collect = schema.collector(names)
+    try:
+        row = collect(equalities)
+    except InvalidValue:
+        return None
+    if row.__class__ is not tuple:
+        return None
+    for value in row:  # `None in row` would compare values of any type
+        if value is None:
+            return None
+    return names, row
+
+
+def _equalities(
+    schema: Schema,
+    method: str,
+    equalities: Mapping[str, Any],
+    given: list[tuple[Any, frozenset[Path]]],
+    instances: list[Any],
+) -> Equal:
+    """Return names and values of *equalities*; what is more than a value of a field is added to *given* conditions.
+
+    The instances that relations are compared with are added to *instances*.
+    """
+    equal: list[tuple[str, Any]] = []
+    for name, value in equalities.items():
+        relation = schema.relations.get(name)
+        if relation is not None and value is not None and not isinstance(value, ColumnElement):
+            key = relation.key_of(value)
+            if isinstance(value, relation.target):
+                instances.append(value)
+                key = value.pk if relation.steps[-1].reverse else key
+            value = key
+        if relation is not None and not relation.is_foreign_key:
+            compared = _leads_to(follow(root(schema), relation), relation, value)
+            given.append((compared, expression(schema, method, compared)))
+            continue
+        for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
+            if wanted is None:
+                given.append((field.column.is_(None), NO_PATHS))
+            elif isinstance(wanted, ColumnElement):
+                given.append((field.column == wanted, expression(schema, method, wanted)))
+            else:
+                equal.append((field.name, comparable(schema, field, wanted)))
+    return tuple(name for name, _ in equal), tuple(value for _, value in equal)
+
+
+def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
+    """That a row at the *end* of *relation* has the key *value*, or that there is none."""
+    there = end._schema
+    fields = there.key if relation.steps[-1].reverse else (relation.key_field,)
+    if value is None:
+        return column_at(end, fields[0]).is_(None)
+    parts = key_values(there, value) if len(fields) > 1 else [(fields[0], value)]
+    return and_(
+        *[
+            column_at(end, field)
+            == (part if isinstance(part, ColumnElement) else comparable(there, field, part))
+            for field, part in parts
+        ]
+    )
+
+
+def _tested(schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]) -> tuple[Where, frozenset[Path]]:
+    """The conditions *given*, each with its paths; those along paths to many rows are made one test."""
+    if not any(paths for _, paths in given):
+        return tuple([condition for condition, _ in given]), NO_PATHS
+    where = [condition for condition, paths in given if not _many(paths)]
+    joined: frozenset[Path] = frozenset().union(*(paths for _, paths in given if not _many(paths)))
+    if together := [each for each in given if _many(each[1])]:
+        paths = frozenset().union(*(paths for _, paths in together))
+        where.append(exists_along(schema, and_(*[condition for condition, _ in together]), paths))
+    return tuple(where), joined
+
+
+def _many(paths: frozenset[Path]) -> bool:
+    return any(path._many for path in paths)
+
+
+def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
+    """The paths of *given*, which *method* got. `TypeError` where it is no SQL expression: a string never becomes one.
+
+    `FieldError` where it has a column of another table.
+    """
+    if not isinstance(given, ColumnElement):
+        raise TypeError(f"{method}() wants column expressions, not {given!r}")
+    return paths_in(schema, given)
+
+
+def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:
+    """The columns that *given*, expressions or names of fields, stand for, and the paths that they need.
+
+    Raises as `expression` does, and `FieldError` for a path to many rows, which would multiply the rows.
+    """
+    found: list[Any] = []
+    needed: frozenset[Path] = frozenset()
+    for each in given:
+        column = schema.field(each).column if isinstance(each, str) else each
+        paths = frozenset() if isinstance(each, str) else expression(schema, method, each)
+        if many := [path for path in paths if path._many]:
+            raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
+        found.append(column)
+        needed |= paths
+    return found, needed
+
+
+def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[str]:
+    """The names of the fields that *given*, names or columns of the model itself, stand for.
+
+    Raises `FieldError` for anything else, a column at the end of a path included.
+    """
+    for each in given:
+        if isinstance(each, Path):
+            raise FieldError(
+                f"{method}() wants fields of {schema.name}, and {each!r} is a path to other rows"
+            )
+        path = schema.registry.paths.get(getattr(each, "table", None))
+        if path is not None:
+            raise FieldError(
+                f"{method}() wants fields of {schema.name}, and {path!r} leads to other rows, "
+                f"of which {each.key!r} is a column"
+            )
+    return frozenset(schema.field(each).name for each in given)
+
+
+def natural(what: str, count: Any) -> int:
+    """*count*, an int from 0. `TypeError` and `ValueError` for anything else."""
+    if type(count) is not int:
+        raise TypeError(f"{what} wants an int, not {count!r}")
+    if count < 0:
+        raise ValueError(f"{what} wants no negative number, not {count}")
+    return count
+
+
+def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None]:
+    """Offset and limit of *part* of what *offset* and *limit* leave. `ValueError` for a step and for negatives."""
+    if part.step is not None:
+        raise ValueError("a query is sliced without a step")
+    start = 0 if part.start is None else natural("a slice", part.start)
+    left = None if limit is None else max(limit - start, 0)
+    if part.stop is not None:
+        wanted = max(natural("a slice", part.stop) - start, 0)
+        left = wanted if left is None else min(wanted, left)
+    return offset + start, left
+
+
+def asked(where: Where, equal: Equal) -> str:
+    """What a query asked for, for the message of one that found too little or too much."""
+    shown = [f"{name}={value!r}" for name, value in zip(*equal, strict=True)] + [
+        _with_values(each) for each in where
+    ]
+    return f" with {', '.join(shown)}" if shown else ""
+
+
+def _with_values(condition: ColumnElement[bool]) -> str:
+    compiled = condition.compile()
+    return f"{compiled} ({compiled.params!r})" if compiled.params else str(compiled)
+
+
+def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
+    """The fields of the key, each with its part of *value*, a tuple where the key is composite.
+
+    Raises `InvalidValue`.
+    """
+    if len(schema.key) == 1:
+        return [(schema.key[0], value)]
+    if not isinstance(value, tuple) or len(value) != len(schema.key):
+        raise InvalidValue(
+            schema.name, {"pk": f"wants a tuple of {', '.join(schema.key_names)}, not {value!r}"}
+        )
+    return list(zip(schema.key, value, strict=True))
+
+
+def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
+    """`{column: value}` of *values*, checked as a save checks them; an instance stands for its key.
+
+    Raises `FieldError` for an unknown name, for the key and for a column of another table, `InvalidValue` for
+    values that do not fit, `UnsavedError` for an instance without a key, `TypeError` for two values of one field.
+    """
+    row: dict[str, Any] = {}
+    for name, value in values.items():
+        field = schema.field(name)
+        if field.name in row:
+            raise TypeError(f"update() has two values for {schema.name}.{schema.reported[field.name]}")
+        if field.primary_key:
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
+        if isinstance(value, ColumnElement):
+            refuse_foreign(schema, value)
+        elif name in schema.relations and value is not None:
+            value = schema.relations[name].key_of(value)
+        row[field.name] = value
+    fields = [schema.by_name[name] for name in row]
+    return {
+        field.column: value for field, value in zip(fields, admit_all(schema.name, fields, row), strict=True)
+    }
+
+
+def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
+    """*value* as the column compares it; a text that is too long is no error, it just equals nothing."""
+    try:
+        return field.admit(value)
+    except Refused as refused:
+        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and not _unfit(value):
+            return value
+        raise InvalidValue(schema.name, {field.name: str(refused)}) from None
+
+
+def _unfit(value: str | bytes) -> bool:
+    if isinstance(value, bytes):
+        return False
+    return "\0" in value or not encodable(value)

@@ -1,0 +1,365 @@
+"""Selection: what a query asks for: which rows, in what order, how many of them, and from where.
+
+Locks: whose rows `for_update` locks, and how; and which databases can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true, tuple_
+
+from microorm.db.connection import Lone
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
+from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
+from microorm.mapping.path import Path, alias_of, joined
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import Origin
+from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, natural, own_names
+from microorm.query.joins import Branch, branches_of, columns_of
+from microorm.query.prefetch import Fetch, Prefetch, fetches_of
+from microorm.sql.cache_key import cacheable, concatenated
+from microorm.sql.hydration import fields_of
+
+M = TypeVar("M", bound="Any")
+
+
+class Selection(Generic[M]):
+    """The part of a query that says what is asked for: immutable, each method returns a new one."""
+
+    # What is not asked for stays the class's: a query holds, and hands on, only what was said.
+    _model: type[M]
+    _where: tuple[ColumnElement[bool], ...] = ()
+    _equal: Equal = NO_EQUAL  # names of fields, and the value that each must have
+    _paths: frozenset[Path] = frozenset()  # what conditions need joined
+    _order_paths: frozenset[Path] = frozenset()
+    _objects: tuple[Any, ...] = ()  # the instances in conditions, which must be of the alias that is asked
+    _order: tuple[ColumnElement[Any], ...] = ()
+    _group: tuple[ColumnElement[Any], ...] = ()
+    _having: tuple[ColumnElement[bool], ...] = ()
+    _limit: int | None = None
+    _offset: int = 0
+    _distinct: bool = False
+    _lock: Lock | None = None
+    _names: tuple[str, ...] | None = None  # the fields to load, where not all
+    _related: tuple[Branch, ...] = ()  # what is loaded in the same statement
+    _prefetched: tuple[Fetch, ...] = ()  # what is loaded afterwards, by one statement each
+    _owner: Any = None  # the instance whose related rows these are: a hint to routers
+    _using: str | None = None
+
+    def __init__(self, model: type[M]) -> None:
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"<Query of {self._model.__name__}>"
+
+    def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+        """The rows for which all *expressions* are true and all fields have these values.
+
+        A value None means NULL; `pk=` means the key; an instance stands for its key. What is said of a path to many
+        rows (`Author.books.title`) is true where it is true of one of them, in one call of one and the same; no row
+        is found twice. Raises `FieldError` for an unknown name and a column of another table, `InvalidValue` for a
+        value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for what is no
+        expression.
+        """
+        found = conditions(self._model.__schema__, "filter", expressions, equalities)
+        (names, values), (more_names, more_values) = self._equal, found.equal
+        equal = (names + more_names, values + more_values)
+        if not (found.where or found.instances):
+            return self._with(_equal=equal)
+        return self._with(
+            _where=concatenated(self._where, found.where),
+            _equal=equal,
+            _paths=self._paths | found.paths,
+            _objects=self._objects + found.instances,
+        )
+
+    def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+        """The rows that `filter` with the same arguments leaves out: the exact complement, NULLs included."""
+        found = conditions(self._schema, "exclude", expressions, equalities)
+        refused = [*found.where, *self._equal_expressions(found.equal)]
+        if not refused:
+            return self
+        return self._with(
+            _where=concatenated(self._where, cacheable(self._schema, (and_(*refused).is_not(true()),))),
+            _paths=self._paths | found.paths,
+            _objects=self._objects + found.instances,
+        )
+
+    def order_by(self, *order: ColumnElement[Any] | str) -> Self:
+        """Ordered by columns, or their names, in the place of an earlier order; descending is `.desc()`.
+
+        Where NULLs and letters of different case come is the database's. Raises `FieldError`, for a path to many
+        rows, too.
+        """
+        found, paths = columns(self._schema, "order_by", order)
+        return self._with(_order=tuple(found), _order_paths=frozenset(paths))
+
+    def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
+        """One row for each combination of values of *groups*, for `values` and `scalars`. Raises `FieldError`."""
+        found, paths = columns(self._schema, "group_by", groups)
+        return self._with(_group=tuple(found), _paths=self._paths | paths)
+
+    def having(self, *expressions: ColumnElement[bool]) -> Self:
+        """Of the groups, those for which all *expressions* are true. Raises `FieldError`."""
+        found, paths = columns(self._schema, "having", expressions)
+        return self._with(_having=self._having + tuple(found), _paths=self._paths | paths)
+
+    def limit(self, count: int) -> Self:
+        """At most *count* rows. `ValueError` for a negative one."""
+        return self._with(_limit=natural("limit()", count))
+
+    def offset(self, count: int) -> Self:
+        """Without the first *count* rows. `ValueError` for a negative one."""
+        return self._with(_offset=natural("offset()", count))
+
+    def distinct(self) -> Self:
+        """Without repeated rows."""
+        return self._with(_distinct=True)
+
+    def only(self, *fields: str | ColumnElement[Any]) -> Self:
+        """Load the values of these fields, given by name or column, and of the key; the others when they are read.
+
+        Each of the others is then a statement of its own. Takes the place of an earlier `only` or `defer`. Raises
+        `FieldError` for what is not a field of the model.
+        """
+        return self._loading(own_names(self._schema, "only", fields))
+
+    def defer(self, *fields: str | ColumnElement[Any]) -> Self:
+        """Load none of the values of these fields, given by name or column, before they are read; as `only` says.
+
+        Adds to an earlier `only` or `defer`. The key is loaded all the same. Raises `FieldError`.
+        """
+        left = own_names(self._schema, "defer", fields)
+        loaded = self._schema.names if self._names is None else self._names
+        return self._loading(frozenset(loaded) - left)
+
+    def select_related(self, *paths: type[Any] | str) -> Self:
+        """Load the one row that each of *paths* leads to, and those on the way, in the same statement.
+
+        A path (`Book.author.country`) or its dotted name (`"author.country"`). Of the rows that are related to one
+        row, all have the same instance. Adds to an earlier `select_related`. Raises `FieldError` for an unknown name
+        and for a path to many rows, `TypeError` for what is no path.
+        """
+        return self._with(_related=branches_of(self._schema, self._related, paths))._completed()
+
+    def prefetch_related(self, *paths: type[Any] | str | Prefetch) -> Self:
+        """Load the rows that *paths* lead to, and those on the way, by one statement for each relation.
+
+        A path (`Author.books.tags`), its dotted name, or a `Prefetch` with a query of its own. They are read from
+        the alias of the query's rows unless routed elsewhere, after these, or after each chunk of them. Adds to an
+        earlier `prefetch_related`. Raises `FieldError` for an unknown name, `TypeError` for what is no path,
+        `ValueError` for two queries of the same rows.
+        """
+        return self._with(_prefetched=fetches_of(self._schema, self._prefetched, paths))._completed()
+
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False, of: Sequence[Any] = ()) -> Self:
+        """Lock the rows until the end of the block, which must be open: who else wants them waits.
+
+        With *nowait* a locked row is an error of the database, with *skip_locked* it is left out. *of* are the model,
+        columns, or paths (`Book.author`) whose rows are locked, else the model's; PostgreSQL only. On MariaDB the rows
+        of all tables it reads are. On SQLite a block has locked the whole database already, and knows none of this.
+        Raises `ValueError` for both flags at once, `FieldError`, and where it is sent `TransactionError` outside a block
+        that may write, and for what the database cannot do.
+        """
+        lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
+        return self._with(_lock=lock, _paths=self._paths | paths)
+
+    def using(self, alias: str) -> Self:
+        """Read from, and write to, *alias*; routers are not asked."""
+        return self._with(_using=alias)
+
+    @property
+    def statement(self) -> Select[Any]:
+        """The same query as a plain SQLAlchemy `Select` of the model's columns that it loads, its relations joined.
+
+        The columns of what `select_related` names come after those of the model.
+        """
+        schema, branches = self._schema, self._related
+        if branches or self._names is not None:
+            own = [field.column for field in fields_of(schema, self._names)]
+            return self._select(
+                *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
+            )
+        if not schema.selects:  # made once, since every query of the model begins with it
+            schema.selects.append(select(*[field.column for field in schema.fields]))
+        return self._shaped(schema.selects[0], NO_PATHS)
+
+    @property
+    def _schema(self) -> Schema:
+        schema: Schema = self._model.__schema__
+        return schema
+
+    def _with(self, **changes: Any) -> Self:
+        query = object.__new__(type(self))
+        query.__dict__ = self.__dict__ | changes
+        return query
+
+    def _loading(self, loaded: frozenset[str]) -> Self:
+        """Load the fields *loaded*, and with them the key and what related rows are found by."""
+        schema = self._schema
+        first = {branch.relation for branch in self._related} | {fetch.chain[0] for fetch in self._prefetched}
+        found_by = {each.steps[0].near.name for each in first if each.owner is schema.model}
+        needed = loaded.union(schema.key_names, found_by)
+        names = tuple(name for name in schema.names if name in needed)
+        return self._with(_names=None if names == schema.names else names)
+
+    def _completed(self) -> Self:
+        """The same, where not all fields are loaded, with those that related rows are found by."""
+        return self if self._names is None else self._loading(frozenset(self._names))
+
+    def _place(self) -> tuple[Database, Transaction | None]:
+        """Return the database to read from, and the transaction that is open on it, if any.
+
+        A query that locks rows reads where it would write. Raises `UnknownAlias`, `TransactionError` where the open block
+        cannot be used or the rows cannot be locked, `CrossDatabaseRelation`.
+        """
+        schema: Schema = self._model.__schema__
+        databases: Databases = schema.registry.databases
+        using = self._using if self._lock is None else self._write_database().alias
+        place = databases.place(schema, using, self._owner, writes=False)
+        if self._lock is not None:
+            refuse_unlockable(self._lock, *place)
+        for each in self._objects:
+            self._refuse_elsewhere(each, place[0])
+        return place
+
+    def _channel(self) -> Transaction | Lone:
+        """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
+        database, transaction = self._place()
+        return transaction or Lone(database, writes=False)
+
+    def _write_database(self) -> Database:
+        schema = self._schema
+        database: Database = schema.registry.databases.for_write(
+            schema.model, schema.home, self._using, self._owner
+        )
+        for each in self._objects:
+            self._refuse_elsewhere(each, database)
+        return database
+
+    def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
+        """Raise `CrossDatabaseRelation` where a condition names an *instance* of another alias (CONTRACT N13)."""
+        if instance._origin.alias in (None, database.alias):
+            return
+        asked = object.__new__(self._schema.model)
+        asked._row, asked._origin = None, Origin(database.alias, None, adding=True)
+        if not self._schema.registry.databases.allows_relation(asked, instance):
+            raise CrossDatabaseRelation(
+                f"a query of {self._schema.name} in {database.alias!r} names {instance!r} of "
+                f"{instance._origin.alias!r}"
+            )
+
+    def _equal_expressions(self, equal: Equal) -> list[ColumnElement[bool]]:
+        columns = [self._schema.by_name[name].column for name in equal[0]]
+        # The parameters are explicit, as true and false would otherwise become part of the SQL.
+        return [
+            column == bindparam(column.key, value, column.type, unique=True)
+            for column, value in zip(columns, equal[1], strict=True)
+        ]
+
+    def _conditions(self) -> list[ColumnElement[bool]]:
+        return [*self._where, *self._equal_expressions(self._equal)]
+
+    def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+        """The rows, whole and in order, of *selected*, which needs *paths* besides those of the query."""
+        return self._shaped(select(*selected).select_from(self._schema.table), paths)
+
+    def _shaped(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
+        statement = self._found(statement, paths)
+        if self._group:
+            statement = statement.group_by(*self._group)
+        if self._having:
+            statement = statement.having(*self._having)
+        if self._order:
+            statement = statement.order_by(*self._order)
+        if self._limit is not None:
+            statement = statement.limit(self._limit)
+        if self._offset:
+            statement = statement.offset(self._offset)
+        if (lock := self._lock) is not None:
+            # Of what is joined, a row that may be missing cannot be locked on PostgreSQL.
+            of = lock.of or (self._schema.table,)
+            statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
+        shaped: Select[Any] = statement.distinct() if self._distinct else statement
+        return shaped
+
+    def _found(self, statement: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+        """*statement* of the rows that fulfil the conditions, joined to *paths*: neither ordered nor limited."""
+        if needed := self._paths | self._order_paths | paths:
+            statement = statement.select_from(joined(self._schema, needed))
+        wanted = self._conditions()
+        found: Select[Any] = statement.where(*wanted) if wanted else statement
+        return found
+
+    def _targeted(self, statement: Any) -> Any:
+        """An UPDATE or DELETE of the rows that fulfil the conditions."""
+        wanted = self._conditions()
+        if self._paths:
+            key = [field.column for field in self._schema.key]
+            found = self._found(select(*key)).correlate(None)
+            wanted = [(key[0] if len(key) == 1 else tuple_(*key)).in_(found)]
+        return statement.where(*wanted) if wanted else statement
+
+    @property
+    def _limited(self) -> bool:
+        return self._limit is not None or bool(self._offset) or self._distinct
+
+
+class Lock(NamedTuple):
+    """How `for_update` locks the rows it finds; *of* are the tables whose rows they are, where some were named."""
+
+    nowait: bool
+    skip_locked: bool
+    of: tuple[FromClause, ...]
+
+
+def lock_of(
+    schema: Schema, *, nowait: bool, skip_locked: bool, of: Sequence[Any]
+) -> tuple[Lock, frozenset[Path]]:
+    """The lock that was asked for, and the paths that it needs joined.
+
+    Raises `ValueError` for flags that contradict, `TypeError` and `FieldError` for what has no rows to lock.
+    """
+    if nowait and skip_locked:
+        raise ValueError(
+            "for_update() cannot both refuse locked rows (nowait) and leave them out (skip_locked)"
+        )
+    if not isinstance(of, (tuple, list)):
+        raise TypeError(f"for_update() wants a list for of=, not {of!r}")
+    tables: dict[FromClause, None] = {}
+    needed: frozenset[Path] = frozenset()
+    for each in of:
+        if each is schema.model:
+            tables[schema.table] = None
+            continue
+        if isinstance(each, Path):
+            if each._many or each._root is not schema:
+                raise FieldError(f"for_update(): {each!r} leads to no one row of a row of {schema.name}")
+            tables[alias_of(each)] = None
+            needed |= {each}
+            continue
+        (column,), paths = columns(schema, "for_update", [each])
+        if getattr(column, "table", None) is None:
+            raise FieldError(f"for_update(): {column} is no column, and has no rows to lock")
+        tables[column.table] = None
+        needed |= paths
+    return Lock(nowait, skip_locked, tuple(tables)), needed
+
+
+def refuse_unlockable(lock: Lock, database: Database, transaction: Transaction | None) -> None:
+    """Raise `TransactionError` where *database* cannot lock rows so, here and now."""
+    alias, dialect = database.alias, database.dialect
+    if transaction is None:
+        raise TransactionError(f"for_update() locks until a block ends, and none is open on {alias!r}")
+    if transaction.readonly:
+        raise TransactionError(f"for_update() locks rows, and the block on {alias!r} is read-only")
+    if dialect == "sqlite" and (lock.nowait or lock.skip_locked or lock.of):
+        raise TransactionError(f"for_update(): {alias!r} is SQLite, which has no locks of single rows")
+    if dialect != "postgresql" and lock.of:
+        raise TransactionError(
+            f"for_update(): {alias!r} locks the rows of all tables it reads, not those of="
+        )

@@ -1,0 +1,252 @@
+"""Rows: the ends of a query that give columns and numbers, no instances.
+
+Explanations: how a database would find the rows of a query, in its own words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from sqlalchemy import ColumnElement, Row, Select, func, literal, select, tuple_
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from microorm.db.connection import Channel, Lone
+from microorm.fields.types import MARIADB
+from microorm.mapping.schema import Schema
+from microorm.query.filters import NO_EQUAL, columns, expression
+from microorm.query.selection import Selection
+
+M = TypeVar("M", bound="Any")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
+
+C = ColumnElement
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class Rows(Selection[M]):
+    """A selection that can be asked for columns of its rows, and for numbers about them."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @overload
+        def values(self, a: C[T1], /) -> list[Row[T1]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], /) -> list[Row[T1, T2]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], c: C[T3], /) -> list[Row[T1, T2, T3]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], /) -> list[Row[T1, T2, T3, T4]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], /
+        ) -> list[Row[T1, T2, T3, T4, T5]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], h: C[T8], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+        @overload
+        def values(self, *given: C[Any] | str) -> list[AnyRow]: ...
+
+    def values(self, *given: Any) -> Any:
+        """SQLAlchemy's rows of the columns *given*, expressions or names; without any, of all fields.
+
+        A field has its own name in them. Raises `FieldError` and `TypeError` as `filter` does, `FieldError` for a path
+        to many rows, and what the database raises.
+        """
+        return self._rows("values", given or self._schema.names)
+
+    @overload
+    def scalars(self, column: ColumnElement[T1], /) -> list[T1]: ...
+    @overload
+    def scalars(self, column: str, /) -> list[Any]: ...
+    def scalars(self, column: Any, /) -> Any:
+        """The values of one column, an expression or a name, in a list. Raises what `values` raises."""
+        return [row[0] for row in self._rows("scalars", [column])]
+
+    def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
+        """One row of what *expressions* make of all rows of the query, with the names given.
+
+        Of a limited query they are asked about just its rows. Raises `TypeError` where there is no expression, where
+        they do not make one row, and for a grouped query, `FieldError`, and what the database raises.
+        """
+        self._refuse_grouped("aggregate")
+        if not expressions:
+            raise TypeError("aggregate() wants at least one expression")
+        for each in expressions.values():
+            if isinstance(each, str):  # elsewhere the name of a field, here no expression
+                expression(self._schema, "aggregate", each)
+        found, paths = columns(self._schema, "aggregate", list(expressions.values()))
+        query = self._unlimited() if self._limited else self
+        selected: Any = select(*found)
+        statement = query._found(selected.select_from(query._schema.table), paths)
+        with self._with(_lock=None)._channel() as channel:
+            try:
+                row = channel.execute(statement).one()
+            except (NoResultFound, MultipleResultsFound) as error:
+                made = "none" if isinstance(error, NoResultFound) else "several"
+                raise TypeError(
+                    f"aggregate() wants expressions that make one row of all, and these made {made}"
+                ) from None
+        # The names never are a part of the SQL.
+        named = SimpleResultMetaData(list(expressions))
+        return IteratorResult(named, iter([tuple(row)])).one()
+
+    def count(self) -> int:
+        """How many rows there are, or groups of a grouped query."""
+        if self._limited or self._grouped:
+            return int(self._scalar(select(func.count()).select_from(self._ones().subquery())))
+        return int(self._scalar(self._found(select(func.count()).select_from(self._schema.table))))
+
+    def exists(self) -> bool:
+        """Whether there is a row, or a group of a grouped query."""
+        if self._grouped:  # which MariaDB would forget inside EXISTS
+            return self.count() > 0
+        return bool(self._scalar(select(self._ones().exists())))
+
+    def explain(self, *, analyze: bool = False, verbose: bool = False, format: Format | None = None) -> str:
+        """How the database would find the rows, in its own words; with *analyze* it does, and tells how it went.
+
+        PostgreSQL knows all options, MariaDB *analyze* and the formats text and json, SQLite none but text. Raises
+        `ValueError` for one that the database does not know.
+        """
+        self._refuse_grouped("explain")
+        query = self._with(_lock=None)
+        database, transaction = query._place()
+        verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
+        with transaction or Lone(database, writes=False) as channel:
+            return explained(channel, verb, query.statement)
+
+    @property
+    def _grouped(self) -> bool:
+        return bool(self._group or self._having)
+
+    def _refuse_grouped(self, method: str) -> None:
+        if self._grouped:
+            raise TypeError(f"{method}() is about rows, and this query is grouped; values() gives its groups")
+
+    def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
+        schema = self._schema
+        found, paths = columns(schema, method, given)
+        with self._channel() as channel:
+            rows: Sequence[Any] = channel.execute(
+                self._select(*[_named(schema, each) for each in found], paths=paths)
+            ).fetchall()
+        return rows
+
+    def _ones(self) -> Any:
+        """A one for each row, or group, of the query: what is counted. No order, no lock: nobody sees them."""
+        # Without groups all rows are one for HAVING, which SQLite takes only beside an aggregate.
+        one = func.count() if self._having and not self._group else literal(1)
+        return self._with(_order=(), _distinct=False, _lock=None)._select(one.label("one"))
+
+    def _unlimited(self) -> Self:
+        """A query without limit of the rows of this one, which are named by their keys."""
+        key = [field.column for field in self._schema.key]
+        rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
+        # In a sub-select of its own, since MariaDB takes no limit in the right side of IN.
+        named = (key[0] if len(key) == 1 else tuple_(*key)).in_(select(*rows.c))
+        return self._with(_where=(named,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
+
+    def _scalar(self, statement: Any) -> Any:
+        with self._with(_lock=None)._channel() as channel:
+            return channel.execute(statement).scalar_one()
+
+
+def _named(schema: Schema, column: Any) -> Any:
+    """*column*, called as its field is where it is the column of one, the model's or at the end of a path."""
+    table = getattr(column, "table", None)
+    path = schema.registry.paths.get(table)
+    owner = schema if table is schema.table else None if path is None else path._schema
+    for field in () if owner is None else owner.fields:
+        if field.column.key == column.key and field.name != column.key:
+            return column.label(field.name)
+    return column
+
+
+Format = Literal["text", "json", "xml", "yaml"]
+
+# What each can be asked for; nothing else is made part of the SQL.
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("analyze", "verbose", "format='text'", "format='json'", "format='xml'", "format='yaml'"),
+    **dict.fromkeys(MARIADB, ("analyze", "format='text'", "format='json'")),
+    "sqlite": ("format='text'",),
+}
+
+
+class Explained(Executable, ClauseElement):
+    """A SELECT that is not run, or not for its rows: the database tells what it does."""
+
+    inherit_cache = False
+
+    def __init__(self, verb: str, statement: Select[Any]) -> None:
+        self.verb = verb
+        self.statement = statement
+
+
+@compiles(Explained)
+def _explain(element: Explained, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{element.verb} {compiler.process(element.statement, **options)}"
+
+
+def explanation_verb(dialect: str, *, analyze: bool, verbose: bool, format: Format | None) -> str:
+    """The SQL that goes before a SELECT. `ValueError` for what *dialect* cannot be asked for."""
+    asked = [name for name, wanted in (("analyze", analyze), ("verbose", verbose)) if wanted]
+    if format is not None:
+        asked.append(f"format={format!r}")
+    known = _OPTIONS.get(dialect, ())
+    for each in asked:
+        if each not in known:
+            raise ValueError(f"explain(): {dialect} knows no {each}; known: {', '.join(known)}")
+    if dialect == "sqlite":
+        return "EXPLAIN QUERY PLAN"
+    if dialect == "postgresql":
+        words = [known[known.index(each)].upper().replace("=", " ").replace("'", "") for each in asked]
+        return f"EXPLAIN ({', '.join(words)})" if words else "EXPLAIN"
+    verb = "ANALYZE" if analyze else "EXPLAIN"
+    return f"{verb} FORMAT=JSON" if format == "json" else verb
+
+
+def explained(channel: Channel, verb: str, statement: Select[Any]) -> str:
+    """What the database answers, as lines of text."""
+    # The driver's own rows: the types of the columns that are selected say nothing of them.
+    cursor: Any = channel.execute(Explained(verb, statement)).cursor
+    names = [each[0] for each in cursor.description]
+    return _shown(names, cursor.fetchall(), tree=channel.database.is_sqlite)
+
+
+def _shown(names: Sequence[str], rows: Sequence[Any], *, tree: bool) -> str:
+    if tree:
+        depth = {0: -1}
+        for number, parent, _, _ in rows:
+            depth[number] = depth.get(parent, -1) + 1
+        return "\n".join("  " * depth[number] + detail for number, _, _, detail in rows)
+    if len(names) == 1:
+        return "\n".join(
+            each if isinstance(each, str) else json.dumps(each, indent=2) for (each,) in map(tuple, rows)
+        )
+    return "\n".join(
+        " | ".join("" if value is None else str(value) for value in row) for row in (names, *rows)
+    )

@@ -1,0 +1,102 @@
+"""How many rows go over at once (DESIGN 6)."""
+
+import sqlite3
+from typing import Any
+
+import pytest
+
+from microorm import Field, Model, field
+from microorm.sql.batches import MOST_BYTES, MOST_ROWS, batches, most_rows
+
+
+@pytest.fixture
+def channel(databases):
+    """The open transaction of `default`."""
+    database = databases.database("default")
+    with databases.atomic(), databases.channel(database, prepared=True, writes=True) as channel:
+        yield channel
+
+
+def sizes(channel: Any, rows: list[Any], asked: int | None = None) -> list[int]:
+    """How many of *rows* go together; all of them do, in order."""
+    parts = [list(part) for part in batches(channel, rows, lambda row: row, asked)]
+    assert [row for part in parts for row in part] == rows
+    return [len(part) for part in parts]
+
+
+def test_a_batch_is_no_larger_than_it_was_asked_to_be(channel):
+    """DESIGN 6."""
+    rows = [(number, "x") for number in range(10)]
+    assert sizes(channel, rows, 4) == [4, 4, 2]
+    assert sizes(channel, rows, 10) == sizes(channel, rows) == [10]
+    assert sizes(channel, [], 4) == []
+    assert most_rows(channel, 1, MOST_ROWS * 9) == MOST_ROWS
+
+
+def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend):
+    """DESIGN 6: SQLite says how many, PostgreSQL counts in 16 bits, MariaDB does not count them."""
+    most = {"postgresql": 65_535, "mariadb": MOST_ROWS * 40}.get(backend)
+    if most is None:
+        driver = channel.connection.connection.dbapi_connection
+        most = driver.getlimit(9)
+        assert most_rows(channel, 40) == min(MOST_ROWS, most // 40)
+        driver.setlimit(9, 100)
+        try:
+            assert most_rows(channel, 40) == 2
+            assert sizes(channel, [tuple(range(40))] * 5) == [2, 2, 1]
+            assert most_rows(channel, 101) == 1
+        finally:
+            driver.setlimit(9, most)
+    assert most_rows(channel, 40) == min(MOST_ROWS, most // 40)
+
+
+@pytest.mark.backends("mariadb")
+def test_a_batch_fits_into_a_packet_of_mariadb(channel):
+    """DESIGN 6: by the length of its values; a row that is longer goes alone."""
+    third = "x" * (MOST_BYTES // 3 - 10)
+    assert sizes(channel, [(number, third) for number in range(7)]) == [3, 3, 1]
+    assert sizes(channel, [(1, b"x"), (2, b"x" * MOST_BYTES), (3, b"x")]) == [1, 1, 1]
+    assert sizes(channel, [({"long": third},), ({"long": third},)] * 2) == [2, 2]
+
+
+@pytest.mark.parametrize("write", ["bulk_create", "upsert", "bulk_update"])
+def test_many_wide_rows_are_written_whatever_the_limits(Base, registry, databases, stored, write):
+    """DESIGN 6: more parameters, and more bytes, than one statement takes; nobody has to say a batch size."""
+
+    class Wide(Base):
+        name: Field[str] = field(max_length=9, unique=True)
+        text: Field[str]
+        rank: Field[int] = field(server_default="7")
+
+    registry.create_all("default")
+    rows = [Wide(name=f"n{number}", text="x" * 4_000) for number in range(5_000)]
+    Wide.objects.bulk_create(rows, on_conflict="update" if write == "upsert" else None)
+    if write == "bulk_update":
+        for row in rows:
+            row.text = "y" + row.name
+        assert Wide.objects.bulk_update(rows, ["text"]) == 5_000
+    assert stored(Wide, "id", "name") == [(row.id, row.name) for row in rows]
+    assert stored(Wide, "text") == [row.text for row in rows]
+    assert {row.rank for row in rows} == {7}
+
+
+@pytest.mark.backends("sqlite-memory")
+def test_a_library_of_sqlite_that_takes_fewer_is_asked(registry, databases, stored):
+    """DESIGN 6: the limit is the connection's; older libraries take 999."""
+
+    class Tag(Model, registry=registry):
+        name: Field[str] = field(max_length=9, unique=True)
+
+    registry.create_all("default")
+    tags = [Tag(name=f"n{number}") for number in range(500)]
+    with databases.atomic(), databases.connection() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        before = driver.setlimit(9, 99)
+        try:
+            Tag.objects.bulk_create(tags[:300])
+            Tag.objects.bulk_create(tags, on_conflict="update", batch_size=400)
+            Tag.objects.bulk_update(tags, ["name"])
+        finally:
+            driver.setlimit(9, before)
+    assert sorted(stored(Tag)) == sorted((tag.id, tag.name) for tag in tags)

@@ -1,0 +1,123 @@
+"""Hooks: functions that run one after another, all of them, whatever one does."""
+
+import functools
+import logging
+
+import pytest
+
+from microorm.db.context import RECEIVER, Receiving, current_alias, innermost, run_hooks
+
+
+class Failing:
+    """A hook without a name."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self) -> None:
+        raise self.error
+
+    def __repr__(self) -> str:
+        return "<a failing hook>"
+
+
+def test_hooks_run_in_order_with_no_arguments() -> None:
+    """O10."""
+    ran: list[int] = []
+    run_hooks(
+        [(functools.partial(ran.append, n), robust) for n, robust in ((1, False), (2, True), (3, False))]
+    )
+    assert ran == [1, 2, 3]
+    run_hooks([])
+
+
+def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> None:
+    """O16."""
+    ran: list[int] = []
+    first, second, third = LookupError("one"), ValueError("two"), OSError("three")
+    with pytest.raises(LookupError) as caught:
+        run_hooks(
+            [
+                (Failing(first), False),
+                (functools.partial(ran.append, 1), False),
+                (Failing(second), False),
+                (Failing(third), False),
+                (functools.partial(ran.append, 2), False),
+            ]
+        )
+    assert caught.value is first
+    assert ran == [1, 2]
+    assert caught.value.__notes__ == [
+        "another on_commit function failed, too: ValueError('two')",
+        "another on_commit function failed, too: OSError('three')",
+    ]
+
+
+def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
+    """O17: at ERROR, with the traceback, and with a name even where it has none."""
+    error = LookupError("lost")
+
+    def notify() -> None:
+        raise error
+
+    caplog.set_level(logging.DEBUG, logger="microorm.transactions")
+    run_hooks([(notify, True), (Failing(error), True), (functools.partial(notify), True)])
+    records = [(each.name, each.levelname, each.getMessage()) for each in caplog.records]
+    name = "test_an_error_of_a_robust_one_is_logged_only.<locals>.notify"
+    partial = f"functools.partial(<function {name} at "
+    assert records[:2] == [
+        ("microorm.transactions", "ERROR", f"on_commit function {name} failed: lost"),
+        ("microorm.transactions", "ERROR", "on_commit function <a failing hook> failed: lost"),
+    ]
+    assert records[2][2].startswith(f"on_commit function {partial}")
+    assert [each.exc_info and each.exc_info[1] for each in caplog.records] == [error] * 3
+
+
+def test_an_interrupt_is_nobodys_error() -> None:
+    """E5: it stops the program, and the hooks with it."""
+    ran: list[int] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_hooks([(interrupt, True), (functools.partial(ran.append, 1), True)])
+    assert ran == []
+
+
+def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
+    """DESIGN 5: after the scope has ended, and all of it."""
+    ran: list[str | None] = []
+    owner = object()
+    scope = Receiving(owner, "shop")
+    assert (scope.kind, scope.alias, scope.owner) == (RECEIVER, "shop", owner)
+    scope.postpone(Failing(LookupError("one")))
+    scope.postpone(lambda: ran.append(current_alias(owner, RECEIVER)))
+    with pytest.raises(LookupError, match="one"), scope:
+        assert (innermost(), ran) == (scope, [])
+    assert ran == [None]
+    assert innermost() is None
+
+
+def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() -> None:
+    """A scope that was closed out of order, as by a generator in another context, is nobody's parent."""
+    owner = object()
+    outer, closed = Receiving(owner, "a"), Receiving(owner, "b")
+    closed.closed = True
+    inner = Receiving(owner, "c")
+    assert (innermost(), inner.parent, inner.plain) == (inner, outer, False)
+    outer.finish()
+    assert innermost() is inner
+    inner.finish()
+    assert innermost() is None
+
+
+def test_nothing_put_off_survives_an_error() -> None:
+    """E2: the receivers after the one that failed do not run."""
+    ran: list[int] = []
+    scope = Receiving(object(), "shop")
+    scope.postpone(functools.partial(ran.append, 1))
+    with pytest.raises(LookupError), scope:
+        raise LookupError
+    assert ran == []
+    assert innermost() is None

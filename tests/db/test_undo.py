@@ -1,0 +1,211 @@
+"""Undo: before-images of instances, by level, newest first, and nothing kept alive."""
+
+import gc
+from typing import Any
+
+import pytest
+
+from microorm import Field, field
+from microorm.db.snapshots import Batch, UndoLog, apply_generated, image_of, restore
+
+
+@pytest.fixture
+def Book(Base: Any) -> Any:
+    """A model; no row of it is ever stored here."""
+
+    class Book(Base):
+        title: Field[str] = field(default="")
+        pages: Field[int] = field(default=0)
+
+    return Book
+
+
+pytestmark = pytest.mark.backends("sqlite-memory")
+
+
+def test_what_was_made_goes_back_to_what_was_there(Book: Any) -> None:
+    book = Book(title="a")
+    image = image_of(book)
+    apply_generated(book, image, {"id": 5, "title": "made"})
+    assert (book.id, book.title) == (5, "made")
+    restore(image)
+    assert (book.id, book.title) == (None, "a")
+
+
+def test_what_was_not_there_is_gone_again(Book: Any) -> None:
+    book = Book()
+    del book.__dict__["pages"]
+    image = image_of(book)
+    apply_generated(book, image, {"pages": 7})
+    restore(image)
+    assert "pages" not in vars(book)
+
+
+def test_what_the_user_has_set_since_stays(Book: Any) -> None:
+    """DESIGN 4: what the caller set stays."""
+    book = Book(title="a")
+    image = image_of(book)
+    apply_generated(book, image, {"id": 5000, "title": "made"})
+    book.title = "mine"
+    restore(image)
+    assert (book.id, book.title) == (None, "mine")
+
+
+def test_origin_and_loaded_row_go_back(Book: Any) -> None:
+    book = Book()
+    image = image_of(book)
+    before = (book._origin, book._row)
+    book._origin, book._row = object(), ("x",)
+    restore(image)
+    assert (book._origin, book._row) == before
+
+
+def test_settling_twice_remembers_the_first(Book: Any) -> None:
+    book = Book(title="a")
+    image = image_of(book)
+    apply_generated(book, image, {"title": "b"})
+    apply_generated(book, image, {"title": "c"})
+    restore(image)
+    assert book.title == "a"
+
+
+def test_an_image_keeps_nothing_alive(Book: Any) -> None:
+    """One entry per instance, held weakly: a rollback that never comes costs no instances."""
+    log, book = UndoLog(), Book()
+    image = image_of(book)
+    log.record(image)
+    del book
+    gc.collect()
+    assert image[0]() is None
+    log.roll_back()
+
+
+def test_two_saves_in_one_level_are_one_image(Book: Any) -> None:
+    """The rollback goes back to before the first, whatever the second made."""
+    log, book = UndoLog(), Book(title="a")
+    for number, made in enumerate(({"id": 5000}, {"title": "made", "id": 6000})):
+        image = image_of(book)
+        apply_generated(book, image, made)
+        log.record(image)
+        assert book.id == (5000, 6000)[number]
+    log.roll_back()
+    assert (book.id, book.title) == (None, "a")
+
+
+def test_what_the_user_set_between_two_saves_stays(Book: Any) -> None:
+    log, book = UndoLog(), Book(title="a")
+    for made in ("first", "second"):
+        image = image_of(book)
+        apply_generated(book, image, {"title": made})
+        log.record(image)
+        if made == "first":
+            book.title = "mine"
+    log.roll_back()
+    assert book.title == "mine"
+
+
+def test_an_inner_level_is_undone_alone(Book: Any) -> None:
+    """A savepoint: what was saved before it stays saved."""
+    log, book = UndoLog(), Book(title="a")
+    outer = image_of(book)
+    apply_generated(book, outer, {"id": 5000})
+    log.record(outer)
+    log.push()
+    inner = image_of(book)
+    apply_generated(book, inner, {"title": "made"})
+    log.record(inner)
+    log.roll_back()
+    assert (book.id, book.title) == (5000, "a")
+    log.roll_back()
+    assert book.id is None
+
+
+def test_a_released_level_belongs_to_the_one_around(Book: Any) -> None:
+    log, book, other = UndoLog(), Book(title="a"), Book(title="b")
+    outer = image_of(book)
+    apply_generated(book, outer, {"id": 5000})
+    log.record(outer)
+    log.push()
+    for each in (book, other):
+        inner = image_of(each)
+        apply_generated(each, inner, {"title": "made"})
+        log.record(inner)
+    log.release()
+    log.roll_back()
+    assert (book.id, book.title, other.title) == (None, "a", "b")
+
+
+def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> None:
+    """Images are found by identity, which a dead instance may have handed on."""
+    log = UndoLog()
+    for _ in range(50):
+        book = Book(title="a")
+        image = image_of(book)
+        apply_generated(book, image, {"title": "made"})
+        log.record(image)
+        last = book
+        del book
+    log.roll_back()
+    assert last.title == "a"
+
+
+def settled(log: UndoLog, books: list[Any], first: int) -> None:
+    """Give *books* numbers from *first* on, which *log* takes back as those of one batch."""
+    numbers = list(range(first, first + len(books)))
+    log.record_batch(Batch(books, books[0]._origin, "id", numbers))
+    for book, number in zip(books, numbers, strict=True):
+        book.id, book._row, book._origin = number, (number,), object()
+
+
+def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
+    """Origin, loaded row and key; what the user has set since stays."""
+    log, books = UndoLog(), [Book() for _ in range(3)]
+    new = books[0]._origin
+    settled(log, books, 5000)
+    books[1].id, books[2].title = 7, "mine"
+    log.roll_back()
+    assert [book.id for book in books] == [None, 7, None]
+    assert [(book._origin, book._row) for book in books] == [(new, None)] * 3
+    assert books[2].title == "mine"
+
+
+def test_a_batch_keeps_nothing_alive(Book: Any) -> None:
+    log, books = UndoLog(), [Book(), Book()]
+    batch = Batch(books, books[0]._origin, "id", [5000, 6000])
+    log.record_batch(batch)
+    del books[1]
+    gc.collect()
+    assert len(list(batch.images())) == 1
+    log.roll_back()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, released: bool) -> None:
+    """One instance was written and deleted before, one is deleted after; also where a savepoint was around these."""
+    log, books = UndoLog(), [Book(), Book(), Book()]
+    image = image_of(books[0])
+    apply_generated(books[0], image, {"id": 4000})
+    apply_generated(books[0], image, {"id": None})
+    log.record(image)
+    if released:
+        log.push()
+    settled(log, books, 5000)
+    for book in books[:2]:
+        image = image_of(book)
+        apply_generated(book, image, {"id": None})
+        log.record(image)
+    if released:
+        log.release()
+    log.roll_back()
+    assert [book.id for book in books] == [None] * 3
+    assert [book._row for book in books] == [None] * 3
+
+
+def test_a_batch_of_a_released_level_is_kept_whole(Book: Any) -> None:
+    log, books = UndoLog(), [Book(), Book()]
+    log.push()
+    settled(log, books, 5000)
+    log.release()
+    assert [book.id for book in books] == [5000, 5001]
+    log.roll_back()
+    assert [book.id for book in books] == [None, None]
