@@ -16,8 +16,7 @@
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
-    ├── MigrationError
-    └── FixtureError
+    └── MigrationError
 
 Errors of the database are SQLAlchemy's (`IntegrityError`, `OperationalError`, …), and invalid arguments are a `TypeError`
 or `ValueError`.
@@ -137,10 +136,6 @@ class MigrationError(MicroormError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (str(self), self.at))
-
-
-class FixtureError(MicroormError):
-    """A fixture file cannot be loaded."""
 
 
 def nearest(name: object, known: Iterable[str], *, prefix: str = "; nearest: ") -> str:

@@ -199,27 +199,28 @@ def refuse_unfit(function: Any) -> None:
 
 
 class UnitOfWork:
-    """Writes to *database* that happen together or not at all, and the instances that they change.
+    """Writes that happen together or not at all, and the instances that they change.
 
-    A context manager. `begin()` takes the open transaction, or else opens one, or a connection for one statement.
+    A context manager. *database* and *transaction*, where they go, may be set later, before `begin()`, which takes the open transaction, or else opens one, or a connection for one statement.
     An error that leaves the unit puts the instances back; once the unit is *dirty*, when a receiver or SQL of it may
     have run, the error dooms the open block as well.
     """
 
-    __slots__ = ("_block", "_database", "_databases", "_snapshots", "_transaction", "channel", "dirty")
+    __slots__ = ("_block", "_databases", "_snapshots", "channel", "database", "dirty", "transaction")
 
     channel: Any
+    database: Any
 
     def __init__(
         self,
         databases: Databases,
-        database: Database,
+        database: Any = None,
         transaction: Transaction | None = None,
         *snapshots: Image,
     ) -> None:
         self._databases = databases
-        self._database = database
-        self._transaction = transaction
+        self.database = database
+        self.transaction = transaction
         self._snapshots: list[Any] = [*snapshots]
         self._block: Atomic | None = None
         self.channel = None
@@ -230,16 +231,19 @@ class UnitOfWork:
 
         Returns the channel. Raises `TransactionError` where the block is doomed.
         """
-        transaction = self._transaction
+        transaction = self.transaction
         if transaction is None and several:
-            block = self._databases.block(self._database)
+            block = self._databases.block(self.database)
             block.__enter__()
             self._block = block
-            transaction = self._transaction = latest().transaction
+            transaction = self.transaction = latest().transaction
         if transaction is not None:
             self.channel = transaction.__enter__()
         else:
-            self.channel = Lone(self._database, writes=True)
+            self.channel = Lone(self.database, writes=True)
+        for snapshot in self._snapshots:
+            if snapshot[3]:  # values were replaced before there was a channel to remember it
+                self.channel.keep((*snapshot[:3], dict(snapshot[3])))
         return self.channel
 
     def check(self) -> None:
@@ -288,7 +292,7 @@ class UnitOfWork:
         try:
             if self._block is not None:
                 self._block.__exit__(kind, error, trace)
-            elif self._transaction is None and self.channel is not None:
+            elif self.transaction is None and self.channel is not None:
                 self.channel.__exit__(kind, error, trace)
         except CommitOutcomeUnknown:
             raise  # the instances stay as they were saved

@@ -192,7 +192,7 @@ class Lone(Channel):
 
     __slots__ = ("_writes",)
 
-    def __init__(self, database: Database, *, writes: bool, prepared: bool = True) -> None:
+    def __init__(self, database: Database, *, writes: bool) -> None:
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = self.undo = None

@@ -102,13 +102,13 @@ class Databases(Destinations):
         """The configured aliases, in order."""
         return tuple(self._databases)
 
-    def engine(self, alias: str = DEFAULT_ALIAS) -> Engine:
-        """SQLAlchemy's engine of *alias*. `UnknownAlias` where there is none."""
-        return self.database(alias).engine
+    def engine(self, using: str = DEFAULT_ALIAS) -> Engine:
+        """SQLAlchemy's engine of the alias *using*. `UnknownAlias` where there is none."""
+        return self.database(using).engine
 
-    def async_engine(self, alias: str = DEFAULT_ALIAS) -> AsyncEngine:
+    def async_engine(self, using: str = DEFAULT_ALIAS) -> AsyncEngine:
         """SQLAlchemy's asyncio engine of the same database. `UnknownAlias` where there is none."""
-        return self.database(alias).async_engine
+        return self.database(using).async_engine
 
     @overload
     def atomic(self, using: Callable[P, R], /) -> Callable[P, R]: ...
@@ -169,7 +169,7 @@ class Databases(Destinations):
             transaction.owner.check(alias)
             transaction.hooks.append((function, robust))
 
-    def using(self, alias: str) -> AbstractContextManager[None]:
+    def using(self, alias: str, /) -> AbstractContextManager[None]:
         """Route everything in the `with` block to *alias*; nests; this thread or task only.
 
         Raises `UnknownAlias`.
@@ -177,15 +177,15 @@ class Databases(Destinations):
         return Using(self, self.database(alias).alias)
 
     @contextmanager
-    def connection(self, alias: str | None = None) -> Iterator[Connection]:
-        """SQLAlchemy's connection of the block open on *alias*, or one that commits each statement.
+    def connection(self, using: str | None = None) -> Iterator[Connection]:
+        """SQLAlchemy's connection of the block open on the alias *using*, or one that commits each statement.
 
-        *alias*: else the innermost of open block, `using()` block and running receiver, else `default`. An
+        *using*: else the innermost of open block, `using()` block and running receiver, else `default`. An
         error in a statement dooms the block. Raises `UnknownAlias`.
         """
-        if alias is None:
-            alias = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
-        database = self.database(alias)
+        if using is None:
+            using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+        database = self.database(using)
         transaction = open_transaction(self, database.alias)
         if transaction is not None:
             with transaction:

@@ -125,13 +125,13 @@ class Destinations:
         """What is open on *database* here and now, or None."""
         return open_transaction(self, database.alias)
 
-    def channel(self, database: Database, *, prepared: bool, writes: bool) -> Channel:
+    def channel(self, database: Database, *, writes: bool) -> Channel:
         """A context manager that reaches *database*: its open transaction, or a connection for one statement.
 
         Raises `TransactionError` where the block is doomed, or is read-only and *writes*.
         """
         transaction = self.usable(database, writes=writes)
-        return Lone(database, prepared=prepared, writes=writes) if transaction is None else transaction
+        return Lone(database, writes=writes) if transaction is None else transaction
 
     def place(
         self, schema: Schema, using: str | None = None, instance: Any = None, *, writes: bool

@@ -19,7 +19,6 @@ from sqlalchemy import (
     ScalarSelect,
     SelectBase,
     select,
-    tuple_,
 )
 from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.selectable import Join, Select
@@ -199,7 +198,8 @@ def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Pa
     """Return a condition that is true if *condition* is, for any of the rows along *paths*; it repeats no rows."""
     key = [field.column for field in schema.key]
     inner = select(*key).select_from(joined(schema, paths)).where(condition).correlate(None)
-    return (key[0] if len(key) == 1 else tuple_(*key)).in_(inner)
+    in_key: ColumnElement[bool] = schema.key_in(inner)
+    return in_key
 
 
 def _unjoined(schema: Any, nested: ClauseElement) -> Iterable[Path]:

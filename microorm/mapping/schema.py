@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar, get_args, get_origin
 
-from sqlalchemy import MetaData, Table
+from sqlalchemy import ColumnElement, MetaData, Select, Table, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
@@ -109,6 +109,15 @@ class Schema:
             shown = repr(name) if isinstance(name, str) else str(name)
             raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
         return found
+
+    def key_in(self, keys: Any) -> ColumnElement[bool]:
+        """Return the condition that a row has one of *keys*: values, rows of values, or a SELECT of them."""
+        columns = [each.column for each in self.key]
+        if isinstance(keys, Select):
+            return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(keys)
+        if len(columns) > 1:
+            return tuple_(*columns).in_(list(keys))
+        return columns[0].in_([key[0] if key.__class__ is tuple else key for key in keys])
 
     def explain(self) -> str:
         """Return the source of the functions generated so far, and the compiled SQL of each alias."""
@@ -310,8 +319,8 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
 
 
 def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
-    yield "instances of the driver's rows", _source(plans.loader.build)
-    for key, plan in plans.made.items():
+    yield "instances of the driver's rows", _source(plans.hydrator.build)
+    for key, plan in plans.statements.items():
         if (sql := getattr(plan, "sql", None)) is None:
             yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
         else:

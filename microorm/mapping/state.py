@@ -1,6 +1,6 @@
 """The loaded state of an instance, and what has changed since.
 
-An instance has an `RowState`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
+An instance has a `RowState`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
 tuple: nothing is copied when an instance is loaded, and loaded values are decoded when they are used.
 """
 
@@ -75,6 +75,10 @@ class RowState:
             self.after_insert = state
         return state
 
+    def without_before(self) -> RowState:
+        """The same once its `post_save` receivers have run."""
+        return RowState(self.alias, self.layout, adding=self.adding)
+
     def moved(self, alias: str | None) -> RowState:
         """Return the same state in *alias*."""
         return RowState(alias, self.layout, adding=self.adding, before=self.before)
@@ -90,6 +94,13 @@ _new: dict[str, RowState] = {}
 def new_in(alias: str) -> RowState:
     """Return the state of a new instance that is to be written to *alias*."""
     return _new.get(alias) or _new.setdefault(alias, RowState(alias, None, adding=True))
+
+
+def placeholder(model: type[Any], alias: str) -> Any:
+    """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
+    instance = object.__new__(model)
+    instance._row, instance._row_state = None, new_in(alias)
+    return instance
 
 
 class State:
@@ -158,10 +169,19 @@ def loaded_value(instance: Any, name: str) -> Any:
     return state.layout.value(row, name)
 
 
-def changes(instance: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """Return `{name: (loaded, current)}` of the fields among *names* that have changed."""
+def changes(
+    instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return `{name: (loaded, current)}` of the fields among *names* that have changed.
+
+    The current value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     values = instance.__dict__
+    for foreign_key in foreign_keys:
+        other = foreign_key.assigned(instance)
+        if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
+            values = {**values, foreign_key.field.name: key}
     for name in names:
         current, loaded = values.get(name, MISSING), loaded_value(instance, name)
         if current is MISSING and loaded is MISSING:

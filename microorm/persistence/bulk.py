@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
@@ -22,12 +22,13 @@ from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, refresh_all_foreign_keys, tell_saved, write_expressions
+from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
-from microorm.sql.batches import Progress, batches, checked_objects, has_triggers, most_rows, multirow_of
-from microorm.sql.statements import Plans, Prepared, bound, plans_of, values_of
+from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
+from microorm.sql.statements import CompiledStatement, Plans, parameters_of, placeholders, plans_of
 from microorm.sql.upsert import Upsert
 
 
@@ -58,18 +59,21 @@ def bulk_create(
     schema: Schema, database: Database, instances: Iterable[Any], options: BulkOptions, progress: Any = None
 ) -> list[Any]:
     """Insert all of *instances* or none, in few statements; they get their keys and their state."""
-    objects = checked_objects(schema, "bulk_create", instances)
+    objects = check_instances(schema, "bulk_create", instances)
     reported = Progress(progress, len(objects))
     if not objects:
         return objects
-    refresh_all_foreign_keys(schema, "bulk_create", objects)
-    complete_all(objects)
     model, alias = schema.model, database.alias
-    for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
-        signal.refuse_waiting(model)
-    with unit_of_work(schema.registry.databases, database) as work:
+    databases = schema.registry.databases
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_create", objects)
+        complete_all(objects)
+        for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
+            signal.refuse_waiting(model)
+        work.begin()
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
+            refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
         before = [(instance._row_state, instance._row) for instance in objects if options.each]
         for group in _groups(schema, work, objects, options.upsert):
             start = 0
@@ -270,7 +274,7 @@ def _insert_rows(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
     """Insert *rows*; returns for each what the database made, in order."""
-    if (multirow := multirow_of(schema, plans, channel, names)) is not None:
+    if (multirow := multirow_insert(schema, plans, channel, names)) is not None:
         return multirow.insert(channel, rows)
     prepared = plans.insert(names)
     if not prepared.made:
@@ -315,10 +319,10 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
     if channel.cursor is not None and names:
         plans.inserted_rows += len(rows)
         if plans.inserted_rows >= WORTH_IT:
-            size = min(most_rows(channel, len(names)), ROWS_PER_STATEMENT)
+            size = min(max_rows(channel, len(names)), ROWS_PER_STATEMENT)
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:
-        several = plans.kept(
+        several = plans.cached(
             ("insert several", names, size), lambda: _several(schema, channel.database, names, size)
         )
         for start in range(0, whole, size):
@@ -327,9 +331,9 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
         plans.insert_only(names).run_many(channel, rest)
 
 
-def _several(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> Prepared:
+def _several(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> CompiledStatement:
     """The INSERT of *count* rows; its row is all of them, one after another."""
     fields = [schema.by_name[name] for name in names]
-    rows = [bound(fields, index * len(fields)) for index in range(count)]
+    rows = [placeholders(fields, index * len(fields)) for index in range(count)]
     statement = insert(schema.table).inline().values(rows)
-    return Prepared(statement, values_of(fields * count), database.engine.dialect)
+    return CompiledStatement(statement, parameters_of(fields * count), database.engine.dialect)

@@ -23,7 +23,7 @@ from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
-from microorm.sql.hydration import fields_of, instances_of
+from microorm.sql.hydration import fields_of, hydrate
 from microorm.sql.statements import key_row, plans_of
 
 Values = dict[Any, "Leaving"]  # what is referred to → the row that has it
@@ -133,7 +133,7 @@ class Collection:
         values = {}
         for row in found:
             if row.instance is self._held:
-                load = plans_of(schema, self.channel.database).load(schema.key_names, wanted=(name,))
+                load = plans_of(schema, self.channel.database).select(schema.key_names, wanted=(name,))
                 values.update({value: row for (value,) in load.values(self.channel, row.key)})
             else:
                 values[row.instance.__dict__[name]] = row
@@ -161,14 +161,14 @@ class Collection:
         schema, channel = key.owner.__schema__, self.channel
         names, wanted = self.names(schema), list(values)
         if len(wanted) == 1:
-            load = plans_of(schema, channel.database).load((key.field.name,), wanted=names)
+            load = plans_of(schema, channel.database).select((key.field.name,), wanted=names)
             yield from load.instances(channel, (wanted[0],))
             return
         columns = [field.column for field in fields_of(schema, names)]
         for batch in batches(channel, wanted, lambda value: (value,), None):
             statement = select(*columns).where(key.field.column.in_(batch))
             found = channel.execute(statement).fetchall()
-            yield from instances_of(schema, found, channel.database.alias, names)
+            yield from hydrate(schema, found, channel.database.alias, names)
 
     def _refuse_restricted(self) -> None:
         in_the_way: dict[Any, dict[Row, Any]] = {}

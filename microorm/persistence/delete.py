@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import tuple_
 from sqlalchemy import update as sql_update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
@@ -168,7 +167,7 @@ class Deletion:
             schema: Schema = key.owner.__schema__
             change = sql_update(schema.table).values({key.field.column: None})
             for batch in batches(self._channel, [row.key for row in rows], tuple, None):
-                self._run(None, change.where(_named(schema, batch)))
+                self._run(None, change.where(schema.key_in(batch)))
 
     def _delete_rows(self, step: Step) -> None:
         """Delete the rows of *step*, in their order: layer by layer where each row is checked as it goes."""
@@ -179,7 +178,7 @@ class Deletion:
         for layer in layers:
             for batch in batches(channel, layer, tuple, None):
                 if len(batch) > 1:
-                    self._run(schema.label, sql_delete(schema.table).where(_named(schema, batch)))
+                    self._run(schema.label, sql_delete(schema.table).where(schema.key_in(batch)))
                     continue
                 self._work.dirty = True
                 plan = plans_of(schema, channel.database).delete()
@@ -194,14 +193,6 @@ class Deletion:
 
 def _one(value: Any) -> Row:
     return (value,)
-
-
-def _named(schema: Schema, keys: Iterable[Row]) -> Any:
-    """The condition that a row of the model has one of *keys*."""
-    columns = [field.column for field in schema.key]
-    if len(columns) == 1:
-        return columns[0].in_([key[0] for key in keys])
-    return tuple_(*columns).in_(list(keys))
 
 
 def _loaded(instance: Any) -> Loaded:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import USING, current_alias, refuse_lazy
@@ -64,10 +64,10 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
     key = key_row(schema, instance)
     # A row is asked for even where none of its values is.
     wanted = tuple(name for name in schema.names if name in names) or schema.key_names
-    load = plans_of(schema, database).load(
+    load = plans_of(schema, database).select(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
-    with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+    with schema.registry.databases.channel(database, writes=False) as channel:
         found = load.values(channel, key)
     if not found:
         asked = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
@@ -107,8 +107,8 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
     if wanted := _wanted(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
-        load = plans_of(schema, database).load(schema.key_names, wanted=wanted)
-        with schema.registry.databases.channel(database, prepared=True, writes=False) as channel:
+        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
+        with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
         _take(instance, database, wanted, found[0] if found else None)
 
@@ -128,9 +128,8 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
     schema: Schema = instances[0].__schema__
     key = [field.column for field in schema.key]
     keys = list(dict.fromkeys(map(_loaded_key, instances)))
-    named = key[0].in_([each for (each,) in keys]) if len(key) == 1 else tuple_(*key).in_(keys)
-    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(named)
-    with schema.registry.databases.channel(database, prepared=False, writes=False) as channel:
+    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
+    with schema.registry.databases.channel(database, writes=False) as channel:
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:
         _take(instance, database, wanted, rows.get(_loaded_key(instance)))

@@ -6,7 +6,7 @@ back; inside a block an error that comes after a receiver or SQL dooms the block
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from weakref import ref
 
@@ -18,17 +18,23 @@ from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, apply_generated, note_generated
-from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route
-from microorm.dispatch.signal import mutes
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
+from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
-from microorm.sql.statements import MAX_SHAPES, Insert, Plans, Prepared, given, plans_of
+from microorm.sql.statements import (
+    MAX_STATEMENTS,
+    CompiledInsert,
+    CompiledStatement,
+    Plans,
+    plans_of,
+    supplied_names,
+)
 
 Before = tuple[RowState, Row | None]
 """RowState and loaded row of an instance as they were before a save."""
@@ -70,14 +76,14 @@ class SavePlan:
 
     def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
         self._plans = plans
-        self.insert: Insert | None = None
-        self._update: Prepared | None = None
+        self.insert: CompiledInsert | None = None
+        self._update: CompiledStatement | None = None
         self.names = names
         self.collect = schema.collector(names)
         self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
         self.updated = plans.row_state(names)
 
-    def prepare_insert(self) -> Insert:
+    def prepare_insert(self) -> CompiledInsert:
         """Compile the INSERT of the row."""
         statement = self._plans.insert(self.names)
         self.inserted = self._plans.row_state(self.names + statement.made_names)
@@ -114,37 +120,34 @@ def save(
         options = SaveOptions(fields, raw=raw, force_insert=force_insert, force_update=force_update)
         if force_update or fields is not None:
             _refuse_unsaved(schema, instance)
-    if schema.foreign_keys and not raw:
-        refresh_foreign_keys(schema, instance)
-    database, transaction = schema.registry.databases.place(schema, using, instance, writes=True)
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
     after = post_save._route(model) if post_save._connections else EMPTY
     if before.asynchronous or after.asynchronous:
         pre_save.refuse_waiting(model)
         post_save.refuse_waiting(model)
-    write(schema, database, transaction, instance, options, before, after)
+    write(schema, instance, using, options, before, after)
 
 
 def write(
     schema: Schema,
-    database: Database,
-    transaction: Transaction | None,
     instance: Any,
+    using: str | None,
     options: SaveOptions,
     before: Route,
     after: Route,
 ) -> None:
     """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
     snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
-    work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
-    inside = transaction is not None
-    with work:
-        channel = None
-        around = snapshot[1].before
+    databases = schema.registry.databases
+    with UnitOfWork(databases, None, None, snapshot) as work:
+        if schema.foreign_keys and not options.raw:
+            refresh_foreign_keys(schema, instance, snapshot)
+        database, transaction = databases.place(schema, using, instance, writes=True)
+        work.database, work.transaction = database, transaction
+        inside, channel, around = transaction is not None, None, snapshot[1].before
         if around is not None:  # a receiver saves the instance whose save it is told of
-            state = snapshot[1]
-            instance._row_state = RowState(state.alias, state.layout, adding=state.adding)
+            instance._row_state = snapshot[1].without_before()
         asked = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, asked)
@@ -152,10 +155,8 @@ def write(
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if (
-                    instance._row_state.partial
-                ):  # a receiver may have given it values that it was loaded without
-                    options = options_of_partial(schema, database, instance, asked)
+                # A receiver may have assigned an instance, or given values that were not loaded.
+                options = _prepared(schema, database, instance, asked, snapshot)
         earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
@@ -172,10 +173,20 @@ def write(
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            saved = instance._row_state
-            instance._row_state = RowState(saved.alias, saved.layout, before=around)
+            instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
+
+
+def _prepared(
+    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Image
+) -> SaveOptions:
+    """Return what is to be written of *instance* once it has the present keys of related instances."""
+    if schema.foreign_keys and not options.raw:
+        refresh_foreign_keys(schema, instance, snapshot)
+    if instance._row_state.partial:
+        return options_of_partial(schema, database, instance, options)
+    return options
 
 
 def runs_at_once(route: Route) -> bool:
@@ -201,47 +212,27 @@ def tell_saved(
 ) -> None:
     """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
     model = schema.model
-    if not (route := post_save._route(model)):
+    if not post_save._route(model):
         return
     saved = instance._row_state
-    telling = saved.after_insert if before == NOTHING else None
-    instance._row_state = telling = telling or saved.with_before(before)
+    with_before = saved.after_insert if before == NOTHING else None
+    instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
-    scope = Receiving(schema.registry.databases, alias)
     try:
-        try:
-            if route.plain and not mutes():
-                # As `send` does; without its calls a save with a receiver costs a tenth less.
-                for connection in route.sync:
-                    if (receiver := connection.reference()) is not None:
-                        connection.ran = True
-                        receiver(
-                            signal=post_save,
-                            sender=model,
-                            instance=instance,
-                            created=created,
-                            raw=options.raw,
-                            using=alias,
-                            update_fields=fields,
-                        )
-            else:
-                post_save.send(
-                    model,
-                    instance=instance,
-                    created=created,
-                    raw=options.raw,
-                    using=alias,
-                    update_fields=fields,
-                )
-        except BaseException:
-            scope.close()
-            raise
-        scope.finish()
+        with Receiving(schema.registry.databases, alias):
+            post_save.send(
+                model,
+                instance=instance,
+                created=created,
+                raw=options.raw,
+                using=alias,
+                update_fields=fields,
+            )
     finally:
-        if instance._row_state is telling:
+        if instance._row_state is with_before:
             instance._row_state = saved
         elif instance._row_state.before is not None:
-            instance._row_state = RowState(instance._row_state.alias, instance._row_state.layout)
+            instance._row_state = instance._row_state.without_before()
 
 
 def collect(
@@ -279,10 +270,10 @@ def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: di
     else:
         key = schema.key[0]
         keyless = key.generated and values.get(key.name) is None
-        names = given(schema, schema.plain_names if keyless else schema.written_names, values)
+        names = supplied_names(schema, schema.plain_names if keyless else schema.written_names, values)
     plan: SavePlan | None = plans.save_plans.get(names)
     if plan is None:
-        if len(plans.save_plans) >= MAX_SHAPES:
+        if len(plans.save_plans) >= MAX_STATEMENTS:
             plans.save_plans.clear()
         plan = plans.save_plans[names] = SavePlan(schema, plans, names)
     return plan
@@ -459,19 +450,3 @@ def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force
 def _refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
-
-
-def refresh_foreign_keys(schema: Schema, instance: Any) -> None:
-    """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
-    for foreign_key in schema.foreign_keys:
-        foreign_key.refresh_foreign_key(instance)
-
-
-def refresh_all_foreign_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `refresh_foreign_keys` does."""
-    for index, instance in enumerate(objects) if schema.foreign_keys else ():
-        try:
-            refresh_foreign_keys(schema, instance)
-        except UnsavedError as error:
-            error.add_note(f"in object {index} of {method}()")
-            raise

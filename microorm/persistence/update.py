@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Update, and_, case, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
 
-from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
@@ -15,6 +15,7 @@ from microorm.db.snapshots import Image, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import (
     SaveOptions,
@@ -22,11 +23,10 @@ from microorm.persistence.save import (
     collect,
     field_names,
     mark_saved,
-    refresh_all_foreign_keys,
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
-from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, checked_objects, latest
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read
 from microorm.sql.statements import key_row, plans_of
 
 MAX_CASES = 100
@@ -82,16 +82,18 @@ def bulk_update(
     names = field_names(schema, fields, "fields")
     if not names:
         raise ValueError("bulk_update() wants at least one field")
-    objects = checked_objects(schema, "bulk_update", instances)
+    objects = check_instances(schema, "bulk_update", instances)
     told = Progress(progress, len(objects))
     _refuse_unfit_keys(schema, objects)
     if not objects:
         return 0
-    refresh_all_foreign_keys(schema, "bulk_update", objects)
-    complete_all(objects, tuple(names))
     options = SaveOptions(names)
     total = 0
-    with unit_of_work(schema.registry.databases, database) as work:
+    databases = schema.registry.databases
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_update", objects)
+        complete_all(objects, tuple(names))
+        work.begin()
         for plan, planned in _groups(schema, work, objects, options):
             for batch in batches(work.channel, planned, lambda each: each.row, batch_size):
                 work.check()  # the function that is told of the progress may have doomed the block
@@ -181,7 +183,7 @@ def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...],
             kind = field.column.type
             new = [literal(row[index], kind) for row in part]
             values[field.column] = case(*zip(same, new, strict=True), value=one, else_=field.column)
-        statement = update(schema.table).values(values).where(_among(schema, keys))
+        statement = update(schema.table).values(values).where(schema.key_in(keys))
         total += int(channel.execute(statement).rowcount)
     return total
 
@@ -190,14 +192,9 @@ def _same_key(schema: Schema, key: Row) -> ColumnElement[bool]:
     return and_(*[field.column == value for field, value in zip(schema.key, key, strict=True)])
 
 
-def _among(schema: Schema, keys: Sequence[Row]) -> ColumnElement[bool]:
-    columns = [field.column for field in schema.key]
-    return columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
-
-
 def _keys_there(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> set[Row]:
     """The keys of *batch* that have a row."""
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
-    found = latest(channel, select(*columns).where(_among(schema, keys)))
+    found = current_read(channel, select(*columns).where(schema.key_in(keys)))
     return {tuple(row) for row in channel.execute(found)}

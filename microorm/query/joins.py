@@ -17,7 +17,7 @@ from microorm.errors import FieldError, nearest
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, Step, alias_of, follow, root
 from microorm.mapping.schema import Schema
-from microorm.sql.hydration import fields_of, instances_of
+from microorm.sql.hydration import fields_of, hydrate
 
 
 class Branch(NamedTuple):
@@ -69,7 +69,7 @@ def joined_instances(
     They refer to each other, in both directions where each is to one.
     """
     index = len(fields_of(schema, wanted))
-    instances = instances_of(schema, [row[:index] for row in rows], alias, wanted)
+    instances = hydrate(schema, [row[:index] for row in rows], alias, wanted)
     at: dict[Path, list[Any]] = {root(schema): instances}
     found: dict[Schema, dict[Any, Any]] = {}
     for branch in branches:
@@ -80,7 +80,7 @@ def joined_instances(
         known = found.setdefault(there, {})
         fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         fresh.pop(None, None)
-        made = instances_of(there, [row[index:end] for row in fresh.values()], alias)
+        made = hydrate(there, [row[index:end] for row in fresh.values()], alias)
         known.update(zip(fresh, made, strict=True))
         at[branch.path] = [known.get(key) for key in keys]
         relate(branch.relation, at[parent], at[branch.path])
@@ -99,7 +99,7 @@ def _keys(schema: Schema, rows: Sequence[Any], start: int) -> list[Any]:
 
 
 def relate(relation: Any, near: Sequence[Any], far: Sequence[Any]) -> None:
-    """Keep in each of *near* the instance of *far* in its place, or None, as what *relation* leads to.
+    """Keep in each of *near* the instance of *far* in its index, or None, as what *relation* leads to.
 
     And the other way around, where that is to one, too. Of *near* there may be None, of which nothing is known.
     """

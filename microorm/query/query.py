@@ -15,7 +15,7 @@ from microorm.persistence.collector import has_receivers, referred_to
 from microorm.persistence.delete import counts, delete_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
-from microorm.sql.batches import checked_size
+from microorm.sql.batches import check_batch_size
 
 if TYPE_CHECKING:
     from microorm.sql.upsert import OnConflict
@@ -71,9 +71,10 @@ class Query(Results[M]):
     ) -> tuple[M, bool]:
         """The one row with these values, in which *defaults* are saved, or else a new one; and whether it is new.
 
-        The new one has *create_defaults*, or *defaults* where none are given. A row that is there is locked where
-        the database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest
-        is as `get_or_create` says.
+        The new one has *create_defaults*, or *defaults* where none are given; they may have a field that is asked for,
+        too: `update_or_create(name="a", defaults={"name": "b"})` renames. A row that is there is locked where the
+        database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest is as
+        `get_or_create` says.
         """
         from microorm.persistence.get_or_create import update_or_create  # noqa: PLC0415 not every program needs it
 
@@ -112,7 +113,7 @@ class Query(Results[M]):
         from microorm.sql.upsert import upsert_of  # noqa: PLC0415 not every program needs it
 
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
-        options = BulkOptions(checked_size(batch_size), upsert, each=_each(signals))
+        options = BulkOptions(check_batch_size(batch_size), upsert, each=_each(signals))
         if options.each and upsert is not None:
             raise ValueError(
                 "signals='each' and on_conflict= contradict each other: nobody knows what was created"
@@ -146,7 +147,7 @@ class Query(Results[M]):
             self._write_database(),
             objects,
             fields,
-            batch_size=checked_size(batch_size),
+            batch_size=check_batch_size(batch_size),
             progress=progress,
         )
 

@@ -28,7 +28,6 @@ from sqlalchemy import (
     nulls_first,
     nulls_last,
     text,
-    tuple_,
 )
 from sqlalchemy.sql import operators
 
@@ -53,8 +52,8 @@ from microorm.query.joins import joined_instances
 from microorm.query.prefetch import prefetch_related
 from microorm.query.values import Rows
 from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
-from microorm.sql.hydration import instances_of
-from microorm.sql.statements import Load, plans_of
+from microorm.sql.hydration import hydrate
+from microorm.sql.statements import CompiledSelect, plans_of
 from microorm.sql.streams import chunks
 
 M = TypeVar("M", bound="Any")
@@ -140,12 +139,10 @@ class Results(Rows[M]):
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"in_bulk() wants a list of keys, not {keys!r}")
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
-        columns = self._key_columns
-        key = columns[0] if len(columns) == 1 else tuple_(*columns)
-        size = MAX_VALUES // len(columns)
+        size = MAX_VALUES // len(self._schema.key)
         found: dict[Any, M] = {}
         for start in range(0, len(wanted), size):
-            part = self._with(_where=(*self._where, key.in_(wanted[start : start + size])))
+            part = self._with(_where=(*self._where, self._schema.key_in(wanted[start : start + size])))
             found.update((instance.pk, instance) for instance in part.all())
         return found
 
@@ -199,7 +196,7 @@ class Results(Rows[M]):
             return self._with_prefetched(
                 joined_instances(self._schema, self._related, rows, database.alias, self._names)
             )
-        return self._with_prefetched(instances_of(self._schema, rows, database.alias, self._names))
+        return self._with_prefetched(hydrate(self._schema, rows, database.alias, self._names))
 
     def _with_prefetched(self, instances: list[M]) -> list[M]:
         if self._prefetched and instances:
@@ -282,7 +279,9 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
             whole = query._with(_equal=equal, _limit=limit)._whole
             return query._made(channel.execute(whole.statement).fetchall(), database)
         plans = database.plans.get(schema) or plans_of(schema, database)
-        select = plans.made.get(key) or plans.kept(key, partial(CompiledQuery, query, equal, limit, database))
+        select = plans.statements.get(key) or plans.cached(
+            key, partial(CompiledQuery, query, equal, limit, database)
+        )
         found: list[M] = select.instances(channel, row + select.constants)
     return found if plain else query._with_prefetched(found)
 
@@ -307,7 +306,7 @@ def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[
     return (*key, query._names, query._paths, query._order_paths), row
 
 
-class CompiledQuery(Load):
+class CompiledQuery(CompiledSelect):
     """The SELECT of a query.
 
     Its parameters are those of equalities, of conditions and order, limit and offset; *constants* are the values of those
@@ -335,8 +334,8 @@ class CompiledQuery(Load):
         self.constants = tuple([bind.value for bind in added])
         parameters = [*binds, *added]
         names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
-        loader = plans_of(query._schema, database).loader_of(query._names)
-        super().__init__(query._schema, statement, names, database.engine.dialect, loader)
+        hydrator = plans_of(query._schema, database).hydrator_of(query._names)
+        super().__init__(query._schema, statement, names, database.engine.dialect, hydrator)
 
 
 # What a driver would not take, or would store otherwise than the fields do.
@@ -375,7 +374,7 @@ def raw_instances(
             raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
     indexes = [names.index(name) for name in columns]
     ordered = [tuple([row[index] for index in indexes]) for row in rows]
-    return plans_of(schema, database).loader.instances(ordered)
+    return plans_of(schema, database).hydrator.instances(ordered)
 
 
 def _is_converted(value: Any) -> bool:

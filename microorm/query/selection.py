@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true, tuple_
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
 
 from microorm.db.connection import Lone
 from microorm.db.databases import Databases
@@ -17,7 +17,7 @@ from microorm.db.transaction import Transaction
 from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowState
+from microorm.mapping.state import placeholder
 from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, non_negative, own_names
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
@@ -168,7 +168,7 @@ class Selection(Generic[M]):
         lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
         return self._with(_lock=lock, _paths=self._paths | paths)
 
-    def using(self, alias: str) -> Self:
+    def using(self, alias: str, /) -> Self:
         """Read from, and write to, *alias*; routers are not asked."""
         return self._with(_using=alias)
 
@@ -245,8 +245,7 @@ class Selection(Generic[M]):
         """Raise `CrossDatabaseRelation` where a condition names an *instance* of another alias (CONTRACT N13)."""
         if instance._row_state.alias in (None, database.alias):
             return
-        asked = object.__new__(self._schema.model)
-        asked._row, asked._row_state = None, RowState(database.alias, None, adding=True)
+        asked = placeholder(self._schema.model, database.alias)
         if not self._schema.registry.databases.allows_relation(asked, instance):
             raise CrossDatabaseRelation(
                 f"a query of {self._schema.name} in {database.alias!r} names {instance!r} of "
@@ -300,8 +299,7 @@ class Selection(Generic[M]):
         wanted = self._conditions()
         if self._paths:
             key = [field.column for field in self._schema.key]
-            found = self._found(select(*key)).correlate(None)
-            wanted = [(key[0] if len(key) == 1 else tuple_(*key)).in_(found)]
+            wanted = [self._schema.key_in(self._found(select(*key)).correlate(None))]
         return statement.where(*wanted) if wanted else statement
 
     @property

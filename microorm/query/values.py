@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, func, literal, select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.compiler import compiles
@@ -167,7 +167,7 @@ class Rows(Selection[M]):
         key = [field.column for field in self._schema.key]
         rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
         # In a sub-select of its own, since MariaDB takes no limit in the right side of IN.
-        named = (key[0] if len(key) == 1 else tuple_(*key)).in_(select(*rows.c))
+        named = self._schema.key_in(select(*rows.c))
         return self._with(_where=(named,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
 
     def _scalar(self, statement: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Loading: rows made instances, by a function generated for the model, or one by one where somebody is told."""
+"""Hydration: rows become instances.
+
+A function that is generated for the model does it, or, where `pre_init` or `post_init` have receivers, a loop that sends them.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,14 @@ Decoders = tuple[Callable[[Any], Any] | None, ...]
 Build = Callable[[Sequence[Any], RowState], list[Any]]
 
 MAX_SUBSETS = 64
+"""How many builders for parts of the fields are copied_row for one model."""
 
-# The codes by which psycopg names what SQLAlchemy's types ask for: one number, and an array of them.
+# PostgreSQL's numbers for the types of a number and of an array of them.
 _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 
 
-class Loader:
-    """What makes one database's rows of a model values, or instances; *wanted* are the fields in a row, if not all."""
+class Hydrator:
+    """Makes values, or instances, of the rows of one model in one database; *wanted*: the fields in a row, by default all."""
 
     __slots__ = ("_alias", "_decoders", "_row_state", "_schema", "build", "fields", "wanted")
 
@@ -32,9 +36,9 @@ class Loader:
         self._schema = schema
         self.wanted = wanted
         self.fields = fields_of(schema, wanted)
-        self._decoders = read_decoders(self.fields, database.engine.dialect)
+        self._decoders = decoders_of(self.fields, database.engine.dialect)
+        # The builder copies a mutable value that the driver itself has decoded, so it is not decoded once more.
         self.build = builder(schema.model, self.fields, self._decoders, raw=True)
-        # A mutable value that the driver itself decodes is copied by the builder and needs no decoding again.
         names = schema.names if wanted is None else wanted
         self._alias = database.alias
         self._row_state = RowState(
@@ -42,42 +46,42 @@ class Loader:
         )
 
     def values(self, rows: Sequence[Row]) -> list[Row]:
-        """The values of each row, decoded."""
-        return [decoded(row, self._decoders) for row in rows]
+        """Return the values of the driver's *rows*, decoded."""
+        return [decode_row(row, self._decoders) for row in rows]
 
     def instances(self, rows: Sequence[Row]) -> list[Any]:
-        """The instances of *rows*, which keep their row as what was loaded."""
+        """Return the instances of the driver's *rows*. Each keeps its row as its loaded state."""
         if pre_init._connections or post_init._connections:
-            return _told(self._schema, self.values(rows), self._alias, self.wanted)
+            return _hydrate_with_signals(self._schema, self.values(rows), self._alias, self.wanted)
         return self.build(rows, self._row_state)
 
 
-def decoded(row: Row, decoders: Decoders) -> Row:
-    """The values of the driver's *row*."""
+def decode_row(row: Row, decoders: Decoders) -> Row:
+    """Return the values of the driver's *row*."""
     return tuple(
         value if decode is None else decode(value) for value, decode in zip(row, decoders, strict=True)
     )
 
 
-def instances_of(
+def hydrate(
     schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ...] | None = None
 ) -> list[Any]:
-    """The instances of *rows* that SQLAlchemy has decoded; *wanted* are the fields in a row, if not all."""
+    """Return the instances of *rows* that SQLAlchemy has decoded; *wanted*: the fields in a row, by default all."""
     if pre_init._connections or post_init._connections:
-        return _told(schema, rows, alias, wanted)
+        return _hydrate_with_signals(schema, rows, alias, wanted)
     layout, build = builder_of(schema, wanted)
     return build(rows, RowState(alias, layout))
 
 
 def fields_of(schema: Schema, wanted: tuple[str, ...] | None) -> tuple[Field[Any], ...]:
-    """The fields *wanted*, or all."""
+    """Return the fields *wanted*, by default all."""
     return schema.fields if wanted is None else tuple(schema.by_name[name] for name in wanted)
 
 
 def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[RowLayout, Build]:
-    """How decoded rows of the fields *wanted* are laid out, and the function that makes them instances.
+    """Return the layout of decoded rows of the fields *wanted*, and the function that makes instances of them.
 
-    Generated once per schema and subset.
+    It is generated once for a model and a set of fields.
     """
     made: tuple[RowLayout, Build] | None = schema.builders.get(wanted)
     if made is None:
@@ -90,8 +94,10 @@ def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[R
     return made
 
 
-def _told(schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ...] | None) -> list[Any]:
-    """Instances whose making is told by `pre_init` and `post_init` (CONTRACT G4)."""
+def _hydrate_with_signals(
+    schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ...] | None
+) -> list[Any]:
+    """Return the instances of decoded *rows*; `pre_init` and `post_init` are sent for each."""
     layout, _ = builder_of(schema, wanted)
     fields, state, model, instances = fields_of(schema, wanted), RowState(alias, layout), schema.model, []
     for row in rows:
@@ -106,8 +112,8 @@ def _told(schema: Schema, rows: Sequence[Any], alias: str, wanted: tuple[str, ..
     return instances
 
 
-def read_decoders(fields: Sequence[Field[Any]], dialect: Any) -> Decoders:
-    """For each field, what turns the driver's value into ours, or None."""
+def decoders_of(fields: Sequence[Field[Any]], dialect: Any) -> Decoders:
+    """Return a function for each of *fields* that converts the driver's value; None where no conversion is needed."""
     return tuple(_decoder(each.column.type, dialect) for each in fields)
 
 
@@ -115,7 +121,7 @@ def _decoder(kind: Any, dialect: Any) -> Callable[[Any], Any] | None:
     implementation = kind.dialect_impl(dialect)
     code = None
     if dialect.name == "postgresql":
-        # psycopg's numbers come as Decimal or float, and SQLAlchemy asks the server's type which.
+        # psycopg returns Decimal or float, and SQLAlchemy decides by the type that the server names.
         stored = getattr(implementation, "impl_instance", implementation)
         number = stored.item_type if isinstance(stored, ARRAY) else stored
         code = next((c[stored is not number] for kind, c in _CODES.items() if isinstance(number, kind)), None)

@@ -1,8 +1,8 @@
-"""Statements: SQL that SQLAlchemy compiles once per schema, shape and dialect.
+"""Compiled statements: SQL that SQLAlchemy compiles once for a model, a set of fields and a database.
 
-A `Prepared` runs on the driver's cursor where its channel has one, else through SQLAlchemy's `Connection`:
-the same SQL, the same checks, the same rows (DESIGN 13). `Plans` are the statements of one schema on one
-database; their number is bounded by the shapes that a program uses, never by its values.
+A `CompiledStatement` runs on the driver's cursor where its channel has one, and else through SQLAlchemy's `Connection`; SQL,
+checks and rows are the same. `Plans` holds the statements of one model on one database. How many there are depends on the
+fields and conditions that a program uses, never on values.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowLayout, RowState
-from microorm.sql.hydration import Loader, decoded, instances_of, read_decoders
+from microorm.sql.hydration import Hydrator, decode_row, decoders_of, hydrate
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]
 
-MAX_SHAPES = 256
+MAX_STATEMENTS = 256
+"""How many statements of one model are kept for one database."""
 
 
-class Prepared:
-    """One statement of fixed shape, with *parameters*: the name and the type of each value of a row, in order."""
+class CompiledStatement:
+    """One compiled statement, with *parameters*: the name and the type of each value of a row, in order."""
 
     __slots__ = ("_statement", "bind", "sql", "width")
 
@@ -81,8 +82,8 @@ class Prepared:
         return {_name(index): row[index] for index in range(self.width)}
 
 
-class Insert(Prepared):
-    """An INSERT of *names*; what the database makes of the other fields is read back."""
+class CompiledInsert(CompiledStatement):
+    """An INSERT of the fields *names*, which reads back *made*: the fields whose values the database makes."""
 
     __slots__ = ("_decoders", "_returns", "made", "made_names")
 
@@ -92,148 +93,147 @@ class Insert(Prepared):
         self.made = [each for each in schema.fields if each.name not in names and each.server_made]
         self.made_names = tuple(each.name for each in self.made)
         # Inline: SQLAlchemy adds no RETURNING of its own, so that what the SQL says is what is fetched.
-        statement = insert(schema.table).inline().values(bound(fields))
+        statement = insert(schema.table).inline().values(placeholders(fields))
         only_key = len(self.made) == 1 and self.made[0].generated
         self._returns = bool(self.made) and not (only_key and database.dialect != "postgresql")
         if self._returns:
             statement = statement.returning(*[each.column for each in self.made])
-        self._decoders = read_decoders(self.made, dialect)
-        super().__init__(statement, values_of(fields), dialect)
+        self._decoders = decoders_of(self.made, dialect)
+        super().__init__(statement, parameters_of(fields), dialect)
 
     def insert(self, channel: Channel, row: Row) -> Row:
-        """Insert *row*; returns the values the database made, in the order of `made`."""
+        """Insert *row*; return the values of `made`."""
         if not self._returns:
             done = self.run(channel, row)
             return (done.lastrowid,) if self.made else ()
         (made,) = self.fetch(channel, row)
-        return tuple(made) if channel.cursor is None else decoded(made, self._decoders)
+        return tuple(made) if channel.cursor is None else decode_row(made, self._decoders)
 
 
-class Load(Prepared):
-    """The SELECT of what *loader* makes instances of, by *parameters*."""
+class CompiledSelect(CompiledStatement):
+    """A SELECT of the fields that *hydrator* makes instances of."""
 
-    __slots__ = ("_schema", "loader")
+    __slots__ = ("_schema", "hydrator")
 
     def __init__(
-        self, schema: Schema, statement: Any, parameters: Sequence[Parameter], dialect: Any, loader: Loader
+        self,
+        schema: Schema,
+        statement: Any,
+        parameters: Sequence[Parameter],
+        dialect: Any,
+        hydrator: Hydrator,
     ) -> None:
         super().__init__(statement, parameters, dialect)
         self._schema = schema
-        self.loader = loader
+        self.hydrator = hydrator
 
     def instances(self, channel: Channel, row: Row) -> list[Any]:
-        """The instances of the rows that have the values of *row*."""
+        """Return the instances of the rows that are found with the parameters *row*."""
         if channel.cursor is None:
             rows = self.fetch(channel, row)
-            return instances_of(self._schema, rows, channel.database.alias, self.loader.wanted)
+            return hydrate(self._schema, rows, channel.database.alias, self.hydrator.wanted)
         parameters = row if self.bind is None else self._bound(channel, row)
-        return self.loader.instances(channel.fetch_prepared(self.sql, parameters))
+        return self.hydrator.instances(channel.fetch_prepared(self.sql, parameters))
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
-        """The values of the fields that are loaded in the rows that have the values of *row*."""
+        """Return the values of the rows that are found with the parameters *row*."""
         found = self.fetch(channel, row)
-        return [tuple(each) for each in found] if channel.cursor is None else self.loader.values(found)
+        return [tuple(each) for each in found] if channel.cursor is None else self.hydrator.values(found)
 
 
 class Plans:
-    """The prepared statements of one schema on one database, made when first needed."""
+    """The statements of one model on one database, compiled when first needed."""
 
     def __init__(self, schema: Schema, database: Database) -> None:
         self._schema = schema
         self._database = database
         self._dialect = database.engine.dialect
-        self.loader = Loader(schema, database)
-        self.made: dict[Any, Any] = {}
-        self.save_plans: dict[Any, Any] = {}  # of persistence.save, by what is written
+        self.hydrator = Hydrator(schema, database)
+        self.statements: dict[Any, Any] = {}
+        self.save_plans: dict[Any, Any] = {}  # of persistence.save, by the fields that are written
         self.inserted_rows = 0  # by bulk_create
         self._row_states: dict[tuple[str, ...], RowState] = {}
-        self._partial_origins: dict[tuple[str, ...], RowState] = {}
+        self._partial_row_states: dict[tuple[str, ...], RowState] = {}
 
     def row_state(self, names: tuple[str, ...], *, partial: bool = False) -> RowState:
-        """The state of an instance whose row was written with *names*, in this order; *partial* as in `RowLayout`."""
-        states = self._partial_origins if partial else self._row_states
+        """Return the state of an instance whose row was written with *names*, in this order; *partial* as in `RowLayout`."""
+        states = self._partial_row_states if partial else self._row_states
         state = states.get(names)
         if state is None:
-            if len(states) >= MAX_SHAPES:
+            if len(states) >= MAX_STATEMENTS:
                 states.clear()
             state = states[names] = RowState(self._database.alias, RowLayout(names, partial=partial))
         return state
 
-    def insert(self, names: tuple[str, ...]) -> Insert:
-        """The INSERT of *names*."""
-        return self.kept(("insert", names), lambda: Insert(self._schema, names, self._database))
+    def insert(self, names: tuple[str, ...]) -> CompiledInsert:
+        """Return the INSERT of *names*."""
+        return self.cached(("insert", names), lambda: CompiledInsert(self._schema, names, self._database))
 
-    def insert_only(self, names: tuple[str, ...]) -> Prepared:
-        """The INSERT of *names* that reads nothing back."""
-        fields = [self._schema.by_name[name] for name in names]
-        statement = insert(self._schema.table).inline().values(bound(fields))
-        return self.kept(
-            ("insert only", names), lambda: Prepared(statement, values_of(fields), self._dialect)
+    def insert_only(self, names: tuple[str, ...]) -> CompiledStatement:
+        """Return the INSERT of *names* that reads nothing back."""
+
+        def make() -> CompiledStatement:
+            fields = self._fields(names)
+            return self._compile(insert(self._schema.table).inline().values(placeholders(fields)), fields)
+
+        return self.cached(("insert only", names), make)
+
+    def update(self, names: tuple[str, ...]) -> CompiledStatement:
+        """Return the UPDATE of *names* by key; its row has *names*, then the key."""
+
+        def make() -> CompiledStatement:
+            fields, key = self._fields(names), self._schema.key
+            statement = update(self._schema.table).values(placeholders(fields))
+            return self._compile(statement.where(*_equal(key, len(fields))), [*fields, *key])
+
+        return self.cached(("update", names), make)
+
+    def delete(self) -> CompiledStatement:
+        """Return the DELETE by key; its row is the key."""
+        table, key = self._schema.table, self._schema.key
+        return self.cached("delete", lambda: self._compile(delete(table).where(*_equal(key)), key))
+
+    def exists(self) -> CompiledStatement:
+        """Return the SELECT that finds a row where the key is taken; its row is the key."""
+        table, key = self._schema.table, self._schema.key
+        return self.cached(
+            "exists", lambda: self._compile(select(exists(table.select().where(*_equal(key)))), key)
         )
 
-    def update(self, names: tuple[str, ...]) -> Prepared:
-        """The UPDATE of *names* by key; its row has *names*, then the key."""
-        return self.kept(("update", names), lambda: self._make_update(names))
+    def select(self, names: tuple[str, ...], *, wanted: tuple[str, ...] | None = None) -> CompiledSelect:
+        """Return the SELECT of the fields *wanted*, by default all, where *names* equal the values of its row."""
 
-    def delete(self) -> Prepared:
-        """The DELETE by key; its row is the key."""
-        key = self._schema.key
-        return self.kept(
-            "delete",
-            lambda: Prepared(delete(self._schema.table).where(*_equal(key)), values_of(key), self._dialect),
-        )
+        def make() -> CompiledSelect:
+            fields, hydrator = self._fields(names), self.hydrator_of(wanted)
+            statement = select(*[each.column for each in hydrator.fields]).where(*_equal(fields))
+            return CompiledSelect(self._schema, statement, parameters_of(fields), self._dialect, hydrator)
 
-    def exists(self) -> Prepared:
-        """The SELECT that finds a row where the key is taken; its row is the key."""
-        key = self._schema.key
-        return self.kept(
-            "exists",
-            lambda: Prepared(
-                select(exists(self._schema.table.select().where(*_equal(key)))), values_of(key), self._dialect
-            ),
-        )
+        return self.cached(("select by", names, wanted), make)
 
-    def load(
-        self, names: tuple[str, ...], *, limit: int | None = None, wanted: tuple[str, ...] | None = None
-    ) -> Load:
-        """The SELECT of the fields *wanted*, else of all, where *names* equal the values of its row.
-
-        *limit* is part of the SQL.
-        """
-        return self.kept(("load", names, limit, wanted), lambda: self._make_load(names, limit, wanted))
-
-    def _make_update(self, names: tuple[str, ...]) -> Prepared:
-        schema = self._schema
-        fields = [schema.by_name[name] for name in names]
-        statement = update(schema.table).values(bound(fields)).where(*_equal(schema.key, len(fields)))
-        return Prepared(statement, values_of([*fields, *schema.key]), self._dialect)
-
-    def _make_load(self, names: tuple[str, ...], limit: int | None, wanted: tuple[str, ...] | None) -> Load:
-        schema, loader = self._schema, self.loader_of(wanted)
-        fields = [schema.by_name[name] for name in names]
-        statement = select(*[each.column for each in loader.fields]).where(*_equal(fields))
-        if limit is not None:
-            statement = statement.suffix_with(f"LIMIT {limit:d}")
-        return Load(schema, statement, values_of(fields), self._dialect, loader)
-
-    def loader_of(self, wanted: tuple[str, ...] | None) -> Loader:
-        """What makes instances of rows of the fields *wanted*, else of all."""
+    def hydrator_of(self, wanted: tuple[str, ...] | None) -> Hydrator:
+        """Return the hydrator of rows of the fields *wanted*, by default all."""
         if wanted is None:
-            return self.loader
-        return self.kept(("loader", wanted), lambda: Loader(self._schema, self._database, wanted))
+            return self.hydrator
+        return self.cached(("hydrator", wanted), lambda: Hydrator(self._schema, self._database, wanted))
 
-    def kept(self, key: Any, make: Callable[[], P]) -> P:
-        """What *make* makes, once for each *key* as long as there are not too many."""
-        plan: P | None = self.made.get(key)
-        if plan is None:
-            if len(self.made) >= MAX_SHAPES:
-                self.made.clear()
-            plan = self.made[key] = make()
-        return plan
+    def cached(self, key: Any, make: Callable[[], P]) -> P:
+        """Return the statement of *key*, made by *make* where it is not cached."""
+        statement: P | None = self.statements.get(key)
+        if statement is None:
+            if len(self.statements) >= MAX_STATEMENTS:
+                self.statements.clear()
+            statement = self.statements[key] = make()
+        return statement
+
+    def _fields(self, names: tuple[str, ...]) -> list[Field[Any]]:
+        return [self._schema.by_name[name] for name in names]
+
+    def _compile(self, statement: Any, fields: Sequence[Field[Any]]) -> CompiledStatement:
+        return CompiledStatement(statement, parameters_of(fields), self._dialect)
 
 
 def plans_of(schema: Schema, database: Database) -> Plans:
-    """The prepared statements of *schema* on *database*."""
+    """Return the statements of *schema* on *database*."""
     plans: Plans | None = database.plans.get(schema)
     if plans is None:
         plans = database.plans[schema] = Plans(schema, database)
@@ -241,15 +241,15 @@ def plans_of(schema: Schema, database: Database) -> Plans:
 
 
 def key_row(schema: Schema, instance: Any) -> Row:
-    """The key of *instance* as a row, checked. `InvalidValue` where it cannot be one."""
+    """Return the key of *instance* as a row, checked. Raise `InvalidValue` where it has an invalid one."""
     row = schema.collector(schema.key_names)(instance.__dict__)
     if row.__class__ is not tuple:
-        raise InvalidValue(schema.name, {"pk": "wants a value, not an expression"})
+        raise InvalidValue(schema.name, {"pk": "needs a value, not an expression"})
     return row
 
 
-def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tuple[str, ...]:
-    """Those of *names* that are in *values*; the database makes the others, and a key that is None."""
+def supplied_names(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tuple[str, ...]:
+    """Return those of *names* whose values are to be written; the database makes the others, and a key that is None."""
     return tuple(
         name
         for name in names
@@ -258,25 +258,22 @@ def given(schema: Schema, names: tuple[str, ...], values: dict[str, Any]) -> tup
     )
 
 
-def values_of(fields: Sequence[Field[Any]]) -> list[Parameter]:
-    """The parameters that stand for values of *fields*."""
+def parameters_of(fields: Sequence[Field[Any]]) -> list[Parameter]:
+    """Return the parameters of a statement whose row has the values of *fields*."""
     return [(_name(index), each.column.type) for index, each in enumerate(fields)]
 
 
-def _name(index: int) -> str:
-    return f"_v{index}"
-
-
-def bound(fields: Sequence[Field[Any]], first: int = 0) -> dict[Any, Any]:
-    """For each column of *fields* the parameter that a `Prepared` gives its value; *first* is the index of the first."""
+def placeholders(fields: Sequence[Field[Any]], first: int = 0) -> dict[Any, Any]:
+    """Return a mapping from the columns of *fields* to parameters; *first* is the index of the first in the row."""
     return {
         each.column: bindparam(_name(index), type_=each.column.type)
         for index, each in enumerate(fields, start=first)
     }
 
 
+def _name(index: int) -> str:
+    return f"_v{index}"
+
+
 def _equal(fields: Sequence[Field[Any]], first: int = 0) -> list[Any]:
-    return [
-        each.column == bindparam(_name(index), type_=each.column.type)
-        for index, each in enumerate(fields, start=first)
-    ]
+    return [column == value for column, value in placeholders(fields, first).items()]

@@ -60,7 +60,7 @@ def chunks(databases: Databases, database: Database, statement: Select[Any], siz
     if transaction is None:
         return _alone(database, statement, size)
     # Asked in the way of any other statement, which checks the block.
-    databases.channel(database, prepared=False, writes=False)
+    databases.channel(database, writes=False)
     return (_declared if database.dialect == "postgresql" else _at_once)(transaction, statement, size)
 
 

@@ -23,8 +23,8 @@ from microorm.db.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.sql.batches import MAX_PARAMETERS, latest, most_rows
-from microorm.sql.statements import Prepared, bound, values_of
+from microorm.sql.batches import MAX_PARAMETERS, current_read, max_rows
+from microorm.sql.statements import CompiledStatement, parameters_of, placeholders
 
 OnConflict = Literal["ignore", "update"]
 
@@ -177,10 +177,10 @@ def _on_duplicate_key(insert: Any, schema: Schema, unique: list[Any], columns: l
     """
     insert = insert.inline().values(values)
     key = schema.key[0].column
-    kept: Any = key
+    copied_row: Any = key
     for column in unique:
-        kept = func.if_(column.op("<=>")(_inserted(column)), kept, _TWO_ROWS)
-    changed: list[tuple[str, Any]] = [(key.key, kept)]
+        copied_row = func.if_(column.op("<=>")(_inserted(column)), copied_row, _TWO_ROWS)
+    changed: list[tuple[str, Any]] = [(key.key, copied_row)]
     changed += [(column.key, _inserted(column)) for column in columns]
     return insert.on_duplicate_key_update(changed)
 
@@ -190,11 +190,11 @@ def _inserted(column: Any) -> Any:
     return func.values(column, type_=column.type)
 
 
-def prepared(schema: Schema, database: Database, upsert: Upsert, names: Sequence[str]) -> Prepared:
+def prepared(schema: Schema, database: Database, upsert: Upsert, names: Sequence[str]) -> CompiledStatement:
     """The statement for many rows of *names*."""
     fields = [schema.by_name[name] for name in names]
-    made = statement(schema, database, upsert, names, bound(fields))
-    return Prepared(made, values_of(fields), database.engine.dialect)
+    made = statement(schema, database, upsert, names, placeholders(fields))
+    return CompiledStatement(made, parameters_of(fields), database.engine.dialect)
 
 
 def run(
@@ -232,16 +232,16 @@ def rows_of(
     key = [schema.by_name[name].column for name in unique]
     columns = [schema.by_name[name].column for name in names]
     found: dict[Row, Row] = {}
-    size = most_rows(channel, len(key))
+    size = max_rows(channel, len(key))
     for start in range(0, len(wanted), size):
         part = wanted[start : start + size]
         condition = key[0].in_([row[0] for row in part]) if len(key) == 1 else tuple_(*key).in_(part)
-        for row in channel.execute(latest(channel, select(*key, *columns).where(condition))):
+        for row in channel.execute(current_read(channel, select(*key, *columns).where(condition))):
             found[tuple(row[: len(key)])] = tuple(row[len(key) :])
     for values in wanted:
         if values not in found:  # the database takes another value for the same, as its collation says
             same = [column == value for column, value in zip(key, values, strict=True)]
-            found[values] = tuple(channel.execute(latest(channel, select(*columns).where(*same))).one())
+            found[values] = tuple(channel.execute(current_read(channel, select(*columns).where(*same))).one())
     return found
 
 

@@ -41,10 +41,10 @@ class Statements:
 
 
 @contextmanager
-def count_statements(alias: str | None = None, databases: Databases | None = None) -> Iterator[Statements]:
-    """Count the statements that any thread sends to *alias* of *databases* while the block runs.
+def count_statements(using: str | None = None, databases: Databases | None = None) -> Iterator[Statements]:
+    """Count the statements that any thread sends to the alias *using* of *databases* while the block runs.
 
-    *alias*: by default that of the innermost open block, `using()` block or running receiver, else `default`.
+    *using*: by default that of the innermost open block, `using()` block or running receiver, else `default`.
     *databases*: by default the default ones. Statements that begin or end transactions and savepoints (`BEGIN`,
     `SAVEPOINT`, `COMMIT`) or change settings (`PRAGMA`, `SET`) are not counted. One call for many rows is one statement.
     Counted statements are sent through SQLAlchemy's `Connection` rather than the driver's cursor, except in a transaction
@@ -52,9 +52,9 @@ def count_statements(alias: str | None = None, databases: Databases | None = Non
     statements on its first connection. Raises `UnknownAlias`, and errors of the connection.
     """
     databases = default_databases if databases is None else databases
-    if alias is None:
-        alias = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
-    database = databases.database(alias)
+    if using is None:
+        using = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+    database = databases.database(using)
     if not database.opened:
         database.engine.connect().close()
     counted = Statements()

@@ -208,7 +208,10 @@ def test_connections_kept_between_statements_are_counted(Book, databases, way):
 
 def test_only_the_alias_that_was_named_is_counted(Book, registry, databases):
     registry.create_all("other")
-    with count_statements("other", databases) as counted, count_statements(databases=databases) as default:
+    with (
+        count_statements(using="other", databases=databases) as counted,
+        count_statements(databases=databases) as default,
+    ):
         Book(title="a").save()
         Book(title="b").save(using="other")
         with databases.using("other"), count_statements(databases=databases) as current:

@@ -41,18 +41,16 @@ def listen(databases: Any) -> None:
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_a_lone_statement_has_the_drivers_cursor_where_nobody_listens(databases: Any, Book: Any) -> None:
-    """DESIGN 13: and SQLAlchemy's connection where somebody does, or where it was not prepared."""
+    """And SQLAlchemy's connection where somebody does."""
     database = databases.database("default")
-    with Lone(database, prepared=True, writes=False) as channel:
+    with Lone(database, writes=False) as channel:
         assert channel.cursor is not None
         assert channel.database is database
-    for prepared in (True, False):
-        if prepared:
-            listen(databases)
-        with Lone(database, prepared=prepared, writes=True) as channel:
-            assert channel.cursor is None
-            assert channel.execute(select(text("42"))).scalar_one() == 42
-            assert channel.connection.engine is databases.engine()
+    listen(databases)
+    with Lone(database, writes=True) as channel:
+        assert channel.cursor is None
+        assert channel.execute(select(text("42"))).scalar_one() == 42
+        assert channel.connection.engine is databases.engine()
     assert unreturned(databases) == 0
 
 
@@ -99,7 +97,7 @@ def test_an_error_is_the_same_on_both_ways(databases: Any, Book: Any) -> None:
 @pytest.mark.backends("sqlite-memory")
 def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None:
     """A mistake in Python is no database error, and does not cost the connection."""
-    with Lone(databases.database("default"), prepared=True, writes=False) as channel:
+    with Lone(databases.database("default"), writes=False) as channel:
         error = LookupError("mine")
         assert channel.translated(error, "SELECT 1", ()) is error
         assert channel.cursor.execute("SELECT 1").fetchall() == [(1,)]
@@ -109,7 +107,7 @@ def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_an_interrupt_costs_the_connection(databases: Any) -> None:
     """FEASIBILITY: nobody knows what it still has to say."""
-    with Lone(databases.database("default"), prepared=True, writes=True) as channel:
+    with Lone(databases.database("default"), writes=True) as channel:
         first = channel.raw.driver_connection
         interrupt = KeyboardInterrupt()
         assert channel.translated(interrupt, "SELECT 1", ()) is interrupt
@@ -128,7 +126,7 @@ def test_a_connection_that_is_lost_is_dropped(databases: Any, writes: bool) -> N
     database = databases.database("default")
     driver = databases.engine().dialect.loaded_dbapi
     outcome = CommitOutcomeUnknown if writes else OperationalError
-    with pytest.raises(outcome) as caught, Lone(database, prepared=True, writes=writes) as channel:
+    with pytest.raises(outcome) as caught, Lone(database, writes=writes) as channel:
         raw = channel.raw.driver_connection
         kill(databases, raw)
         try:
@@ -151,7 +149,7 @@ def test_a_commit_that_is_lost_has_an_unknown_outcome(databases: Any) -> None:
     databases.engine()  # which allows them
     database.spares.close()
     with pytest.raises(CommitOutcomeUnknown) as caught:
-        with Lone(database, prepared=True, writes=True) as channel:
+        with Lone(database, writes=True) as channel:
             channel.raw.driver_connection.close()
     assert str(caught.value) == "the connection to 'default' was lost while COMMIT ran"
     assert isinstance(caught.value.__cause__, DBAPIError)
@@ -181,7 +179,7 @@ def test_a_connection_that_commits_by_itself_is_left_so(databases: Any) -> None:
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             raw.driver_connection.rollback()
             raw.driver_connection.autocommit = own
-        with Lone(database, prepared=True, writes=True) as channel:
+        with Lone(database, writes=True) as channel:
             assert channel.raw.driver_connection.autocommit
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             assert raw.driver_connection.autocommit is own
@@ -202,12 +200,12 @@ def test_a_channel_that_cannot_open_leaves_nothing(databases: Any, monkeypatch: 
     with monkeypatch.context() as broken:
         broken.setattr(cursor, "cursor", fail)
         with pytest.raises(LookupError):
-            Lone(database, prepared=True, writes=True)
+            Lone(database, writes=True)
         assert engine.pool.checkedout() == 0
     with monkeypatch.context() as broken:
         broken.setattr(options, "execution_options", fail)
         with pytest.raises(LookupError):
             lone_connection(database)
         assert engine.pool.checkedout() == 0
-    with Lone(database, prepared=True, writes=True) as channel:
+    with Lone(database, writes=True) as channel:
         assert isinstance(channel, Channel)

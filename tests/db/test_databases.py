@@ -260,6 +260,17 @@ def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
             databases.engine("shop")
 
 
+def test_an_alias_is_named_by_using_or_comes_first() -> None:
+    with Databases({"default": "sqlite://", "archive": "sqlite://"}) as databases:
+        archive = databases.engine("archive")
+        assert databases.engine(using="archive") is archive
+        for named in (databases.connection("archive"), databases.connection(using="archive")):
+            with named as connection:
+                assert connection.engine is archive
+        with databases.using("archive"), databases.connection() as connection:
+            assert connection.engine is archive
+
+
 def test_an_unknown_alias_names_the_known_ones_and_the_nearest() -> None:
     """DESIGN 2: wherever an alias is asked for."""
     with Databases({"default": "sqlite://", "archive": "sqlite://"}) as databases:

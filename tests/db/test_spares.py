@@ -189,7 +189,7 @@ def test_a_block_that_waits_gets_the_connection_that_would_be_a_spare(url: str) 
     with databases:
         with databases.atomic(readonly=True):
             note.objects.count()
-            with Lone(databases.database("default"), prepared=True, writes=False):
+            with Lone(databases.database("default"), writes=False):
                 thread = threading.Thread(target=read)
                 thread.start()
             thread.join()

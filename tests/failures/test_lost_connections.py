@@ -414,7 +414,7 @@ def test_a_spare_that_was_killed_a_moment_ago_is_an_error_once(
 ) -> None:
     """DESIGN 8: SQLAlchemy's for a read, no known outcome for a write; no other spare is trusted after it."""
     Book(title="a").save()
-    others = [Lone(databases.database("default"), prepared=True, writes=False) for _ in range(2)]
+    others = [Lone(databases.database("default"), writes=False) for _ in range(2)]
     for other in others:
         other.__exit__(None, None, None)
     kill(spare_id())

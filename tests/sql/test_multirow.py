@@ -14,7 +14,7 @@ from sqlalchemy.types import Enum, String
 
 from microorm import Databases, Field, Model, Registry, TransactionError, field
 from microorm.sql import batches as multirow
-from microorm.sql.batches import multirow_of
+from microorm.sql.batches import multirow_insert
 from microorm.sql.statements import plans_of
 from microorm.testing import count_statements
 
@@ -49,9 +49,9 @@ def found(databases: Any, Book: Any, names: tuple[str, ...]) -> Any:
     schema = Book.__schema__
     with (
         databases.atomic(),
-        databases.channel(databases.database("default"), prepared=True, writes=True) as it,
+        databases.channel(databases.database("default"), writes=True) as it,
     ):
-        return multirow_of(schema, plans_of(schema, it.database), it, names)
+        return multirow_insert(schema, plans_of(schema, it.database), it, names)
 
 
 def test_the_rows_are_numbered_and_inserted_in_this_order(databases: Any, Book: Any) -> None:
@@ -123,8 +123,8 @@ def test_rows_are_stored_as_one_by_one(databases: Any, Base: Any, registry: Any)
 def test_a_cast_never_cuts_a_text() -> None:
     """A cast to VARCHAR(3) would, where the column refuses."""
     dialect = psycopg.dialect()
-    assert multirow._place(0, String(3), dialect) == "$::VARCHAR"
-    assert multirow._place(0, Enum("a", "b", native_enum=False), dialect) == "$::VARCHAR"
+    assert multirow._placeholder(0, String(3), dialect) == "$::VARCHAR"
+    assert multirow._placeholder(0, Enum("a", "b", native_enum=False), dialect) == "$::VARCHAR"
 
 
 def test_a_row_that_is_refused_undoes_all_and_dooms_the_block(databases: Any, Book: Any) -> None:

@@ -97,6 +97,55 @@ def test_a_row_is_updated_or_else_created(Word, stored):
     assert sorted(stored(Word, "text", "count", "code")) == [("a", 2, 4), ("b", 0, 8)]
 
 
+def test_a_row_is_looked_for_by_one_value_and_gets_another(Word, stored):
+    """As in Django: a row that is there is renamed, a new one has the new name from the start."""
+    word, created = Word.objects.update_or_create(text="a", defaults={"text": "b", "count": 1})
+    assert (word.text, word.count, created) == ("b", 1, True)
+    again, created = Word.objects.update_or_create(text="b", defaults={"text": "c"})
+    assert (again, again.text, again.changes(), created) == (word, "c", {}, False)
+    other, created = Word.objects.update_or_create(
+        text="x", defaults={"text": "z"}, create_defaults={"text": "y"}
+    )
+    assert (other.text, created) == ("y", True)
+    keyed, created = Word.objects.update_or_create(pk=70, create_defaults={"id": 71, "text": "k"})
+    assert (keyed.id, created) == (71, True)
+    assert sorted(stored(Word, "text")) == ["c", "k", "y"]
+
+
+def test_a_rename_to_what_is_taken_is_the_error_of_the_database(Word, databases, stored):
+    """Whether the row is there or is to be made; nothing is written, and the block around lives on."""
+    Word(text="a").save()
+    Word(text="b").save()
+    with databases.atomic():
+        for text in ("a", "x"):
+            with pytest.raises(IntegrityError):
+                Word.objects.update_or_create(text=text, defaults={"text": "b", "count": 5})
+        Word(text="c").save()
+    assert sorted(stored(Word, "text", "count")) == [("a", 0), ("b", 0), ("c", 0)]
+
+
+def test_a_relation_is_looked_for_under_one_name_and_set_under_the_other(Base, registry, stored):
+    class Author(Base):
+        name: Field[str] = field(max_length=9)
+
+    class Essay(Base):
+        author: ForeignKey[Author] = foreign_key()
+
+    class Pair(Base):
+        left: Field[int] = field(primary_key=True)
+        right: Field[int] = field(primary_key=True)
+
+    registry.create_all("default")
+    author, other = Author(name="a").save(), Author(name="b").save()
+    essay, created = Essay.objects.update_or_create(author=author, defaults={"author_id": other.id})
+    assert (essay.author, created) == (other, True)
+    again, created = Essay.objects.update_or_create(author_id=other.id, defaults={"author": author})
+    assert (again, again.author, created) == (essay, author, False)
+    pair, created = Pair.objects.update_or_create(pk=(1, 2), create_defaults={"right": 3})
+    assert (pair.pk, created) == ((1, 3), True)
+    assert (stored(Essay, "author_id"), stored(Pair, "left", "right")) == ([author.id], [(1, 3)])
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_of_many_that_get_or_create_at_once_one_creates(Word, databases, at_once, stored, inside):
     """DESIGN 6: nobody sees an IntegrityError, and all have the same row."""
@@ -294,14 +343,14 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
                     ask(txt=text)
                 with pytest.raises(TypeError, match="^defaults= wants a dictionary of values, not 3$"):
                     ask(3, text=text)
-                with pytest.raises(TypeError, match=r"^Word\.text is asked for, and defaults= has it, too$"):
-                    ask(text=text, defaults={"text": "c"})
-                with pytest.raises(TypeError, match=r"^Word\.id is asked for, and defaults= has it, too$"):
-                    ask(pk=3, defaults={"id": 4})
-            with pytest.raises(
-                TypeError, match=r"^Word\.text is asked for, and create_defaults= has it, too$"
-            ):
-                Word.objects.update_or_create(text=text, create_defaults={"text": "c"})
+            with pytest.raises(TypeError, match=r"^Word\.text is asked for, and defaults= has it, too$"):
+                Word.objects.get_or_create(text=text, defaults={"text": "c"})
+            with pytest.raises(TypeError, match=r"^Word\.id is asked for, and defaults= has it, too$"):
+                Word.objects.get_or_create(pk=3, defaults={"id": 4})
+            with pytest.raises(FieldError, match="^Word has no field 'txet'; nearest: 'text'$"):
+                Word.objects.update_or_create(text=text, create_defaults={"txet": "c"})
+            with pytest.raises(TypeError, match="^create_defaults= wants a dictionary of values, not 3$"):
+                Word.objects.update_or_create(text=text, create_defaults=3)
             for name in ("id", "pk"):
                 with pytest.raises(FieldError, match="is the primary key, which an update does not change$"):
                     Word.objects.update_or_create(text=text, defaults={name: 3})

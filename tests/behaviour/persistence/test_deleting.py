@@ -117,6 +117,19 @@ def test_receivers_get_exactly_these_arguments(Book, heard):
 
 
 @MEMORY
+def test_delete_and_refresh_take_keywords_only(Book, stored, wire):
+    book = Book(title="x").save()
+    with wire.record() as sent:
+        with pytest.raises(TypeError, match="positional argument"):
+            book.delete("default")
+        with pytest.raises(TypeError, match="positional argument"):
+            book.refresh_from_db("default")
+    assert (sent, stored(Book, "title")) == ([], ["x"])
+    book.refresh_from_db(using="default", fields=["title"])
+    assert book.delete(using="default")[0] == 1
+
+
+@MEMORY
 def test_the_alias_told_is_the_one_deleted_from(Book, registry, heard, databases, stored):
     """J15: using, then the block, then where the row came from."""
     registry.create_all("other")

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from microorm import Field, Model, field
-from microorm.sql.batches import MAX_BYTES, MAX_ROWS, batches, most_rows
+from microorm.sql.batches import MAX_BYTES, MAX_ROWS, batches, max_rows
 
 
 @pytest.fixture
 def channel(databases):
     """The open transaction of `default`."""
     database = databases.database("default")
-    with databases.atomic(), databases.channel(database, prepared=True, writes=True) as channel:
+    with databases.atomic(), databases.channel(database, writes=True) as channel:
         yield channel
 
 
@@ -30,7 +30,7 @@ def test_a_batch_is_no_larger_than_it_was_asked_to_be(channel):
     assert sizes(channel, rows, 4) == [4, 4, 2]
     assert sizes(channel, rows, 10) == sizes(channel, rows) == [10]
     assert sizes(channel, [], 4) == []
-    assert most_rows(channel, 1, MAX_ROWS * 9) == MAX_ROWS
+    assert max_rows(channel, 1, MAX_ROWS * 9) == MAX_ROWS
 
 
 def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend):
@@ -39,15 +39,15 @@ def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend
     if most is None:
         driver = channel.connection.connection.dbapi_connection
         most = driver.getlimit(9)
-        assert most_rows(channel, 40) == min(MAX_ROWS, most // 40)
+        assert max_rows(channel, 40) == min(MAX_ROWS, most // 40)
         driver.setlimit(9, 100)
         try:
-            assert most_rows(channel, 40) == 2
+            assert max_rows(channel, 40) == 2
             assert sizes(channel, [tuple(range(40))] * 5) == [2, 2, 1]
-            assert most_rows(channel, 101) == 1
+            assert max_rows(channel, 101) == 1
         finally:
             driver.setlimit(9, most)
-    assert most_rows(channel, 40) == min(MAX_ROWS, most // 40)
+    assert max_rows(channel, 40) == min(MAX_ROWS, most // 40)
 
 
 @pytest.mark.backends("mariadb")

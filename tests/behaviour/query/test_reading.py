@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import and_, or_, select
 
-from microorm.sql.statements import MAX_SHAPES, plans_of
+from microorm.sql.statements import MAX_STATEMENTS, plans_of
 
 
 def titles(query: Any) -> list[str]:
@@ -41,7 +41,7 @@ def test_a_known_shape_finds_what_its_select_finds(Book: Any, shelf: Any, databa
 
 
 def test_values_of_one_shape_share_one_statement(Book: Any, shelf: Any, databases: Any, way: str) -> None:
-    made = plans_of(Book.__schema__, databases.database("default")).made
+    made = plans_of(Book.__schema__, databases.database("default")).statements
     Book.objects.filter(Book.pages == 1).all()
     before = len(made)
     for number in range(20):
@@ -51,10 +51,10 @@ def test_values_of_one_shape_share_one_statement(Book: Any, shelf: Any, database
 
 
 def test_shapes_without_end_do_not_fill_the_memory(Book: Any, shelf: Any, databases: Any) -> None:
-    made = plans_of(Book.__schema__, databases.database("default")).made
-    for count in range(MAX_SHAPES + 9):
+    made = plans_of(Book.__schema__, databases.database("default")).statements
+    for count in range(MAX_STATEMENTS + 9):
         Book.objects.filter(or_(*[Book.pages == 1] * (count % 300 + 1))).first()
-    assert len(made) <= MAX_SHAPES
+    assert len(made) <= MAX_STATEMENTS
 
 
 def test_what_was_loaded_is_known_and_one_statement_was_sent(Book: Any, shelf: Any, wire: Any) -> None:

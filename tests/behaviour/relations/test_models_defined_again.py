@@ -1,4 +1,4 @@
-"""Relations from and to models that are defined again, by a reload or in a notebook (CONTRACT P7)."""
+"""Relations from and to models that are defined again, by a reload or in a notebook."""
 
 from collections.abc import Callable
 from typing import Any
