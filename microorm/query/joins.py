@@ -68,23 +68,23 @@ def joined_instances(
 
     They refer to each other, in both directions where each is to one.
     """
-    place = len(fields_of(schema, wanted))
-    instances = hydrate(schema, [row[:place] for row in rows], alias, wanted)
+    index = len(fields_of(schema, wanted))
+    instances = hydrate(schema, [row[:index] for row in rows], alias, wanted)
     at: dict[Path, list[Any]] = {root(schema): instances}
     found: dict[Schema, dict[Any, Any]] = {}
     for branch in branches:
         parent, there = branch.path._parent, branch.path._schema
         assert parent is not None
-        end = place + len(there.fields)
-        keys = _keys(there, rows, place)
+        end = index + len(there.fields)
+        keys = _keys(there, rows, index)
         known = found.setdefault(there, {})
         fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         fresh.pop(None, None)
-        made = hydrate(there, [row[place:end] for row in fresh.values()], alias)
+        made = hydrate(there, [row[index:end] for row in fresh.values()], alias)
         known.update(zip(fresh, made, strict=True))
         at[branch.path] = [known.get(key) for key in keys]
         relate(branch.relation, at[parent], at[branch.path])
-        place = end
+        index = end
     return instances
 
 
@@ -92,14 +92,14 @@ def _keys(schema: Schema, rows: Sequence[Any], start: int) -> list[Any]:
     """The key in each of *rows*, whose columns of *schema* begin at *start*; None where the row is missing."""
     indexes = [start + schema.names.index(name) for name in schema.key_names]
     if len(indexes) == 1:
-        place = indexes[0]
-        return [row[place] for row in rows]
-    keys = [tuple([row[place] for place in indexes]) for row in rows]
+        index = indexes[0]
+        return [row[index] for row in rows]
+    keys = [tuple([row[index] for index in indexes]) for row in rows]
     return [None if key[0] is None else key for key in keys]
 
 
 def relate(relation: Any, near: Sequence[Any], far: Sequence[Any]) -> None:
-    """Keep in each of *near* the instance of *far* in its place, or None, as what *relation* leads to.
+    """Keep in each of *near* the instance of *far* in its index, or None, as what *relation* leads to.
 
     And the other way around, where that is to one, too. Of *near* there may be None, of which nothing is known.
     """

@@ -329,7 +329,7 @@ class CompiledQuery(CompiledSelect):
                 statement = getattr(statement, add)(bind)
                 binds.append(bind)
         compiled: Any = statement.compile(dialect=database.engine.dialect)
-        indexes = {id(bind): place for place, bind in enumerate(binds)}
+        indexes = {id(bind): index for index, bind in enumerate(binds)}
         added = [bind for bind in compiled.bind_names if id(bind) not in indexes]
         self.constants = tuple([bind.value for bind in added])
         parameters = [*binds, *added]
@@ -373,7 +373,7 @@ def raw_instances(
         if name not in columns:
             raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
     indexes = [names.index(name) for name in columns]
-    ordered = [tuple([row[place] for place in indexes]) for row in rows]
+    ordered = [tuple([row[index] for index in indexes]) for row in rows]
     return plans_of(schema, database).hydrator.instances(ordered)
 
 
