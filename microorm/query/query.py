@@ -71,8 +71,10 @@ class Query(Results[M]):
     ) -> tuple[M, bool]:
         """Return the one row with these values, updated with *defaults*, or a new one; and whether it is new.
 
-        A new row has *create_defaults*, by default *defaults*. An existing row is locked, if the database can do that, and
-        saved with `update_fields`: those of *defaults* and those with `on_update`. For the rest see `get_or_create`.
+        A new row has *create_defaults*, by default *defaults*; both may have a field of the lookup, too:
+        `update_or_create(name="a", defaults={"name": "b"})` renames. An existing row is locked, if the database can do
+        that, and saved with `update_fields`: those of *defaults* and those with `on_update`. For the rest see
+        `get_or_create`.
         """
         from microorm.persistence.get_or_create import update_or_create  # noqa: PLC0415 not every program needs it
 

@@ -14,14 +14,14 @@ from microorm.db.engine import Database
 from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, builder
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowLayout, RowState, kept
+from microorm.mapping.state import RowLayout, RowState, copied_row
 from microorm.signals import post_init, pre_init
 
 Decoders = tuple[Callable[[Any], Any] | None, ...]
 Build = Callable[[Sequence[Any], RowState], list[Any]]
 
 MAX_SUBSETS = 64
-"""How many builders for parts of the fields are kept for one model."""
+"""How many builders for parts of the fields are copied_row for one model."""
 
 # PostgreSQL's numbers for the types of a number and of an array of them.
 _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
@@ -41,7 +41,9 @@ class Hydrator:
         self.build = builder(schema.model, self.fields, self._decoders, raw=True)
         names = schema.names if wanted is None else wanted
         self._alias = database.alias
-        self._row_state = RowState(database.alias, RowLayout(names, self._decoders, partial=wanted is not None))
+        self._row_state = RowState(
+            database.alias, RowLayout(names, self._decoders, partial=wanted is not None)
+        )
 
     def values(self, rows: Sequence[Row]) -> list[Row]:
         """Return the values of the driver's *rows*, decoded."""
@@ -97,14 +99,14 @@ def _hydrate_with_signals(
 ) -> list[Any]:
     """Return the instances of decoded *rows*; `pre_init` and `post_init` are sent for each."""
     layout, _ = builder_of(schema, wanted)
-    fields, origin, model, instances = fields_of(schema, wanted), RowState(alias, layout), schema.model, []
+    fields, state, model, instances = fields_of(schema, wanted), RowState(alias, layout), schema.model, []
     for row in rows:
         values = dict(zip(layout.names, row, strict=True))
         pre_init.send(model, args=(), kwargs=values)
         instance = object.__new__(model)
         instance.__dict__ = values
-        instance._row = kept(fields, tuple(row)) if schema.mutable else tuple(row)
-        instance._row_state = origin
+        instance._row = copied_row(fields, tuple(row)) if schema.mutable else tuple(row)
+        instance._row_state = state
         post_init.send(model, instance=instance)
         instances.append(instance)
     return instances

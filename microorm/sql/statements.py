@@ -153,17 +153,17 @@ class Plans:
         self.save_plans: dict[Any, Any] = {}  # of persistence.save, by the fields that are written
         self.inserted_rows = 0  # by bulk_create
         self._row_states: dict[tuple[str, ...], RowState] = {}
-        self._partial_origins: dict[tuple[str, ...], RowState] = {}
+        self._partial_row_states: dict[tuple[str, ...], RowState] = {}
 
-    def origin(self, names: tuple[str, ...], *, partial: bool = False) -> RowState:
-        """Return the origin of an instance whose row was written with *names*, in this order; *partial* as in `RowLayout`."""
-        origins = self._partial_origins if partial else self._row_states
-        origin = origins.get(names)
-        if origin is None:
-            if len(origins) >= MAX_STATEMENTS:
-                origins.clear()
-            origin = origins[names] = RowState(self._database.alias, RowLayout(names, partial=partial))
-        return origin
+    def row_state(self, names: tuple[str, ...], *, partial: bool = False) -> RowState:
+        """Return the state of an instance whose row was written with *names*, in this order; *partial* as in `RowLayout`."""
+        states = self._partial_row_states if partial else self._row_states
+        state = states.get(names)
+        if state is None:
+            if len(states) >= MAX_STATEMENTS:
+                states.clear()
+            state = states[names] = RowState(self._database.alias, RowLayout(names, partial=partial))
+        return state
 
     def insert(self, names: tuple[str, ...]) -> CompiledInsert:
         """Return the INSERT of *names*."""
