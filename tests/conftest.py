@@ -90,7 +90,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_collection_finish() -> None:
-    """Spare each `gc.collect()` of a test the walk through thousands of collected tests."""
+    """IdleConnection each `gc.collect()` of a test the walk through thousands of collected tests."""
     gc.freeze()
     gc.enable()
 

@@ -14,11 +14,11 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from microorm.db.connection import Lone
-from microorm.db.context import Entrance, Scope, latest, run_hooks
+from microorm.db.connection import AutocommitConnection
+from microorm.db.context import ReusableContext, Scope, current_scope, run_hooks
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Image, apply_generated, image_of, restore
-from microorm.db.transaction import Block, Transaction, open_transaction
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore, take_snapshot
+from microorm.db.transaction import AtomicBlock, Transaction, open_transaction
 from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.fields.field import MISSING
 
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Atomic(Entrance):
+class Atomic(ReusableContext):
     """A block that is committed as a whole or rolled back: a context manager and a decorator, reusable and re-entrant.
 
     On entry it begins a transaction if none is open on the alias. Inside a transaction it sets a savepoint, or joins the
@@ -69,12 +69,12 @@ class Atomic(Entrance):
         alias, transaction = database.alias, open_transaction(self.owner, database.alias)
         if transaction is None:
             transaction = Transaction.begin(database, readonly=self._readonly)
-            block = Block(self, alias, transaction, readonly=self._readonly)
+            block = AtomicBlock(self, alias, transaction, readonly=self._readonly)
         else:
             if self._durable:
                 raise TransactionError(f"a durable block on {alias!r} cannot be inside another")
             with transaction:
-                block = Block(self, alias, transaction, readonly=self._readonly)
+                block = AtomicBlock(self, alias, transaction, readonly=self._readonly)
                 if self._savepoint:
                     block.begin_savepoint()
         transaction.blocks.append(block)
@@ -98,9 +98,9 @@ class Atomic(Entrance):
 
 def end_scopes(scopes: Iterable[Scope]) -> list[str]:
     """End those of *scopes* that are still open; roll their blocks back and return the aliases of these."""
-    blocks = [scope for scope in scopes if isinstance(scope, Block) and not scope.closed]
+    blocks = [scope for scope in scopes if isinstance(scope, AtomicBlock) and not scope.closed]
     for scope in scopes:
-        if not isinstance(scope, Block) and not scope.closed:
+        if not isinstance(scope, AtomicBlock) and not scope.closed:
             scope.close()
     ended = []
     for block in sorted(blocks, key=lambda block: block.transaction.blocks.index(block)):
@@ -110,7 +110,7 @@ def end_scopes(scopes: Iterable[Scope]) -> list[str]:
     return ended
 
 
-def _end(block: Block, error: BaseException | None) -> None:
+def _end(block: AtomicBlock, error: BaseException | None) -> None:
     while (inner := block.transaction.blocks[-1]) is not block:
         _end_left_open(inner, block, error)
     block.close()
@@ -122,7 +122,7 @@ def _end(block: Block, error: BaseException | None) -> None:
         _fail(block, error)
 
 
-def _end_left_open(inner: Block, outer: Block, error: BaseException | None) -> None:
+def _end_left_open(inner: AtomicBlock, outer: AtomicBlock, error: BaseException | None) -> None:
     """End *inner*, which an unfinished generator left open, in the same way as *outer*."""
     inner.close()
     outer.doomed_by = outer.doomed_by or inner.doomed_by
@@ -133,7 +133,7 @@ def _end_left_open(inner: Block, outer: Block, error: BaseException | None) -> N
         _succeed(inner)
 
 
-def _succeed(block: Block) -> None:
+def _succeed(block: AtomicBlock) -> None:
     transaction = block.transaction
     if block.outermost:
         try:
@@ -153,7 +153,7 @@ def _succeed(block: Block) -> None:
     transaction.blocks.pop()
 
 
-def _fail(block: Block, error: BaseException | None) -> None:
+def _fail(block: AtomicBlock, error: BaseException | None) -> None:
     """Roll *block* back, or doom the block that it has joined. Raises `TransactionError` unless *error* is on its way."""
     transaction, cause = block.transaction, block.doomed_by
     if block.outermost:
@@ -177,7 +177,7 @@ def _fail(block: Block, error: BaseException | None) -> None:
         ) from cause
 
 
-def _roll_back_savepoint(block: Block, error: BaseException | None) -> BaseException | None:
+def _roll_back_savepoint(block: AtomicBlock, error: BaseException | None) -> BaseException | None:
     """Roll back to the savepoint of *block*, which *error* ends.
 
     Returns the error that dooms the surrounding block if the savepoint was gone, else None.
@@ -221,7 +221,7 @@ class UnitOfWork:
         databases: Databases,
         database: Any = None,
         transaction: Transaction | None = None,
-        *snapshots: Image,
+        *snapshots: Snapshot,
     ) -> None:
         self._databases = databases
         self.database = database
@@ -241,11 +241,11 @@ class UnitOfWork:
             block = self._databases.block(self.database)
             block.__enter__()
             self._block = block
-            transaction = self.transaction = latest().transaction
+            transaction = self.transaction = current_scope().transaction
         if transaction is not None:
             self.channel = transaction.__enter__()
         else:
-            self.channel = Lone(self.database, writes=True)
+            self.channel = AutocommitConnection(self.database, writes=True)
         for snapshot in self._snapshots:
             if snapshot[3]:  # values were replaced before there was a channel to remember it
                 self.channel.keep((*snapshot[:3], dict(snapshot[3])))
@@ -255,21 +255,21 @@ class UnitOfWork:
         """Raise `TransactionError` if a receiver has doomed the block."""
         self.channel.__enter__()
 
-    def snapshot(self, instance: Any) -> Image:
+    def snapshot(self, instance: Any) -> Snapshot:
         """Return a snapshot of *instance*, which is restored if an error leaves the unit."""
-        snapshot = image_of(instance)
+        snapshot = take_snapshot(instance)
         self._snapshots.append(snapshot)
         return snapshot
 
-    def change(self, instance: Any, values: Mapping[str, Any], snapshot: Image | None = None) -> None:
+    def change(self, instance: Any, values: Mapping[str, Any], snapshot: Snapshot | None = None) -> None:
         """Set *values* on *instance*; a rollback restores it from *snapshot*, or as it is now."""
-        snapshot = image_of(instance) if snapshot is None else snapshot
+        snapshot = take_snapshot(instance) if snapshot is None else snapshot
         apply_generated(instance, snapshot, dict(values))
         self._remember(snapshot)
 
     def forget(self, instance: Any, names: Iterable[str]) -> None:
         """Drop the loaded related rows *names* of *instance*; a rollback restores them."""
-        snapshot = image_of(instance)
+        snapshot = take_snapshot(instance)
         for name in names:
             if (related := instance.__dict__.pop(name, MISSING)) is not MISSING:
                 snapshot[3][name] = (related, MISSING)
@@ -281,7 +281,7 @@ class UnitOfWork:
         self.channel.undo.record_batch(batch)
         self._snapshots.append(batch)
 
-    def _remember(self, snapshot: Image) -> None:
+    def _remember(self, snapshot: Snapshot) -> None:
         # A copy, since the undo log of the transaction merges the snapshots of one instance.
         self.channel.keep((*snapshot[:3], dict(snapshot[3])))
         self._snapshots.append(snapshot)

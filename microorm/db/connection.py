@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
-from microorm.db.snapshots import Image, UndoLog
+from microorm.db.snapshots import Snapshot, SnapshotLog
 from microorm.errors import CommitOutcomeUnknown
 
 
@@ -29,7 +29,7 @@ class Channel:
     __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
 
     database: Database
-    undo: UndoLog | None
+    undo: SnapshotLog | None
     cursor: Any
     _connection: Connection | None
     _raw: PoolProxiedConnection | None
@@ -89,7 +89,7 @@ class Channel:
     def doom(self, error: BaseException) -> None:
         """Mark the innermost block as doomed by *error*; do nothing outside blocks."""
 
-    def keep(self, snapshot: Image) -> None:
+    def keep(self, snapshot: Snapshot) -> None:
         """Restore the instance from *snapshot* if the transaction is rolled back; do nothing outside transactions."""
         if self.undo is not None:
             self.undo.record(snapshot)
@@ -148,13 +148,13 @@ class Channel:
         On MySQL and MariaDB the switch costs a round trip, so it is made only for connections that may become idle.
         """
         database = self.database
-        if (idle := database.spares.take()) is not None:
+        if (idle := database.idle_connections.take()) is not None:
             self._raw, self.cursor, self._deadline = idle
             self._switched = not database.autocommits
             return
         self._raw = _pooled_connection(database.engine)
         try:
-            self._deadline = database.spares.deadline()
+            self._deadline = database.idle_connections.deadline()
             if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
                 self._enable_autocommit(self._raw)
             self.cursor = self._raw.cursor()
@@ -166,7 +166,7 @@ class Channel:
         """Give up the connection: keep it among the idle ones if *idle*, else return it to the pool."""
         raw, cursor, self._raw, self.cursor = self._raw, self.cursor, None, None
         if raw is None or (
-            idle and self._deadline and self.database.spares.keep(raw, cursor, self._deadline)
+            idle and self._deadline and self.database.idle_connections.keep(raw, cursor, self._deadline)
         ):
             return
         give_back(raw, switched=self._switched)
@@ -187,7 +187,7 @@ class Channel:
         self._switched = on
 
 
-class Lone(Channel):
+class AutocommitConnection(Channel):
     """A connection for one statement outside any block, which is committed at once.
 
     *writes*: whether the statement needs a commit.
@@ -203,9 +203,9 @@ class Lone(Channel):
         if not database.statements_listened():
             self._acquire()
         else:
-            self._connection = lone_connection(database, committing=writes)
+            self._connection = autocommit_connection(database, committing=writes)
 
-    def __enter__(self) -> Lone:
+    def __enter__(self) -> AutocommitConnection:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -244,9 +244,9 @@ class Lone(Channel):
             raise translated from translated.__cause__
 
 
-def lone_connection(database: Database, *, committing: bool = True) -> Connection:
+def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:
     """Return a connection outside any transaction; if *committing*, it commits each statement."""
-    connection = database.spares.connect(database.engine)
+    connection = database.idle_connections.connect(database.engine)
     try:
         if database.is_sqlite:
             connection.execution_options(**{BEGIN: ""})

@@ -76,12 +76,12 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
 
 
-class Entered(Scope):
+class ContextScope(Scope):
     """A scope that was opened by a `with` on its *entrance*."""
 
     __slots__ = ("entrance",)
 
-    def __init__(self, kind: str, entrance: Entrance, alias: str) -> None:
+    def __init__(self, kind: str, entrance: ReusableContext, alias: str) -> None:
         super().__init__(kind, entrance.owner, alias)
         self.entrance = entrance
 
@@ -96,7 +96,7 @@ class Entered(Scope):
         self.entrance.entered.remove(self)
 
 
-class Entrance:
+class ReusableContext:
     """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself."""
 
     __slots__ = ("entered", "owner")
@@ -111,15 +111,15 @@ class Entrance:
         A generator may be closed in another context than the one it was started in: it gets the newest scope.
         """
         scope = _innermost.get()
-        if isinstance(scope, Entered) and scope.entrance is self and not scope.closed:
+        if isinstance(scope, ContextScope) and scope.entrance is self and not scope.closed:
             return scope
         for scope in open_scopes(self.owner):
-            if isinstance(scope, Entered) and scope.entrance is self:
+            if isinstance(scope, ContextScope) and scope.entrance is self:
                 return scope
         return self.entered[-1] if self.entered else None
 
 
-class Using(Entrance):
+class Using(ReusableContext):
     """`with using(alias)`: route everything in the block to *alias*."""
 
     __slots__ = ("alias",)
@@ -129,18 +129,18 @@ class Using(Entrance):
         self.alias = alias
 
     def __enter__(self) -> None:
-        Entered(USING, self, self.alias).open()
+        ContextScope(USING, self, self.alias).open()
 
     def __exit__(self, *exc: object) -> None:
         if (scope := self.leaving()) is not None:
             scope.close()
 
 
-latest: Callable[[], Any] = _innermost.get
+current_scope: Callable[[], Any] = _innermost.get
 """Return the scope that this thread or task has opened last, which may be closed by now, or None."""
 
-make_latest: Callable[[Any], object] = _innermost.set
-"""Make a scope, or None, the one that `latest` returns."""
+set_current_scope: Callable[[Any], object] = _innermost.set
+"""Make a scope, or None, the one that `current_scope` returns."""
 
 
 def innermost() -> Scope | None:
@@ -205,9 +205,9 @@ def refuse_lazy(instance: object, name: str) -> None:
         scope = scope.parent
 
 
-def note_split_write(owner: object, alias: str) -> None:
+def warn_write_outside_block(owner: object, alias: str) -> None:
     """Warn, once per transaction, of a write to *alias* inside a block that is on other aliases only."""
-    if latest() is None:
+    if current_scope() is None:
         return
     for scope in open_scopes(owner):
         if scope.kind == BLOCK:
@@ -224,7 +224,7 @@ def note_split_write(owner: object, alias: str) -> None:
 Hook = tuple[Callable[[], Any], bool]
 
 
-class Receiving(Scope):
+class ReceiverScope(Scope):
     """The scope of receivers that run because of a write to *alias*; open from the start.
 
     For a write outside a block it also collects the calls of `on_commit` receivers, and makes them when it ends, as a
@@ -240,11 +240,11 @@ class Receiving(Scope):
         self.alias = alias
         self.closed = self.plain = False
         self.hooks: list[Hook] | None = None
-        parent = latest()
+        parent = current_scope()
         while parent is not None and parent.closed:
             parent = parent.parent
         self.parent = parent
-        make_latest(self)
+        set_current_scope(self)
 
     def __enter__(self) -> None:
         """Do nothing; the scope is already open."""
@@ -258,8 +258,8 @@ class Receiving(Scope):
     def finish(self) -> None:
         """End this scope, and call the postponed functions."""
         self.closed = True
-        if latest() is self:
-            make_latest(self.parent)
+        if current_scope() is self:
+            set_current_scope(self.parent)
         if self.hooks is not None:
             run_hooks(self.hooks)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.atomic import Atomic
-from microorm.db.connection import lone_connection
-from microorm.db.context import BLOCK, RECEIVER, USING, Receiving, Scope, Using, current_alias, run_hooks
+from microorm.db.connection import autocommit_connection
+from microorm.db.context import BLOCK, RECEIVER, USING, ReceiverScope, Scope, Using, current_alias, run_hooks
 from microorm.db.engine import Database, connection_created
-from microorm.db.routing import DEFAULT_ALIAS, Destinations, migration_allowed, relation_allowed
+from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
 from microorm.errors import ConfigurationError, TransactionError
@@ -33,7 +33,7 @@ Settings = str | URL | Engine | Mapping[str, Any]
 ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Databases(Destinations):
+class Databases(RoutedDatabases):
     """Named databases, the routers that choose among them, and the transactions on them.
 
     *databases*: one URL, whose alias is then `default`, or a mapping from aliases to URLs, to `Engine`s, or to mappings
@@ -200,7 +200,7 @@ class Databases(Destinations):
             with transaction:
                 yield transaction.hand_out()
             return
-        connection = lone_connection(database)
+        connection = autocommit_connection(database)
         try:
             yield connection
         finally:
@@ -212,7 +212,7 @@ class Databases(Destinations):
 
     def receiving(self, alias: str) -> Scope:
         """Return the scope for receivers that run because of a write to *alias*."""
-        return Receiving(self, alias)
+        return ReceiverScope(self, alias)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.pool import Spares
+from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
@@ -58,7 +58,7 @@ class Database:
         self.lost = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
-        self.spares = Spares()
+        self.idle_connections = IdleConnections()
         self.observers = Observers()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -152,11 +152,11 @@ class Database:
     def note_lost(self) -> None:
         """Note that a connection was lost; return the idle ones to the pool, which pings them before the next use."""
         self.lost = True
-        self.spares.clear()
+        self.idle_connections.clear()
 
     def close(self) -> None:
         """Close all pooled connections, and so delete a database in memory; leave an engine that was given open."""
-        self.spares.close()
+        self.idle_connections.close()
         self.observers.close()
         with self._lock:
             for engine, name, listener in self._listeners:
@@ -198,7 +198,7 @@ class Database:
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )
         engine = self._create(create_engine, self.url)
-        self.spares.allow(engine, autocommit=not self.autocommits)
+        self.idle_connections.allow(engine, autocommit=not self.autocommits)
         return engine
 
     def _make_async_engine(self) -> AsyncEngine:
@@ -241,7 +241,7 @@ class Database:
         listeners: list[tuple[str, Callable[..., Any]]] = [
             ("connect", self._connected),
             ("handle_error", self._doom),
-            ("engine_disposed", self.spares.forget),
+            ("engine_disposed", self.idle_connections.forget),
         ]
         if self._given is not None:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
@@ -308,7 +308,7 @@ class Database:
     def after_fork(self) -> None:
         """In the child: drop the parent's connections without closing them."""
         self._lock = threading.RLock()  # another thread may have held it
-        self.spares.abandon()
+        self.idle_connections.abandon()
         if self._engine is not None and not (self.is_memory and self._given is not None):
             self._engine.dispose(close=False)
         if self._async_engine is not None:

@@ -18,18 +18,18 @@ TRUSTED = 1.0
 MAX_ROWS = 100
 """An idle cursor whose last result had more rows is replaced: the drivers of servers keep the last result in memory."""
 
-Spare = tuple[PoolProxiedConnection, Any, float]
+IdleConnection = tuple[PoolProxiedConnection, Any, float]
 
-_inherited: list[Spare] = []
+_inherited: list[IdleConnection] = []
 
 
-class Spares:
+class IdleConnections:
     """The idle connections of one database, each with its cursor and its deadline; none before `allow()`."""
 
     __slots__ = ("_autocommit", "_disposed_at", "_engine", "_idle", "_max_idle")
 
     def __init__(self) -> None:
-        self._idle: list[Spare] = []
+        self._idle: list[IdleConnection] = []
         self._engine: Engine | None = None
         self._max_idle = 0
         self._autocommit = False
@@ -57,7 +57,7 @@ class Spares:
         events = self._pool.dispatch
         return 0.0 if events.checkout or events.checkin or events.reset else monotonic() + TRUSTED
 
-    def take(self) -> Spare | None:
+    def take(self) -> IdleConnection | None:
         """Remove and return an idle connection, or None; return expired ones to the pool."""
         while True:
             try:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from microorm.db.connection import Channel, Lone
+from microorm.db.connection import AutocommitConnection, Channel
 from microorm.db.context import (
     BLOCK,
     USING,
-    Receiving,
+    ReceiverScope,
     current_alias,
-    latest,
-    note_split_write,
+    current_scope,
     open_scopes,
     routed_aliases,
+    warn_write_outside_block,
 )
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction, open_transaction
@@ -103,7 +103,7 @@ def migration_allowed(routers: Iterable[object], alias: str, label: str, model: 
     return True if answer is None else bool(answer)
 
 
-class Destinations:
+class RoutedDatabases:
     """The databases by alias, and the choice among them."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Destinations:
         Raises `TransactionError` if the block is doomed, or if it is read-only and *writes* is True.
         """
         transaction = self.usable(database, writes=writes)
-        return Lone(database, writes=writes) if transaction is None else transaction
+        return AutocommitConnection(database, writes=writes) if transaction is None else transaction
 
     def place(
         self, schema: Schema, using: str | None = None, instance: Any = None, *, writes: bool
@@ -141,7 +141,7 @@ class Destinations:
         Without routers, `using()` blocks and running receivers this is one lookup in a dictionary. Raises
         `UnknownAlias`, and `TransactionError` if the block on that alias cannot be used.
         """
-        scope: Any = latest()
+        scope: Any = current_scope()
         if self.routers or not (scope is None or (scope.plain and scope.owner is self)):
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
@@ -166,7 +166,7 @@ class Destinations:
         transaction = open_transaction(self, database.alias)
         if transaction is None:
             if writes:
-                note_split_write(self, database.alias)
+                warn_write_outside_block(self, database.alias)
             return None
         if transaction.database is not database:
             raise TransactionError(f"the databases were closed while a block was open on {database.alias!r}")
@@ -194,7 +194,7 @@ class Destinations:
         if using is not None:
             return self.database(using)
         loaded = None if instance is None else instance._row_state.alias
-        scope = latest()
+        scope = current_scope()
         if not self.routers and (scope is None or (scope.plain and scope.owner is self)):
             return self.database(
                 loaded or home or DEFAULT_ALIAS
@@ -227,7 +227,7 @@ def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
         transaction.hooks.append((function, False))
         return True
     for scope in open_scopes(owner):
-        if isinstance(scope, Receiving) and scope.alias == alias:
+        if isinstance(scope, ReceiverScope) and scope.alias == alias:
             scope.postpone(function)
             return True
     return False

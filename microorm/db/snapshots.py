@@ -13,28 +13,28 @@ from weakref import ref
 
 from microorm.fields.field import MISSING
 
-Image = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
+Snapshot = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
 
 
-def image_of(instance: Any) -> Image:
+def take_snapshot(instance: Any) -> Snapshot:
     """Return a snapshot of what a save or a delete may change: row state, loaded row, and (none yet) generated values."""
     return (ref(instance), instance._row_state, instance._row, {})
 
 
-def note_generated(instance: Any, snapshot: Image, names: Iterable[str], generated: Iterable[Any]) -> None:
+def note_generated(instance: Any, snapshot: Snapshot, names: Iterable[str], generated: Iterable[Any]) -> None:
     """Add to *snapshot* the current values of the fields *names*, which *generated* values will replace."""
     values, before = instance.__dict__, snapshot[3]
     for name, value in zip(names, generated, strict=False):
         before[name] = (before[name][0] if name in before else values.get(name, MISSING), value)
 
 
-def apply_generated(instance: Any, snapshot: Image, generated: Mapping[str, Any]) -> None:
+def apply_generated(instance: Any, snapshot: Snapshot, generated: Mapping[str, Any]) -> None:
     """Set *generated* values on *instance*; the replaced values are added to *snapshot*."""
     note_generated(instance, snapshot, generated, generated.values())
     instance.__dict__.update(generated)
 
 
-def restore(snapshot: Image) -> None:
+def restore(snapshot: Snapshot) -> None:
     """Restore the instance of *snapshot*, if it is still alive; values that the user has set meanwhile stay."""
     instance = snapshot[0]()
     if instance is None:
@@ -66,7 +66,7 @@ class Batch:
         self._key = key
         self._generated = generated
 
-    def snapshots(self) -> Iterator[Image]:
+    def snapshots(self) -> Iterator[Snapshot]:
         """Yield the snapshot of each instance that is still alive."""
         generated = repeat(None) if self._key is None else self._generated
         for reference, value in zip(self._references, generated, strict=False):
@@ -84,7 +84,7 @@ class Batch:
             restore(snapshot)
 
 
-class UndoLog:
+class SnapshotLog:
     """The snapshots of one transaction."""
 
     __slots__ = ("_levels",)
@@ -97,12 +97,12 @@ class UndoLog:
         """Open a level, for a savepoint."""
         self._levels.append({})
 
-    def record(self, snapshot: Image) -> None:
+    def record(self, snapshot: Snapshot) -> None:
         """Keep *snapshot* in the innermost level; if the instance has a snapshot there, add the generated values to it."""
         level = self._levels[-1]
         instance = snapshot[0]()
         key = id(instance)
-        older: Image | None = level.get(key)
+        older: Snapshot | None = level.get(key)
         if older is None or older[0]() is not instance:
             level[key] = snapshot
             return
@@ -114,7 +114,7 @@ class UndoLog:
                 generated,
             )
 
-    def record_all(self, snapshots: Iterable[Image]) -> None:
+    def record_all(self, snapshots: Iterable[Snapshot]) -> None:
         """Keep *snapshots* of different instances."""
         level = self._levels[-1]
         for snapshot in snapshots:

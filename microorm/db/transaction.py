@@ -21,10 +21,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from microorm.db.connection import Channel
 from microorm.db.context import (
     BLOCK,
-    Entered,
-    Entrance,
+    ContextScope,
     Hook,
     Owner,
+    ReusableContext,
     Using,
     forget,
     open_block,
@@ -32,7 +32,7 @@ from microorm.db.context import (
     watch,
 )
 from microorm.db.engine import BEGIN, TRANSACTION, Database
-from microorm.db.snapshots import UndoLog
+from microorm.db.snapshots import SnapshotLog
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
@@ -50,10 +50,10 @@ class Transaction(Channel):
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.blocks: list[Block] = []
+        self.blocks: list[AtomicBlock] = []
         self.hooks: list[Hook] = []
         self.owner = Owner()
-        self.undo: UndoLog = UndoLog()
+        self.undo: SnapshotLog = SnapshotLog()
         self.warned = self.handed_out = self._switched = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None
@@ -217,7 +217,7 @@ class Transaction(Channel):
 
     def _begin_through_sqlalchemy(self, readonly: bool) -> None:
         database, dialect = self.database, self.database.dialect
-        connection = self._connection = database.spares.connect(database.engine)
+        connection = self._connection = database.idle_connections.connect(database.engine)
         self._refuse_autocommit(connection.connection)
         options: dict[str, Any] = {TRANSACTION: self}
         if dialect == "sqlite":
@@ -311,12 +311,14 @@ class Transaction(Channel):
             raise self._doomed(block.doomed_by) from block.doomed_by
 
 
-class Block(Entered):
+class AtomicBlock(ContextScope):
     """An entered `atomic()`: the whole transaction, a savepoint in it, or a part of the surrounding block."""
 
     __slots__ = ("doomed_by", "hooks_before", "nested", "readonly", "savepoint", "transaction")
 
-    def __init__(self, entrance: Entrance, alias: str, transaction: Transaction, *, readonly: bool) -> None:
+    def __init__(
+        self, entrance: ReusableContext, alias: str, transaction: Transaction, *, readonly: bool
+    ) -> None:
         super().__init__(BLOCK, entrance, alias)
         self.transaction = transaction
         self.readonly = readonly or (bool(transaction.blocks) and transaction.readonly)
@@ -378,7 +380,7 @@ def open_transaction(owner: object, alias: str) -> Transaction | None:
 
     Raises `TransactionSharedError` while a task of this thread has a block open in it.
     """
-    block: Block | None = open_block(owner, alias)
+    block: AtomicBlock | None = open_block(owner, alias)
     if block is None:
         return None
     if block.transaction.blocks[-1] is not block:
@@ -427,8 +429,8 @@ def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) ->
 
 
 @contextmanager
-def _opened(databases: Any, transaction: Transaction) -> Iterator[Block]:
-    block = Block(Entrance(databases), transaction.database.alias, transaction, readonly=False)
+def _opened(databases: Any, transaction: Transaction) -> Iterator[AtomicBlock]:
+    block = AtomicBlock(ReusableContext(databases), transaction.database.alias, transaction, readonly=False)
     transaction.blocks.append(block)
     with block:
         yield block

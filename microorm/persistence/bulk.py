@@ -15,16 +15,16 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Image, apply_generated, restore
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
+from microorm.persistence.save import INSERT, collect, send_post_save, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
@@ -52,7 +52,7 @@ class Group(NamedTuple):
     state: RowState
     objects: list[Any]
     rows: list[Row]
-    snapshots: list[Image] | None
+    snapshots: list[Snapshot] | None
 
 
 def bulk_create(
@@ -85,7 +85,7 @@ def bulk_create(
                 written.add(len(rows))
         if options.each:
             for instance, earlier in zip(objects, before, strict=True):
-                tell_saved(schema, alias, instance, INSERT, earlier, created=True)
+                send_post_save(schema, alias, instance, INSERT, earlier, created=True)
         elif post_bulk_create._route(model):
             work.dirty = True
             _send(schema, alias, post_bulk_create, objects=list(objects))
@@ -110,7 +110,7 @@ def _send_before(
 
 
 def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> bool:
-    with Receiving(schema.registry.databases, alias):
+    with ReceiverScope(schema.registry.databases, alias):
         return bool(signal.send(schema.model, using=alias, **arguments))
 
 
@@ -240,7 +240,7 @@ def _insert_batch(
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
-    snapshots: Sequence[Image],
+    snapshots: Sequence[Snapshot],
 ) -> None:
     plans = plans_of(schema, channel.database)
     made_names = plans.insert(names).made_names
@@ -261,7 +261,7 @@ def _upsert_batch(
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
-    snapshots: Sequence[Image],
+    snapshots: Sequence[Snapshot],
 ) -> None:
     """Insert or update *rows*; after an update, read the values that the instances do not have."""
     upserts.run(schema, channel, upsert, names, rows)

@@ -24,7 +24,7 @@ from microorm.sql.batches import batches
 from microorm.sql.hydration import fields_of, hydrate
 from microorm.sql.statements import key_row, plans_of
 
-Values = dict[Any, "Leaving"]  # referenced value → the row that has it
+Values = dict[Any, "CollectedRow"]  # referenced value → the row that has it
 
 _KEYS_SHOWN = 3
 
@@ -44,18 +44,18 @@ def referred_to(schema: Schema) -> bool:
 class Collection:
     """The rows to delete and to change.
 
-    *rows*: the collected rows by model and key. *unseen*, *changed*: by foreign key, the referenced values whose rows
+    *rows*: the collected rows by model and key. *fast_deletes*, *changed*: by foreign key, the referenced values whose rows
     are deleted without being loaded, or have the key set to NULL or its default.
     """
 
     def __init__(self, channel: Channel, schema: Schema) -> None:
         self.channel = channel
-        self.rows: dict[Schema, dict[Row, Leaving]] = {}
-        self.unseen: dict[Any, Values] = {}
+        self.rows: dict[Schema, dict[Row, CollectedRow]] = {}
+        self.fast_deletes: dict[Any, Values] = {}
         self.changed: dict[Any, Values] = {}
         self._schema = schema
-        self._restricting: list[tuple[Any, Any, Leaving]] = []
-        self._pending: dict[Schema, list[Leaving]] = {}
+        self._restricting: list[tuple[Any, Any, CollectedRow]] = []
+        self._pending: dict[Schema, list[CollectedRow]] = {}
         self._keys: dict[Schema, list[Any]] = {}
         self._has_receivers: dict[Schema, bool] = {}
         self._names: dict[Schema, tuple[str, ...] | None] = {}
@@ -119,15 +119,15 @@ class Collection:
             self.channel.database.alias, schema.label, schema.model
         )
 
-    def _add(self, schema: Schema, instance: Any) -> Leaving:
+    def _add(self, schema: Schema, instance: Any) -> CollectedRow:
         known = self.rows.setdefault(schema, {})
         key = key_row(schema, instance) if instance is self._held else key_of(schema, instance)
         if (row := known.get(key)) is None:
-            row = known[key] = Leaving(schema, key, instance)
+            row = known[key] = CollectedRow(schema, key, instance)
             self._pending.setdefault(schema, []).append(row)
         return row
 
-    def _values(self, schema: Schema, name: str, found: list[Leaving]) -> Values:
+    def _values(self, schema: Schema, name: str, found: list[CollectedRow]) -> Values:
         """Return the rows *found* by their values of the field *name*, in the database rather than in a held instance."""
         if name in schema.key_names:
             index = schema.key_names.index(name)
@@ -156,7 +156,7 @@ class Collection:
             for child in self._referring(key, values):
                 _parent(key, child, values).dependants.append((self._add(schema, child), key))
         else:
-            self.unseen.setdefault(key, {}).update(values)
+            self.fast_deletes.setdefault(key, {}).update(values)
 
     def _referring(self, key: Any, values: Values) -> Iterator[Any]:
         """Yield instances of the rows that refer by *key* to one of *values*; for one value, by a compiled statement."""
@@ -188,7 +188,7 @@ class Collection:
 
     def _is_fast_deleted(self, schema: Schema, child: Any) -> bool:
         return any(
-            key in self.unseen and child.__dict__.get(key.field.name) in self.unseen[key]
+            key in self.fast_deletes and child.__dict__.get(key.field.name) in self.fast_deletes[key]
             for key in schema.foreign_keys
         )
 
@@ -199,7 +199,7 @@ def key_of(schema: Schema, instance: Any) -> Row:
     return tuple([values[name] for name in schema.key_names])
 
 
-def _parent(key: Any, child: Any, values: Values) -> Leaving:
+def _parent(key: Any, child: Any, values: Values) -> CollectedRow:
     """Return the row that *child* refers to by *key*; any row if only the collation makes the values equal."""
     return values.get(child.__dict__[key.field.name]) or next(iter(values.values()))
 
@@ -216,7 +216,7 @@ def _shown(key: Any, rows: Sequence[Row]) -> str:
 T = TypeVar("T", bound=Hashable)
 
 
-class Leaving:
+class CollectedRow:
     """A row to delete: its key, its instance, and the rows to delete that refer to it, each with its foreign key."""
 
     __slots__ = ("dependants", "instance", "key", "schema")
@@ -225,29 +225,29 @@ class Leaving:
         self.schema = schema
         self.key = key
         self.instance = instance
-        self.dependants: list[tuple[Leaving, Any]] = []
+        self.dependants: list[tuple[CollectedRow, Any]] = []
 
 
 class Step(NamedTuple):
     """Rows of one model to delete together, in layers: no row refers to another of its own layer or an earlier one."""
 
     schema: Any
-    layers: list[list[Leaving]]
+    layers: list[list[CollectedRow]]
 
 
-Cut = dict[Any, dict[Leaving, None]]  # foreign key to set to NULL → the rows to set it in
+NulledKeys = dict[Any, dict[CollectedRow, None]]  # foreign key to set to NULL → the rows to set it in
 
 
 def delete_order(
-    groups: dict[T, list[Leaving]], dependants: Callable[[T], Iterable[T]], *, row_by_row: bool = False
-) -> tuple[list[Step], Cut]:
+    groups: dict[T, list[CollectedRow]], dependants: Callable[[T], Iterable[T]], *, row_by_row: bool = False
+) -> tuple[list[Step], NulledKeys]:
     """Return the order in which to delete the rows of *groups*, and the foreign keys to set to NULL before.
 
     *dependants(model)* yields the models that refer to *model*, which may include itself. *row_by_row*: the database
     checks foreign keys after each row, so that a row which refers to itself cannot be deleted.
     """
     steps: list[Step] = []
-    nulled: Cut = {}
+    nulled: NulledKeys = {}
 
     def among(model: T) -> Iterable[T]:
         return (each for each in dependants(model) if each in groups)
@@ -302,17 +302,17 @@ def connected_components(items: Sequence[T], following: Callable[[T], Iterable[T
     return components
 
 
-def _layers(rows: list[Leaving], nulled: Cut) -> list[list[Leaving]]:
+def _layers(rows: list[CollectedRow], nulled: NulledKeys) -> list[list[CollectedRow]]:
     """Order *rows* in layers, rows without dependants first; add the keys that break cycles to *nulled*."""
     among = set(rows)
-    counts: dict[Leaving, int] = dict.fromkeys(rows, 0)  # of the dependants that are not in a layer yet
-    parents: dict[Leaving, list[tuple[Leaving, Any]]] = {row: [] for row in rows}
+    counts: dict[CollectedRow, int] = dict.fromkeys(rows, 0)  # of the dependants that are not in a layer yet
+    parents: dict[CollectedRow, list[tuple[CollectedRow, Any]]] = {row: [] for row in rows}
     for row in rows:
         for child, key in row.dependants:
             if child is not row and child in among:
                 counts[row] += 1
                 parents[child].append((row, key))
-    layers: list[list[Leaving]] = []
+    layers: list[list[CollectedRow]] = []
     _append_layers([row for row in rows if not counts[row]], counts, parents, layers)
     if rest := [row for row in rows if counts[row]]:
         _append_layers(_break_cycles(rest, counts, parents, nulled), counts, parents, layers)
@@ -323,15 +323,15 @@ def _layers(rows: list[Leaving], nulled: Cut) -> list[list[Leaving]]:
 
 
 def _append_layers(
-    layer: list[Leaving],
-    counts: dict[Leaving, int],
-    parents: dict[Leaving, list[tuple[Leaving, Any]]],
-    layers: list[list[Leaving]],
+    layer: list[CollectedRow],
+    counts: dict[CollectedRow, int],
+    parents: dict[CollectedRow, list[tuple[CollectedRow, Any]]],
+    layers: list[list[CollectedRow]],
 ) -> None:
     """Append *layer* to *layers*, then the rows whose last dependants are in it, and so on."""
     while layer:
         layers.append(layer)
-        following: list[Leaving] = []
+        following: list[CollectedRow] = []
         for row in layer:
             for parent, _ in parents[row]:
                 counts[parent] -= 1
@@ -341,15 +341,15 @@ def _append_layers(
 
 
 def _break_cycles(
-    rows: list[Leaving],
-    counts: dict[Leaving, int],
-    parents: dict[Leaving, list[tuple[Leaving, Any]]],
-    nulled: Cut,
-) -> list[Leaving]:
+    rows: list[CollectedRow],
+    counts: dict[CollectedRow, int],
+    parents: dict[CollectedRow, list[tuple[CollectedRow, Any]]],
+    nulled: NulledKeys,
+) -> list[CollectedRow]:
     """Break the cycles among *rows* at keys that are nullable or not checked; return the rows without dependants."""
     among = set(rows)
 
-    def following(row: Leaving) -> Iterable[Leaving]:
+    def following(row: CollectedRow) -> Iterable[CollectedRow]:
         return (child for child, _ in row.dependants if child in among)
 
     for component in connected_components(rows, following):
@@ -367,9 +367,9 @@ def _break_cycles(
     return [row for row in rows if not counts[row]]
 
 
-def _append(steps: list[Step], layer: list[Leaving]) -> None:
+def _append(steps: list[Step], layer: list[CollectedRow]) -> None:
     """Append the rows of *layer* to *steps*, by model; to the last step if it is of their model."""
-    by_model: dict[Any, list[Leaving]] = {}
+    by_model: dict[Any, list[CollectedRow]] = {}
     for row in layer:
         by_model.setdefault(row.schema, []).append(row)
     last = steps[-1].schema if steps else None

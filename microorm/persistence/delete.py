@@ -14,16 +14,23 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, apply_generated, image_of
+from microorm.db.snapshots import Snapshot, apply_generated, take_snapshot
 from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.persistence.collector import Collection, Cut, Leaving, Step, delete_order, referred_to
+from microorm.persistence.collector import (
+    CollectedRow,
+    Collection,
+    NulledKeys,
+    Step,
+    delete_order,
+    referred_to,
+)
 from microorm.persistence.save import runs_at_once
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
@@ -64,7 +71,7 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
             if after:
-                with Receiving(databases, database.alias):
+                with ReceiverScope(databases, database.alias):
                     post_delete.send(model, instance=instance, using=database.alias, origin=instance)
         finally:
             _forget_key(schema, instance, key, snapshot, loaded)
@@ -108,7 +115,7 @@ class Deletion:
         self._origin = origin
         self._held = held
         self._counts: Counter[str] = Counter()
-        self._deleted: list[tuple[Leaving, Image, Loaded]] = []
+        self._deleted: list[tuple[CollectedRow, Snapshot, Loaded]] = []
         # MariaDB checks foreign keys row by row, other databases at the end of the statement.
         self._row_by_row = self._channel.database.dialect in MARIADB
 
@@ -117,7 +124,7 @@ class Deletion:
         collection, work = self._collection, self._work
         groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
         steps, nulled = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
-        snapshots = {id(row): image_of(row.instance) for row in self._shared_rows(steps)}
+        snapshots = {id(row): take_snapshot(row.instance) for row in self._shared_rows(steps)}
         for row in self._rows_with_receivers(steps, pre_delete):
             self._send_before(row)
         work.check()  # a receiver may have doomed the block
@@ -136,37 +143,37 @@ class Deletion:
             self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
-    def _shared_rows(self, steps: Iterable[Step]) -> Iterator[Leaving]:
+    def _shared_rows(self, steps: Iterable[Step]) -> Iterator[CollectedRow]:
         """Yield the rows whose instances the caller or a receiver may hold."""
         for step in steps:
             has_receivers = self._collection.has_receivers(step.schema)
             for layer in step.layers:
                 yield from [row for row in layer if has_receivers or row.instance is self._held]
 
-    def _rows_with_receivers(self, steps: Iterable[Step], signal: Any) -> Iterator[Leaving]:
+    def _rows_with_receivers(self, steps: Iterable[Step], signal: Any) -> Iterator[CollectedRow]:
         for step in steps:
             if self._collection.has_receivers(step.schema) and signal._route(step.schema.model):
                 for layer in step.layers:
                     yield from layer
 
-    def _send_before(self, row: Leaving) -> None:
+    def _send_before(self, row: CollectedRow) -> None:
         self._work.dirty, before = True, self._work.dirty
         sent = self._send(pre_delete, row)
         self._work.dirty = before or bool(sent)
 
-    def _send(self, signal: Any, row: Leaving) -> Any:
+    def _send(self, signal: Any, row: CollectedRow) -> Any:
         alias = self._channel.database.alias
-        with Receiving(row.schema.registry.databases, alias):
+        with ReceiverScope(row.schema.registry.databases, alias):
             return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
 
     def _delete_unseen(self) -> None:
         """Delete rows without receivers or dependants, by the values of their foreign keys."""
-        for key, values in self._collection.unseen.items():
+        for key, values in self._collection.fast_deletes.items():
             schema: Schema = key.owner.__schema__
             for batch in batches(self._channel, list(values), _as_row, None):
                 self._run(schema.label, sql_delete(schema.table).where(key.field.column.in_(batch)))
 
-    def _change_references(self, nulled: Cut) -> None:
+    def _change_references(self, nulled: NulledKeys) -> None:
         """Set foreign keys to NULL or their default: those with such an `on_delete`, and those in *nulled*."""
         for key, values in self._collection.changed.items():
             table, column = key.owner.__schema__.table, key.field.column
@@ -209,7 +216,7 @@ def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
 
-def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Image, loaded: Loaded) -> None:
+def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
     """Set the generated key of a deleted *instance* to None; other keys stay.
 
     The key also stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it

@@ -14,7 +14,7 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import USING, current_alias, refuse_lazy
 from microorm.db.engine import Database
-from microorm.db.snapshots import apply_generated, image_of
+from microorm.db.snapshots import apply_generated, take_snapshot
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
@@ -43,7 +43,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     database: Database = databases.for_read(schema.model, schema.home, alias, instance)
     fresh = _row_of(schema, database, instance, names)
     loaded = merge_loaded(instance, fresh)
-    snapshot = image_of(instance)
+    snapshot = take_snapshot(instance)
     apply_generated(instance, snapshot, fresh)
     for name, relation in schema.relations.items():  # rows that were loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
@@ -157,7 +157,7 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
     schema: Schema = instance.__schema__
     if found is None:
         raise _no_row(schema, _loaded_key(instance), database)
-    snapshot = image_of(instance)
+    snapshot = take_snapshot(instance)
     _mark_loaded(instance, dict(zip(wanted, found, strict=True)), snapshot)
     if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(snapshot)

@@ -16,9 +16,9 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, apply_generated, note_generated
+from microorm.db.snapshots import Snapshot, apply_generated, note_generated
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
@@ -138,7 +138,7 @@ def write(
     after: Route,
 ) -> None:
     """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
-    snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
+    snapshot: Snapshot = (ref(instance), instance._row_state, instance._row, {})
     databases = schema.registry.databases
     with UnitOfWork(databases, None, None, snapshot) as work:
         if schema.foreign_keys and not options.raw:
@@ -171,15 +171,15 @@ def write(
         else:
             created = write_row(schema, channel, instance, options, plan, row, snapshot)
         if inside and after:
-            tell_saved(schema, database.alias, instance, options, earlier, created=created)
+            send_post_save(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
             instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
-        tell_saved(schema, database.alias, instance, options, earlier, created=created)
+        send_post_save(schema, database.alias, instance, options, earlier, created=created)
 
 
 def _prepared(
-    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Image
+    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Snapshot
 ) -> SaveOptions:
     """Return what is to be written of *instance* once it has the present keys of related instances."""
     if schema.foreign_keys and not options.raw:
@@ -196,7 +196,7 @@ def runs_at_once(route: Route) -> bool:
 
 def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, alias: str) -> None:
     work.dirty = True
-    with Receiving(schema.registry.databases, alias):
+    with ReceiverScope(schema.registry.databases, alias):
         sent = pre_save.send(
             schema.model,
             instance=instance,
@@ -207,7 +207,7 @@ def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveO
     work.dirty = bool(sent)
 
 
-def tell_saved(
+def send_post_save(
     schema: Schema, alias: str, instance: Any, options: SaveOptions, before: Before, *, created: bool
 ) -> None:
     """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
@@ -219,7 +219,7 @@ def tell_saved(
     instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     try:
-        with Receiving(schema.registry.databases, alias):
+        with ReceiverScope(schema.registry.databases, alias):
             post_save.send(
                 model,
                 instance=instance,
@@ -236,7 +236,7 @@ def tell_saved(
 
 
 def collect(
-    schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Image
+    schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Snapshot
 ) -> tuple[SavePlan, Row]:
     """Set the `on_update` values of *instance*, and return the plan for its row and the row, checked.
 
@@ -297,7 +297,7 @@ def write_row(
     options: SaveOptions,
     plan: SavePlan,
     row: Row,
-    snapshot: Image,
+    snapshot: Snapshot,
 ) -> bool:
     """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
     created = plan.key_width == 0 or _inserts(schema, instance, options)
@@ -362,7 +362,7 @@ def write_expressions(
     options: SaveOptions,
     names: tuple[str, ...],
     row: Row,
-    snapshot: Image,
+    snapshot: Snapshot,
 ) -> bool:
     """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Update, and_, case, literal, select, updat
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, restore
+from microorm.db.snapshots import Snapshot, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
@@ -38,7 +38,7 @@ class Planned(NamedTuple):
 
     instance: Any
     row: Row
-    snapshot: Image
+    snapshot: Snapshot
 
 
 def update_found(
@@ -55,12 +55,12 @@ def update_found(
         channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
         work.dirty = True
         if pre_update._route(model):
-            with Receiving(databases, alias):
+            with ReceiverScope(databases, alias):
                 pre_update.send(model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
         count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
-            with Receiving(databases, alias):
+            with ReceiverScope(databases, alias):
                 post_update.send(model, query=query, values=dict(values), using=alias, count=count)
     return count
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.connection import Lone
+from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
@@ -239,7 +239,7 @@ def _executed(
     """Yield the rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as needed."""
     database, transaction = place
     for keys in _batches(database, statement, list(owners)):
-        with transaction or Lone(database, writes=False) as channel:
+        with transaction or AutocommitConnection(database, writes=False) as channel:
             rows = channel.execute(statement.where(column.in_(keys))).fetchall()
         yield rows
 

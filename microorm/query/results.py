@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import operators
 
-from microorm.db.connection import Lone
+from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, InvalidValue
@@ -266,7 +266,7 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
         query._refuse_grouped("all")
         database, transaction = query._place()
         key, row = _key_and_row(query, equal, limit)
-    with transaction or Lone(database, writes=False) as channel:
+    with transaction or AutocommitConnection(database, writes=False) as channel:
         if key is None or channel.cursor is None:
             whole = query._with(_equal=equal, _limit=limit)._whole
             return query._made(channel.execute(whole.statement).fetchall(), database)
@@ -351,7 +351,7 @@ def raw_instances(
     converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
     statement = text(sql).bindparams(*converted)
     # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it.
-    with transaction or Lone(database, writes=True) as channel:
+    with transaction or AutocommitConnection(database, writes=True) as channel:
         result = channel.execute(statement, plain)
         if not result.returns_rows:
             raise FieldError(f"raw(): the SQL for {schema.name} selects nothing")

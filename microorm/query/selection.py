@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
 
-from microorm.db.connection import Lone
+from microorm.db.connection import AutocommitConnection
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
@@ -221,10 +221,10 @@ class Selection(Generic[M]):
             self._refuse_elsewhere(each, place[0])
         return place
 
-    def _channel(self) -> Transaction | Lone:
+    def _channel(self) -> Transaction | AutocommitConnection:
         """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
         database, transaction = self._place()
-        return transaction or Lone(database, writes=False)
+        return transaction or AutocommitConnection(database, writes=False)
 
     def _write_database(self) -> Database:
         schema = self._schema

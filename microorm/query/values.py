@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.db.connection import Channel, Lone
+from microorm.db.connection import AutocommitConnection, Channel
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
 from microorm.query.filters import NO_EQUAL, columns, expression
@@ -133,7 +133,7 @@ class Rows(Selection[M]):
         query = self._with(_lock=None)
         database, transaction = query._place()
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
-        with transaction or Lone(database, writes=False) as channel:
+        with transaction or AutocommitConnection(database, writes=False) as channel:
             return execution_plan(channel, verb, query.statement)
 
     @property

@@ -18,10 +18,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.db.connection import lone_connection
+from microorm.db.connection import autocommit_connection
 from microorm.db.context import process
 from microorm.db.engine import Database
-from microorm.db.transaction import Block, Transaction
+from microorm.db.transaction import AtomicBlock, Transaction
 from microorm.errors import TransactionError
 from microorm.fields.types import MARIADB
 
@@ -93,8 +93,8 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
 
 def _own_connection(database: Database) -> Connection:
     if database.is_sqlite:
-        return lone_connection(database, committing=False)
-    connection = database.spares.connect(database.engine)
+        return autocommit_connection(database, committing=False)
+    connection = database.idle_connections.connect(database.engine)
     if database.dialect == "postgresql" and database.commits_by_itself(connection.connection):
         # A cursor lives in a transaction.
         connection.execution_options(isolation_level="READ COMMITTED")
@@ -108,7 +108,7 @@ def _abort(database: Database, connection: Connection, result: CursorResult[Any]
         result.close()
         return
     # Otherwise MariaDB's driver would read all rows that are left before it closes.
-    with suppress(SQLAlchemyError), database.spares.connect(database.engine) as other:
+    with suppress(SQLAlchemyError), database.idle_connections.connect(database.engine) as other:
         other.exec_driver_sql(f"KILL QUERY {driver.thread_id():d}")
     cursor: Any = result.cursor
     with suppress(database.engine.dialect.loaded_dbapi.Error):
@@ -151,7 +151,7 @@ def _parts(rows: Rows, size: int) -> Iterator[Rows]:
         yield rows[start : start + size]
 
 
-def _refuse_ended(transaction: Transaction, block: Block) -> None:
+def _refuse_ended(transaction: Transaction, block: AtomicBlock) -> None:
     if block.closed:
         raise TransactionError(
             f"the block on {transaction.database.alias!r} in which iterate() was started has ended"

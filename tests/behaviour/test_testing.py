@@ -197,10 +197,10 @@ def test_statements_of_other_threads_count(Book, databases):
 def test_connections_kept_between_statements_are_counted(Book, databases, way):
     database = databases.database("default")
     Book(title="a").save()
-    spare = database.spares.take()
+    spare = database.idle_connections.take()
     assert (spare is None) == (way == "listened")
     if spare is not None:
-        assert database.spares.keep(*spare)
+        assert database.idle_connections.keep(*spare)
     with count_statements("default", databases) as counted:
         Book(title="b").save()
     assert counted.count == 1

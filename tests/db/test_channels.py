@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from microorm import CommitOutcomeUnknown, Field, field
-from microorm.db.connection import Channel, Lone, lone_connection
+from microorm.db.connection import AutocommitConnection, Channel, autocommit_connection
 from tests.pools import unreturned
 
 ways = pytest.mark.parametrize("listened", [False, True], ids=["driver", "listened"])
@@ -43,11 +43,11 @@ def listen(databases: Any) -> None:
 def test_a_lone_statement_has_the_drivers_cursor_where_nobody_listens(databases: Any, Book: Any) -> None:
     """With a listener it runs on SQLAlchemy's connection."""
     database = databases.database("default")
-    with Lone(database, writes=False) as channel:
+    with AutocommitConnection(database, writes=False) as channel:
         assert channel.cursor is not None
         assert channel.database is database
     listen(databases)
-    with Lone(database, writes=True) as channel:
+    with AutocommitConnection(database, writes=True) as channel:
         assert channel.cursor is None
         assert channel.execute(select(text("42"))).scalar_one() == 42
         assert channel.connection.engine is databases.engine()
@@ -97,7 +97,7 @@ def test_an_error_is_the_same_on_both_ways(databases: Any, Book: Any) -> None:
 @pytest.mark.backends("sqlite-memory")
 def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None:
     """A mistake in Python is not translated, and the connection stays usable."""
-    with Lone(databases.database("default"), writes=False) as channel:
+    with AutocommitConnection(databases.database("default"), writes=False) as channel:
         error = LookupError("mine")
         assert channel.translated(error, "SELECT 1", ()) is error
         assert channel.cursor.execute("SELECT 1").fetchall() == [(1,)]
@@ -107,7 +107,7 @@ def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_an_interrupt_costs_the_connection(databases: Any) -> None:
     """Its state is unknown."""
-    with Lone(databases.database("default"), writes=True) as channel:
+    with AutocommitConnection(databases.database("default"), writes=True) as channel:
         first = channel.raw.driver_connection
         interrupt = KeyboardInterrupt()
         assert channel.translated(interrupt, "SELECT 1", ()) is interrupt
@@ -126,7 +126,7 @@ def test_a_connection_that_is_lost_is_dropped(databases: Any, writes: bool) -> N
     database = databases.database("default")
     driver = databases.engine().dialect.loaded_dbapi
     outcome = CommitOutcomeUnknown if writes else OperationalError
-    with pytest.raises(outcome) as caught, Lone(database, writes=writes) as channel:
+    with pytest.raises(outcome) as caught, AutocommitConnection(database, writes=writes) as channel:
         raw = channel.raw.driver_connection
         kill(databases, raw)
         try:
@@ -147,9 +147,9 @@ def test_a_commit_that_is_lost_has_an_unknown_outcome(databases: Any) -> None:
     """On a connection that needs a separate COMMIT."""
     database = databases.database("default")
     databases.engine()  # idle connections are allowed when it is made
-    database.spares.close()
+    database.idle_connections.close()
     with pytest.raises(CommitOutcomeUnknown) as caught:
-        with Lone(database, writes=True) as channel:
+        with AutocommitConnection(database, writes=True) as channel:
             channel.raw.driver_connection.close()
     assert str(caught.value) == "the connection to 'default' was lost while COMMIT ran"
     assert isinstance(caught.value.__cause__, DBAPIError)
@@ -162,7 +162,7 @@ def test_a_lone_connection_commits_each_statement(databases: Any, Book: Any) -> 
     """Unless it is for reading only."""
     database = databases.database("default")
     for committing in (True, False):
-        with contextlib.closing(lone_connection(database, committing=committing)) as connection:
+        with contextlib.closing(autocommit_connection(database, committing=committing)) as connection:
             connection.execute(insert(Book.__table__).values(title=str(committing)))
     written = {book.title for book in Book.objects}
     assert "True" in written
@@ -179,7 +179,7 @@ def test_a_connection_that_commits_by_itself_is_left_so(databases: Any) -> None:
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             raw.driver_connection.rollback()
             raw.driver_connection.autocommit = own
-        with Lone(database, writes=True) as channel:
+        with AutocommitConnection(database, writes=True) as channel:
             assert channel.raw.driver_connection.autocommit
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             assert raw.driver_connection.autocommit is own
@@ -200,12 +200,12 @@ def test_a_channel_that_cannot_open_leaves_nothing(databases: Any, monkeypatch: 
     with monkeypatch.context() as broken:
         broken.setattr(cursor, "cursor", fail)
         with pytest.raises(LookupError):
-            Lone(database, writes=True)
+            AutocommitConnection(database, writes=True)
         assert engine.pool.checkedout() == 0
     with monkeypatch.context() as broken:
         broken.setattr(options, "execution_options", fail)
         with pytest.raises(LookupError):
-            lone_connection(database)
+            autocommit_connection(database)
         assert engine.pool.checkedout() == 0
-    with Lone(database, writes=True) as channel:
+    with AutocommitConnection(database, writes=True) as channel:
         assert isinstance(channel, Channel)

@@ -1,4 +1,4 @@
-"""`Destinations`: the database of an operation, with and without routers and scopes."""
+"""`RoutedDatabases`: the database of an operation, with and without routers and scopes."""
 
 from typing import Any
 

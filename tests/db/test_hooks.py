@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from microorm.db.context import RECEIVER, Receiving, current_alias, innermost, run_hooks
+from microorm.db.context import RECEIVER, ReceiverScope, current_alias, innermost, run_hooks
 
 
 class Failing:
@@ -87,7 +87,7 @@ def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
     """All postponed functions run after the scope has ended."""
     ran: list[str | None] = []
     owner = object()
-    scope = Receiving(owner, "shop")
+    scope = ReceiverScope(owner, "shop")
     assert (scope.kind, scope.alias, scope.owner) == (RECEIVER, "shop", owner)
     scope.postpone(Failing(LookupError("one")))
     scope.postpone(lambda: ran.append(current_alias(owner, RECEIVER)))
@@ -100,9 +100,9 @@ def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
 def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() -> None:
     """A scope that was closed out of order, as by a generator in another context, does not become its parent."""
     owner = object()
-    outer, closed = Receiving(owner, "a"), Receiving(owner, "b")
+    outer, closed = ReceiverScope(owner, "a"), ReceiverScope(owner, "b")
     closed.closed = True
-    inner = Receiving(owner, "c")
+    inner = ReceiverScope(owner, "c")
     assert (innermost(), inner.parent, inner.plain) == (inner, outer, False)
     outer.finish()
     assert innermost() is inner
@@ -113,7 +113,7 @@ def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() 
 def test_nothing_put_off_survives_an_error() -> None:
     """The receivers after the failed one do not run either."""
     ran: list[int] = []
-    scope = Receiving(object(), "shop")
+    scope = ReceiverScope(object(), "shop")
     scope.postpone(functools.partial(ran.append, 1))
     with pytest.raises(LookupError), scope:
         raise LookupError

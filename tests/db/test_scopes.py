@@ -9,8 +9,8 @@ from microorm.db.context import (
     BLOCK,
     RECEIVER,
     USING,
-    Entered,
-    Entrance,
+    ContextScope,
+    ReusableContext,
     Scope,
     Using,
     current_alias,
@@ -112,9 +112,9 @@ def test_a_scope_closed_in_another_context_is_closed_in_all() -> None:
 
 def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
     """Nested entries of one `with` end in order."""
-    entrance = Entrance(HERE)
+    entrance = ReusableContext(HERE)
     assert entrance.leaving() is None
-    outer, inner = Entered(USING, entrance, "a"), Entered(USING, entrance, "b")
+    outer, inner = ContextScope(USING, entrance, "a"), ContextScope(USING, entrance, "b")
     outer.open()
     inner.open()
     assert (outer.owner, outer.kind, outer.alias) == (HERE, USING, "a")

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.db.snapshots import UndoLog, apply_generated, image_of, restore
+from microorm.db.snapshots import SnapshotLog, apply_generated, restore, take_snapshot
 
 
 class Thing:
@@ -37,9 +37,9 @@ class Thing:
 state: "weakref.WeakKeyDictionary[Thing, tuple[Any, Any]]" = weakref.WeakKeyDictionary()
 
 
-def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
+def save(thing: Thing, log: SnapshotLog | None, **made: Any) -> Any:
     """Do what a save does to *thing*: set generated values, row and state, and record it in the log."""
-    image = image_of(thing)
+    image = take_snapshot(thing)
     apply_generated(thing, image, made)
     thing._row_state, thing._row = object(), dict(vars(thing))
     if log is not None:
@@ -81,7 +81,7 @@ def test_a_deleted_attribute_stays_deleted() -> None:
 
 def test_a_rollback_goes_back_over_all_saves_of_a_level() -> None:
     """One snapshot per instance and level: the oldest, with all values generated since."""
-    log, thing = UndoLog(), Thing(stamp=0)
+    log, thing = SnapshotLog(), Thing(stamp=0)
     before = look(thing)
     save(thing, log, id=5, stamp=1)
     save(thing, log, stamp=2)
@@ -91,7 +91,7 @@ def test_a_rollback_goes_back_over_all_saves_of_a_level() -> None:
 
 
 def test_levels_go_back_one_by_one() -> None:
-    log, thing = UndoLog(), Thing(n=0)
+    log, thing = SnapshotLog(), Thing(n=0)
     looks = [look(thing)]
     for number in (1, 2, 3):
         save(thing, log, n=number)
@@ -109,7 +109,7 @@ def test_levels_go_back_one_by_one() -> None:
 
 def test_nothing_is_kept_alive_and_a_successor_is_not_confused() -> None:
     """A collected instance is skipped; a new one with its id has a snapshot of its own."""
-    log = UndoLog()
+    log = SnapshotLog()
     things = [Thing(n=0) for _ in range(20)]
     dead = [weakref.ref(thing) for thing in things]
     for thing in things:
@@ -142,7 +142,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) -> None:
     """State and row are those at the beginning of the level; a value is the last one of the user, or that before."""
-    log, things = UndoLog(), [Thing(a=("user", 0)) for _ in range(3)]
+    log, things = SnapshotLog(), [Thing(a=("user", 0)) for _ in range(3)]
     levels = [[(each._row_state, each._row) for each in things]]
     last = [dict(vars(each)) for each in things]
     for number, (step, which, name) in enumerate(steps, start=1):

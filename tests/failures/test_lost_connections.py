@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 import microorm
 from microorm import CommitOutcomeUnknown, TransactionError
-from microorm.db import pool as spares
-from microorm.db.connection import Lone
+from microorm.db import pool
+from microorm.db.connection import AutocommitConnection
 from microorm.signals import post_save
 from tests.failures.proxy import Proxy
 
@@ -382,11 +382,11 @@ def spare_id(databases: microorm.Databases) -> Callable[[], int]:
 
     def spare_id() -> int:
         database = databases.database("default")
-        spare = database.spares.take()
+        spare = database.idle_connections.take()
         assert spare is not None
         driver: Any = spare[0].dbapi_connection
         number: int = driver.info.backend_pid if database.dialect == "postgresql" else driver.thread_id()
-        assert database.spares.keep(*spare)
+        assert database.idle_connections.keep(*spare)
         return number
 
     return spare_id
@@ -414,14 +414,14 @@ def test_a_spare_that_was_killed_a_moment_ago_is_an_error_once(
 ) -> None:
     """SQLAlchemy's error for a read, an unknown outcome for a write; other idle connections are then not used without a ping."""
     Book(title="a").save()
-    others = [Lone(databases.database("default"), writes=False) for _ in range(2)]
+    others = [AutocommitConnection(databases.database("default"), writes=False) for _ in range(2)]
     for other in others:
         other.__exit__(None, None, None)
     kill(spare_id())
     with pytest.raises(OperationalError) as caught:
         Book.objects.get(title="a")
     assert lost(caught.value)
-    assert databases.database("default").spares.take() is None
+    assert databases.database("default").idle_connections.take() is None
     assert Book.objects.get(title="a").id
     kill(spare_id())
     new = Book(title="b")
@@ -440,12 +440,12 @@ def test_a_killed_spare_goes_back_without_an_error(
     """Whether the driver switches autocommit by a statement or locally."""
     Book(title="a").save()
     kill(spare_id())
-    databases.database("default").spares.clear()
+    databases.database("default").idle_connections.clear()
     assert databases.engine().pool.checkedout() == 0
     assert works(databases, Book)
 
 
 def expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all idle connections expire."""
-    later = spares.monotonic() + 2 * spares.TRUSTED
-    monkeypatch.setattr(spares, "monotonic", lambda: later)
+    later = pool.monotonic() + 2 * pool.TRUSTED
+    monkeypatch.setattr(pool, "monotonic", lambda: later)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.persistence.collector import Leaving, connected_components, delete_order
+from microorm.persistence.collector import CollectedRow, connected_components, delete_order
 
 
 class Key:
@@ -25,11 +25,11 @@ NEEDED = Key(nullable=False, constrained=True)
 UNCHECKED = Key(nullable=False, constrained=False)
 
 
-def rows_of(model: str, *keys: int) -> list[Leaving]:
-    return [Leaving(model, (key,), None) for key in keys]
+def rows_of(model: str, *keys: int) -> list[CollectedRow]:
+    return [CollectedRow(model, (key,), None) for key in keys]
 
 
-def refer(child: Leaving, parent: Leaving, key: Any = NEEDED) -> None:
+def refer(child: CollectedRow, parent: CollectedRow, key: Any = NEEDED) -> None:
     parent.dependants.append((child, key))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.types import TypeDecorator
 
 import microorm
 from microorm import ConfigurationError, Databases, Field, ModelError, Registry, TransactionError, field
-from microorm.db.snapshots import UndoLog
+from microorm.db.snapshots import SnapshotLog
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_an_interrupt_in_a_plain_write_dooms_the_block(
 
     with pytest.raises(TransactionError), databases.atomic():
         with monkeypatch.context() as patched:
-            patched.setattr(UndoLog, "record", interrupted)
+            patched.setattr(SnapshotLog, "record", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 getattr(book, written)()
     assert Book.objects.count() == (1 if written == "delete" else 0)

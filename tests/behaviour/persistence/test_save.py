@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 import microorm
 from microorm import Field, TransactionError, field
-from microorm.db.snapshots import UndoLog
+from microorm.db.snapshots import SnapshotLog
 from microorm.signals import post_save
 
 
@@ -115,7 +115,7 @@ def test_an_interrupt_after_the_sql_leaves_the_instance(
     note = Note(text="a")
     before = looks(note)
     with pytest.raises(KeyboardInterrupt), databases.atomic():
-        monkeypatch.setattr(UndoLog, "record", interrupted)
+        monkeypatch.setattr(SnapshotLog, "record", interrupted)
         note.save()
     assert looks(note) == before
 

@@ -29,7 +29,7 @@ def sent(databases: Any) -> list[str]:
 
 def in_use(databases: Any) -> int:
     """How many connections are out of the pool; none is kept ready between two statements."""
-    databases.database("default").spares.clear()
+    databases.database("default").idle_connections.clear()
     return int(databases.engine("default").pool.checkedout())
 
 
