@@ -8,6 +8,9 @@ ARGS ?=
 ONLY ?=
 AGAINST ?=
 
+# Each program that the tests start would compile the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
@@ -55,7 +58,7 @@ coverage: $(VENV)/.dev  ## run all tests and print how much of the package they 
 docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command line, the table of changes
 	@$(RUN) -m tools.reference
 
-mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file
+mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=db.routing for one file
 	@$(RUN) tools/mutants.py $(ONLY)
 
 bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core, and its import

@@ -1,6 +1,6 @@
-"""Column types as migrations name them: `from microorm import types`, then `types.text_type(40)`.
+"""Column types for migrations: `from microorm import types`, then `types.text_type(40)`.
 
-The names stay, so that revisions written today run with later versions.
+These names do not change, so that old revisions run with later versions.
 """
 
 from microorm.fields.types import (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-import microorm.dispatch
 import microorm.db.engine
+import microorm.dispatch
 from microorm import Databases, Field, Model, ReceiverLostWarning, Registry, field, muted, receiver, signals
 from microorm.dispatch import Signal
 from microorm.signals import (

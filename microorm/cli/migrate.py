@@ -148,7 +148,7 @@ def migrate(invocation: Invocation, revision: str, alias: str | None, fake: bool
     """
     migrations = invocation.migrations(alias)
     if plan:
-        steps = migrations.plan(revision, alias=alias)
+        steps = migrations.plan(revision, using=alias)
         if steps:
             rows = [(step.alias, _direction(step), step.revision, step.message) for step in steps]
             print_table(("alias", "direction", "revision", "message"), rows)
@@ -162,7 +162,7 @@ def _migrate(migrations: Migrations, revision: str, alias: str | None, fake: boo
     """Migrate, and print each step when it is done; on a terminal above a progress bar."""
 
     def run(progress: Callable[[Step], object]) -> list[Step]:
-        return migrations.migrate(revision, alias=alias, fake=fake, progress=progress)
+        return migrations.migrate(revision, using=alias, fake=fake, progress=progress)
 
     def describe(step: Step) -> str:
         how = ", faked" if fake else ""
@@ -173,7 +173,7 @@ def _migrate(migrations: Migrations, revision: str, alias: str | None, fake: boo
         return run(lambda step: click.echo(describe(step)))
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415 start-up time
 
-    total = len(migrations.plan(revision, alias=alias))
+    total = len(migrations.plan(revision, using=alias))
     columns = (TextColumn("migrating"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=screen, transient=True, disable=not total) as bar:
         task = bar.add_task("", total=total)
@@ -239,7 +239,7 @@ def sql(invocation: Invocation, revision: str, alias: str | None) -> None:
       0  the SQL was printed
       1  there is no such revision or alias, or a revision needs a database
     """
-    click.echo(invocation.migrations(alias).sql(revision, alias=alias).rstrip("\n"))
+    click.echo(invocation.migrations(alias).sql(revision, using=alias).rstrip("\n"))
 
 
 @click.command()

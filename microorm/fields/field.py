@@ -82,8 +82,8 @@ class Field(Generic[T]):
 
         def __get__(self, instance: Any, owner: Any) -> Any:
             if instance is not None:
-                origin = getattr(instance, "_origin", None)
-                return None if origin is None or not origin.partial else instance._load_deferred(self.name)
+                state = getattr(instance, "_row_state", None)
+                return None if state is None or not state.partial else instance._load_deferred(self.name)
             try:
                 return self.column
             except AttributeError:

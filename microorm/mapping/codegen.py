@@ -75,12 +75,12 @@ def gatherer(fields: Sequence[Field[Any]], key: str | None) -> Gather:
         conditions.insert(0, f"values[{key!r}] is None")
     source = "\n".join(
         [
-            "def gather(instances, origin):",
+            "def gather(instances, state):",
             "    rows = []",
             "    append = rows.append",
             "    try:",
             "        for instance in instances:",
-            "            if instance._origin is not origin or instance._row is not None:",
+            "            if instance._row_state is not state or instance._row is not None:",
             "                return None",
             "            values = instance.__dict__",
             *[f"            {read}" for read in reads],
@@ -187,7 +187,7 @@ def builder(
     variables = _variables(fields)
     source = "\n".join(
         [
-            "def build(rows, origin):",
+            "def build(rows, state):",
             "    instances = []",
             "    append = instances.append",
             "    for row in rows:",
@@ -195,7 +195,7 @@ def builder(
             "        instance = new(cls)",
             *given,
             f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
-            "        instance._origin = origin",
+            "        instance._row_state = state",
             "        append(instance)",
             "    return instances",
         ]

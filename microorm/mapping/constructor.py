@@ -51,7 +51,7 @@ def make_init(schema: Schema) -> Callable[..., None]:
             "        return",
             f"    _self.__dict__ = {{{''.join(item for _, item in arguments)}}}",
             "    _self._row = None",
-            "    _self._origin = _new",
+            "    _self._row_state = _new",
             *relate,
         ]
     )
@@ -151,7 +151,7 @@ def fill(
         raise TypeError(f"{name}() is missing {', '.join(map(repr, missing))}")
     instance.__dict__ = values
     instance._row = None
-    instance._origin = NEW
+    instance._row_state = NEW
     for relation in related:
         relation.__set__(instance, given[relation.name])
 

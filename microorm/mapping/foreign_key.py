@@ -94,13 +94,13 @@ class Relation:
         return follow(root(schema), schema.relations[self.name])
 
     def key_of(self, value: Any) -> Any:
-        """Return the key of an instance, or *value* itself if it is not an instance.
+        """Return the key of *value* if it is an instance, else *value* itself.
 
         Raises `InvalidValue` for an instance of another model, `UnsavedError` for one without a key.
         """
         if isinstance(value, target := self.target):
             if (key := getattr(value, self.key_field.name)) is None:
-                raise UnsavedError(f"{self.label} needs a saved {target.__name__}; {value!r} has no key")
+                raise UnsavedError(f"{self.label}: {value!r} has no key; save it first")
             return key
         if hasattr(type(value), "__schema__"):
             problem = f"must be {target.__name__}, not {shown(value)}"
@@ -156,12 +156,12 @@ class ForeignKey(Relation, Generic[R]):
                 values[self.field.name] = None
                 values.pop(self.name, None)
                 return
-            key = self.key_of(value)
-            if key is value:
-                problem = f"must be {self.target.__name__}, not {shown(value)}"
+            if not isinstance(value, target := self.target):
+                problem = f"must be {target.__name__}, not {shown(value)}"
                 raise InvalidValue(type(instance).__name__, {self.name: problem})
             self.check_alias(instance, value)
-            values[self.field.name] = key
+            # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
+            values[self.field.name] = key = getattr(value, self.to.name)
             values[self.name] = (key, value)
 
     @property
@@ -216,34 +216,42 @@ class ForeignKey(Relation, Generic[R]):
 
         An instance without an alias gets the one that the router selects for it, given *value* as a hint.
         """
-        theirs = value._origin.alias
+        theirs = value._row_state.alias
         if theirs is None:
             return
         schema = self.owner.__schema__
-        databases, origin = schema.registry.databases, instance._origin
-        if origin.alias is None:
+        databases, state = schema.registry.databases, instance._row_state
+        if state.alias is None:
             alias = databases.for_write(schema.model, schema.home, None, value).alias
-            instance._origin = origin = new_in(alias) if origin is NEW else origin.moved(alias)
-        if origin.alias == theirs and not databases.routers:
+            instance._row_state = state = new_in(alias) if state is NEW else state.moved(alias)
+        if state.alias == theirs and not databases.routers:
             return
         if not databases.allows_relation(instance, value):
             raise CrossDatabaseRelation(
-                f"{self.label} of {origin.alias!r} cannot refer to {value!r} of {theirs!r}"
+                f"{self.label} of {state.alias!r} cannot refer to {value!r} of {theirs!r}"
             )
 
-    def refresh_foreign_key(self, instance: Any) -> None:
-        """Set the key from the cached related instance, whose key may have changed since it was assigned.
-
-        Raises `UnsavedError` if that instance has lost its key, by a delete or a rollback.
-        """
+    def assigned(self, instance: Any) -> Any:
+        """Return the related instance that *instance* holds, or None; a key that was set later counts instead of it."""
         values = instance.__dict__
         kept = values.get(self.name)
-        if kept is None or kept[1] is None or kept[0] is not values.get(self.field.name):
-            return
-        key = self.key_of(kept[1])
-        if key != kept[0]:
-            values[self.field.name] = key
-            values[self.name] = (key, kept[1])
+        return None if kept is None or kept[0] is not values.get(self.field.name) else kept[1]
+
+    def outdated(self, instance: Any) -> Any:
+        """Return the related instance whose present key or alias *instance* has not taken yet, or None.
+
+        Raises `UnsavedError` where the related instance has no key: it was never saved, or it has lost its key by a
+        delete or a rollback.
+        """
+        if (other := self.assigned(instance)) is None:
+            return None
+        if (key := getattr(other, self.to.name)) is None:
+            owner = self.owner.__name__
+            raise UnsavedError(
+                f"{self.label}: {other!r} has no key; save it before the {owner} that refers to it"
+            )
+        moved = instance._row_state.alias is None and other._row_state.alias is not None
+        return other if moved or key != instance.__dict__[self.field.name] else None
 
     def _load(self, instance: Any, key: Any) -> Any:
         if isinstance(key, ClauseElement):

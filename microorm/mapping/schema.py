@@ -17,7 +17,7 @@ from microorm.fields.type_map import type_name
 from microorm.mapping.codegen import Gather, Row, collector, gatherer
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path
-from microorm.mapping.state import Layout
+from microorm.mapping.state import RowLayout
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
 
@@ -70,7 +70,7 @@ class Schema:
         self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
         # the name of each field → the name by which it was declared
         self.reported = {f.name: f.name if f.relation is None else f.relation.name for f in fields}
-        self.layout = Layout(self.names)
+        self.layout = RowLayout(self.names)
         self.table = _make_table(model, table, metadata, fields, table_args)
         self.paths: dict[str, Any] = {}
         self.sides: dict[str, Any] = {}  # by relation

@@ -1,6 +1,6 @@
 """The loaded state of an instance, and what has changed since.
 
-An instance has an `Origin`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
+An instance has a `RowState`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
 tuple: nothing is copied when an instance is loaded, and loaded values are decoded when they are used.
 """
 
@@ -18,7 +18,7 @@ from microorm.fields.field import MISSING, Field
 Decoder = Callable[[Any], Any]
 
 
-class Layout:
+class RowLayout:
     """The index and decoder of each field in a loaded row; *partial* if some fields were deferred."""
 
     __slots__ = ("decoders", "indexes", "names", "partial")
@@ -44,52 +44,63 @@ class Layout:
         return row[index] if decode is None else decode(row[index])
 
 
-class Origin:
+class RowState:
     """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
     *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
     `changes()` compares.
     """
 
-    __slots__ = ("adding", "alias", "before", "layout", "partial", "telling_new")
+    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial")
 
     def __init__(
         self,
         alias: str | None,
-        layout: Layout | None,
+        layout: RowLayout | None,
         *,
         adding: bool = False,
-        before: tuple[Origin, tuple[Any, ...] | None] | None = None,
+        before: tuple[RowState, tuple[Any, ...] | None] | None = None,
     ) -> None:
         self.alias = alias
         self.layout = layout
         self.adding = adding
         self.before = before
         self.partial = layout is not None and layout.partial
-        self.telling_new: Origin | None = None
+        self.after_insert: RowState | None = None
 
-    def telling(self, before: tuple[Origin, tuple[Any, ...] | None]) -> Origin:
+    def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:
         """Return the state for receivers of `post_save`; all new instances share one."""
-        told = Origin(self.alias, self.layout, before=before)
+        state = RowState(self.alias, self.layout, before=before)
         if before == NOTHING:
-            self.telling_new = told
-        return told
+            self.after_insert = state
+        return state
 
-    def moved(self, alias: str | None) -> Origin:
+    def without_before(self) -> RowState:
+        """The same once its `post_save` receivers have run."""
+        return RowState(self.alias, self.layout, adding=self.adding)
+
+    def moved(self, alias: str | None) -> RowState:
         """Return the same state in *alias*."""
-        return Origin(alias, self.layout, adding=self.adding, before=self.before)
+        return RowState(alias, self.layout, adding=self.adding, before=self.before)
 
 
-NEW = Origin(None, None, adding=True)
+NEW = RowState(None, None, adding=True)
 NOTHING = (NEW, None)
 """The state and loaded row of a new instance."""
 
-_new: dict[str, Origin] = {}
+_new: dict[str, RowState] = {}
 
 
-def new_in(alias: str) -> Origin:
+def new_in(alias: str) -> RowState:
     """Return the state of a new instance that is to be written to *alias*."""
-    return _new.get(alias) or _new.setdefault(alias, Origin(alias, None, adding=True))
+    return _new.get(alias) or _new.setdefault(alias, RowState(alias, None, adding=True))
+
+
+def placeholder(model: type[Any], alias: str) -> Any:
+    """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
+    instance = object.__new__(model)
+    instance._row, instance._row_state = None, new_in(alias)
+    return instance
 
 
 class State:
@@ -106,7 +117,7 @@ class State:
     @property
     def adding(self) -> bool:
         """Whether the row is still to be inserted."""
-        adding: bool = self._instance._origin.adding
+        adding: bool = self._instance._row_state.adding
         return adding
 
     @adding.setter
@@ -116,7 +127,7 @@ class State:
     @property
     def db(self) -> str | None:
         """The alias of the row, or None."""
-        alias: str | None = self._instance._origin.alias
+        alias: str | None = self._instance._row_state.alias
         return alias
 
     @db.setter
@@ -124,11 +135,11 @@ class State:
         self._replace(alias, self.adding)
 
     def _replace(self, alias: str | None, adding: bool) -> None:
-        origin = self._instance._origin
-        self._instance._origin = Origin(alias, origin.layout, adding=adding, before=origin.before)
+        state = self._instance._row_state
+        self._instance._row_state = RowState(alias, state.layout, adding=adding, before=state.before)
 
 
-def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
+def copied_row(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return *row* with copies of the values that can change in place."""
     return tuple(
         deepcopy(value) if field.mutable and value is not None else value
@@ -136,12 +147,12 @@ def kept(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
+def merge_loaded(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Return the loaded values of *instance* by name, updated by *fresh*."""
     fields: Mapping[str, Field[Any]] = instance.__schema__.by_name
-    copies = kept([fields[name] for name in fresh], tuple(fresh.values()))
+    copies = copied_row([fields[name] for name in fresh], tuple(fresh.values()))
     loaded = dict(zip(fresh, copies, strict=True))
-    layout, row = instance._origin.layout, instance._row
+    layout, row = instance._row_state.layout, instance._row
     for name in () if row is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(row, name)
@@ -150,18 +161,27 @@ def merged(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
 
 def loaded_value(instance: Any, name: str) -> Any:
     """Return the loaded or saved value of *name*; MISSING if there is none."""
-    origin, row = instance._origin, instance._row
-    if origin.before is not None:
-        origin, row = origin.before
-    if row is None or origin.layout is None:
+    state, row = instance._row_state, instance._row
+    if state.before is not None:
+        state, row = state.before
+    if row is None or state.layout is None:
         return MISSING
-    return origin.layout.value(row, name)
+    return state.layout.value(row, name)
 
 
-def changes(instance: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """Return `{name: (loaded, current)}` of the fields among *names* that have changed."""
+def changes(
+    instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return `{name: (loaded, current)}` of the fields among *names* that have changed.
+
+    The current value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     values = instance.__dict__
+    for foreign_key in foreign_keys:
+        other = foreign_key.assigned(instance)
+        if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
+            values = {**values, foreign_key.field.name: key}
     for name in names:
         current, loaded = values.get(name, MISSING), loaded_value(instance, name)
         if current is MISSING and loaded is MISSING:
@@ -209,13 +229,13 @@ def picklable(instance: Any) -> dict[str, Any]:
     if instance._row is not None:
         names = instance.__schema__.names
         loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
-    origin = instance._origin
+    state = instance._row_state
     return {
         "values": instance.__dict__,
-        "alias": origin.alias,
-        "adding": origin.adding,
+        "alias": state.alias,
+        "adding": state.adding,
         "loaded": loaded,
-        "partial": origin.partial,
+        "partial": state.partial,
     }
 
 
@@ -224,5 +244,5 @@ def unpickle(instance: Any, state: dict[str, Any]) -> None:
     loaded = state["loaded"]
     instance.__dict__ = dict(state["values"])
     instance._row = None if loaded is None else tuple(loaded.values())
-    layout = None if loaded is None else Layout(tuple(loaded), partial=state.get("partial", False))
-    instance._origin = Origin(state["alias"], layout, adding=state["adding"])
+    layout = None if loaded is None else RowLayout(tuple(loaded), partial=state.get("partial", False))
+    instance._row_state = RowState(state["alias"], layout, adding=state["adding"])

@@ -85,19 +85,19 @@ class Migrations:
             made = command.revision(self._config(request), autogenerate=True, **options)
         return self._written(made)
 
-    def plan(self, revision: str = "head", *, alias: str | None = None) -> list[Step]:
+    def plan(self, revision: str = "head", *, using: str | None = None) -> list[Step]:
         """The steps that `migrate` would do, database by database. Raises as `migrate` does before it begins."""
-        return self._move(revision, alias, acts=False)
+        return self._move(revision, using, acts=False)
 
     def migrate(
         self,
         revision: str = "head",
         *,
-        alias: str | None = None,
+        using: str | None = None,
         fake: bool = False,
         progress: Callable[[Step], object] | None = None,
     ) -> list[Step]:
-        """Bring every database, or that of *alias*, to *revision*, up or down; the steps that were done.
+        """Bring every database, or that of the alias *using*, to *revision*, up or down; the steps that were done.
 
         *revision*: an identifier or the beginning of one, `"head"`, `"base"`, or `"+1"`, `"-1"` from where each is.
         *fake*: only note that it is there. *progress* is called after each step. Sends `pre_migrate` and
@@ -109,14 +109,14 @@ class Migrations:
         which commits each change of a table, the error says which statements are done (`MigrationError.at`).
         """
         if not fake:
-            return self._move(revision, alias, acts=True, progress=progress)
+            return self._move(revision, using, acts=True, progress=progress)
         self._history().find(revision)
-        request = self._request(alias=alias, progress=progress)
+        request = self._request(alias=using, progress=progress)
         with _told():
             command.stamp(self._config(request), revision)
         return request.steps
 
-    def sql(self, revision: str = "head", *, alias: str | None = None) -> str:
+    def sql(self, revision: str = "head", *, using: str | None = None) -> str:
         """The SQL that brings an empty database, or one at the first of `"from:to"`, to *revision*; for each database.
 
         No database is asked. Raises `MigrationError` for an unknown revision.
@@ -126,7 +126,7 @@ class Migrations:
         for each in (start, end) if colon else (end,):
             history.find(each)
         written = StringIO()
-        config = self._config(self._request(alias=alias), written)
+        config = self._config(self._request(alias=using), written)
         down = bool(start) and history.find(end) not in _after(history, start)
         with _told():
             if down:

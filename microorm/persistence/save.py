@@ -1,12 +1,13 @@
-"""Saving: the order in which a save happens, the rows that it writes, and what becomes of the instance.
+"""Save an instance.
 
-Arguments, alias, `pre_save`, `on_update`, values checked, SQL, state, `post_save`. Whatever fails, the instance is put
-back; inside a block an error that comes after a receiver or SQL dooms the block.
+All saves have one order: check the arguments, choose the alias, send `pre_save`, set `on_update` values, check the
+values, run the SQL, set the state of the instance, send `post_save`. An error restores the instance; after a receiver or
+SQL has run, it also dooms the open block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from weakref import ref
 
@@ -18,14 +19,13 @@ from microorm.db.connection import Channel
 from microorm.db.context import Receiving
 from microorm.db.engine import Database
 from microorm.db.snapshots import Image, apply_generated, note_generated
-from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route
-from microorm.dispatch.signal import mutes
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import NOTHING, Origin, kept
+from microorm.mapping.state import NOTHING, RowState, copied_row
+from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, missing
 from microorm.signals import post_save, pre_save
 from microorm.sql.statements import (
@@ -37,12 +37,12 @@ from microorm.sql.statements import (
     supplied_names,
 )
 
-Before = tuple[Origin, Row | None]
-"""Origin and loaded row of an instance as they were before a save."""
+Before = tuple[RowState, Row | None]
+"""RowState and loaded row of an instance as they were before a save."""
 
 
 class SaveOptions:
-    """The arguments of one call of `save()`, checked."""
+    """The checked arguments of one call of `save()`."""
 
     __slots__ = ("fields", "force_insert", "force_update", "raw")
 
@@ -65,15 +65,14 @@ INSERT = SaveOptions(force_insert=True)
 
 
 class SavePlan:
-    """How the fields *names* of a row are collected and written; the key comes last where it is among them.
+    """The collector and the statements for a row of the fields *names*; the key comes last, if it is among them.
 
-    The statements are compiled when they are first needed. *inserted* and *updated* are the states of an instance
-    after each.
+    Statements are compiled when they are first needed. *inserted*, *updated*: the row state after an INSERT or UPDATE.
     """
 
     __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
 
-    inserted: Origin
+    inserted: RowState
 
     def __init__(self, schema: Schema, plans: Plans, names: tuple[str, ...]) -> None:
         self._plans = plans
@@ -82,17 +81,17 @@ class SavePlan:
         self.names = names
         self.collect = schema.collector(names)
         self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
-        self.updated = plans.origin(names)
+        self.updated = plans.row_state(names)
 
     def prepare_insert(self) -> CompiledInsert:
         """Compile the INSERT of the row."""
         statement = self._plans.insert(self.names)
-        self.inserted = self._plans.origin(self.names + statement.made_names)
+        self.inserted = self._plans.row_state(self.names + statement.made_names)
         self.insert = statement
         return statement
 
     def update(self, channel: Channel, row: Row) -> bool:
-        """Write *row* by its key; whether there was such a row. Of a model that is all key, only ask."""
+        """Update *row* by its key, and return whether it exists; without fields besides the key, only check that."""
         written = self.names[: -self.key_width]
         if self._update is None:
             self._update = self._plans.update(written) if written else self._plans.exists()
@@ -109,7 +108,7 @@ def save(
     force_insert: bool,
     force_update: bool,
 ) -> None:
-    """Write *instance* to the alias that the routing picks; all of it happens or nothing."""
+    """Write *instance* to the alias that the routing picks, completely or not at all, and send the signals."""
     schema: Schema = instance.__schema__
     if update_fields is None and not (raw or force_insert or force_update):
         options = PLAIN
@@ -121,70 +120,77 @@ def save(
         options = SaveOptions(fields, raw=raw, force_insert=force_insert, force_update=force_update)
         if force_update or fields is not None:
             _refuse_unsaved(schema, instance)
-    if schema.foreign_keys and not raw:
-        settle_keys(schema, instance)
-    database, transaction = schema.registry.databases.place(schema, using, instance, writes=True)
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
     after = post_save._route(model) if post_save._connections else EMPTY
     if before.asynchronous or after.asynchronous:
         pre_save.refuse_waiting(model)
         post_save.refuse_waiting(model)
-    write(schema, database, transaction, instance, options, before, after)
+    write(schema, instance, using, options, before, after)
 
 
 def write(
     schema: Schema,
-    database: Database,
-    transaction: Transaction | None,
     instance: Any,
+    using: str | None,
     options: SaveOptions,
     before: Route,
     after: Route,
 ) -> None:
-    """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
-    snapshot: Image = (ref(instance), instance._origin, instance._row, {})
-    work = UnitOfWork(schema.registry.databases, database, transaction, snapshot)
-    inside = transaction is not None
-    with work:
-        channel = None
-        around = snapshot[1].before
+    """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
+    snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
+    databases = schema.registry.databases
+    with UnitOfWork(databases, None, None, snapshot) as work:
+        if schema.foreign_keys and not options.raw:
+            refresh_foreign_keys(schema, instance, snapshot)
+        database, transaction = databases.place(schema, using, instance, writes=True)
+        work.database, work.transaction = database, transaction
+        inside, channel, around = transaction is not None, None, snapshot[1].before
         if around is not None:  # a receiver saves the instance whose save it is told of
-            origin = snapshot[1]
-            instance._origin = Origin(origin.alias, origin.layout, adding=origin.adding)
-        asked = options
+            instance._row_state = snapshot[1].without_before()
+        given_options = options
         if snapshot[1].partial:
-            options = options_of_partial(schema, database, instance, asked)
+            options = options_of_partial(schema, database, instance, given_options)
         if before or (after and not inside and runs_at_once(after)):
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
-                if instance._origin.partial:  # a receiver may have given it values that it was loaded without
-                    options = options_of_partial(schema, database, instance, asked)
-        earlier = (instance._origin, instance._row)
+                # A receiver may have assigned an instance, or given values that were not loaded.
+                options = _prepared(schema, database, instance, given_options, snapshot)
+        earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
-        several = row.__class__ is ExpressionRow
+        has_expressions = row.__class__ is ExpressionRow
         if channel is None:
-            channel = work.begin(several=several)
+            channel = work.begin(several=has_expressions)
         else:
             work.check()  # a receiver may have doomed the block
         work.dirty = True
-        if several:
+        if has_expressions:
             created = write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
         else:
             created = write_row(schema, channel, instance, options, plan, row, snapshot)
         if inside and after:
             tell_saved(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
-            saved = instance._origin
-            instance._origin = Origin(saved.alias, saved.layout, before=around)
+            instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
         tell_saved(schema, database.alias, instance, options, earlier, created=created)
 
 
+def _prepared(
+    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Image
+) -> SaveOptions:
+    """Return what is to be written of *instance* once it has the present keys of related instances."""
+    if schema.foreign_keys and not options.raw:
+        refresh_foreign_keys(schema, instance, snapshot)
+    if instance._row_state.partial:
+        return options_of_partial(schema, database, instance, options)
+    return options
+
+
 def runs_at_once(route: Route) -> bool:
-    """Whether one of the receivers runs at the send itself, and not after the commit."""
+    """Return whether at least one receiver runs during the send, rather than after the commit."""
     return not route.optional or any("delivery" not in each.options for each in route)
 
 
@@ -204,63 +210,43 @@ def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveO
 def tell_saved(
     schema: Schema, alias: str, instance: Any, options: SaveOptions, before: Before, *, created: bool
 ) -> None:
-    """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
+    """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
     model = schema.model
-    if not (route := post_save._route(model)):
+    if not post_save._route(model):
         return
-    saved = instance._origin
-    telling = saved.telling_new if before == NOTHING else None
-    instance._origin = telling = telling or saved.telling(before)
+    saved = instance._row_state
+    with_before = saved.after_insert if before == NOTHING else None
+    instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
-    scope = Receiving(schema.registry.databases, alias)
     try:
-        try:
-            if route.plain and not mutes():
-                # As `send` does; without its calls a save with a receiver costs a tenth less.
-                for connection in route.sync:
-                    if (receiver := connection.reference()) is not None:
-                        connection.ran = True
-                        receiver(
-                            signal=post_save,
-                            sender=model,
-                            instance=instance,
-                            created=created,
-                            raw=options.raw,
-                            using=alias,
-                            update_fields=fields,
-                        )
-            else:
-                post_save.send(
-                    model,
-                    instance=instance,
-                    created=created,
-                    raw=options.raw,
-                    using=alias,
-                    update_fields=fields,
-                )
-        except BaseException:
-            scope.close()
-            raise
-        scope.finish()
+        with Receiving(schema.registry.databases, alias):
+            post_save.send(
+                model,
+                instance=instance,
+                created=created,
+                raw=options.raw,
+                using=alias,
+                update_fields=fields,
+            )
     finally:
-        if instance._origin is telling:
-            instance._origin = saved
-        elif instance._origin.before is not None:
-            instance._origin = Origin(instance._origin.alias, instance._origin.layout)
+        if instance._row_state is with_before:
+            instance._row_state = saved
+        elif instance._row_state.before is not None:
+            instance._row_state = instance._row_state.without_before()
 
 
 def collect(
     schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Image
 ) -> tuple[SavePlan, Row]:
-    """Return how *instance* is written, and its row, checked; `on_update` values are put into it first.
+    """Set the `on_update` values of *instance*, and return the plan for its row and the row, checked.
 
     Raises `InvalidValue`.
     """
     values = instance.__dict__
     if schema.updating and not options.raw:
-        wanted = [f for f in schema.updating if options.fields is None or f.name in options.fields]
-        made = {f.name: f.on_update() for f in wanted if f.on_update is not None}
-        apply_generated(instance, snapshot, made)
+        updating = [f for f in schema.updating if options.fields is None or f.name in options.fields]
+        generated = {f.name: f.on_update() for f in updating if f.on_update is not None}
+        apply_generated(instance, snapshot, generated)
     plan: SavePlan | None
     if options.fields is not None or schema.server_made:
         plan = _plan_of_some(schema, plans, options, values)
@@ -278,7 +264,7 @@ def collect(
 
 
 def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: dict[str, Any]) -> SavePlan:
-    """Return how the fields of *options*, or those that the database does not make, are written."""
+    """Return the plan for the fields of *options*, or for those that the database does not generate."""
     if options.fields is not None:
         names = (*(n for n in schema.plain_names if n in options.fields), *schema.key_names)
     else:
@@ -297,7 +283,7 @@ def _check_expressions(schema: Schema, values: dict[str, Any], row: Row) -> None
     """Raise `InvalidValue` for a key that is an expression, `FieldError` for a column of another table."""
     for name in schema.key_names:
         if isinstance(values.get(name), ClauseElement):
-            problem = "is the primary key, and wants a value, not an expression"
+            problem = "is the primary key, and must be a value, not an expression"
             raise InvalidValue(schema.name, {name: problem})
     for value in row:
         if isinstance(value, ClauseElement):
@@ -313,7 +299,7 @@ def write_row(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """Send the INSERT or the UPDATE of *row*, and note in *instance* what came of it; True for an INSERT."""
+    """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
     created = plan.key_width == 0 or _inserts(schema, instance, options)
     if not created and not plan.update(channel, row):
         if options.fields is not None or options.force_update:
@@ -325,14 +311,14 @@ def write_row(
         return False
     if created:
         statement = plan.insert or plan.prepare_insert()
-        made = statement.insert(channel, row)
-        # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
-        if made:
-            note_generated(instance, snapshot, statement.made_names, made)
+        generated = statement.insert(channel, row)
+        # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
+        if generated:
+            note_generated(instance, snapshot, statement.made_names, generated)
             if channel.undo is not None:
                 channel.undo.record(snapshot)
-            instance.__dict__.update(zip(statement.made_names, made, strict=True))
-            row += made
+            instance.__dict__.update(zip(statement.made_names, generated, strict=True))
+            row += generated
         else:
             channel.keep(snapshot)
         state, names = plan.inserted, plan.names + statement.made_names
@@ -340,33 +326,33 @@ def write_row(
         channel.keep(snapshot)
         state, names = plan.updated, plan.names
     instance._row = copied(names, schema, row) if schema.mutable else row
-    instance._origin = state
+    instance._row_state = state
     return created
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
-    """Whether to INSERT a row that has a key at once, without an UPDATE first."""
+    """Return whether to insert a row that has a key without trying an UPDATE first."""
     if options.force_insert:
         return True
     if options.force_update:
         return False
-    return instance._origin.adding and schema.key_has_default and not options.raw
+    return instance._row_state.adding and schema.key_has_default and not options.raw
 
 
 def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
-    """Take *row* as what was loaded of *names*; the other fields stay as they were loaded, if they were."""
+    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any."""
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
-    layout, known = instance._origin.layout, instance._row
-    for name in () if known is None else layout.names:
+    layout, earlier = instance._row_state.layout, instance._row
+    for name in () if earlier is None else layout.names:
         if name not in loaded:
-            loaded[name] = layout.value(known, name)
+            loaded[name] = layout.value(earlier, name)
     instance._row = tuple(loaded.values())
-    instance._origin = plans.origin(tuple(loaded), partial=instance._origin.partial)
+    instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
-    """Return *row* with copies of the values that can change in place."""
-    return kept([schema.by_name[name] for name in names], row)
+    """Return *row* with copies of its mutable values."""
+    return copied_row([schema.by_name[name] for name in names], row)
 
 
 def write_expressions(
@@ -378,9 +364,9 @@ def write_expressions(
     row: Row,
     snapshot: Image,
 ) -> bool:
-    """Save values of which some are SQL expressions; what they came to is read back into the instance."""
+    """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))
-    asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
+    expressions = [name for name, value in values.items() if isinstance(value, ClauseElement)]
     columns = {schema.by_name[name].column: value for name, value in values.items()}
     key = {field.column: values.get(field.name) for field in schema.key}
     keyed = names[-len(schema.key) :] == schema.key_names
@@ -393,17 +379,17 @@ def write_expressions(
                 raise _not_updated(schema, row, channel)
             created = True
     if created:
-        done = channel.execute(insert(schema.table).values(columns))
-        key = dict(zip(schema.table.primary_key.columns, done.inserted_primary_key or (), strict=True))
-    wanted = [f for f in schema.fields if f.name in asked or (created and f.name not in values)]
+        result = channel.execute(insert(schema.table).values(columns))
+        key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+    unknown = [f for f in schema.fields if f.name in expressions or (created and f.name not in values)]
     found = channel.execute(
-        select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
+        select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
     ).one()
-    made = dict(zip([f.name for f in wanted], found, strict=True))
-    note_generated(instance, snapshot, made, made.values())
+    generated = dict(zip([f.name for f in unknown], found, strict=True))
+    note_generated(instance, snapshot, generated, generated.values())
     channel.keep(snapshot)
-    instance.__dict__.update(made)
-    values.update(made)
+    instance.__dict__.update(generated)
+    values.update(generated)
     mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
     return created
 
@@ -420,18 +406,18 @@ def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
 def options_of_partial(
     schema: Schema, database: Database, instance: Any, options: SaveOptions
 ) -> SaveOptions:
-    """Return what a save of an instance that was loaded without some fields writes.
+    """Return the options for the save of an instance with deferred fields.
 
-    To its own row the fields that it has, as if they were its `update_fields`; anywhere else all of them, so that
-    those it lacks are loaded first.
+    A save to the row that it was loaded from writes the other fields, as with `update_fields`. Any other save writes all
+    fields, so the deferred ones are loaded here.
     """
     if options.fields is not None:
         complete(instance, tuple(options.fields))
         return options
-    lacking = missing(instance)
-    if lacking and not options.force_insert and is_own_row(schema, database, instance):
-        made = () if options.raw else [field.name for field in schema.updating]
-        names = frozenset(name for name in schema.plain_names if name not in lacking or name in made)
+    deferred = missing(instance)
+    if deferred and not options.force_insert and is_own_row(schema, database, instance):
+        updating = () if options.raw else [field.name for field in schema.updating]
+        names = frozenset(name for name in schema.plain_names if name not in deferred or name in updating)
         if names:
             return SaveOptions(names, raw=options.raw, force_update=options.force_update)
     complete(instance)
@@ -441,10 +427,10 @@ def options_of_partial(
 def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fields") -> frozenset[str]:
     """Return the names of the fields *given* by name or column.
 
-    Raises `TypeError` for a bare name or column, `FieldError` for what is not a field, or is the key.
+    Raises `TypeError` for a single name or column, `FieldError` for an unknown field and for the primary key.
     """
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument} wants a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument} must be a list of names or columns, not {given!r}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:
@@ -464,19 +450,3 @@ def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force
 def _refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
-
-
-def settle_keys(schema: Schema, instance: Any) -> None:
-    """Take the keys of related instances anew. `UnsavedError` where one has lost its key."""
-    for foreign_key in schema.foreign_keys:
-        foreign_key.refresh_foreign_key(instance)
-
-
-def settle_all_keys(schema: Schema, method: str, objects: Sequence[Any]) -> None:
-    """Take the keys of what each of *objects*, which *method* got, refers to anew. Raises as `settle_keys` does."""
-    for index, instance in enumerate(objects) if schema.foreign_keys else ():
-        try:
-            settle_keys(schema, instance)
-        except UnsavedError as error:
-            error.add_note(f"in object {index} of {method}()")
-            raise

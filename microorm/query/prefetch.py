@@ -109,7 +109,7 @@ def prefetch_related(instances: Sequence[Any], fetches: Iterable[Fetch], using: 
             level.further[:0] = query._prefetched
     groups: dict[str | None, list[Any]] = {}
     for instance in instances:
-        groups.setdefault(instance._origin.alias, []).append(instance)
+        groups.setdefault(instance._row_state.alias, []).append(instance)
     for group in groups.values():
         for level in levels.values():
             _load(level, group, using)

@@ -11,7 +11,7 @@ from sqlalchemy import update as sql_update
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
-from microorm.persistence.collector import heard, referred_to
+from microorm.persistence.collector import has_receivers, referred_to
 from microorm.persistence.delete import counts, delete_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
@@ -71,8 +71,9 @@ class Query(Results[M]):
     ) -> tuple[M, bool]:
         """Return the one row with these values, updated with *defaults*, or a new one; and whether it is new.
 
-        A new row has *create_defaults*, by default *defaults*. An existing row is locked, if the database can do that, and
-        saved with `update_fields`: those of *defaults* and those with `on_update`. For the rest see `get_or_create`.
+        A new row has *create_defaults*, by default *defaults*. Both may include a field of the lookup:
+        `update_or_create(name="a", defaults={"name": "b"})` renames. An existing row is locked, if the database can do that,
+        and saved with `update_fields`: those of *defaults* and those with `on_update`. For the rest see `get_or_create`.
         """
         from microorm.persistence.get_or_create import update_or_create  # noqa: PLC0415 not every program needs it
 
@@ -176,7 +177,7 @@ class Query(Results[M]):
         schema = self._schema
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
-        if heard(schema) or referred_to(schema):
+        if has_receivers(schema) or referred_to(schema):
             rows = self._with(_lock=None, _related=(), _prefetched=(), _using=database.alias)
             return delete_found(schema, database, lambda names: rows._with(_names=names).all(), self)
         statement = self._targeted(sql_delete(schema.table))

@@ -14,7 +14,7 @@ from microorm.db.transaction import Transaction
 from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin
+from microorm.mapping.state import placeholder
 from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, non_negative, own_names
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
@@ -165,7 +165,7 @@ class Selection(Generic[M]):
         lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
         return self._with(_lock=lock, _paths=self._paths | paths)
 
-    def using(self, alias: str) -> Self:
+    def using(self, alias: str, /) -> Self:
         """Return a query that reads from, and writes to, *alias*. Routers are not consulted."""
         return self._with(_using=alias)
 
@@ -237,14 +237,13 @@ class Selection(Generic[M]):
 
     def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
         """Raise `CrossDatabaseRelation` if *instance*, used in a condition, is of another alias and routers forbid it."""
-        if instance._origin.alias in (None, database.alias):
+        if instance._row_state.alias in (None, database.alias):
             return
-        row = object.__new__(self._schema.model)
-        row._row, row._origin = None, Origin(database.alias, None, adding=True)
+        row = placeholder(self._schema.model, database.alias)
         if not self._schema.registry.databases.allows_relation(row, instance):
             raise CrossDatabaseRelation(
                 f"a query of {self._schema.name} in {database.alias!r} uses {instance!r} of "
-                f"{instance._origin.alias!r}"
+                f"{instance._row_state.alias!r}"
             )
 
     def _equal_expressions(self, equal: Equal) -> list[ColumnElement[bool]]:

@@ -1,4 +1,4 @@
-"""Belonging: which rows refer to an instance by a foreign key, changed from that instance (CONTRACT M1, M3)."""
+"""Foreign key rows: add, remove and set the rows that refer to an instance by a foreign key."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from microorm.db.snapshots import Image, image_of
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin
+from microorm.mapping.state import new_in, placeholder
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
 from microorm.sql.statements import plans_of
 
 
-class Belongings:
-    """The rows that *query* of one instance's related rows stands for, and how they are changed.
+class ForeignKeyRows:
+    """Change which rows refer to the owner of *query* by the foreign key of its relation.
 
-    *bulk*: by one UPDATE, without the signals of saves; else each is saved.
+    With *bulk* one UPDATE changes them, without the signals of a save. Otherwise each row is saved.
     """
 
     def __init__(self, query: Any, *, bulk: bool) -> None:
@@ -38,116 +38,123 @@ class Belongings:
         self._database: Database = query._write_database()
 
     def create(self, values: dict[str, Any]) -> Any:
-        """Make an instance of *values* that belongs to the owner, and insert it."""
+        """Make an instance of *values* that refers to the owner, and insert it."""
         for name in (self._foreign_key.name, self._field):
             if name in values:
                 raise TypeError(
-                    f"create() of {self._relation.label} takes no {name!r}: it is {self._owner!r}"
+                    f"create() of {self._relation.label} sets {name!r} to {self._owner!r}; leave it out"
                 )
-        stand_in = object.__new__(self._schema.model)
-        stand_in._row, stand_in._origin = None, Origin(self._database.alias, None, adding=True)
-        if not self._databases.allows_relation(stand_in, self._owner):
-            raise CrossDatabaseRelation(f"{self._mine} cannot have rows in {self._database.alias!r}")
+        row = placeholder(self._schema.model, self._database.alias)
+        if not self._databases.allows_relation(row, self._owner):
+            raise CrossDatabaseRelation(f"{self._shown} cannot have rows in {self._database.alias!r}")
         self._owner.__dict__.pop(self._relation.name, None)
         return Query.create(self._query, **values, **{self._foreign_key.name: self._owner})
 
     def add(self, objects: Sequence[Any]) -> None:
-        """Make *objects* the owner's."""
+        """Set the foreign key of *objects* to the owner."""
         self._check("add", objects, saved=self._bulk)
         if objects:
             with self._unit() as whole:
-                self._relate(whole, objects)
+                self._add(whole, objects)
 
     def remove(self, objects: Sequence[Any]) -> None:
-        """Make *objects*, which are the owner's, nobody's."""
+        """Set the foreign key of *objects*, which refer to the owner, to NULL."""
         self._refuse_required("remove")
         self._check("remove", objects, saved=True)
         for each in objects:
             if getattr(each, self._field) != self._key:
-                raise self._schema.model.DoesNotExist(f"{each!r} is not among {self._mine}")
+                raise self._schema.model.DoesNotExist(f"{each!r} is not among {self._shown}")
         if objects:
             with self._unit() as whole:
-                self._part(whole, objects)
+                self._remove(whole, objects)
 
     def clear(self) -> None:
-        """Make all that is the owner's nobody's."""
+        """Set the foreign key of all rows that refer to the owner to NULL."""
         self._refuse_required("clear")
         with self._unit() as whole:
             self._clear(whole)
 
     def set(self, objects: Sequence[Any], *, clear: bool) -> None:
-        """Make *objects*, and nothing else, the owner's; *clear*: by way of having none."""
+        """Let *objects* and no other rows refer to the owner; with *clear* remove all rows first."""
         self._check("set", objects, saved=self._bulk)
         if clear:
             self._refuse_required("clear")
         with self._unit() as whole:
             if clear:
                 self._clear(whole)
-                self._relate(whole, objects)
+                self._add(whole, objects)
                 return
-            there = {each.pk: each for each in self._rows.all()}
-            wanted = {each.pk for each in objects if not each._origin.adding}
+            present = {each.pk: each for each in self._rows.all()}
+            wanted = {each.pk for each in objects if not each._row_state.adding}
             known = {each.pk: each for each in self._query._known or ()}
-            gone = [known.get(key, each) for key, each in there.items() if key not in wanted]
-            if gone:
+            surplus = [known.get(key, each) for key, each in present.items() if key not in wanted]
+            if surplus:
                 self._refuse_required("remove")
-                self._part(whole, gone)
-            self._relate(whole, [each for each in objects if each._origin.adding or each.pk not in there])
+                self._remove(whole, surplus)
+            self._add(whole, [each for each in objects if each._row_state.adding or each.pk not in present])
             for each in objects:
-                if each.pk in there:
-                    self._settle(whole, each, image_of(each), self._owner)
+                if each.pk in present:
+                    self._mark_written(whole, each, image_of(each), self._owner)
 
     @property
     def _rows(self) -> Query[Any]:
-        """The owner's rows where they are written."""
+        """The rows that refer to the owner, in the database that is written to."""
         return Query(self._schema.model).using(self._database.alias).filter(**{self._field: self._key})
 
     @property
-    def _mine(self) -> str:
+    def _shown(self) -> str:
         return f"{self._relation.name} of {self._owner!r}"
 
     def _unit(self) -> Any:
         return unit_of_work(self._databases, self._database)
 
     def _check(self, method: str, objects: Sequence[Any], *, saved: bool) -> None:
-        """Raise `TypeError`, `UnsavedError` or `CrossDatabaseRelation` for what cannot be among *objects*."""
+        """Raise `TypeError`, `UnsavedError` or `CrossDatabaseRelation` for an object that cannot be related.
+
+        *saved*: each has to have a row.
+        """
         model, alias = self._schema.model, self._database.alias
         for each in objects:
             if type(each) is not model:
                 raise TypeError(
                     f"{method}() of {self._relation.label} wants instances of {model.__name__}, not {shown(each)}"
                 )
-            theirs, judged = each._origin.alias, each
+            theirs, placed = each._row_state.alias, each
             if theirs is None:
-                judged = copy(each)
-                judged._origin = Origin(alias, None, adding=True)
-            if theirs not in (None, alias) or not self._databases.allows_relation(judged, self._owner):
+                placed = copy(each)
+                placed._row_state = new_in(alias)
+            if theirs not in (None, alias) or not self._databases.allows_relation(placed, self._owner):
                 raise CrossDatabaseRelation(
-                    f"{self._mine}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
+                    f"{self._shown}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
                 )
-            if saved and (each._origin.adding or each.pk is None):
+            if saved and (each._row_state.adding or each.pk is None):
                 raise UnsavedError(
-                    f"{method}() of {self._relation.label} changes saved rows, and {each!r} is none"
+                    f"{method}() of {self._relation.label} needs saved instances; {each!r} is not saved"
                 )
+            if not self._bulk:  # what its save would refuse
+                for foreign_key in self._schema.foreign_keys:
+                    if foreign_key is not self._foreign_key:
+                        foreign_key.outdated(each)
 
     def _refuse_required(self, method: str) -> None:
         if not self._foreign_key.field.nullable:
             raise FieldError(
-                f"{self._relation.label} can lose no row by {method}(): {self._foreign_key.label} is never None"
+                f"{method}() of {self._relation.label} sets foreign keys to None, "
+                f"and {self._foreign_key.label} is never None"
             )
 
-    def _relate(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
+    def _add(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
             self._update(whole, objects, self._owner)
             return
         for each in objects:
-            self._leave(whole, each)
+            self._forget_previous(whole, each)
             whole.change(each, self._values(self._owner))
             each.save(using=self._database.alias)
             whole.dirty = True
 
-    def _part(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
+    def _remove(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
             self._update(whole, objects, None)
@@ -160,7 +167,7 @@ class Belongings:
     def _clear(self, whole: UnitOfWork) -> None:
         known = {each.pk: each for each in self._query._known or ()}
         if not self._bulk:
-            self._part(whole, [known.get(each.pk, each) for each in self._rows.all()])
+            self._remove(whole, [known.get(each.pk, each) for each in self._rows.all()])
             return
         whole.forget(self._owner, [self._relation.name])
         images = [(each, image_of(each)) for each in known.values()]
@@ -168,38 +175,38 @@ class Belongings:
         whole.dirty = True
         for each, image in images:
             if getattr(each, self._field) == self._key:
-                self._settle(whole, each, image, None)
+                self._mark_written(whole, each, image, None)
 
     def _update(self, whole: UnitOfWork, objects: Sequence[Any], owner: Any) -> None:
-        """Write the key of *owner*, or None, to the rows of *objects*. `NotUpdated` where one is not there."""
+        """Write the key of *owner*, or NULL, to the rows of *objects*. Raises `NotUpdated` if a row is missing."""
         images = [image_of(each) for each in objects]
         asked = {each.pk for each in objects}
         count = 0
-        for query in self._queries(list(asked), mine=owner is None):
+        for query in self._batches(list(asked), related=owner is None):
             count += query.update(**{self._field: None if owner is None else self._key})
             whole.dirty = True
         if count != len(asked):
             raise self._schema.model.NotUpdated(
-                f"of {len(asked)} rows {count} could be changed for {self._mine} in {self._database.alias!r}"
+                f"{count} of {len(asked)} rows could be changed for {self._shown} in {self._database.alias!r}"
             )
         for each, image in zip(objects, images, strict=True):
-            self._settle(whole, each, image, owner)
+            self._mark_written(whole, each, image, owner)
 
-    def _queries(self, keys: list[Any], *, mine: bool) -> Iterator[Query[Any]]:
-        """The rows of *keys*, only the owner's if *mine*, in parts that one statement takes."""
-        rows = self._rows if mine else Query(self._schema.model).using(self._database.alias)
+    def _batches(self, keys: list[Any], *, related: bool) -> Iterator[Query[Any]]:
+        """Yield queries of the rows of *keys*, as many as a statement takes; *related*: of the owner's rows only."""
+        rows = self._rows if related else Query(self._schema.model).using(self._database.alias)
         size = MAX_VALUES // len(self._schema.key)
         for start in range(0, len(keys), size):
             yield rows._with(_where=(self._schema.key_in(keys[start : start + size]),))
 
     def _values(self, owner: Any) -> dict[str, Any]:
-        """What an instance holds that belongs to *owner*, or to nobody."""
+        """Return the values of an instance that refers to *owner*, or to no row."""
         key = None if owner is None else self._key
         return {self._field: key, self._foreign_key.name: (key, owner)}
 
-    def _settle(self, whole: UnitOfWork, instance: Any, image: Image, owner: Any) -> None:
-        """Let *instance* know that its row belongs to *owner* now, or to nobody."""
-        self._leave(whole, instance)
+    def _mark_written(self, whole: UnitOfWork, instance: Any, image: Image, owner: Any) -> None:
+        """Note in *instance* that its row refers to *owner* now, or to no row."""
+        self._forget_previous(whole, instance)
         values = self._values(owner)
         mark_saved(
             self._schema,
@@ -210,8 +217,8 @@ class Belongings:
         )
         whole.change(instance, values, image)
 
-    def _leave(self, whole: UnitOfWork, instance: Any) -> None:
-        """Let the one that *instance* belonged to, if that is known, forget the rows that it knows."""
-        kept = instance.__dict__.get(self._foreign_key.name)
-        if kept is not None and kept[1] is not None and kept[1] is not self._owner:
-            whole.forget(kept[1], [self._relation.name])
+    def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
+        """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""
+        copied_row = instance.__dict__.get(self._foreign_key.name)
+        if copied_row is not None and copied_row[1] is not None and copied_row[1] is not self._owner:
+            whole.forget(copied_row[1], [self._relation.name])

@@ -1,28 +1,25 @@
-"""Associations: many-to-many relations, and the model between two others whose rows they are."""
+"""Many to many: the relation, and the through model whose rows are its pairs."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import UniqueConstraint
 
 from microorm.errors import ModelError, nearest
 from microorm.fields.type_map import type_name
 from microorm.mapping.definition import table_name
-from microorm.mapping.foreign_key import ForeignKey, Relation, foreign_key
+from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.mapping.path import Path, Step
-from microorm.relations.reverse import rows_of
-
-if TYPE_CHECKING:
-    from microorm.relations.related_query import RelatedQuery
+from microorm.relations.reverse import ToMany
 
 M = TypeVar("M")
 
 
-class ManyToMany(Relation, Generic[M]):
-    """Rows of another model, each of which may be related to many rows of this one."""
+class ManyToMany(ToMany[M]):
+    """A relation to rows of another model, each of which may be related to many rows of this one."""
 
     waits = True
     many_to_many = True
@@ -39,32 +36,16 @@ class ManyToMany(Relation, Generic[M]):
         self.symmetrical = symmetrical
         self._target: Any = None
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __get__(self, instance: None, owner: Any) -> type[M]: ...
-        @overload
-        def __get__(self, instance: object, owner: Any) -> RelatedQuery[M]: ...
-        def __get__(self, instance: Any, owner: Any) -> Any: ...
-
-    else:
-
-        def __get__(self, instance, owner):
-            return self.path(owner) if instance is None else rows_of(instance, self)
-
-        def __set__(self, instance, value):
-            raise AttributeError(f"{self.label} is changed by its add(), remove() and set()")
-
     def through_models(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
-        """The through model, made unless one was given."""
+        """Return the through model that is made for the relation: none where one was given."""
         if self._through is not None:
             return []
-        model = _made_between(owner, name, kind, registry)
+        model = _make_through(owner, name, kind, registry)
         self._made = model
         return [model]
 
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
-        """A copy that is *name* of *owner* and leads to rows of *kind*."""
+        """Return a copy that is the relation *name* of *owner* to rows of *kind*."""
         bound = self.bound_to(owner, name)
         bound._target = kind
         bound._refuse_contradictions()
@@ -74,17 +55,17 @@ class ManyToMany(Relation, Generic[M]):
 
     @property
     def target(self) -> Any:
-        """The model that it leads to; one that was defined again has taken its place."""
+        """The model that it leads to: the newest one, if that model was defined again."""
         return self.owner.__schema__.registry.newest(self._target)
 
     @property
     def through(self) -> Any:
-        """The model between the two, whose rows relate them. `ModelError` where it is not what it should be."""
+        """The model whose rows are the pairs. Raises `ModelError` if it lacks one of the two foreign keys."""
         return self.steps[0].foreign_key.owner
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """From a row to those between, and on to the other model's."""
+        """The steps from a row to its through rows, and from there to the rows of the other model."""
         sides = self.owner.__schema__.sides
         found: tuple[Step, ...] | None = sides.get(self.name)
         if found is None:
@@ -94,11 +75,11 @@ class ManyToMany(Relation, Generic[M]):
 
     @property
     def foreign_keys(self) -> tuple[ForeignKey[Any], ForeignKey[Any]]:
-        """The two of the through model: to the relation's own model, and to the other.
+        """The two foreign keys of the through model: to the relation's own model, and to the other one.
 
-        `ModelError` where there are not two, one to each.
+        Raises `ModelError` unless there is exactly one to each.
         """
-        through = self._between()
+        through = self._through_model()
         keys = through.__schema__.foreign_keys
         if self._through_fields is not None:
             named = {key.name: key for key in keys}
@@ -116,12 +97,12 @@ class ManyToMany(Relation, Generic[M]):
                 else f"the foreign keys {self._through_fields!r}"
             )
             raise ModelError(
-                f"{self.label}: {through.__name__} wants {which}, from {self.owner.__name__} to "
+                f"{self.label}: {through.__name__} needs {which}, from {self.owner.__name__} to "
                 f"{self.target.__name__}; it has {', '.join(f'{k.name} to {k.target.__name__}' for k in keys) or 'none'}"
             )
         return near[0], far[0]
 
-    def _between(self) -> Any:
+    def _through_model(self) -> Any:
         registry = self.owner.__schema__.registry
         if not isinstance(self._through, str):
             return registry.newest(self._through)
@@ -145,7 +126,7 @@ class ManyToMany(Relation, Generic[M]):
         if fields is None:
             return
         if through is None:
-            raise ModelError(f"{self.label}: through_fields= says nothing without through=")
+            raise ModelError(f"{self.label}: through_fields= needs through=")
         if not isinstance(fields, tuple) or [*map(type, fields)] != [str, str]:
             raise ModelError(f"{self.label}: through_fields= wants two names, not {fields!r}")
 
@@ -159,43 +140,43 @@ def many_to_many(
 ) -> Any:
     """Declare a many-to-many relation: `tags: ManyToMany[Tag] = many_to_many()`.
 
-    *through*: the model between the two, or its class name; it has a foreign key to each. Else one is made, called
-    `Post_tags`, whose rows are pairs. *through_fields*: its two foreign keys, to this model and to the other, where it
-    has more. *symmetrical*, of a model to itself: who is related to a row has that row related, too. *init* is for
-    type checkers: the constructor has none. Seen from the other side: `posts: Related["Post"] = related("tags")`.
+    *through*: a model with a foreign key to each side, or its class name; by default one is made, called `Post_tags`.
+    *through_fields*: the names of its foreign keys to this model and to the other, if it has more than two.
+    *symmetrical*: a pair counts in both directions, in a relation of a model to itself. *init* is for type checkers:
+    the constructor takes no such argument. The other side is declared as `posts: Related["Post"] = related("tags")`.
 
-    What does not go together is a `ModelError`: at the class definition, or where *through* is not what it should be,
-    at the first use.
+    Raises `ModelError` at the class definition for options that contradict each other, and at the first use for a
+    *through* without the foreign keys.
     """
     return ManyToMany(through, through_fields, symmetrical=symmetrical)
 
 
 def through(relation: object) -> type[Any]:
-    """The model between the two sides of a many-to-many relation: `through(Post.tags)`, the sender of `m2m_changed`.
+    """Return the through model of a many-to-many relation, which is the sender of `m2m_changed`: `through(Post.tags)`.
 
-    *relation*: the relation as the class has it, from either side. `TypeError` for anything else.
+    *relation*: the attribute of the class, from either side. Raises `TypeError` for anything else.
     """
-    from microorm.relations.through_rows import pairs_of  # noqa: PLC0415 not every program needs it
+    from microorm.relations.through_rows import many_to_many_of  # noqa: PLC0415 not every program needs it
 
     if isinstance(relation, Path) and (parent := relation._parent) is not None:
         start = parent._parent
         steps = (parent._step, relation._step)
         for each in () if start is None else start._schema.relations.values():
-            with suppress(ModelError):  # what is declared wrongly is found where it is used
-                if (pairs := pairs_of(each)) is not None and each.steps == steps:
-                    model: type[Any] = pairs.through
+            with suppress(ModelError):  # a wrong declaration is reported when it is used
+                if (found := many_to_many_of(each)) is not None and each.steps == steps:
+                    model: type[Any] = found.through
                     return model
     raise TypeError(f"through() wants a many-to-many relation of a model, not {relation!r}")
 
 
-def _made_between(owner: Any, name: str, target: Any, registry: Any) -> Any:
-    """The model whose rows are the pairs of *owner* and *target* that the relation *name* of *owner* relates."""
+def _make_through(owner: Any, name: str, target: Any, registry: Any) -> Any:
+    """Make the through model of the relation *name* of *owner* to *target*."""
     near, far = owner.__name__.lower(), target.__name__.lower()
     root = next(parent for parent in reversed(owner.__mro__) if "__options__" in vars(parent))
     if (
         near == far
         or {near, far} & {f"{near}_id", f"{far}_id"}
-        or not (_free(root, near) and _free(root, far))
+        or not (_is_free(root, near) and _is_free(root, far))
     ):
         near, far = f"from_{near}", f"to_{far}"
     label = registry.label(owner, owner.__options__.app)
@@ -219,6 +200,6 @@ def _made_between(owner: Any, name: str, target: Any, registry: Any) -> Any:
     )
 
 
-def _free(root: type, name: str) -> bool:
-    """Whether a relation of a model can be called *name*."""
+def _is_free(root: type, name: str) -> bool:
+    """Whether *name* can be the name of a relation of a model that derives from *root*."""
     return not (name.startswith("_") or iskeyword(name) or name == "id" or name in dir(root))

@@ -1,4 +1,4 @@
-"""Related query: the rows related to one instance, as a query that can change which these are."""
+"""Related query: the rows related to one instance, to read, add and remove."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sqlalchemy import select
 
 from microorm.db.context import refuse_lazy
 from microorm.query.query import Query
-from microorm.relations.foreign_key_rows import Belongings
-from microorm.relations.through_rows import Pairs, pairs_of
+from microorm.relations.foreign_key_rows import ForeignKeyRows
+from microorm.relations.through_rows import ThroughRows, many_to_many_of
 
 M = TypeVar("M")
 
 Key = int | str | bytes | UUID | Decimal | date | Enum
-"""What may stand for an instance where rows are related by a many-to-many relation."""
+"""A primary key, which many-to-many relations accept instead of an instance."""
 
 
 class RelatedQuery(Query[M]):
-    """The rows related to one instance: a query, which can also relate rows and part them.
+    """A query of the rows related to one instance, which can also add and remove such rows.
 
-    Rows that were loaded together with the instance are known and not asked for again, unless the query is refined,
-    until what is related changes by way of the instance.
+    Rows that were prefetched are not loaded again, until the relation is changed through the instance. A refined query
+    (filtered, ordered, limited) always asks the database.
     """
 
     __slots__ = ("_key", "_refined", "_relation")
@@ -40,7 +40,7 @@ class RelatedQuery(Query[M]):
 
         @cached_property
         def _where(self):
-            # Made when it is asked for: of rows that are known it never is.
+            # Made at the first use: prefetched rows never need it.
             steps = self._relation.steps
             if len(steps) == 1:
                 return ()
@@ -48,53 +48,54 @@ class RelatedQuery(Query[M]):
             return (steps[1].far.column.in_(between),)
 
     def all(self) -> list[M]:
-        """The instances. Raises what the database raises, and `LazyLoadError` where lazy loads are refused."""
+        """Return the instances. Raises the errors of the database, and `LazyLoadError` where lazy loads are refused."""
         return super().all() if (known := self._known_or_lazy()) is None else list(known)
 
     def count(self) -> int:
-        """How many rows there are. Raises as `all` does."""
+        """Count the rows. Raises as `all` does."""
         return super().count() if (known := self._known_or_lazy()) is None else len(known)
 
     def exists(self) -> bool:
-        """Whether there is a row. Raises as `all` does."""
+        """Return whether there is a row. Raises as `all` does."""
         return super().exists() if (known := self._known_or_lazy()) is None else bool(known)
 
     def create(self, /, *, through_defaults: Mapping[str, Any] | None = None, **values: Any) -> M:
-        """Make an instance of *values*, insert it, and relate it: one transaction; *through_defaults* as in `add`.
+        """Make an instance of *values*, insert it and relate it, in one transaction; *through_defaults* as in `add`.
 
-        Raises what a save raises, and `TypeError` for a value of the foreign key, which is the instance's.
+        Raises what a save raises, and `TypeError` for a value of the foreign key, which is set already.
         """
-        made: M = self._changes("create", defaults=through_defaults).create(values)
+        made: M = self._writer("create", defaults=through_defaults).create(values)
         return made
 
     def add(
         self, *objects: M | Key, bulk: bool = True, through_defaults: Mapping[str, Any] | None = None
     ) -> None:
-        """Relate *objects*; all of it happens or nothing.
+        """Relate *objects*, all or none of them.
 
-        By a foreign key: saved instances, by one UPDATE that sends `pre_update` and `post_update`; without *bulk* each
-        is saved, with the signals of saves, and inserted where it is new. By a many-to-many relation: instances or
-        keys, those that are related already left as they are; `m2m_changed` is sent. *through_defaults*: the other
-        values, or functions that make them, of the rows between.
+        By a foreign key: saved instances, by one UPDATE that sends `pre_update` and `post_update`. With `bulk=False`
+        each instance is saved with its own signals, and inserted if it is new. By a many-to-many relation: instances
+        or keys; those that are related already stay so, and `m2m_changed` is sent. *through_defaults*: values for the
+        other fields of the through rows, or functions that return them.
 
-        Raises `TypeError` for other models' instances and for a refined query, `UnsavedError`, `InvalidValue` for what
-        is no key, `CrossDatabaseRelation`, `Model.NotUpdated` where a row is gone, and what the database raises.
+        Raises `TypeError` for instances of another model and for a refined query, `UnsavedError` for an instance that
+        is not saved, `InvalidValue` for a wrong key, `CrossDatabaseRelation`, `Model.NotUpdated` for a row that does
+        not exist any more, and the errors of the database.
         """
-        self._changes("add", bulk, through_defaults).add(objects)
+        self._writer("add", bulk, through_defaults).add(objects)
 
     def remove(self, *objects: M | Key, bulk: bool = True) -> None:
-        """Part *objects*, as `add` relates them.
+        """Remove the relation to *objects*.
 
-        By a foreign key, which becomes None. By a many-to-many relation: instances or keys, related or not.
+        By a foreign key: it becomes None. By a many-to-many relation: instances or keys, related or not.
 
-        Raises as `add` does; `FieldError` where the foreign key is never None, `Model.DoesNotExist` for an instance
-        that belongs elsewhere.
+        Raises as `add` does, `FieldError` if the foreign key is never None, and `Model.DoesNotExist` for an instance
+        that does not refer to this one.
         """
-        self._changes("remove", bulk).remove(objects)
+        self._writer("remove", bulk).remove(objects)
 
     def clear(self, *, bulk: bool = True) -> None:
-        """Part all rows, as `remove` parts some; without *bulk* each is loaded and saved."""
-        self._changes("clear", bulk).clear()
+        """Remove the relation to all rows, as `remove` does; with `bulk=False` each is loaded and saved."""
+        self._writer("clear", bulk).clear()
 
     def set(
         self,
@@ -104,28 +105,31 @@ class RelatedQuery(Query[M]):
         clear: bool = False,
         through_defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        """Relate *objects* and nothing else: what is too much is removed, then what is missing added.
+        """Relate *objects* and no others: surplus rows are removed first, then missing ones are added.
 
-        With *clear* all are parted first. Raises as `add` and `remove` do.
+        With *clear* all rows are removed first. Raises as `add` and `remove` do.
         """
         if isinstance(objects, (str, bytes)):
             raise TypeError(f"set() wants a list of instances or keys, not {objects!r}")
         given = tuple(objects)
-        self._changes("set", bulk, through_defaults).set(given, clear=clear)
+        self._writer("set", bulk, through_defaults).set(given, clear=clear)
 
     def bulk_create(self, objects: Iterable[M], **options: Any) -> list[M]:
-        """`TypeError`: nothing would relate *objects*."""
-        raise TypeError(f"bulk_create() relates no rows, and this is a query of {self._relation.label}")
+        """Raise `TypeError`, since the rows would not be related to the instance."""
+        raise TypeError(
+            f"bulk_create() does not relate rows, and this is a query of {self._relation.label}; "
+            f"use {self._model.__name__}.objects.bulk_create()"
+        )
 
     def update(self, /, **values: Any) -> int:
-        """As of any query."""
+        """Update the rows as any query does, and drop those that were prefetched."""
         try:
             return super().update(**values)
         finally:
             self._owner.__dict__.pop(self._relation.name, None)
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """As of any query."""
+        """Delete the rows as any query does, and drop those that were prefetched."""
         try:
             return super().delete()
         finally:
@@ -133,39 +137,37 @@ class RelatedQuery(Query[M]):
 
     @property
     def _known(self) -> list[M] | None:
-        """The rows that are known: not of a query that may ask for others."""
+        """The prefetched rows; None if there are none, or if the query may find others."""
         kept = None if self._refined or self._using else self._owner.__dict__.get(self._relation.name)
         return kept[1] if kept is not None and kept[0] == self._key else None
 
     def _known_or_lazy(self) -> list[M] | None:
-        """The rows that are known, if they are; `LazyLoadError` where they should have been loaded before."""
+        """Return the prefetched rows, if any. Raises `LazyLoadError` where loading the rows now is refused."""
         known = self._known
         if known is None and not self._refined and not self._using:
             refuse_lazy(self._owner, self._relation.name)
         return known
 
-    def _changes(
+    def _writer(
         self, method: str, bulk: bool = True, defaults: Mapping[str, Any] | None = None
-    ) -> Belongings | Pairs:
-        """What changes the relation. `TypeError` for a refined query and options of another kind of relation."""
+    ) -> ForeignKeyRows | ThroughRows:
+        """Return the object that changes the rows. Raises `TypeError` for a refined query or an option that does not fit."""
         label = self._relation.label
         if self._refined and method != "create":
-            raise TypeError(f"{method}() is for all of {label}, and this query is refined")
-        if pairs_of(self._relation) is not None:
+            raise TypeError(f"{method}() changes all of {label}, and this query is refined")
+        if many_to_many_of(self._relation) is not None:
             if not bulk:
-                raise TypeError(f"{method}() of {label} saves nothing that bulk=False could be about")
-            return Pairs(self, defaults)
+                raise TypeError(f"{method}() of {label} takes no bulk=: it is a many-to-many relation")
+            return ThroughRows(self, defaults)
         if defaults is not None:
-            raise TypeError(
-                f"{method}() of {label} goes through no model that through_defaults= could be about"
-            )
-        return Belongings(self, bulk=bulk)
+            raise TypeError(f"{method}() of {label} takes no through_defaults=: it has no through model")
+        return ForeignKeyRows(self, bulk=bulk)
 
     def _with_prefetched(self, instances: list[M]) -> list[M]:
-        """*instances*, which know whose they are: to ask each for that is a statement for each."""
+        """Set the owner in *instances*, so that reading it from each does not cost a statement."""
         made: list[Any] = instances
         step, owner = self._relation.steps[0], self._owner
-        if made and len(self._relation.steps) == 1 and made[0]._origin.alias == owner._origin.alias:
+        if made and len(self._relation.steps) == 1 and made[0]._row_state.alias == owner._row_state.alias:
             name, there = step.foreign_key.name, step.far.name
             for each in made:
                 values = each.__dict__

@@ -1,4 +1,4 @@
-"""Related: a relation of another model, seen from the rows that it leads to."""
+"""Related: the other side of a relation, seen from the rows that it leads to."""
 
 from __future__ import annotations
 
@@ -17,8 +17,28 @@ M = TypeVar("M")
 R = TypeVar("R")
 
 
+class ToMany(Relation, Generic[M]):
+    """A relation to many rows: a path on the class, a query on an instance."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any) -> type[M]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> RelatedQuery[M]: ...
+        def __get__(self, instance: Any, owner: Any) -> Any: ...
+
+    else:
+
+        def __get__(self, instance, owner):
+            return self.path(owner) if instance is None else rows_of(instance, self)
+
+        def __set__(self, instance, value):
+            raise AttributeError(f"{self.label} cannot be assigned; use its add(), remove() or set()")
+
+
 class Reverse(Relation):
-    """A relation of another model, seen from the rows that it leads to."""
+    """The other side of the relation *via* of another model: what `Related` and `RelatedOne` share."""
 
     annotation_name = "Related"
 
@@ -27,25 +47,25 @@ class Reverse(Relation):
         self._kind: Any = None
 
     def of_kind(self, kind: Any) -> Any:
-        """The same relation as the annotation has it: to many rows, or to one."""
+        """Return the same relation as the class *kind* that its annotation names: `Related` or `RelatedOne`."""
         made = kind(self.via)
         made.name = self.name
         return made
 
     def bind(self, owner: Any, name: str, kind: Any) -> Any:
-        """A copy that is *name* of *owner*; *kind* gives the model it leads to when that is asked for."""
+        """Return a copy that is the relation *name* of *owner*; *kind* is called for its model at the first use."""
         bound = self.bound_to(owner, name)
         bound._kind = kind
         return bound
 
     @property
     def target(self) -> Any:
-        """The model whose rows these are."""
+        """The model that it leads to."""
         return self.reverse_of.owner
 
     @property
     def reverse_of(self) -> Any:
-        """The relation of those rows that leads here. `ModelError` where there is none of this name."""
+        """The relation that this is the other side of. Raises `ModelError` if the other model has none of this name."""
         return self._side[0]
 
     @property
@@ -80,28 +100,12 @@ class Reverse(Relation):
         return found
 
 
-class Related(Reverse, Generic[M]):
-    """The rows of another model that refer to a row by a foreign key or a many-to-many relation of theirs."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __get__(self, instance: None, owner: Any) -> type[M]: ...
-        @overload
-        def __get__(self, instance: object, owner: Any) -> RelatedQuery[M]: ...
-        def __get__(self, instance: Any, owner: Any) -> Any: ...
-
-    else:
-
-        def __get__(self, instance, owner):
-            return self.path(owner) if instance is None else rows_of(instance, self)
-
-        def __set__(self, instance, value):
-            raise AttributeError(f"{self.label} is changed by its add(), remove() and set()")
+class Related(Reverse, ToMany[M]):
+    """A relation to the rows of another model that refer to a row by a foreign key or a many-to-many relation."""
 
 
 class RelatedOne(Reverse, Generic[R]):
-    """The one row that refers to a row by a unique foreign key; R includes None where there may be none."""
+    """A relation to the one row that refers to a row by a unique foreign key; R includes None if it may be missing."""
 
     to_one = True
 
@@ -126,31 +130,37 @@ class RelatedOne(Reverse, Generic[R]):
                 kept = (key, None if key is None else instance._follow(self, key))
                 instance.__dict__[self.name] = kept
             if kept[1] is None and not self.nullable:
-                raise self.target.DoesNotExist(f"{self.label} of {instance!r}: no {self.target.__name__}")
+                raise self.target.DoesNotExist(
+                    f"{self.label} of {instance!r}: no {self.target.__name__} refers to it"
+                )
             return kept[1]
 
         def __set__(self, instance, value):
-            raise AttributeError(f"{self.label} is changed by {self.reverse_of.label}")
+            raise AttributeError(
+                f"{self.label} cannot be assigned; assign {self.reverse_of.label} of the other instance"
+            )
 
     @property
     def nullable(self) -> bool:
-        """Whether there may be no such row."""
+        """Whether the row may be missing."""
         return split_optional(self._kind())[1]
 
     def _find(self) -> Any:
         found = super()._find()
         if not (found.is_foreign_key and found.unique):
-            raise ModelError(f"{self.label}: {found.label} may lead here from many rows")
+            raise ModelError(
+                f"{self.label}: {found.label} is no unique foreign key; annotate Related[...], or declare it unique=True"
+            )
         return found
 
 
 def related(via: str, *, init: Literal[False] = False) -> Any:
     """Declare the other side of a relation: `books: Related["Book"] = related("author")`.
 
-    *via*: the name of the foreign key, or of the many-to-many relation, of the rows. A one-to-one relation, whose
-    foreign key is unique, is annotated `RelatedOne[...]`. *init* is for type checkers: the constructor has none.
+    *via*: the name of the foreign key or many-to-many relation of the other model. Annotate `RelatedOne[...]` if the
+    foreign key is unique. *init* is for type checkers: the constructor takes no such argument.
 
-    That the other model has no such relation is a `ModelError` at the first use.
+    Raises `ModelError` at the first use if the other model has no such relation.
     """
     if not isinstance(via, str):
         raise TypeError(f"related() wants the name of a relation, not {via!r}")
@@ -158,11 +168,11 @@ def related(via: str, *, init: Literal[False] = False) -> Any:
 
 
 def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
-    """The rows that *relation* of *instance* leads to. `UnsavedError` where *instance* has no key yet."""
+    """Return a query of the rows that *instance* is related to. Raises `UnsavedError` if it has no key yet."""
     steps = relation.steps
     key = getattr(instance, steps[0].near.name)
     if key is None:
-        raise UnsavedError(f"{relation.label}: {instance!r} has no key yet")
+        raise UnsavedError(f"{relation.label}: {instance!r} has no key yet; save it first")
     from microorm.relations.related_query import RelatedQuery  # noqa: PLC0415 not every program needs it
 
     query: RelatedQuery[Any] = RelatedQuery(relation.target)
@@ -173,6 +183,6 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
 
 
 def model_of(kind: Any) -> Any:
-    """The model that the annotation of a relation names, None left out."""
+    """Return the model in the annotation of a relation, without None."""
     model, _ = split_optional(kind)
     return model

@@ -1,4 +1,4 @@
-"""Pairing: which rows are related to an instance by many-to-many relations, changed and told (CONTRACT K)."""
+"""Through rows: add, remove and set the rows of a many-to-many relation, and send `m2m_changed`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.constructor import create_instance
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Origin
+from microorm.mapping.state import placeholder
 from microorm.query.filters import comparable
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
@@ -24,23 +24,23 @@ from microorm.signals import m2m_changed
 from microorm.sql.upsert import unique_sets
 
 
-def pairs_of(relation: Any) -> Any:
-    """The many-to-many relation that *relation* is, from whichever side; None for any other."""
+def many_to_many_of(relation: Any) -> Any:
+    """Return the many-to-many relation that *relation* is one side of; None for a relation of another kind."""
     found = relation if relation.many_to_many else getattr(relation, "reverse_of", None)
     return found if found is not None and found.many_to_many else None
 
 
-class Pairs:
-    """The pairs that *query* of one instance's related rows goes along, and how they are changed and told.
+class ThroughRows:
+    """Change which rows the owner of *query* is related to: rows of the through model, each a pair of keys.
 
-    *defaults* are the other values of a pair's row. *raw*: as a fixture has them.
+    *defaults* are the values of the other fields of these rows. *raw* is passed on to the receivers of `m2m_changed`.
     """
 
     def __init__(self, query: Any, defaults: Mapping[str, Any] | None = None, *, raw: bool = False) -> None:
         self._query = query
         self._relation = relation = query._relation
         self._owner, self._key = query._owner, query._key
-        self._pairs = pairs_of(relation)
+        self._many_to_many = many_to_many_of(relation)
         self._near, self._far = (step.foreign_key for step in relation.steps)
         self._model: Any = relation.target
         self._through: Any = self._near.owner
@@ -56,10 +56,8 @@ class Pairs:
     def create(self, values: dict[str, Any]) -> Any:
         """Make an instance of *values*, insert it, and relate it."""
         database = self._query._write_database()
-        stand_in = object.__new__(self._model)
-        stand_in._row, stand_in._origin = None, Origin(database.alias, None, adding=True)
-        self._refuse_elsewhere(stand_in)
-        self._row(self._key, None)  # what its constructor refuses is refused before anything is written
+        self._refuse_elsewhere(placeholder(self._model, database.alias))
+        self._row(self._key, None)  # raises what the constructor raises before anything is written
         with unit_of_work(self._databases, database) as made, self._unit([]) as whole:
             instance = Query.create(self._query, **values)
             made.dirty = whole.dirty = True
@@ -73,18 +71,18 @@ class Pairs:
                 self._add(whole, wanted)
 
     def remove(self, objects: Sequence[Any]) -> None:
-        """Part *objects*, instances or keys, related or not."""
+        """Remove the relation to *objects*, instances or keys, related or not."""
         if keys := self._keys("remove", objects):
             with self._unit(objects) as whole:
                 self._remove(whole, keys)
 
     def clear(self) -> None:
-        """Part all."""
+        """Remove all relations."""
         with self._unit([]) as whole:
             self._clear(whole)
 
     def set(self, objects: Sequence[Any], *, clear: bool) -> None:
-        """Relate *objects*, instances or keys, and part the others; *clear*: by way of having none (K6)."""
+        """Relate *objects*, instances or keys, and no others; with *clear* remove all relations first."""
         wanted = self._keys("set", objects)
         with self._unit(objects) as whole:
             if clear:
@@ -93,24 +91,24 @@ class Pairs:
                 if wanted:
                     self._insert(whole, wanted, rows)
                 return
-            there = self._related(whole, self._near, self._far)
-            new = [key for key in wanted if key not in there]
+            present = self._related(whole, self._near, self._far)
+            new = [key for key in wanted if key not in present]
             rows = self._rows(new, self._reversed(whole, new))
-            if gone := [key for key in there if key not in set(wanted)]:
-                self._remove(whole, gone)
+            if surplus := [key for key in present if key not in set(wanted)]:
+                self._remove(whole, surplus)
             if new:
                 self._insert(whole, new, rows)
 
     def _add(self, whole: UnitOfWork, wanted: list[Any]) -> None:
         new = wanted
         if not self._unique or m2m_changed._route(self._through):
-            there = self._related(whole, self._near, self._far, wanted)
-            new = [key for key in wanted if key not in there]
+            present = self._related(whole, self._near, self._far, wanted)
+            new = [key for key in wanted if key not in present]
         self._insert(whole, new, self._rows(new, self._reversed(whole, wanted)))
 
     def _insert(self, whole: UnitOfWork, new: Iterable[Any], rows: list[Any]) -> None:
-        """Insert *rows*, which relate those of the keys *new*; a pair that somebody else has made is left as it is."""
-        self._tell(whole, "pre_add", new)
+        """Insert *rows*, which relate the keys *new*; a pair that another transaction has inserted stays as it is."""
+        self._send(whole, "pre_add", new)
         if rows:
             whole.dirty = True
             query = Query(self._through).using(self._database.alias)
@@ -118,27 +116,27 @@ class Pairs:
                 query.bulk_create(rows, on_conflict="ignore", unique_fields=self._names)
             else:
                 query.bulk_create(rows)
-        self._tell(whole, "post_add", new)
+        self._send(whole, "post_add", new)
 
     def _remove(self, whole: UnitOfWork, keys: list[Any]) -> None:
-        self._tell(whole, "pre_remove", keys)
+        self._send(whole, "pre_remove", keys)
         for start in range(0, len(keys), MAX_VALUES):
             self._delete(whole, keys[start : start + MAX_VALUES])
-        self._tell(whole, "post_remove", keys)
+        self._send(whole, "post_remove", keys)
 
     def _clear(self, whole: UnitOfWork) -> None:
-        self._tell(whole, "pre_clear", None)
+        self._send(whole, "pre_clear", None)
         self._delete(whole, None)
-        self._tell(whole, "post_clear", None)
+        self._send(whole, "post_clear", None)
 
     def _delete(self, whole: UnitOfWork, keys: list[Any] | None) -> None:
         whole.dirty = True
-        found = self._between(self._near, self._far, keys)
-        if self._pairs.symmetrical:
-            found = or_(found, self._between(self._far, self._near, keys))
+        found = self._condition(self._near, self._far, keys)
+        if self._many_to_many.symmetrical:
+            found = or_(found, self._condition(self._far, self._near, keys))
         Query(self._through).using(self._database.alias).filter(found).delete()
 
-    def _tell(self, whole: UnitOfWork, action: str, keys: Iterable[Any] | None) -> None:
+    def _send(self, whole: UnitOfWork, action: str, keys: Iterable[Any] | None) -> None:
         if not m2m_changed._route(self._through):
             return
         whole.dirty = True
@@ -147,7 +145,7 @@ class Pairs:
                 self._through,
                 instance=self._owner,
                 action=action,
-                reverse=self._pairs is not self._relation,
+                reverse=self._many_to_many is not self._relation,
                 model=self._model,
                 pk_set=None if keys is None else set(keys),
                 using=self._database.alias,
@@ -161,59 +159,62 @@ class Pairs:
 
     @property
     def _unique(self) -> bool:
-        """Whether the database keeps a pair from being there twice."""
+        """Whether a unique constraint keeps a pair from being stored twice."""
         return any(set(names) == set(self._names) for names in unique_sets(self._schema))
 
     def _rows(self, new: Iterable[Any], reversed_: Iterable[Any] | None = None) -> list[Any]:
-        """Rows of the through model that relate *new*, and in a symmetrical relation *reversed_* the other way round."""
+        """Make rows of the through model that relate *new*, and *reversed_* backwards if the relation is symmetrical."""
         pairs = [(self._key, key) for key in new]
-        if self._pairs.symmetrical:
+        if self._many_to_many.symmetrical:
             pairs += [
                 (key, self._key) for key in (new if reversed_ is None else reversed_) if key != self._key
             ]
         return [self._row(near, far) for near, far in pairs]
 
     def _row(self, near: Any, far: Any) -> Any:
-        """A row that relates the keys *near* and *far*. `TypeError` where it lacks a value, or knows no such."""
+        """Make a row that relates the keys *near* and *far*. Raises `TypeError` for a missing or unknown value."""
         names = self._names
         return create_instance(self._schema, {**self._defaults, names[0]: near, names[1]: far})
 
     def _reversed(self, whole: UnitOfWork, wanted: list[Any]) -> list[Any]:
-        """Of *wanted*, those that are to be related the other way round, too."""
-        if self._unique or not self._pairs.symmetrical:
+        """Return the keys among *wanted* that are to be related backwards, too."""
+        if self._unique or not self._many_to_many.symmetrical:
             return wanted
-        there = self._related(whole, self._far, self._near, wanted)
-        return [key for key in wanted if key not in there]
+        present = self._related(whole, self._far, self._near, wanted)
+        return [key for key in wanted if key not in present]
 
     def _related(
         self, whole: UnitOfWork, near: Any, far: Any, wanted: list[Any] | None = None
     ) -> dict[Any, None]:
-        """The keys, of *wanted* only if given, that are related by the foreign keys *near* and *far*."""
+        """Return the keys that are related by the foreign keys *near* and *far*, among *wanted* if given."""
         found: dict[Any, None] = {}
         parts: list[Any] = [None]
         if wanted is not None:
             parts = [wanted[start : start + MAX_VALUES] for start in range(0, len(wanted), MAX_VALUES)]
         for part in parts:
-            statement = select(far.field.column).where(self._between(near, far, part))
+            statement = select(far.field.column).where(self._condition(near, far, part))
             found.update(dict.fromkeys(whole.channel.execute(statement).scalars()))
         return found
 
-    def _between(self, near: Any, far: Any, keys: list[Any] | None) -> ColumnElement[bool]:
+    def _condition(self, near: Any, far: Any, keys: list[Any] | None) -> ColumnElement[bool]:
         mine: ColumnElement[bool] = near.field.column == self._key
         return mine if keys is None else and_(mine, far.field.column.in_(keys))
 
     def _keys(self, method: str, objects: Iterable[Any]) -> list[Any]:
-        """The keys of *objects*, instances or keys themselves, each once."""
+        """Return the keys of *objects*, instances or keys, without repetitions."""
         return list(dict.fromkeys(self._key_of(method, each) for each in objects))
 
     def _key_of(self, method: str, given: Any) -> Any:
-        """Raises `TypeError`, `InvalidValue`, `UnsavedError` or `CrossDatabaseRelation` for what cannot be related."""
+        """Return the key of *given*, an instance or a key.
+
+        Raises `TypeError`, `InvalidValue`, `UnsavedError` or `CrossDatabaseRelation` if it cannot be related.
+        """
         field = self._far.to
         label, name = self._relation.label, self._model.__name__
         if type(given) is self._model:
             key = getattr(given, field.name)
-            if key is None or given._origin.adding:
-                raise UnsavedError(f"{method}() of {label} wants saved rows, and {given!r} is none")
+            if key is None or given._row_state.adding:
+                raise UnsavedError(f"{method}() of {label} needs saved instances; {given!r} is not saved")
             self._refuse_elsewhere(given)
             return key
         if given is None or isinstance(given, ClauseElement) or hasattr(type(given), "__schema__"):
@@ -223,12 +224,15 @@ class Pairs:
     def _refuse_elsewhere(self, instance: Any) -> None:
         if not self._databases.allows_relation(instance, self._owner):
             raise CrossDatabaseRelation(
-                f"{self._relation.name} of {self._owner!r} of {self._owner._origin.alias!r} cannot have rows of "
-                f"{instance._origin.alias!r}"
+                f"{self._relation.name} of {self._owner!r} of {self._owner._row_state.alias!r} cannot have rows of "
+                f"{instance._row_state.alias!r}"
             )
 
     def _checked_defaults(self, defaults: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The values of *defaults*, or what their functions return."""
+        """Return *defaults* with each function replaced by what it returns.
+
+        Raises `TypeError` for anything but a mapping and for the keys of a pair, `UnsavedError` for an unsaved instance.
+        """
         if defaults is None:
             return {}
         if not isinstance(defaults, Mapping):
@@ -237,11 +241,14 @@ class Pairs:
             for name in (key.name, key.field.name):
                 if name in defaults:
                     raise TypeError(f"through_defaults= of {self._relation.label} takes no {name!r}")
-        return {name: value() if callable(value) else value for name, value in defaults.items()}
+        values = {name: value() if callable(value) else value for name, value in defaults.items()}
+        for foreign_key in self._schema.foreign_keys:
+            foreign_key.key_of(values.get(foreign_key.name))
+        return values
 
     @contextmanager
     def _unit(self, objects: Iterable[Any]) -> Iterator[UnitOfWork]:
-        """A unit in which the owner and *objects* know nothing of their related rows."""
+        """Open a unit of work in which the owner and *objects* have dropped the related rows that they had loaded."""
         with unit_of_work(self._databases, self._database) as whole:
             whole.forget(self._owner, self._sides(type(self._owner)))
             for each in objects:
@@ -250,10 +257,10 @@ class Pairs:
             yield whole
 
     def _sides(self, model: Any) -> list[str]:
-        """The relations of *model* that go along these pairs."""
+        """Return the names of the relations of *model* that the through rows belong to."""
         found = []
         for each in model.__schema__.relations.values():
-            with suppress(ModelError):  # what is declared wrongly is found where it is used
-                if pairs_of(each) is self._pairs:
+            with suppress(ModelError):  # a wrong declaration is reported when it is used
+                if many_to_many_of(each) is self._many_to_many:
                     found.append(each.name)
         return found

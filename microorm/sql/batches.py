@@ -33,7 +33,7 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 1_000
 """How many values go into one INSERT of many rows; more are no faster."""
 MAX_TEXTS = 64
-"""For how many numbers of rows the text of an INSERT is kept."""
+"""For how many numbers of rows the text of an INSERT is copied_row."""
 
 _VARIABLE_NUMBER = 9  # SQLITE_LIMIT_VARIABLE_NUMBER; not every build of sqlite3 has the name
 

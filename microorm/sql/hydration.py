@@ -14,14 +14,14 @@ from microorm.db.engine import Database
 from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, builder
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Layout, Origin, kept
+from microorm.mapping.state import RowLayout, RowState, copied_row
 from microorm.signals import post_init, pre_init
 
 Decoders = tuple[Callable[[Any], Any] | None, ...]
-Build = Callable[[Sequence[Any], Origin], list[Any]]
+Build = Callable[[Sequence[Any], RowState], list[Any]]
 
 MAX_SUBSETS = 64
-"""How many builders for parts of the fields are kept for one model."""
+"""How many builders for parts of the fields are copied_row for one model."""
 
 # PostgreSQL's numbers for the types of a number and of an array of them.
 _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
@@ -30,7 +30,7 @@ _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}
 class Hydrator:
     """Makes values, or instances, of the rows of one model in one database; *wanted*: the fields in a row, by default all."""
 
-    __slots__ = ("_alias", "_decoders", "_origin", "_schema", "build", "fields", "wanted")
+    __slots__ = ("_alias", "_decoders", "_row_state", "_schema", "build", "fields", "wanted")
 
     def __init__(self, schema: Schema, database: Database, wanted: tuple[str, ...] | None = None) -> None:
         self._schema = schema
@@ -41,7 +41,9 @@ class Hydrator:
         self.build = builder(schema.model, self.fields, self._decoders, raw=True)
         names = schema.names if wanted is None else wanted
         self._alias = database.alias
-        self._origin = Origin(database.alias, Layout(names, self._decoders, partial=wanted is not None))
+        self._row_state = RowState(
+            database.alias, RowLayout(names, self._decoders, partial=wanted is not None)
+        )
 
     def values(self, rows: Sequence[Row]) -> list[Row]:
         """Return the values of the driver's *rows*, decoded."""
@@ -51,7 +53,7 @@ class Hydrator:
         """Return the instances of the driver's *rows*. Each keeps its row as its loaded state."""
         if pre_init._connections or post_init._connections:
             return _hydrate_with_signals(self._schema, self.values(rows), self._alias, self.wanted)
-        return self.build(rows, self._origin)
+        return self.build(rows, self._row_state)
 
 
 def decode_row(row: Row, decoders: Decoders) -> Row:
@@ -68,7 +70,7 @@ def hydrate(
     if pre_init._connections or post_init._connections:
         return _hydrate_with_signals(schema, rows, alias, wanted)
     layout, build = builder_of(schema, wanted)
-    return build(rows, Origin(alias, layout))
+    return build(rows, RowState(alias, layout))
 
 
 def fields_of(schema: Schema, wanted: tuple[str, ...] | None) -> tuple[Field[Any], ...]:
@@ -76,17 +78,17 @@ def fields_of(schema: Schema, wanted: tuple[str, ...] | None) -> tuple[Field[Any
     return schema.fields if wanted is None else tuple(schema.by_name[name] for name in wanted)
 
 
-def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[Layout, Build]:
+def builder_of(schema: Schema, wanted: tuple[str, ...] | None = None) -> tuple[RowLayout, Build]:
     """Return the layout of decoded rows of the fields *wanted*, and the function that makes instances of them.
 
     It is generated once for a model and a set of fields.
     """
-    made: tuple[Layout, Build] | None = schema.builders.get(wanted)
+    made: tuple[RowLayout, Build] | None = schema.builders.get(wanted)
     if made is None:
         if len(schema.builders) >= MAX_SUBSETS:
             schema.builders.clear()
         fields = fields_of(schema, wanted)
-        layout = schema.layout if wanted is None else Layout(wanted, partial=True)
+        layout = schema.layout if wanted is None else RowLayout(wanted, partial=True)
         made = (layout, builder(schema.model, fields, [None] * len(fields), raw=False))
         schema.builders[wanted] = made
     return made
@@ -97,14 +99,14 @@ def _hydrate_with_signals(
 ) -> list[Any]:
     """Return the instances of decoded *rows*; `pre_init` and `post_init` are sent for each."""
     layout, _ = builder_of(schema, wanted)
-    fields, origin, model, instances = fields_of(schema, wanted), Origin(alias, layout), schema.model, []
+    fields, state, model, instances = fields_of(schema, wanted), RowState(alias, layout), schema.model, []
     for row in rows:
         values = dict(zip(layout.names, row, strict=True))
         pre_init.send(model, args=(), kwargs=values)
         instance = object.__new__(model)
         instance.__dict__ = values
-        instance._row = kept(fields, tuple(row)) if schema.mutable else tuple(row)
-        instance._origin = origin
+        instance._row = copied_row(fields, tuple(row)) if schema.mutable else tuple(row)
+        instance._row_state = state
         post_init.send(model, instance=instance)
         instances.append(instance)
     return instances

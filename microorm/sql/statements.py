@@ -19,7 +19,7 @@ from microorm.errors import InvalidValue
 from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import Layout, Origin
+from microorm.mapping.state import RowLayout, RowState
 from microorm.sql.hydration import Hydrator, decode_row, decoders_of, hydrate
 
 P = TypeVar("P")
@@ -152,18 +152,18 @@ class Plans:
         self.statements: dict[Any, Any] = {}
         self.save_plans: dict[Any, Any] = {}  # of persistence.save, by the fields that are written
         self.inserted_rows = 0  # by bulk_create
-        self._origins: dict[tuple[str, ...], Origin] = {}
-        self._partial_origins: dict[tuple[str, ...], Origin] = {}
+        self._row_states: dict[tuple[str, ...], RowState] = {}
+        self._partial_row_states: dict[tuple[str, ...], RowState] = {}
 
-    def origin(self, names: tuple[str, ...], *, partial: bool = False) -> Origin:
-        """Return the origin of an instance whose row was written with *names*, in this order; *partial* as in `Layout`."""
-        origins = self._partial_origins if partial else self._origins
-        origin = origins.get(names)
-        if origin is None:
-            if len(origins) >= MAX_STATEMENTS:
-                origins.clear()
-            origin = origins[names] = Origin(self._database.alias, Layout(names, partial=partial))
-        return origin
+    def row_state(self, names: tuple[str, ...], *, partial: bool = False) -> RowState:
+        """Return the state of an instance whose row was written with *names*, in this order; *partial* as in `RowLayout`."""
+        states = self._partial_row_states if partial else self._row_states
+        state = states.get(names)
+        if state is None:
+            if len(states) >= MAX_STATEMENTS:
+                states.clear()
+            state = states[names] = RowState(self._database.alias, RowLayout(names, partial=partial))
+        return state
 
     def insert(self, names: tuple[str, ...]) -> CompiledInsert:
         """Return the INSERT of *names*."""

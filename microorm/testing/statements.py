@@ -1,7 +1,4 @@
-"""Testing: what tests of a program that uses microorm ask about its statements.
-
-Loaded only by those who import it.
-"""
+"""Counting statements, and refusing lazy loads, in tests."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ from microorm.db.routing import DEFAULT_ALIAS
 
 __all__ = ["Statements", "count_statements", "no_lazy_loads"]
 
-# What begins and ends transactions, sets something for the session or fetches more of what a statement has found.
-_NOT_ABOUT_ROWS = frozenset(
+# Statements about transactions, sessions and cursors are not counted.
+_NOT_COUNTED = frozenset(
     ["BEGIN", "START", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET", "PRAGMA", "FETCH", "CLOSE"]
 )
 
 
 class Statements:
-    """What `count_statements` has counted: `statements`, their SQL in the order in which they were sent."""
+    """The result of `count_statements`: the SQL of the counted `statements`, in order."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []
@@ -34,30 +31,30 @@ class Statements:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of statements."""
         return len(self.statements)
 
     def _add(self, statement: str) -> None:
         first = statement.split(maxsplit=1)[:1]
-        if first and first[0].rstrip(";").upper() not in _NOT_ABOUT_ROWS:
+        if first and first[0].rstrip(";").upper() not in _NOT_COUNTED:
             self.statements.append(statement)
 
 
 @contextmanager
-def count_statements(alias: str | None = None, databases: Databases | None = None) -> Iterator[Statements]:
-    """Count the statements that are sent to *alias* of *databases* while the block runs, by whatever thread.
+def count_statements(using: str | None = None, databases: Databases | None = None) -> Iterator[Statements]:
+    """Count the statements that any thread sends to the alias *using* of *databases* while the block runs.
 
-    *alias*: else the innermost of open block, `using()` block and running receiver, else `default`. *databases*:
-    else the default ones. What begins and ends transactions and savepoints (`BEGIN`, `SAVEPOINT`, `COMMIT`), or sets
-    something for the session (`PRAGMA`, `SET`), is not counted; one call for many rows is one statement. What is
-    counted goes through SQLAlchemy's `Connection`, not to the driver's cursor, but in a transaction that was open
-    before; the same statements are sent. Opens a connection where the alias has none, since SQLAlchemy asks the
-    first some questions. Raises `UnknownAlias`, and what the database raises where it cannot be reached.
+    *using*: by default that of the innermost open block, `using()` block or running receiver, else `default`.
+    *databases*: by default the default ones. Statements that begin or end transactions and savepoints (`BEGIN`,
+    `SAVEPOINT`, `COMMIT`) or change settings (`PRAGMA`, `SET`) are not counted. One call for many rows is one statement.
+    Counted statements are sent through SQLAlchemy's `Connection` rather than the driver's cursor, except in a transaction
+    that is already open; the statements are the same. Connects to the database first, since SQLAlchemy sends some
+    statements on its first connection. Raises `UnknownAlias`, and errors of the connection.
     """
     databases = default_databases if databases is None else databases
-    if alias is None:
-        alias = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
-    database = databases.database(alias)
+    if using is None:
+        using = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
+    database = databases.database(using)
     if not database.opened:
         database.engine.connect().close()
     counted = Statements()
@@ -70,9 +67,9 @@ def count_statements(alias: str | None = None, databases: Databases | None = Non
 
 @contextmanager
 def no_lazy_loads() -> Iterator[None]:
-    """Raise `LazyLoadError` where an attribute would be loaded by a statement of its own, in this thread or task.
+    """Raise `LazyLoadError` if this thread or task would load an attribute lazily inside the block.
 
-    The error names the field and the instance. What a save or a bulk write loads in order to write it is no lazy load.
+    The error names the field and the instance. Values that a save or a bulk write loads do not count as lazy.
     """
     scope = Scope(EAGER, None, "")
     scope.open()

@@ -1,4 +1,4 @@
-"""Spares: what is kept between two statements, and what is not."""
+"""Idle connections: which connections stay checked out between two statements."""
 
 import threading
 from typing import Any
@@ -45,7 +45,7 @@ def test_the_next_lone_statement_uses_the_connection_of_the_last(sqlite_url: str
 
 
 def test_a_block_never_waits_for_a_spare(sqlite_url: str) -> None:
-    """A pool of one connection keeps none as a spare."""
+    """A pool of one connection keeps none idle."""
     databases, note = world({"url": sqlite_url, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1})
     with databases:
         note(text="a").save()
@@ -73,7 +73,7 @@ def test_a_statement_that_failed_leaves_no_spare(sqlite_url: str) -> None:
 
 
 def test_threads_do_not_share_a_spare(sqlite_url: str) -> None:
-    """More threads than spares, each reading and writing by itself; no row is lost, and few connections stay."""
+    """More threads than idle connections, each reading and writing; no row is lost, and few connections stay."""
     databases, note = world(sqlite_url)
     failures: list[BaseException] = []
 
@@ -146,7 +146,7 @@ def test_a_spare_commits_by_itself_and_goes_back_as_it_was(url: str) -> None:
 def test_a_spare_goes_through_the_pool_when_its_time_is_over(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DESIGN 2: which pings it, recycles it, and tells its listeners."""
+    """The pool pings it, recycles it, and calls its listeners."""
     databases, note = world(url)
     with databases:
         note(text="a").save()
@@ -197,7 +197,7 @@ def test_a_block_that_waits_gets_the_connection_that_would_be_a_spare(url: str) 
 
 
 def test_a_pool_that_somebody_hears_keeps_no_spares(url: str) -> None:
-    """Whoever sets a connection up when it is taken, or tidies when it goes back, does so for each statement."""
+    """Listeners that set up or clean up a connection are called for each statement."""
     databases, note = world(url)
     with databases:
         taken: list[Any] = []
@@ -211,7 +211,7 @@ def test_a_pool_that_somebody_hears_keeps_no_spares(url: str) -> None:
 @pytest.mark.backends("postgresql", "mariadb")
 def test_a_spare_does_not_hold_on_to_many_rows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     databases, note = world(url)
-    monkeypatch.setattr(spares, "MOST_ROWS", 2)
+    monkeypatch.setattr(spares, "MAX_ROWS", 2)
     with databases:
         note.objects.bulk_create([note(text=f"{number}") for number in range(3)])
         for _ in range(2):

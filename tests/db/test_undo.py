@@ -1,4 +1,4 @@
-"""Undo: before-images of instances, by level, newest first, and nothing kept alive."""
+"""The undo log: snapshots by level, restored newest first, which keep no instance alive."""
 
 import gc
 from typing import Any
@@ -11,7 +11,7 @@ from microorm.db.snapshots import Batch, UndoLog, apply_generated, image_of, res
 
 @pytest.fixture
 def Book(Base: Any) -> Any:
-    """A model; no row of it is ever stored here."""
+    """A model whose rows are never stored here."""
 
     class Book(Base):
         title: Field[str] = field(default="")
@@ -42,7 +42,7 @@ def test_what_was_not_there_is_gone_again(Book: Any) -> None:
 
 
 def test_what_the_user_has_set_since_stays(Book: Any) -> None:
-    """DESIGN 4: what the caller set stays."""
+    """A rollback does not overwrite it."""
     book = Book(title="a")
     image = image_of(book)
     apply_generated(book, image, {"id": 5000, "title": "made"})
@@ -54,10 +54,10 @@ def test_what_the_user_has_set_since_stays(Book: Any) -> None:
 def test_origin_and_loaded_row_go_back(Book: Any) -> None:
     book = Book()
     image = image_of(book)
-    before = (book._origin, book._row)
-    book._origin, book._row = object(), ("x",)
+    before = (book._row_state, book._row)
+    book._row_state, book._row = object(), ("x",)
     restore(image)
-    assert (book._origin, book._row) == before
+    assert (book._row_state, book._row) == before
 
 
 def test_settling_twice_remembers_the_first(Book: Any) -> None:
@@ -70,7 +70,7 @@ def test_settling_twice_remembers_the_first(Book: Any) -> None:
 
 
 def test_an_image_keeps_nothing_alive(Book: Any) -> None:
-    """One entry per instance, held weakly: a rollback that never comes costs no instances."""
+    """One entry per instance, with a weak reference."""
     log, book = UndoLog(), Book()
     image = image_of(book)
     log.record(image)
@@ -81,7 +81,7 @@ def test_an_image_keeps_nothing_alive(Book: Any) -> None:
 
 
 def test_two_saves_in_one_level_are_one_image(Book: Any) -> None:
-    """The rollback goes back to before the first, whatever the second made."""
+    """A rollback restores the state before the first save."""
     log, book = UndoLog(), Book(title="a")
     for number, made in enumerate(({"id": 5000}, {"title": "made", "id": 6000})):
         image = image_of(book)
@@ -105,7 +105,7 @@ def test_what_the_user_set_between_two_saves_stays(Book: Any) -> None:
 
 
 def test_an_inner_level_is_undone_alone(Book: Any) -> None:
-    """A savepoint: what was saved before it stays saved."""
+    """As with a savepoint: what was saved before it stays saved."""
     log, book = UndoLog(), Book(title="a")
     outer = image_of(book)
     apply_generated(book, outer, {"id": 5000})
@@ -136,7 +136,7 @@ def test_a_released_level_belongs_to_the_one_around(Book: Any) -> None:
 
 
 def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> None:
-    """Images are found by identity, which a dead instance may have handed on."""
+    """Snapshots are found by id, which may be reused after an instance is collected."""
     log = UndoLog()
     for _ in range(50):
         book = Book(title="a")
@@ -150,38 +150,38 @@ def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> N
 
 
 def settled(log: UndoLog, books: list[Any], first: int) -> None:
-    """Give *books* numbers from *first* on, which *log* takes back as those of one batch."""
+    """Set the keys of *books* from *first* on, and record them in *log* as one batch."""
     numbers = list(range(first, first + len(books)))
-    log.record_batch(Batch(books, books[0]._origin, "id", numbers))
+    log.record_batch(Batch(books, books[0]._row_state, "id", numbers))
     for book, number in zip(books, numbers, strict=True):
-        book.id, book._row, book._origin = number, (number,), object()
+        book.id, book._row, book._row_state = number, (number,), object()
 
 
 def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
-    """Origin, loaded row and key; what the user has set since stays."""
+    """Row state, loaded row and key; what the user has set since stays."""
     log, books = UndoLog(), [Book() for _ in range(3)]
-    new = books[0]._origin
+    new = books[0]._row_state
     settled(log, books, 5000)
     books[1].id, books[2].title = 7, "mine"
     log.roll_back()
     assert [book.id for book in books] == [None, 7, None]
-    assert [(book._origin, book._row) for book in books] == [(new, None)] * 3
+    assert [(book._row_state, book._row) for book in books] == [(new, None)] * 3
     assert books[2].title == "mine"
 
 
 def test_a_batch_keeps_nothing_alive(Book: Any) -> None:
     log, books = UndoLog(), [Book(), Book()]
-    batch = Batch(books, books[0]._origin, "id", [5000, 6000])
+    batch = Batch(books, books[0]._row_state, "id", [5000, 6000])
     log.record_batch(batch)
     del books[1]
     gc.collect()
-    assert len(list(batch.images())) == 1
+    assert len(list(batch.snapshots())) == 1
     log.roll_back()
 
 
 @pytest.mark.parametrize("released", [False, True])
 def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, released: bool) -> None:
-    """One instance was written and deleted before, one is deleted after; also where a savepoint was around these."""
+    """One instance was written and deleted before, one is deleted after; also with a savepoint around these."""
     log, books = UndoLog(), [Book(), Book(), Book()]
     image = image_of(books[0])
     apply_generated(books[0], image, {"id": 4000})

@@ -1,4 +1,4 @@
-"""Undo, level by level, on something that is no model; and whatever the steps, by a property (DESIGN 4, H17)."""
+"""The undo log level by level, with objects that are no models, and by a property-based test."""
 
 import gc
 import weakref
@@ -11,19 +11,19 @@ from microorm.db.snapshots import UndoLog, apply_generated, image_of, restore
 
 
 class Thing:
-    """What undo sees of an instance: its values, its origin, its loaded row."""
+    """The attributes of an instance that the undo log uses."""
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
         state[self] = ("new", None)
 
     @property
-    def _origin(self) -> Any:
+    def _row_state(self) -> Any:
         return state[self][0]
 
-    @_origin.setter
-    def _origin(self, origin: Any) -> None:
-        state[self] = (origin, state[self][1])
+    @_row_state.setter
+    def _row_state(self, state: Any) -> None:
+        state[self] = (state, state[self][1])
 
     @property
     def _row(self) -> Any:
@@ -38,21 +38,21 @@ state: "weakref.WeakKeyDictionary[Thing, tuple[Any, Any]]" = weakref.WeakKeyDict
 
 
 def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
-    """What a save does to *thing*: made values, a row, an origin, and a note in the log."""
+    """Do what a save does to *thing*: set generated values, row and state, and record it in the log."""
     image = image_of(thing)
     apply_generated(thing, image, made)
-    thing._origin, thing._row = object(), dict(vars(thing))
+    thing._row_state, thing._row = object(), dict(vars(thing))
     if log is not None:
         log.record(image)
     return image
 
 
 def look(thing: Thing) -> Any:
-    return dict(vars(thing)), thing._origin, thing._row
+    return dict(vars(thing)), thing._row_state, thing._row
 
 
 def test_none_is_a_value_and_not_an_absence() -> None:
-    """A key that was None is None again; a value that was not there is not there again."""
+    """A key that was None is None again; a missing value is missing again."""
     thing = Thing(id=None)
     restore(save(thing, None, id=5, rank=None))
     assert vars(thing) == {"id": None}
@@ -63,7 +63,7 @@ def test_none_is_a_value_and_not_an_absence() -> None:
 
 
 def test_a_user_value_that_replaced_a_made_one_is_not_taken_for_it() -> None:
-    """Identity decides: an equal value that the user set is the user's."""
+    """Identity decides: an equal value that the user has set stays."""
     thing = Thing(text=None)
     image = save(thing, None, text="".join(["a", "b"]))
     thing.text = "".join(["a", "b"])
@@ -80,7 +80,7 @@ def test_a_deleted_attribute_stays_deleted() -> None:
 
 
 def test_a_rollback_goes_back_over_all_saves_of_a_level() -> None:
-    """One image per instance and level: the oldest, with all that was made since."""
+    """One snapshot per instance and level: the oldest, with all values generated since."""
     log, thing = UndoLog(), Thing(stamp=0)
     before = look(thing)
     save(thing, log, id=5, stamp=1)
@@ -108,7 +108,7 @@ def test_levels_go_back_one_by_one() -> None:
 
 
 def test_nothing_is_kept_alive_and_a_successor_is_not_confused() -> None:
-    """An instance that died is passed over; one at its address has an image of its own."""
+    """A collected instance is skipped; a new one with its id has a snapshot of its own."""
     log = UndoLog()
     things = [Thing(n=0) for _ in range(20)]
     dead = [weakref.ref(thing) for thing in things]
@@ -141,9 +141,9 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) -> None:
-    """Origin and row of every level's beginning; a value is the user's last, or what it was before."""
+    """State and row are those at the beginning of the level; a value is the last one of the user, or that before."""
     log, things = UndoLog(), [Thing(a=("user", 0)) for _ in range(3)]
-    levels = [[(each._origin, each._row) for each in things]]
+    levels = [[(each._row_state, each._row) for each in things]]
     last = [dict(vars(each)) for each in things]
     for number, (step, which, name) in enumerate(steps, start=1):
         if step == "save":
@@ -153,14 +153,14 @@ def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) ->
             setattr(things[which], name, last[which][name])
         elif step == "push":
             log.push()
-            levels.append([(each._origin, each._row) for each in things])
+            levels.append([(each._row_state, each._row) for each in things])
         elif step == "release" and len(levels) > 1:
             log.release()
             levels.pop()
         elif step == "back" and len(levels) > 1:
             log.roll_back()
-            assert [(each._origin, each._row) for each in things] == levels.pop()
+            assert [(each._row_state, each._row) for each in things] == levels.pop()
     while levels:
         log.roll_back()
-        assert [(each._origin, each._row) for each in things] == levels.pop()
+        assert [(each._row_state, each._row) for each in things] == levels.pop()
     assert [vars(each) for each in things] == last

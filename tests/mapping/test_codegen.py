@@ -161,8 +161,8 @@ def test_a_builder_gives_the_instances_that_a_loop_gives(rows, raw, decoded) -> 
     fields = [FIELDS[name] for name in NAMES]
     decoders = [(lambda value: (value,)) if name in decoded else None for name in NAMES]
     tuples = [tuple(row[name] for name in NAMES) for row in rows]
-    origin = object()
-    instances = builder(Shelf, fields, decoders, raw=raw)(tuples, origin)
+    state = object()
+    instances = builder(Shelf, fields, decoders, raw=raw)(tuples, state)
     assert len(instances) == len(rows)
     for instance, row in zip(instances, tuples, strict=True):
         assert type(instance) is Shelf
@@ -172,7 +172,7 @@ def test_a_builder_gives_the_instances_that_a_loop_gives(rows, raw, decoded) -> 
         }
         assert vars(instance) == slow
         assert list(vars(instance)) == list(NAMES)
-        assert instance._origin is origin
+        assert instance._row_state is state
         assert instance._row == row
         assert type(instance._row) is tuple
         tags = NAMES.index("tags")
@@ -265,10 +265,10 @@ def test_a_gatherer_gives_what_a_collector_does_or_nothing(data: Any) -> None:
     shelves = [Shelf(tags={}, price=1.5, **values) for values in given_values]
     for shelf in shelves:
         shelf.count = 1
-    former = shelves[0]._origin
+    former = shelves[0]._row_state
     gather = gatherer(fields, "id")
     assert gather(shelves, former) == [collect(vars(shelf)) for shelf in shelves]
-    odd, kind = shelves[-1], data.draw(st.sampled_from(("value", "lacks", "key", "keyless", "row", "origin")))
+    odd, kind = shelves[-1], data.draw(st.sampled_from(("value", "lacks", "key", "keyless", "row", "state")))
     match kind:
         case "value":
             vars(odd)["pages"] = data.draw(st.sampled_from(["many", None, 2**63]) | EXPRESSIONS)
@@ -280,6 +280,6 @@ def test_a_gatherer_gives_what_a_collector_does_or_nothing(data: Any) -> None:
             del vars(odd)["id"]
         case "row":
             odd._row = ()
-        case "origin":
-            odd._origin = object()
+        case "state":
+            odd._row_state = object()
     assert gather(shelves, former) is None

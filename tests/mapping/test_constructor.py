@@ -125,7 +125,7 @@ WRONG = [
     (("t", 1), {"zzz": 1}, "Book() takes keyword arguments only, but 2 positional were given"),
     *(
         ((), {"title": "t", "pages": 1, name: 1}, f"Book() has no argument {name!r}")
-        for name in ("id", "fixed", "made", "added", "touched", "_row", "_origin")
+        for name in ("id", "fixed", "made", "added", "touched", "_row", "_row_state")
     ),
 ]
 

@@ -126,7 +126,7 @@ def test_one_alias_goes_ahead_and_the_other_follows(split: Databases, folder: Pa
     first(base)
     migrations = Migrations(folder, base.__options__.registry)
     migrations.make("first")
-    assert [step.alias for step in migrations.migrate(alias="other")] == ["other"]
+    assert [step.alias for step in migrations.migrate(using="other")] == ["other"]
     (revision,) = migrations.show()
     assert revision.applied == {"default": False, "other": True}
     assert (revision.id, revision.message, revision.down, revision.path.name) == (
@@ -149,8 +149,8 @@ def test_a_revision_between_is_reached_from_above_and_from_below(split: Database
     migrations.make("first")
     migrations.make("by hand", empty=True)
     migrations.make("once more", empty=True)
-    migrations.migrate("0001", alias="default")
-    migrations.migrate(alias="other")
+    migrations.migrate("0001", using="default")
+    migrations.migrate(using="other")
     steps = migrations.migrate("0002")
     assert sorted((step.alias, step.revision, step.down) for step in steps) == [
         ("default", "0002", False),
@@ -262,7 +262,7 @@ def test_an_unknown_alias_or_revision_changes_nothing(split: Databases, folder: 
     migrations = Migrations(folder, base.__options__.registry)
     migrations.make("first")
     with pytest.raises(UnknownAlias, match="no database named 'othr'"):
-        migrations.migrate(alias="othr")
+        migrations.migrate(using="othr")
     for move in (migrations.migrate, migrations.plan, migrations.sql):
         with pytest.raises(MigrationError, match="no revision '0007'.*known: '0001'"):
             move("0007")

@@ -71,10 +71,10 @@ def test_an_empty_plan_is_told_too(shop: Any, heard: list[Any]) -> None:
     _, migrations = shop
     migrations.migrate()
     heard.clear()
-    migrations.migrate(alias="other")
+    migrations.migrate(using="other")
     assert [(when, plan) for when, _, _, plan in heard] == [("pre", []), ("post", [])]
     heard.clear()
-    migrations.migrate("base", alias="other")
+    migrations.migrate("base", using="other")
     assert [plan for _, _, _, plan in heard if plan] == [[("0001", True)]] * 2
 
 

@@ -172,7 +172,7 @@ def test_a_step_that_was_undone_is_not_told(databases: Databases, folder: Path, 
     revise(migrations, "1 / 0")
     told: list[str] = []
     with pytest.raises(MigrationError, match="ZeroDivisionError"):
-        migrations.migrate(alias="default", progress=lambda step: told.append(step.revision))
+        migrations.migrate(using="default", progress=lambda step: told.append(step.revision))
     assert told == ([] if backend == "sqlite-file" else ["0002"])
 
 
@@ -187,7 +187,7 @@ def test_an_interrupt_says_where_it_stands(databases: Databases, folder: Path) -
 @pytest.mark.backends("sqlite-file")
 def test_what_cannot_be_done_somewhere_is_begun_nowhere(databases: Databases, folder: Path) -> None:
     migrations = begun(databases, folder)
-    migrations.migrate("base", alias="other")
+    migrations.migrate("base", using="other")
     with pytest.raises(MigrationError, match="'other' is at 'base': Relative revision"):
         migrations.migrate("-1")
     assert migrations.show()[0].applied == {"default": True, "other": False}

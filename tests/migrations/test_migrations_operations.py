@@ -123,7 +123,7 @@ def test_rows_without_a_value_are_filled_and_others_left(anew: Anew, migrations:
         "    pass",
     )
     made.write_text(made.read_text().partition("def upgrade()")[0] + "\n".join(lines))
-    assert "1.25" in history.sql("0001:0002", alias="default")
+    assert "1.25" in history.sql("0001:0002", using="default")
     history.migrate()
     assert [(book.title, book.price) for book in Book.objects.order_by(Book.id)] == [
         ("free", Decimal("1.25")),

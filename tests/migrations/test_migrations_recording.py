@@ -45,13 +45,13 @@ def test_the_whole_history_is_written_for_each_database(history: Migrations, bac
 
 
 def test_a_part_of_it_for_one_alias(history: Migrations) -> None:
-    up = history.sql("0001:head", alias="other")
+    up = history.sql("0001:head", using="other")
     assert "-- default" not in up
     assert "CREATE TABLE book (" not in up
     assert "pages" in up
-    down = history.sql("0002:0001", alias="default")
+    down = history.sql("0002:0001", using="default")
     assert "pages" in down
-    assert history.sql("0002:base", alias="default").count("DROP TABLE") >= 1
+    assert history.sql("0002:base", using="default").count("DROP TABLE") >= 1
 
 
 def test_nothing_is_changed_by_it(history: Migrations) -> None:
@@ -63,12 +63,12 @@ def test_nothing_is_changed_by_it(history: Migrations) -> None:
 @pytest.mark.backends("sqlite-file")
 def test_the_sql_of_sqlite_does_what_the_migration_does(history: Migrations, tmp_path: Any) -> None:
     with sqlite3.connect(tmp_path / "by-hand.db", isolation_level=None) as connection:
-        connection.executescript(history.sql("0001", alias="default"))
+        connection.executescript(history.sql("0001", using="default"))
         connection.execute("INSERT INTO book (title) VALUES ('Dune')")
-        connection.executescript(history.sql("0001:0002", alias="default"))
+        connection.executescript(history.sql("0001:0002", using="default"))
         assert connection.execute("SELECT id, title, pages FROM book").fetchall() == [(1, "Dune", 3)]
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
-        connection.executescript(history.sql("0002:base", alias="default"))
+        connection.executescript(history.sql("0002:base", using="default"))
         assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'book'").fetchall() == []
     connection.close()
 
@@ -88,7 +88,7 @@ def test_models_reach_no_database_while_sql_is_written(history: Migrations, back
     History.model = book
     by_hand(history, "from tests.migrations.test_migrations_recording import History; History.change()")
     if backend == "sqlite-file":
-        assert "UPDATE book SET title='changed'" in history.sql("0002:0003", alias="default")
+        assert "UPDATE book SET title='changed'" in history.sql("0002:0003", using="default")
     else:
         with pytest.raises(TransactionError, match="SQL is written, and no database is asked"):
             history.sql("0002:0003")
@@ -114,7 +114,7 @@ def test_what_a_rebuilt_table_keeps_is_in_the_sql_too(history: Migrations) -> No
     )
     by_hand(history, "with op.batch_alter_table('book') as b: b.alter_column('title', type_=sa.Text())")
     with sqlite3.connect(":memory:", isolation_level=None) as connection:
-        connection.executescript(history.sql(alias="default"))
+        connection.executescript(history.sql(using="default"))
         names = connection.execute(
             "SELECT name FROM sqlite_master WHERE name IN ('small', 't') ORDER BY name"
         )

@@ -337,7 +337,7 @@ def test_relations_are_named_as_they_are_declared(Base, registry, stored):
         Essay.objects.bulk_create(essays, on_conflict="update", update_fields=["author"])
     twins = [Essay(title="x", author=author) for _ in range(2)]
     with pytest.raises(
-        ValueError, match=r"^object 1 of bulk_create\(\) has the author=\d+, title='x' of object 0$"
+        ValueError, match=r"^object 1 of bulk_create\(\) has the same author=\d+, title='x' as object 0$"
     ):
         Essay.objects.bulk_create(twins, on_conflict="update")
 
@@ -372,7 +372,7 @@ def test_the_signals_are_those_of_the_batch(Event, listen):
 @MEMORY
 def test_two_of_the_same_unique_values_are_an_error_where_one_would_overwrite_the_other(Event, stored):
     """DESIGN 6: PostgreSQL refuses it, and the others take the last."""
-    with pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) has the name='a' of object 0$"):
+    with pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) has the same name='a' as object 0$"):
         Event.objects.bulk_create(
             [Event(name="a"), Event(name="b"), Event(name="a", note="x")], on_conflict="update"
         )
@@ -445,7 +445,7 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Event, wire)
             Person.objects.bulk_create([Person(name="a", mail="b")], on_conflict="update")
     assert sent == []
     assert str(ambiguous.value) == "Person needs unique_fields=; unique: (id), (mail), (name)"
-    with pytest.raises(InvalidValue, match=r"^Event\.name is a unique field, and wants a value") as unfit:
+    with pytest.raises(InvalidValue, match=r"^Event\.name is a unique field, and must be a value") as unfit:
         create([event, Event(name=func.lower("A"))], on_conflict="update")
     assert unfit.value.__notes__ == ["in object 1 of bulk_create()"]
     assert event._state.adding

@@ -63,10 +63,10 @@ def test_a_query_that_was_refined_reads_and_creates_and_changes_nothing_else(mod
             ):
                 for method, given in (("add", [row]), ("remove", [row]), ("set", [[row]]), ("clear", [])):
                     with pytest.raises(
-                        TypeError, match=rf"^{method}\(\) is for all of .*, and this query is refined$"
+                        TypeError, match=rf"^{method}\(\) changes all of .*, and this query is refined$"
                     ):
                         getattr(refined, method)(*given)
-            with pytest.raises(TypeError, match=r"^bulk_create\(\) relates no rows"):
+            with pytest.raises(TypeError, match=r"^bulk_create\(\) does not relate rows"):
                 rows.bulk_create([row])
     assert sent == []
     assert author.novels.filter(title="b").create(title="c").author is author
@@ -185,7 +185,7 @@ def test_the_one_row_of_a_unique_foreign_key_is_no_query(models):
     Author, _, _, Desk = models
     author = Author(name="U").save()
     assert author.desk is None
-    with pytest.raises(AttributeError, match=r"Author\.desk is changed by Desk\.author"):
+    with pytest.raises(AttributeError, match=r"Author\.desk cannot be assigned; assign Desk\.author"):
         author.desk = Desk(author=author)
     for relation in ("novels", "desk"):
         assert not hasattr(getattr(author, relation), "save")

@@ -1,4 +1,4 @@
-"""Relations from and to models that are defined again, by a reload or in a notebook (CONTRACT P7)."""
+"""Relations from and to models that are defined again, by a reload or in a notebook."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,12 @@ from microorm import (
 )
 from microorm.signals import class_prepared
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model .* is defined again:RuntimeWarning")
+pytestmark = [
+    pytest.mark.backends(
+        "sqlite-memory"
+    ),  # which model takes the place of another is no matter of the database
+    pytest.mark.filterwarnings("ignore:the model .* is defined again:RuntimeWarning"),
+]
 
 
 @pytest.fixture
