@@ -134,7 +134,7 @@ def test_a_block_ends_well_with_a_stream_half_read(Book, shelf, databases, undon
             nested = shelf.iterate(chunk=1)
             next(nested)
         with pytest.raises(
-            TransactionError, match=r"^the block on 'default' in which iterate\\(\\) was started has ended"
+            TransactionError, match=r"^the block on 'default' in which iterate\(\) was started has ended"
         ):
             next(nested)
         assert Book.objects.count() == 6
@@ -147,7 +147,7 @@ def test_a_block_ends_well_with_a_stream_half_read(Book, shelf, databases, undon
         assert Book.objects.count() == 6
     for stream in (committed, rolled_back):
         with pytest.raises(
-            TransactionError, match=r"^the block on 'default' in which iterate\\(\\) was started has ended"
+            TransactionError, match=r"^the block on 'default' in which iterate\(\) was started has ended"
         ):
             next(stream)
     assert titles(shelf) == "abcdef"
