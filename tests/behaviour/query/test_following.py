@@ -1,4 +1,4 @@
-"""Following a relation to one row: lazily by one statement, and what becomes of what was found (DESIGN 6, CONTRACT N)."""
+"""Following a relation to one row: lazily by one statement, and what becomes of what was found."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""`for_update()`: who waits for whom, and where it cannot be (DESIGN 6, 7)."""
+"""`for_update()`: who waits for whom, and where it cannot be."""
 
 import threading
 from typing import Any
@@ -175,7 +175,6 @@ def test_what_a_database_cannot_do_is_an_error(Book, shelf, databases):
 
 @MEMORY
 def test_wrong_arguments_are_told_at_the_call(Book):
-    """DESIGN 11."""
     with pytest.raises(ValueError, match=r"^for_update\(\): nowait= cannot be combined with"):
         Book.objects.for_update(nowait=True, skip_locked=True)
     for of in ("title", Book, Book.title, 3):

@@ -1,4 +1,4 @@
-"""`prefetch_related` and `prefetch`: how many statements, what they load, and who knows whom then (DESIGN 6)."""
+"""`prefetch_related` and `prefetch`: how many statements, what they load, and who knows whom then."""
 
 from types import SimpleNamespace
 from typing import Any

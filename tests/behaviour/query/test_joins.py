@@ -1,4 +1,4 @@
-"""`select_related`: what one statement loads, and how the instances know each other (DESIGN 6)."""
+"""`select_related`: what one statement loads, and how the instances know each other."""
 
 from typing import Any
 
