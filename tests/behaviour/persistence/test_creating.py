@@ -351,11 +351,11 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
             with pytest.raises(TypeError, match="^create_defaults= wants a dictionary of values, not 3$"):
                 Word.objects.update_or_create(text=text, create_defaults=3)
             for name in ("id", "pk"):
-                with pytest.raises(FieldError, match="is the primary key, which update() cannot change$"):
+                with pytest.raises(FieldError, match="is the primary key, which an update does not change$"):
                     Word.objects.update_or_create(text=text, defaults={name: 3})
         for query in (Word.objects[:3], Word.objects.distinct()):
             for method in ("get_or_create", "update_or_create"):
-                with pytest.raises(TypeError, match=f"^{method}\\(\\) is for whole queries"):
+                with pytest.raises(TypeError, match=f"^{method}\\(\\) cannot be used on a query"):
                     getattr(query, method)(text="b")
     assert sent == []
     Word(text="b", count=0).save()

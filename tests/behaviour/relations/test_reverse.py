@@ -161,7 +161,7 @@ def test_a_relation_is_not_called_as_a_key_is(Base, registry, name, kind):
         name: declared,
     }
     with pytest.raises(
-        ModelError, match=f"^Novel.{name}: '{name}' is the name of a key, and not of a relation$"
+        ModelError, match=f"^Novel.{name}: '{name}' is the name of a key, so a relation cannot have it$"
     ):
         type(Base)("Novel", (Base,), body)
     assert [model.__name__ for model in registry.models.values()] == ["Author"]

@@ -27,6 +27,7 @@ from microorm import (
     related,
     through,
 )
+from microorm.query.results import MAX_VALUES
 from microorm.relations.through_rows import ThroughRows
 from microorm.signals import (
     m2m_changed,
@@ -471,7 +472,7 @@ def test_rows_between_of_a_model_of_ones_own_are_inserted_and_deleted_as_rows(Gr
     with wire.record() as sent:
         with pytest.raises(TypeError, match="is missing 'role'"):
             group.members.add(people[0])
-        with pytest.raises(TypeError, match="no field 'rolle'"):
+        with pytest.raises(TypeError, match="no argument 'rolle'"):
             group.members.add(people[0], through_defaults={"rolle": "guest"})
     assert "INSERT" not in verbs(sent)
     group.members.add(*people[:2], through_defaults={"role": lambda: "guest", "sponsor": people[2]})
