@@ -8,6 +8,9 @@ ARGS ?=
 ONLY ?=
 AGAINST ?=
 
+# Each program that the tests start would compile the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 from sqlalchemy import URL, make_url
 
 import microorm
@@ -40,8 +41,8 @@ def environment(checkout: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path}
 
 
-class ProcessFailed(Exception):
-    """A process ended by itself, or imported the wrong microorm."""
+class ProcessFailed(click.ClickException):
+    """A process ended by itself, or imported the wrong microorm; the command ends with this message."""
 
 
 class Worker:

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from benchmarks.contestant import BEFORE, HOUSE, OURS, PEERS, Contestant, gather
 from benchmarks.databases import NAMES, Database, database_of
-from benchmarks.elsewhere import ROOT, ProcessFailed, entering
+from benchmarks.elsewhere import ROOT, entering
 from benchmarks.imports import measure_imports, table_of_imports
 from benchmarks.report import against, closeup, comparison, summary
 from benchmarks.rounds import measure
@@ -104,27 +104,25 @@ def main(
     database = _database(kind, url)
     names = _with_other(named or [*HOUSE, *(PEERS if peers else ())], other)
     present, missing = gather(names, database.name)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"{rounds} rounds", total=_steps(present, only, database) * rounds)
-        try:
-            record = measure(
-                present,
-                only,
-                database=database,
-                rows=rows,
-                rounds=rounds,
-                collect=collect,
-                enter=entering({OURS: ROOT, BEFORE: other} if other is not None else {}),
-                step=lambda: progress.advance(task),
-            )
-        except ProcessFailed as error:
-            raise click.ClickException(str(error)) from None
-    settings = {"rounds": rounds, "rows": rows, "collector": "on" if collect else "off"}
-    kept = summary(record, present, only, database, missing, settings, samples=samples)
     if processes is None:
         processes = PROCESSES if len(only) == len(WORKLOADS) and database.name == "sqlite" else 0
-    if processes:
-        kept["imports"] = {"processes": processes, "found": measure_imports(processes, other)}
+    imports = {"processes": processes, "found": measure_imports(processes, other)} if processes else None
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"{rounds} rounds", total=_steps(present, only, database) * rounds)
+        record = measure(
+            present,
+            only,
+            database=database,
+            rows=rows,
+            rounds=rounds,
+            collect=collect,
+            enter=entering({OURS: ROOT, BEFORE: other} if other is not None else {}),
+            step=lambda: progress.advance(task),
+        )
+    settings = {"rounds": rounds, "rows": rows, "collector": "on" if collect else "off"}
+    kept = summary(record, present, only, database, missing, settings, samples=samples)
+    if imports is not None:
+        kept["imports"] = imports
     _keep(kept, target)
     _show(console, kept)
     if kept["mismatches"] or not missing.keys().isdisjoint(HOUSE):

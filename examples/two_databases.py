@@ -9,7 +9,7 @@ Prints:
     loaded from archive, saved to archive: Le Guin, Ursula K.
     default still says Le Guin
     inside using("archive"): 2
-    log: a write to 'archive' inside a block on 'default' is a transaction of its own
+    log: a write to 'archive' inside a block on 'default' is not part of the block: it is committed separately
     after the rollback: default 1, archive 3
     no database named 'arcive'; configured: 'archive', 'default'; nearest: 'archive'
 """

@@ -37,7 +37,7 @@ class Program:
             input=given,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=250,
         )
         return done.stdout, done.stderr, done.returncode
 

@@ -166,7 +166,7 @@ def test_no_application_is_a_set_of_applications(apps: Apps) -> None:
 def test_threads_wait_for_the_one_that_sets_up(write: Any, world: Any, apps: Apps) -> None:
     """Each comes back when all is ready, and ready() was called once."""
     world.begun, world.go_on = threading.Event(), threading.Event()
-    wait = "world.begun.set(); assert world.go_on.wait(20)".replace("; ", "\n")
+    wait = "world.begun.set(); assert world.go_on.wait(200)".replace("; ", "\n")
     write({"slow.apps": config("slow"), "slow.models": models("Snail", more=wait)})
     errors: list[BaseException] = []
 
@@ -179,12 +179,12 @@ def test_threads_wait_for_the_one_that_sets_up(write: Any, world: Any, apps: App
 
     threads = [threading.Thread(target=set_up) for _ in range(4)]
     threads[0].start()
-    assert world.begun.wait(20)
+    assert world.begun.wait(200)
     for thread in threads[1:]:
         thread.start()
     world.go_on.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(200)
     assert errors == []
     assert world.log == ["models slow", "ready slow", *["back, ready: True"] * 4]
 
@@ -564,6 +564,6 @@ def test_the_package_sets_up_the_default_applications(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert (done.returncode, done.stderr) == (0, "")

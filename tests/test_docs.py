@@ -51,6 +51,8 @@ def program(page: Path) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [page for page in PAGES if program(page).strip()], ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
@@ -62,7 +64,7 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=500,
     )
     assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}{done.stderr}"
 

@@ -61,9 +61,9 @@ def answer(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def world(sqlite_url: str, tmp_path: Any) -> Iterator[Any]:
+def world(sqlite_url: str, fresh_file: Any) -> Iterator[Any]:
     """Two databases, and a model."""
-    with Databases({"default": sqlite_url, "other": f"sqlite:///{tmp_path / 'other.db'}"}) as databases:
+    with Databases({"default": sqlite_url, "other": fresh_file()}) as databases:
         yield make_world(databases)
 
 
@@ -165,7 +165,7 @@ def test_a_joined_block_that_is_left_open_dooms_the_callers(world: Any, answer: 
         world.databases.atomic(savepoint=False).__enter__()
         world.Visit(page="lost").save()
 
-    left = pytest.raises(TransactionError, match="rolled back, since an error had doomed it.*was left open")
+    left = pytest.raises(TransactionError, match="rolled back because of an earlier error.*was left open")
     with left, world.databases.atomic():
         answer(forget, world.databases)
     assert world.pages() == []

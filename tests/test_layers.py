@@ -9,6 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "microorm"
 FILES = sorted(PACKAGE.rglob("*.py"))
+TREES: dict[Path, ast.Module] = {}
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 40
 
@@ -49,6 +50,11 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+def tree_of(path: Path) -> ast.Module:
+    """The file as it parses, which is done once."""
+    return TREES[path] if path in TREES else TREES.setdefault(path, ast.parse(path.read_text()))
+
+
 def functions(tree: ast.AST) -> Iterator[Function]:
     return (node for node in ast.walk(tree) if isinstance(node, Function))
 
@@ -64,7 +70,7 @@ def length(function: Function) -> int:
 def late_imports(path: Path) -> set[str]:
     return {
         f"{name_of(path)}:{function.name}"
-        for function in functions(ast.parse(path.read_text()))
+        for function in functions(tree_of(path))
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
@@ -78,7 +84,7 @@ def defined_here() -> set[str]:
     """Every name that the package itself defines, assigns or takes as a parameter, attributes included."""
     names: set[str] = set()
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             match node:
                 case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                     names.add(name)
@@ -90,7 +96,7 @@ def defined_here() -> set[str]:
 
 
 def foreign_privates(path: Path, ours: set[str]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         match node:
             case ast.Attribute(attr=name, lineno=line) if private(name):
                 if name not in ours and name not in PUBLIC_ALL_THE_SAME:
@@ -110,7 +116,7 @@ def test_a_function_fits_on_a_screen() -> None:
     lengths = {
         f"{name_of(path)}:{function.name}": length(function)
         for path in FILES
-        for function in functions(ast.parse(path.read_text()))
+        for function in functions(tree_of(path))
     }
     assert {name: lines for name, lines in lengths.items() if lines > LINES_PER_FUNCTION} == {}
 

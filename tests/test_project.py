@@ -127,7 +127,7 @@ def test_a_missing_project_is_an_error_that_says_where_it_was_searched(write, tm
         ("databases.a.url = []", ".databases.a.url: must be a URL, not an array"),
         ("databases.a = {pool_size = 3}", ".databases.a: the key 'url' is missing; given: 'pool_size'"),
         ("databases.a = {}", ".databases.a: the key 'url' is missing; given: nothing"),
-        ("databases.a = 'geheim'", ".databases.a: the URL of database 'a' is not a URL that SQLAlchemy can read"),
+        ("databases.a = 'geheim'", ".databases.a: the URL of database 'a' cannot be read by SQLAlchemy"),
         ("databases.a = 'orakel://u:geheim@h/d'", ".databases.a: the URL of database 'a' names 'orakel', which SQLAlchemy does not know"),
         ("databases.a = 'postgresql://u:${GEHEIM}@h/d'", ".databases.a: the environment variable 'GEHEIM' is not set"),
         ("databases.a = {url = 'sqlite://', connect_args = {x = ['$geheim']}}", ".databases.a.connect_args: single '$'; write '${NAME}' for an environment variable, or '$$' for a dollar sign"),
@@ -218,7 +218,10 @@ def test_setting_up_configures_once(write, package, tmp_path) -> None:
         with databases.connection("default"):
             read_project(file).set_up(apps)
         assert sys.path.count(str(tmp_path)) == 1
-        with pytest.raises(ConfigurationError, match="^databases are configured already, and open: default$"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"^the databases are already configured, and have open connections: default; call close\(\) first$",
+        ):
             file.write_text(file.read_text().replace("archive.db", "other.db"))
             read_project(file).set_up(apps)
         databases.close()

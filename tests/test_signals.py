@@ -119,7 +119,9 @@ def test_a_sender_is_a_model_or_its_label(Book: Any) -> None:
     for wrong in (5, Book(title="a"), ["shop.Book"]):
         with pytest.raises(TypeError) as caught:
             post_save.connect(quiet, sender=wrong)
-        assert str(caught.value) == f"the sender of a model signal must be a model or its label, not {wrong!r}"
+        assert (
+            str(caught.value) == f"the sender of a model signal must be a model or its label, not {wrong!r}"
+        )
 
 
 @pytest.mark.parametrize(

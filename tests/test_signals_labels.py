@@ -84,7 +84,10 @@ def test_what_cannot_be_a_sender_is_not_muted_silently(Base: Any, registry: Any)
         muted(post_save, "Page"),
     ):
         raise AssertionError
-    with pytest.raises(TypeError, match="^the sender of a model signal must be a model"), muted(post_save, page):
+    with (
+        pytest.raises(TypeError, match="^the sender of a model signal must be a model"),
+        muted(post_save, page),
+    ):
         raise AssertionError
     plain, log = Signal(), Log()
     plain.connect(log)

@@ -1,6 +1,8 @@
-"""Blocks: `atomic()`, what happens when it is entered, and how it ends.
+"""Atomic blocks (`atomic()`) and units of work.
 
-Units: several writes that happen together or not at all, and what they change in instances meanwhile.
+An `Atomic` begins a transaction or a savepoint when it is entered, and commits or rolls back when it is left. A
+`UnitOfWork` runs the statements and receivers of one save, delete or bulk operation; after an error it restores the
+instances that the operation has changed.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from microorm.db.connection import Lone
-from microorm.db.context import Entrance, Scope, latest, run_hooks
+from microorm.db.connection import AutocommitConnection
+from microorm.db.context import ReusableContext, Scope, current_scope, run_hooks
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Image, apply_generated, image_of, restore
-from microorm.db.transaction import Block, Transaction, open_transaction
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore, take_snapshot
+from microorm.db.transaction import AtomicBlock, Transaction, open_transaction
 from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.fields.field import MISSING
 
@@ -27,11 +29,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Atomic(Entrance):
-    """A block that is done whole or not at all: a context manager and a decorator, reusable and re-entrant.
+class Atomic(ReusableContext):
+    """A block that is committed as a whole or rolled back: a context manager and a decorator, reusable and re-entrant.
 
-    What it does depends on the alias's state when it is entered (CONTRACT O1 to O5): with nothing open it begins
-    a transaction; inside one it sets a savepoint, or with `savepoint=False` joins the block around it.
+    On entry it begins a transaction if none is open on the alias. Inside a transaction it sets a savepoint, or joins the
+    surrounding block if *savepoint* is False.
     """
 
     __slots__ = ("_durable", "_readonly", "_resolve", "_savepoint")
@@ -52,7 +54,7 @@ class Atomic(Entrance):
         self._readonly = readonly
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate *function*: each call of it is such a block."""
+        """Decorate *function*, so that each call runs in a block."""
         refuse_unfit(function)
 
         @wraps(function)
@@ -67,12 +69,12 @@ class Atomic(Entrance):
         alias, transaction = database.alias, open_transaction(self.owner, database.alias)
         if transaction is None:
             transaction = Transaction.begin(database, readonly=self._readonly)
-            block = Block(self, alias, transaction, readonly=self._readonly)
+            block = AtomicBlock(self, alias, transaction, readonly=self._readonly)
         else:
             if self._durable:
                 raise TransactionError(f"a durable block on {alias!r} cannot be inside another")
             with transaction:
-                block = Block(self, alias, transaction, readonly=self._readonly)
+                block = AtomicBlock(self, alias, transaction, readonly=self._readonly)
                 if self._savepoint:
                     block.begin_savepoint()
         transaction.blocks.append(block)
@@ -83,9 +85,9 @@ class Atomic(Entrance):
     ) -> None:
         block = self.leaving()
         if block is None:
-            # The block around it has ended, and this one with it: a generator was left open.
+            # It was open in an unfinished generator, and has ended with the surrounding block.
             if error is None:
-                raise TransactionError("this block has ended already, with the one around it")
+                raise TransactionError("this block has already ended, together with the surrounding block")
             return
         if block.transaction.owner.forked:
             block.close()
@@ -95,20 +97,20 @@ class Atomic(Entrance):
 
 
 def end_scopes(scopes: Iterable[Scope]) -> list[str]:
-    """End those of *scopes* that somebody left open; blocks are rolled back, and their aliases returned."""
-    blocks = [scope for scope in scopes if isinstance(scope, Block) and not scope.closed]
+    """End those of *scopes* that are still open; roll their blocks back and return the aliases of these."""
+    blocks = [scope for scope in scopes if isinstance(scope, AtomicBlock) and not scope.closed]
     for scope in scopes:
-        if not isinstance(scope, Block) and not scope.closed:
+        if not isinstance(scope, AtomicBlock) and not scope.closed:
             scope.close()
     ended = []
-    for block in sorted(blocks, key=lambda each: each.transaction.blocks.index(each)):
-        if not block.closed:  # else it has ended with the one around it
+    for block in sorted(blocks, key=lambda block: block.transaction.blocks.index(block)):
+        if not block.closed:  # else it has ended with the surrounding block
             _end(block, TransactionError(f"the block on {block.alias!r} was left open"))
             ended.append(block.alias)
     return ended
 
 
-def _end(block: Block, error: BaseException | None) -> None:
+def _end(block: AtomicBlock, error: BaseException | None) -> None:
     while (inner := block.transaction.blocks[-1]) is not block:
         _end_left_open(inner, block, error)
     block.close()
@@ -120,18 +122,18 @@ def _end(block: Block, error: BaseException | None) -> None:
         _fail(block, error)
 
 
-def _end_left_open(inner: Block, around: Block, error: BaseException | None) -> None:
-    """End a block that a generator left open: it shares the fate of the one *around* it."""
+def _end_left_open(inner: AtomicBlock, outer: AtomicBlock, error: BaseException | None) -> None:
+    """End *inner*, which an unfinished generator left open, in the same way as *outer*."""
     inner.close()
-    around.doomed_by = around.doomed_by or inner.doomed_by
-    if error is not None or around.doomed_by is not None:
-        _fail(inner, error or around.doomed_by)
+    outer.doomed_by = outer.doomed_by or inner.doomed_by
+    if error is not None or outer.doomed_by is not None:
+        _fail(inner, error or outer.doomed_by)
         return
-    with suppress(Exception):  # it has doomed the block around, and is raised there
+    with suppress(Exception):  # it has doomed the outer block, which raises it
         _succeed(inner)
 
 
-def _succeed(block: Block) -> None:
+def _succeed(block: AtomicBlock) -> None:
     transaction = block.transaction
     if block.outermost:
         try:
@@ -151,8 +153,8 @@ def _succeed(block: Block) -> None:
     transaction.blocks.pop()
 
 
-def _fail(block: Block, error: BaseException | None) -> None:
-    """Roll *block* back, or doom the one that it has joined; without an *error* raise what happened."""
+def _fail(block: AtomicBlock, error: BaseException | None) -> None:
+    """Roll *block* back, or doom the block that it has joined. Raises `TransactionError` unless *error* is on its way."""
     transaction, cause = block.transaction, block.doomed_by
     if block.outermost:
         try:
@@ -164,46 +166,49 @@ def _fail(block: Block, error: BaseException | None) -> None:
         doom = cause or error
         try:
             if block.savepoint is not None:
-                doom = _undone(block, doom)
+                doom = _roll_back_savepoint(block, doom)
         finally:
             transaction.blocks.pop()
             if doom is not None:
                 transaction.doom(doom)
     if error is None:
         raise TransactionError(
-            f"the block on {block.alias!r} was rolled back, since an error had doomed it: {cause!r}"
+            f"the block on {block.alias!r} was rolled back because of an earlier error: {cause!r}"
         ) from cause
 
 
-def _undone(block: Block, error: BaseException | None) -> BaseException | None:
-    """Roll back to the savepoint; what dooms the block around, if the database had forgotten the savepoint.
+def _roll_back_savepoint(block: AtomicBlock, error: BaseException | None) -> BaseException | None:
+    """Roll back to the savepoint of *block*, which *error* ends.
 
-    *error* is what ends the block.
+    Returns the error that dooms the surrounding block if the savepoint was gone, else None.
     """
     try:
         block.roll_back()
-    except Exception as failure:  # noqa: BLE001 a deadlock, say, that rolled back everything: it says more
+    except Exception as failure:  # noqa: BLE001 doomed_by, a deadlock for example, explains it better
         return block.doomed_by or failure
     return error if block.transaction.lost else None
 
 
 def refuse_unfit(function: Any) -> None:
-    """Raise `TypeError` unless *function* has done its work when it returns."""
+    """Raise `TypeError` for a coroutine or generator function, whose body runs after the call has returned."""
     if not callable(function):
-        raise TypeError(f"atomic() wants a function, not {function!r}")
-    for each in (function, type(function).__call__):
-        if inspect.iscoroutinefunction(each):
-            raise TypeError(f"atomic() runs functions, and {function!r} is a coroutine function")
-        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
-            raise TypeError(f"atomic() would end before {function!r}, a generator function, has run")
+        raise TypeError(f"atomic() decorates functions, not {function!r}")
+    for called in (function, type(function).__call__):
+        if inspect.iscoroutinefunction(called):
+            raise TypeError(f"atomic() cannot decorate {function!r}: it is a coroutine function")
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            raise TypeError(
+                f"atomic() cannot decorate {function!r}: it is a generator function, which runs after the call; "
+                "write `with atomic():` inside it"
+            )
 
 
 class UnitOfWork:
-    """Writes that happen together or not at all, and the instances that they change.
+    """Write completely or not at all, and restore the changed instances after an error.
 
-    A context manager. *database* and *transaction*, where they go, may be set later, before `begin()`, which takes the open transaction, or else opens one, or a connection for one statement.
-    An error that leaves the unit puts the instances back; once the unit is *dirty*, when a receiver or SQL of it may
-    have run, the error dooms the open block as well.
+    A context manager. *database* and *transaction* may be set later, before `begin()`, which uses the open transaction,
+    or begins one, or takes a connection for one statement. Set *dirty* before SQL or receivers run: from then on, an
+    error also dooms the open block.
     """
 
     __slots__ = ("_block", "_databases", "_snapshots", "channel", "database", "dirty", "transaction")
@@ -216,7 +221,7 @@ class UnitOfWork:
         databases: Databases,
         database: Any = None,
         transaction: Transaction | None = None,
-        *snapshots: Image,
+        *snapshots: Snapshot,
     ) -> None:
         self._databases = databases
         self.database = database
@@ -227,59 +232,59 @@ class UnitOfWork:
         self.dirty = False
 
     def begin(self, *, several: bool = True) -> Any:
-        """Begin to write: in the open transaction, or in one of its own if there are *several* statements.
+        """Return the channel to write to: the open transaction, a new one if *several*, or else a connection in autocommit.
 
-        Returns the channel. Raises `TransactionError` where the block is doomed.
+        Raises `TransactionError` if the block is doomed.
         """
         transaction = self.transaction
         if transaction is None and several:
             block = self._databases.block(self.database)
             block.__enter__()
             self._block = block
-            transaction = self.transaction = latest().transaction
+            transaction = self.transaction = current_scope().transaction
         if transaction is not None:
             self.channel = transaction.__enter__()
         else:
-            self.channel = Lone(self.database, writes=True)
+            self.channel = AutocommitConnection(self.database, writes=True)
         for snapshot in self._snapshots:
             if snapshot[3]:  # values were replaced before there was a channel to remember it
                 self.channel.keep((*snapshot[:3], dict(snapshot[3])))
         return self.channel
 
     def check(self) -> None:
-        """Raise `TransactionError` where a receiver has doomed the block."""
+        """Raise `TransactionError` if a receiver has doomed the block."""
         self.channel.__enter__()
 
-    def snapshot(self, instance: Any) -> Image:
-        """Return what *instance* is now, to be put back if an error leaves the unit."""
-        snapshot = image_of(instance)
+    def snapshot(self, instance: Any) -> Snapshot:
+        """Return a snapshot of *instance*, which is restored if an error leaves the unit."""
+        snapshot = take_snapshot(instance)
         self._snapshots.append(snapshot)
         return snapshot
 
-    def change(self, instance: Any, values: Mapping[str, Any], image: Image | None = None) -> None:
-        """Give *instance* the *values*, until a rollback, which makes it what it is now, or in *image*."""
-        image = image_of(instance) if image is None else image
-        apply_generated(instance, image, dict(values))
-        self._remember(image)
+    def change(self, instance: Any, values: Mapping[str, Any], snapshot: Snapshot | None = None) -> None:
+        """Set *values* on *instance*; a rollback restores it from *snapshot*, or as it is now."""
+        snapshot = take_snapshot(instance) if snapshot is None else snapshot
+        apply_generated(instance, snapshot, dict(values))
+        self._remember(snapshot)
 
     def forget(self, instance: Any, names: Iterable[str]) -> None:
-        """Drop the rows that *instance* knows as related by *names*, until a rollback."""
-        image = image_of(instance)
+        """Drop the loaded related rows *names* of *instance*; a rollback restores them."""
+        snapshot = take_snapshot(instance)
         for name in names:
-            if (known := instance.__dict__.pop(name, MISSING)) is not MISSING:
-                image[3][name] = (known, MISSING)
-        if image[3]:
-            self._remember(image)
+            if (related := instance.__dict__.pop(name, MISSING)) is not MISSING:
+                snapshot[3][name] = (related, MISSING)
+        if snapshot[3]:
+            self._remember(snapshot)
 
     def keep_batch(self, batch: Batch) -> None:
-        """Remember *batch* for an error that leaves the unit, and for a rollback of the block."""
+        """Restore *batch* if an error leaves the unit, or the block is rolled back."""
         self.channel.undo.record_batch(batch)
         self._snapshots.append(batch)
 
-    def _remember(self, image: Image) -> None:
-        # The transaction makes one image of several of an instance, so that this list has images of its own.
-        self.channel.keep((*image[:3], dict(image[3])))
-        self._snapshots.append(image)
+    def _remember(self, snapshot: Snapshot) -> None:
+        # A copy, since the undo log of the transaction merges the snapshots of one instance.
+        self.channel.keep((*snapshot[:3], dict(snapshot[3])))
+        self._snapshots.append(snapshot)
 
     def __enter__(self) -> UnitOfWork:
         return self
@@ -297,7 +302,7 @@ class UnitOfWork:
         except CommitOutcomeUnknown:
             raise  # the instances stay as they were saved
         except BaseException:
-            if self._block is None:  # else its rollback has put them back, unless it was committed
+            if self._block is None:  # else its rollback has restored them, unless it was committed
                 self._restore()
             raise
         if error is not None:
@@ -313,9 +318,9 @@ class UnitOfWork:
 
 @contextmanager
 def unit_of_work(databases: Databases, database: Database) -> Iterator[UnitOfWork]:
-    """Begin a unit of several statements: in the block that is open on *database*, or in a transaction of its own.
+    """Begin a unit of several statements, in the open block on *database* or in a new transaction.
 
-    Raises `TransactionError` where the block is doomed or read-only.
+    Raises `TransactionError` if the block is doomed or read-only.
     """
     with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
         work.begin()

@@ -1,8 +1,8 @@
-"""Channels: how a statement reaches a database.
+"""Channels: connections that run statements, and the translation of the driver's errors.
 
-A prepared statement goes to the driver's cursor where nobody listens to the engine; otherwise, and for
-statements that were not prepared, it goes through SQLAlchemy's `Connection`, whose listeners see it. Errors
-are SQLAlchemy's on both ways, with the same statement, parameters and invalidation.
+A compiled statement runs on the driver's cursor if the engine has no listeners. All others run on SQLAlchemy's
+`Connection`, which calls the listeners. Either way an error is SQLAlchemy's, with the same statement, parameters and
+invalidation of the connection.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
-from microorm.db.snapshots import Image, UndoLog
+from microorm.db.snapshots import Snapshot, SnapshotLog
 from microorm.errors import CommitOutcomeUnknown
 
 
 class Channel:
     """A connection to *database*.
 
-    *cursor* is the driver's, or None where statements go through SQLAlchemy's *connection*. That one is made when a
-    statement needs it.
+    *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
+    it is first needed.
     """
 
     __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
 
     database: Database
-    undo: UndoLog | None
+    undo: SnapshotLog | None
     cursor: Any
     _connection: Connection | None
     _raw: PoolProxiedConnection | None
@@ -45,12 +45,12 @@ class Channel:
 
     @property
     def raw(self) -> PoolProxiedConnection:
-        """The pool's connection, around that of the driver."""
+        """The pool's proxy of the driver's connection."""
         return self._raw if self._raw is not None else self.connection.connection
 
     @property
     def lost(self) -> bool:
-        """Whether the connection to the database was lost, or dropped."""
+        """Whether the connection to the database was lost or invalidated."""
         if self._connection is not None and (self._connection.invalidated or self._connection.closed):
             return True
         return self._raw is not None and self._raw.dbapi_connection is None
@@ -87,21 +87,24 @@ class Channel:
         return rows
 
     def doom(self, error: BaseException) -> None:
-        """Let the block that this channel belongs to end in a rollback only; alone, there is none."""
+        """Mark the innermost block as doomed by *error*; do nothing outside blocks."""
 
-    def keep(self, image: Image) -> None:
-        """Keep the snapshot of an instance for as long as what was written can be rolled back, if it can."""
+    def keep(self, snapshot: Snapshot) -> None:
+        """Restore the instance from *snapshot* if the transaction is rolled back; do nothing outside transactions."""
         if self.undo is not None:
-            self.undo.record(image)
+            self.undo.record(snapshot)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
-        """The error to raise for *error*, which the driver raised for *sql*; a lost connection is invalidated."""
+        """Return SQLAlchemy's error for *error*, which *sql* has caused.
+
+        Invalidates the connection if it was lost, or if *error* has interrupted the driver.
+        """
         dialect, raw = self.database.engine.dialect, self.raw
         driver = dialect.loaded_dbapi
         if not isinstance(error, driver.Error):
             if not isinstance(error, Exception):
-                # Interrupted half-way: nobody knows what the connection still has to say.
-                _drop(raw, error)
+                # Interrupted in the middle of an exchange: the state of the connection is unknown.
+                _invalidate(raw, error)
             return error
         lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)
         wrapped = DBAPIError.instance(
@@ -116,12 +119,12 @@ class Channel:
         )
         if lost:
             self.database.note_lost()
-            _drop(raw, error)
+            _invalidate(raw, error)
         wrapped.__cause__ = error
         return wrapped
 
     def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
-        """The error to raise for *error*, which a column's type raised instead of a parameter for one of *values*."""
+        """Return SQLAlchemy's error for *error*, which a column type raised for one of *values*; doom the block."""
         engine = self.database.engine
         wrapped = DBAPIError.instance(
             sql,
@@ -136,47 +139,47 @@ class Channel:
         return wrapped
 
     def _connect(self) -> Connection:
-        """Make SQLAlchemy's connection of the one that is held."""
+        """Make SQLAlchemy's connection from the acquired one."""
         raise NotImplementedError
 
     def _acquire(self) -> None:
-        """Hold an idle connection, or else one from the pool, which commits each statement by itself if it can.
+        """Take an idle connection, or one from the pool, which is switched to autocommit if that pays.
 
-        On a server that takes a round trip, so it is done where the connection stays idle between two statements.
+        On MySQL and MariaDB the switch costs a round trip, so it is made only for connections that may become idle.
         """
         database = self.database
-        if (idle := database.spares.take()) is not None:
+        if (idle := database.idle_connections.take()) is not None:
             self._raw, self.cursor, self._deadline = idle
             self._switched = not database.autocommits
             return
         self._raw = _pooled_connection(database.engine)
         try:
-            self._deadline = database.spares.deadline()
+            self._deadline = database.idle_connections.deadline()
             if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
-                self._let_commit(self._raw)
+                self._enable_autocommit(self._raw)
             self.cursor = self._raw.cursor()
         except BaseException:
             self._release(idle=False)
             raise
 
     def _release(self, *, idle: bool) -> None:
-        """Let go of the connection: *idle*, it may stay ready for the next statement, else the pool has it back."""
+        """Give up the connection: keep it among the idle ones if *idle*, else return it to the pool."""
         raw, cursor, self._raw, self.cursor = self._raw, self.cursor, None, None
         if raw is None or (
-            idle and self._deadline and self.database.spares.keep(raw, cursor, self._deadline)
+            idle and self._deadline and self.database.idle_connections.keep(raw, cursor, self._deadline)
         ):
             return
         give_back(raw, switched=self._switched)
 
-    def _let_commit(self, raw: PoolProxiedConnection) -> None:
-        """Switch to autocommit; a connection that the program has switched itself stays as it is, and is never idle."""
+    def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
+        """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
         if self.database.commits_by_itself(raw):
             self._deadline = 0.0
             return
         self._switch_autocommit(raw, on=True)
 
     def _switch_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> None:
-        self._switched = True  # until it is certain that it is not
+        self._switched = True  # an error leaves it uncertain, and `give_back` switches it off then
         try:
             switch_autocommit(raw, on=on)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
@@ -184,10 +187,10 @@ class Channel:
         self._switched = on
 
 
-class Lone(Channel):
-    """A connection outside any block: its one statement commits by itself.
+class AutocommitConnection(Channel):
+    """A connection for one statement outside any block, which is committed at once.
 
-    *writes*: whether there is something to commit.
+    *writes*: whether the statement needs a commit.
     """
 
     __slots__ = ("_writes",)
@@ -200,15 +203,15 @@ class Lone(Channel):
         if not database.statements_listened():
             self._acquire()
         else:
-            self._connection = lone_connection(database, committing=writes)
+            self._connection = autocommit_connection(database, committing=writes)
 
-    def __enter__(self) -> Lone:
+    def __enter__(self) -> AutocommitConnection:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        commits_apart = self._raw is not None and self.database.needs_commit and not self._switched
+        separate_commit = self._raw is not None and self.database.needs_commit and not self._switched
         try:
-            if error is None and self._writes and commits_apart:
+            if error is None and self._writes and separate_commit:
                 self._commit()
         finally:
             if self._raw is not None:
@@ -216,14 +219,14 @@ class Lone(Channel):
             else:
                 self.connection.close()
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        # A statement that was to be committed apart was not stored.
-        if lost and self._writes and not commits_apart:
+        # With a separate commit the outcome is known: the statement was not committed.
+        if lost and self._writes and not separate_commit:
             raise CommitOutcomeUnknown(
                 f"the connection to {self.database.alias!r} was lost while a statement ran"
             ) from error
 
     def _connect(self) -> Connection:
-        """Make SQLAlchemy's connection of the one that is held, which commits each statement by itself."""
+        """Make SQLAlchemy's connection from the acquired one, without beginning a transaction."""
         connection = Connection(self.database.engine, self._raw)
         connection.execution_options(**{BEGIN: ""})
         return connection
@@ -241,9 +244,9 @@ class Lone(Channel):
             raise translated from translated.__cause__
 
 
-def lone_connection(database: Database, *, committing: bool = True) -> Connection:
-    """A connection outside any transaction, each statement of which commits by itself if *committing*."""
-    connection = database.spares.connect(database.engine)
+def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:
+    """Return a connection outside any transaction; if *committing*, it commits each statement."""
+    connection = database.idle_connections.connect(database.engine)
     try:
         if database.is_sqlite:
             connection.execution_options(**{BEGIN: ""})
@@ -256,7 +259,7 @@ def lone_connection(database: Database, *, committing: bool = True) -> Connectio
 
 
 def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
-    """The driver's connection from the pool; where there is none to get, the error is SQLAlchemy's."""
+    """Return a connection from the pool. Raises SQLAlchemy's error if the driver cannot connect."""
     try:
         return engine.raw_connection()
     except Exception as error:
@@ -275,6 +278,6 @@ def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
         ) from error
 
 
-def _drop(raw: PoolProxiedConnection, error: BaseException) -> None:
-    if raw.is_valid:  # else it was dropped before
+def _invalidate(raw: PoolProxiedConnection, error: BaseException) -> None:
+    if raw.is_valid:  # else it was invalidated before
         raw.invalidate(error)

@@ -1,17 +1,14 @@
-"""Scopes: what is going on here and now, per thread and per task.
+"""The state of a thread or task: its open scopes, the ownership of transactions, and forks.
 
-One context variable holds a chain of scopes, innermost first: `using()` blocks, running receivers, open `atomic`
-blocks, and where nothing may be loaded lazily. A scope is never taken out with `Token.reset`, which fails where a
-generator is closed in another context: it is marked closed, and closed ones are passed over.
+One context variable holds a linked list of scopes, innermost first: `using()` blocks, running receivers, open `atomic()`
+blocks and `no_lazy_loads()` blocks. A scope that ends is marked closed, and closed scopes are skipped. `Token.reset` is
+not used, since it fails if a generator is closed in another context than the one it was started in.
 
-Hooks: functions that wait for a commit, and run one after another when it has happened.
+Context variables are inherited, so child tasks, threads that run in a copied context and forked processes see the blocks
+of their parents. A connection serves one user at a time, so an `Owner` refuses them. Connections that a forked process
+has inherited are dropped without being closed, since the parent continues to use them.
 
-Owners: the thread or task that an open transaction belongs to.
-
-Context variables are inherited, so a child task, a thread that runs in a copied context and a forked process
-all see the blocks of their parents. They must not use them: a connection serves one at a time.
-
-Forks: what a child process inherits and must not use, since its parent goes on using it. Standard library only.
+Functions that wait for a commit are run here as well (`run_hooks`).
 """
 
 from __future__ import annotations
@@ -39,7 +36,10 @@ EAGER = "eager"
 
 
 class Scope:
-    """One alias of one `Databases`, current while this scope is open."""
+    """An alias of *owner*, a `Databases`, that applies while this scope is open.
+
+    *plain*: this scope and those around it are blocks of one owner, so none of them affects the routing.
+    """
 
     __slots__ = ("alias", "closed", "kind", "owner", "parent", "plain")
 
@@ -57,12 +57,11 @@ class Scope:
         while parent is not None and parent.closed:
             parent = parent.parent
         self.parent = parent
-        # Nothing but blocks of one owner: what routes is then known without going through the chain.
         self.plain = self.kind is BLOCK and (parent is None or (parent.plain and parent.owner is self.owner))
         _innermost.set(self)
 
     def close(self) -> None:
-        """End this scope, wherever it stands in the chain."""
+        """End this scope, even if it is not the innermost."""
         self.closed = True
         if _innermost.get() is self:
             _innermost.set(self.parent)
@@ -77,12 +76,12 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
 
 
-class Entered(Scope):
-    """A scope that was opened by entering an `Entrance`."""
+class ContextScope(Scope):
+    """A scope that was opened by a `with` on its *entrance*."""
 
     __slots__ = ("entrance",)
 
-    def __init__(self, kind: str, entrance: Entrance, alias: str) -> None:
+    def __init__(self, kind: str, entrance: ReusableContext, alias: str) -> None:
         super().__init__(kind, entrance.owner, alias)
         self.entrance = entrance
 
@@ -92,13 +91,13 @@ class Entered(Scope):
         self.entrance.entered.append(self)
 
     def close(self) -> None:
-        """End this scope, wherever it stands in the chain."""
+        """End this scope, even if it is not the innermost."""
         super().close()
         self.entrance.entered.remove(self)
 
 
-class Entrance:
-    """What a `with` is given: a scope is opened each time, so it can be reused, shared, and entered in itself."""
+class ReusableContext:
+    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself."""
 
     __slots__ = ("entered", "owner")
 
@@ -107,21 +106,21 @@ class Entrance:
         self.entered: list[Any] = []
 
     def leaving(self) -> Any:
-        """The scope to end: the innermost that was opened here, or None where all have ended.
+        """Return the scope that a `with` is about to leave: the innermost one opened here, or None if all have ended.
 
-        A generator may be closed in another context than it was started in: then it is the newest of all.
+        A generator may be closed in another context than the one it was started in: it gets the newest scope.
         """
-        latest = _innermost.get()
-        if isinstance(latest, Entered) and latest.entrance is self and not latest.closed:
-            return latest
+        scope = _innermost.get()
+        if isinstance(scope, ContextScope) and scope.entrance is self and not scope.closed:
+            return scope
         for scope in open_scopes(self.owner):
-            if isinstance(scope, Entered) and scope.entrance is self:
+            if isinstance(scope, ContextScope) and scope.entrance is self:
                 return scope
         return self.entered[-1] if self.entered else None
 
 
-class Using(Entrance):
-    """`with using(alias)`: the alias for everything in the block."""
+class Using(ReusableContext):
+    """`with using(alias)`: route everything in the block to *alias*."""
 
     __slots__ = ("alias",)
 
@@ -130,22 +129,22 @@ class Using(Entrance):
         self.alias = alias
 
     def __enter__(self) -> None:
-        Entered(USING, self, self.alias).open()
+        ContextScope(USING, self, self.alias).open()
 
     def __exit__(self, *exc: object) -> None:
         if (scope := self.leaving()) is not None:
             scope.close()
 
 
-latest: Callable[[], Any] = _innermost.get
-"""The scope that was opened last, in this thread or task, and may be closed by now; or None."""
+current_scope: Callable[[], Any] = _innermost.get
+"""Return the scope that this thread or task has opened last, which may be closed by now, or None."""
 
-make_latest: Callable[[Any], object] = _innermost.set
-"""Make a scope, or None, the one that was opened last."""
+set_current_scope: Callable[[Any], object] = _innermost.set
+"""Make a scope, or None, the one that `current_scope` returns."""
 
 
 def innermost() -> Scope | None:
-    """The innermost open scope of this thread or task, or None."""
+    """Return the innermost open scope of this thread or task, or None."""
     scope = _innermost.get()
     while scope is not None and scope.closed:
         scope = scope.parent
@@ -153,7 +152,7 @@ def innermost() -> Scope | None:
 
 
 def open_scopes(owner: object) -> Iterator[Any]:
-    """The open scopes of *owner*, innermost first."""
+    """Yield the open scopes of *owner*, innermost first."""
     scope = _innermost.get()
     while scope is not None:
         if scope.owner is owner and not scope.closed:
@@ -162,7 +161,7 @@ def open_scopes(owner: object) -> Iterator[Any]:
 
 
 def open_block(owner: object, alias: str) -> Any:
-    """The innermost open block of *owner* on *alias*, or None."""
+    """Return the innermost open block of *owner* on *alias*, or None."""
     scope = _innermost.get()
     while scope is not None:
         if scope.kind is BLOCK and scope.alias == alias and scope.owner is owner and not scope.closed:
@@ -172,7 +171,7 @@ def open_block(owner: object, alias: str) -> Any:
 
 
 def routed_aliases(owner: object) -> tuple[str | None, str | None]:
-    """The aliases of the innermost `using()` block and of the innermost running receiver of *owner*."""
+    """Return the aliases of the innermost `using()` block and of the innermost running receiver of *owner*."""
     using = receiver = None
     scope = _innermost.get()
     while scope is not None:
@@ -186,7 +185,7 @@ def routed_aliases(owner: object) -> tuple[str | None, str | None]:
 
 
 def current_alias(owner: object, *kinds: str) -> str | None:
-    """The alias of the innermost open scope of *owner* that is of one of *kinds*, or None."""
+    """Return the alias of the innermost open scope of *owner* that is of one of *kinds*, or None."""
     scope = _innermost.get()
     while scope is not None:
         if scope.owner is owner and scope.kind in kinds and not scope.closed:
@@ -196,7 +195,7 @@ def current_alias(owner: object, *kinds: str) -> str | None:
 
 
 def refuse_lazy(instance: object, name: str) -> None:
-    """Raise `LazyLoadError` where no attribute may be loaded by a statement of its own, as *name* is to be now."""
+    """Raise `LazyLoadError` inside `no_lazy_loads()`, where the attribute *name* must not be loaded on access."""
     scope = _innermost.get()
     while scope is not None:
         if scope.kind is EAGER and not scope.closed:
@@ -206,16 +205,18 @@ def refuse_lazy(instance: object, name: str) -> None:
         scope = scope.parent
 
 
-def note_split_write(owner: object, alias: str) -> None:
-    """Log once per transaction that a write goes to *alias*, on which no block is open, while one is elsewhere."""
-    if latest() is None:
+def warn_write_outside_block(owner: object, alias: str) -> None:
+    """Warn, once per transaction, of a write to *alias* inside a block that is on other aliases only."""
+    if current_scope() is None:
         return
     for scope in open_scopes(owner):
         if scope.kind == BLOCK:
             if not scope.transaction.warned:
                 scope.transaction.warned = True
                 _log.warning(
-                    "a write to %r inside a block on %r is a transaction of its own", alias, scope.alias
+                    "a write to %r inside a block on %r is not part of the block: it is committed separately",
+                    alias,
+                    scope.alias,
                 )
             return
 
@@ -223,42 +224,42 @@ def note_split_write(owner: object, alias: str) -> None:
 Hook = tuple[Callable[[], Any], bool]
 
 
-class Receiving(Scope):
-    """A receiver is running because of a write to *alias*: a scope that is open from the start, and keeps functions.
+class ReceiverScope(Scope):
+    """The scope of receivers that run because of a write to *alias*; open from the start.
 
-    They are those of receivers that wait for the commit of a write that committed by itself: all of them run at the
-    end, as they would after a block.
+    For a write outside a block it also collects the calls of `on_commit` receivers, and makes them when it ends, as a
+    block would after its commit.
     """
 
     __slots__ = ("hooks",)
 
     def __init__(self, owner: object, alias: str) -> None:
-        # What `Scope` does when it is made and opened, in one call: each save that is heard makes one.
+        # `Scope.__init__` and `Scope.open` in one call, since each save with a receiver makes one.
         self.kind = RECEIVER
         self.owner = owner
         self.alias = alias
         self.closed = self.plain = False
         self.hooks: list[Hook] | None = None
-        parent = latest()
+        parent = current_scope()
         while parent is not None and parent.closed:
             parent = parent.parent
         self.parent = parent
-        make_latest(self)
+        set_current_scope(self)
 
     def __enter__(self) -> None:
-        """Nothing to do."""
+        """Do nothing; the scope is already open."""
 
     def postpone(self, function: Callable[[], Any]) -> None:
-        """Run *function* at the end of this scope."""
+        """Call *function* at the end of this scope."""
         if self.hooks is None:
             self.hooks = []
         self.hooks.append((function, False))
 
     def finish(self) -> None:
-        """End this scope, and run what was postponed."""
+        """End this scope, and call the postponed functions."""
         self.closed = True
-        if latest() is self:
-            make_latest(self.parent)
+        if current_scope() is self:
+            set_current_scope(self.parent)
         if self.hooks is not None:
             run_hooks(self.hooks)
 
@@ -270,15 +271,16 @@ class Receiving(Scope):
 
 
 def run_hooks(hooks: list[Hook]) -> None:
-    """Run every hook in order; the first error of those that are not robust is raised after the last.
+    """Run all *hooks* in order.
 
-    The others are its notes (CONTRACT O16); an error of a robust one is logged (O17).
+    Errors of robust functions are logged. After the last function, the first other error is raised; further ones are
+    added to it as notes.
     """
     failures: list[Exception] = []
     for function, robust in hooks:
         try:
             function()
-        except Exception as error:  # noqa: BLE001 logged, or raised when all have run
+        except Exception as error:  # noqa: BLE001 logged, or raised after the last
             if robust:
                 name = getattr(function, "__qualname__", None) or repr(function)
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
@@ -286,24 +288,24 @@ def run_hooks(hooks: list[Hook]) -> None:
                 failures.append(error)
     if failures:
         for other in failures[1:]:
-            failures[0].add_note(f"another on_commit function failed, too: {other!r}")
+            failures[0].add_note(f"another on_commit function failed as well: {other!r}")
         raise failures[0]
 
 
 def running_task() -> asyncio.Task[Any] | None:
-    """The task that is running in this thread, if any."""
-    loaded = sys.modules.get("asyncio")  # no task runs where it was never imported
+    """Return the task that is running in this thread, or None."""
+    module = sys.modules.get("asyncio")  # without the import, no task can be running
     try:
-        return None if loaded is None else loaded.current_task()
+        return None if module is None else module.current_task()
     except RuntimeError:
         return None
 
 
 class Owner:
-    """Who opened a transaction: a task, or else a thread. One that has ended hands over to whoever comes next.
+    """The task or thread that has opened a transaction. After it has ended, the next user becomes the owner.
 
-    What a thread owns is open to the tasks that it runs, since it waits for them. *thread* is the one that may go on
-    without another question, if there is one.
+    Tasks may use the transactions of the thread that runs them, since it waits for them meanwhile. *thread*: the number
+    of the thread that may use the transaction without further checks, or None.
     """
 
     __slots__ = ("_process", "_task", "_thread", "_thread_id", "thread")
@@ -323,11 +325,11 @@ class Owner:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
         if self.thread == threading.get_ident() and not self.forked:
             return
-        if (owner := self._other()) is not None:
+        if (owner := self._foreign_kind()) is not None:
             raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
 
     def after_fork(self) -> None:
-        """In the child, whose thread has the number of its parent's: it has to ask."""
+        """In a forked child, whose thread has the same number: require the full check."""
         self.thread = None
 
     def _take(self) -> None:
@@ -338,11 +340,14 @@ class Owner:
         self._task = None if task is None else weakref.ref(task)
         self.thread = self._thread_id if task is None else None
 
-    def _other(self) -> str | None:
-        """What kind of owner this is, if it is another than who asks; None after a transaction changed hands."""
+    def _foreign_kind(self) -> str | None:
+        """Return the kind of the owner if the caller must not use the transaction, else None.
+
+        If the owner has ended, the caller becomes the owner.
+        """
         if self.forked:
             return "process"
-        here = self._thread_id == threading.get_ident()
+        same_thread = self._thread_id == threading.get_ident()
         if self._task is None:
             ended = not self._thread.is_alive()
         else:
@@ -353,18 +358,18 @@ class Owner:
         if ended:
             self._take()
             return None
-        return "task" if here else "thread"
+        return "task" if same_thread else "thread"
 
 
 class Inheritable(Protocol):
-    """What holds connections."""
+    """An object that holds connections, which a forked child inherits."""
 
     def before_fork(self) -> None:
-        """Get ready, in the parent."""
+        """Prepare for the fork, in the parent."""
         ...
 
     def after_fork(self) -> None:
-        """Let go in the child, without a word to whom the parent is talking to."""
+        """Drop the connections, in the child, without closing them on the server."""
         ...
 
 
@@ -373,39 +378,39 @@ _held: list[Inheritable] = []
 
 
 class _Process:
-    """A token of this process: a fork replaces it, so that what was inherited is known for what it is."""
+    """The token of this process, which a fork replaces."""
 
     token = object()
 
 
 def process() -> object:
-    """A token of this process, other than that of its parent."""
+    """Return an object that identifies this process; a forked child has another one."""
     return _Process.token
 
 
 def watch(inheritable: Inheritable) -> None:
-    """Tell *inheritable* of forks from now on; it is not kept alive."""
+    """Call the methods of *inheritable* at each fork from now on, as long as it is alive."""
     key = id(inheritable)
     _watched[key] = weakref.ref(inheritable, lambda _: _watched.pop(key, None))
 
 
 def forget(inheritable: Inheritable) -> None:
-    """Tell *inheritable* of forks no more."""
+    """Stop calling the methods of *inheritable* at forks."""
     _watched.pop(id(inheritable), None)
 
 
 def _before() -> None:
-    # Held, since in the child the other threads are gone, and with them what kept their connections: collected
-    # there, these would say goodbye to a server that is serving the parent.
-    _held.extend(each for known in list(_watched.values()) if (each := known()) is not None)
-    for each in _held:
-        each.before_fork()
+    # Kept alive, since the child has no other threads, and so nothing that holds their connections: collected there,
+    # these would end the sessions of the parent on the server.
+    _held.extend(found for reference in list(_watched.values()) if (found := reference()) is not None)
+    for inheritable in _held:
+        inheritable.before_fork()
 
 
 def _after_in_child() -> None:
     _Process.token = object()
-    for each in _held:
-        each.after_fork()
+    for inheritable in _held:
+        inheritable.after_fork()
     _held.clear()
 
 

@@ -1,6 +1,6 @@
-"""Databases: aliases, routers and transactions as one thing.
+"""`Databases`: aliases, routers and transactions in one object.
 
-An instance stands alone; `default_databases` is the one behind the package's functions.
+Instances are independent of each other; the functions of the package use `default_databases`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.atomic import Atomic
-from microorm.db.connection import lone_connection
-from microorm.db.context import BLOCK, RECEIVER, USING, Receiving, Scope, Using, current_alias, run_hooks
+from microorm.db.connection import autocommit_connection
+from microorm.db.context import BLOCK, RECEIVER, USING, ReceiverScope, Scope, Using, current_alias, run_hooks
 from microorm.db.engine import Database, connection_created
-from microorm.db.routing import DEFAULT_ALIAS, Destinations, migration_allowed, relation_allowed
+from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
 from microorm.errors import ConfigurationError, TransactionError
@@ -33,11 +33,11 @@ Settings = str | URL | Engine | Mapping[str, Any]
 ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Databases(Destinations):
+class Databases(RoutedDatabases):
     """Named databases, the routers that choose among them, and the transactions on them.
 
-    *databases* is one URL (then its alias is `default`) or maps an alias to a URL, an `Engine`, or a mapping
-    of `url` and `create_engine` options. *routers* are asked in order (DESIGN 2, 7).
+    *databases*: one URL, whose alias is then `default`, or a mapping from aliases to URLs, to `Engine`s, or to mappings
+    of `url` and options for `create_engine`. *routers* are asked in order; the first answer counts.
     """
 
     def __init__(
@@ -61,35 +61,40 @@ class Databases(Destinations):
     def configure(
         self, databases: Settings | Mapping[str, Settings], *, routers: Sequence[object] = ()
     ) -> None:
-        """Name the databases; nothing is opened yet.
+        """Set the databases and routers, in place of earlier ones; connections are opened when they are needed.
 
-        Raises `ConfigurationError` for settings that cannot be used, and where a connection was opened since
-        the last `close()`; what was configured before then holds.
+        Raises `ConfigurationError` for invalid settings, and if a connection was opened since the last `close()`; the
+        earlier configuration then remains.
         """
         if opened := sorted(alias for alias, database in self._databases.items() if database.opened):
-            raise ConfigurationError(f"databases are configured already, and open: {', '.join(opened)}")
+            raise ConfigurationError(
+                f"the databases are already configured, and have open connections: {', '.join(opened)}; "
+                "call close() first"
+            )
         if not isinstance(databases, Mapping):
             databases = {DEFAULT_ALIAS: databases}
         if isinstance(routers, (str, bytes)) or not isinstance(routers, Sequence):
-            raise ConfigurationError(f"routers= wants a list of routers, not {routers!r}")
+            raise ConfigurationError(f"routers= must be a list of routers, not {routers!r}")
         if classes := [router for router in routers if isinstance(router, type)]:
-            raise ConfigurationError(f"routers= wants instances; {classes[0].__name__} is a class")
+            raise ConfigurationError(f"routers= must hold instances; {classes[0].__name__} is a class")
         fresh: dict[str, Database] = {}
         for alias, settings in databases.items():
             if not isinstance(alias, str) or not ALIAS.fullmatch(alias):
-                raise ConfigurationError(f"an alias wants letters, digits and underscores, not {alias!r}")
+                raise ConfigurationError(
+                    f"invalid alias {alias!r}: use ASCII letters, digits and underscores, and no digit first"
+                )
             fresh[alias] = Database(alias, settings, self._announce)
         if not fresh:
-            raise ConfigurationError("no database is named")
+            raise ConfigurationError("configure() needs at least one database")
         for database in self._databases.values():
             database.close()
         self._databases = fresh
         self.routers = tuple(routers)
 
     def close(self) -> None:
-        """Close all connections and forget the configuration; does nothing where there is none.
+        """Close all connections and drop the configuration, if there is one.
 
-        Raises `TransactionError` while a block is open here.
+        Raises `TransactionError` inside an open block.
         """
         if (alias := current_alias(self, BLOCK)) is not None:
             raise TransactionError(f"the databases cannot be closed while a block is open on {alias!r}")
@@ -99,15 +104,15 @@ class Databases(Destinations):
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """The configured aliases, in order."""
+        """The configured aliases in order."""
         return tuple(self._databases)
 
     def engine(self, using: str = DEFAULT_ALIAS) -> Engine:
-        """SQLAlchemy's engine of the alias *using*. `UnknownAlias` where there is none."""
+        """Return SQLAlchemy's engine of the alias *using*. Raises `UnknownAlias`."""
         return self.database(using).engine
 
     def async_engine(self, using: str = DEFAULT_ALIAS) -> AsyncEngine:
-        """SQLAlchemy's asyncio engine of the same database. `UnknownAlias` where there is none."""
+        """Return SQLAlchemy's asyncio engine of the alias *using*. Raises `UnknownAlias`."""
         return self.database(using).async_engine
 
     @overload
@@ -129,19 +134,22 @@ class Databases(Destinations):
         durable: bool = False,
         readonly: bool = False,
     ) -> Any:
-        """A block that is done whole or not at all, as a context manager or a decorator, bare or called.
+        """Return a block that is committed as a whole or rolled back: a context manager and a decorator.
 
-        *using*: the alias, else the innermost of running receiver and `using()` block, else `default`. Inside
-        an open block on the alias it is a savepoint; with *savepoint=False* it joins that block; with
-        *durable* it refuses to be inside one (`TransactionError`). In a *readonly* block a write is a
-        `TransactionError`. An exception rolls back what was done in the block, rows, `on_commit` functions and
-        instances. A block that an error has doomed ends in `TransactionError` when it is left without an
-        exception. `CommitOutcomeUnknown` where the connection was lost during COMMIT (CONTRACT O1–O9).
+        As a decorator it may be written without parentheses.
+
+        *using*: the alias; by default that of the innermost running receiver or `using()` block, else `default`.
+        *savepoint*: set a savepoint inside an open block on the alias; if False, join that block. *durable*: raise
+        `TransactionError` inside an open block. *readonly*: raise `TransactionError` for writes.
+
+        An exception that leaves the block rolls back its rows, `on_commit` functions and instances. If an error has
+        doomed the block and no exception leaves it, it raises `TransactionError`. Raises `CommitOutcomeUnknown` if the
+        connection is lost during COMMIT.
         """
         if callable(using):
             return Atomic(self, self._current_database)(using)
         if using is not None and not isinstance(using, str):
-            raise TypeError(f"atomic() wants an alias, not {using!r}")
+            raise TypeError(f"the alias for atomic() must be a string, not {using!r}")
 
         def resolve() -> Database:
             return self._current_database() if using is None else self.database(using)
@@ -149,16 +157,17 @@ class Databases(Destinations):
         return Atomic(self, resolve, savepoint=savepoint, durable=durable, readonly=readonly)
 
     def on_commit(self, function: Callable[[], Any], using: str | None = None, robust: bool = False) -> None:
-        """Run *function* after the outermost commit of the alias, in order; never after a rollback.
+        """Call *function* after the outermost block on the alias is committed; immediately if none is open.
 
-        *using*: the alias, else the innermost of open block, `using()` block and running receiver. With
-        nothing open there it runs now. All functions run; the first error is raised after the last, by then
-        the rows are committed; a *robust* function's error is logged instead (CONTRACT O10–O18).
+        Functions are called in order, and all of them: the first error is raised after the last, when the rows are
+        already committed. Errors of *robust* functions are logged instead. A rollback discards the functions.
+
+        *using*: the alias; by default that of the innermost open block, `using()` block or running receiver.
         """
         if not callable(function):
-            raise TypeError(f"on_commit() wants a callable, not {function!r}")
+            raise TypeError(f"on_commit() needs a function, not {function!r}")
         if is_async(function):
-            raise TypeError(f"on_commit() calls functions, and {function!r} is a coroutine function")
+            raise TypeError(f"on_commit() cannot call {function!r}: it is a coroutine function")
         if using is None:
             using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
         alias = self.database(using).alias
@@ -170,17 +179,17 @@ class Databases(Destinations):
             transaction.hooks.append((function, robust))
 
     def using(self, alias: str, /) -> AbstractContextManager[None]:
-        """Route everything in the `with` block to *alias*; nests; this thread or task only.
+        """Route everything in the `with` block to *alias*, in this thread or task.
 
-        Raises `UnknownAlias`.
+        Blocks can be nested. Raises `UnknownAlias`.
         """
         return Using(self, self.database(alias).alias)
 
     @contextmanager
     def connection(self, using: str | None = None) -> Iterator[Connection]:
-        """SQLAlchemy's connection of the block open on the alias *using*, or one that commits each statement.
+        """Return SQLAlchemy's connection of the open block on the alias *using*, or one that commits each statement.
 
-        *using*: else the innermost of open block, `using()` block and running receiver, else `default`. An
+        *using*: by default that of the innermost open block, `using()` block or running receiver, else `default`. An
         error in a statement dooms the block. Raises `UnknownAlias`.
         """
         if using is None:
@@ -191,32 +200,32 @@ class Databases(Destinations):
             with transaction:
                 yield transaction.hand_out()
             return
-        connection = lone_connection(database)
+        connection = autocommit_connection(database)
         try:
             yield connection
         finally:
             connection.close()
 
     def block(self, database: Database) -> Atomic:
-        """A block that joins the one open on *database*, or else is a transaction of its own."""
+        """Return a block that joins the open block on *database*, or begins a transaction if there is none."""
         return Atomic(self, lambda: database, savepoint=False)
 
     def receiving(self, alias: str) -> Scope:
-        """The scope of a receiver that runs because of a write to *alias*."""
-        return Receiving(self, alias)
+        """Return the scope for receivers that run because of a write to *alias*."""
+        return ReceiverScope(self, alias)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
-        """Whether *left* may refer to *right* (CONTRACT N4)."""
+        """Return whether *left* may refer to *right*, according to the routers or else their aliases."""
         return relation_allowed(
             self.routers, left, right, left_alias=left._row_state.alias, right_alias=right._row_state.alias
         )
 
     def allows_migration(self, alias: str, label: str, model: Any = None) -> bool:
-        """Whether *alias* holds the table of *label* (CONTRACT N18)."""
+        """Return whether *alias* holds the table of *label*, according to the routers."""
         return migration_allowed(self.routers, alias, label, model)
 
     def drop_lost_connections(self) -> None:
-        """Close the idle connections of each alias that has lost one since the last call (CONTRACT R8)."""
+        """Close the idle connections of each alias that has lost a connection since the last call."""
         for database in self._databases.values():
             database.drop_lost_connections()
 

@@ -1,15 +1,11 @@
-"""Engines: from an alias to SQLAlchemy's engines, with the defaults that production needs.
+"""A configured alias: its URL, its SQLAlchemy engines and the observers of its statements.
 
-A `Database` is one configured alias. Its engine is made when first asked for, never at configuration, so
-that a program may name databases it does not use.
+A `Database` makes its engine at the first use, not when it is configured, so that a program may configure databases
+that it does not use. Passwords and other secrets of a URL never appear in messages or in `repr`.
 
-URLs: where a database is, as its owner wrote it, and how much of that may be shown.
-
-Observers: who is told of the statements that are sent to one database, on whatever way.
-
-SQLAlchemy's `Connection` tells by an event of the engine. It is listened to once and for good, since SQLAlchemy's
-lists of listeners must not change while another thread goes through them. The driver's cursor of a transaction that
-was open before is watched.
+`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine; its listener
+is never removed while the engine is in use, since another thread may be going through the list of listeners. A
+transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
 """
 
 from __future__ import annotations
@@ -18,13 +14,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event
-from sqlalchemy.exc import ArgumentError, InvalidRequestError
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.pool import Spares
+from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
@@ -33,10 +30,6 @@ if TYPE_CHECKING:
     import sqlite3
 
     from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid import uuid4
-
-from sqlalchemy import make_url
-from sqlalchemy.exc import NoSuchModuleError
 
 E = TypeVar("E")
 
@@ -45,7 +38,7 @@ connection_created = Signal()
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
 _SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
-# What the server's clock says is stored without its zone by MariaDB, and read back in the session's by PostgreSQL.
+# MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session.
 _IN_UTC = {
     "postgresql": "SET TIME ZONE 'UTC'",
     "mysql": "SET time_zone = '+00:00'",
@@ -57,7 +50,7 @@ _log = logging.getLogger("microorm.engines")
 
 
 class Database:
-    """One alias: where its rows live, and the engines that reach them."""
+    """A configured alias: its URL and options, engines, idle connections and compiled statements."""
 
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
@@ -65,7 +58,7 @@ class Database:
         self.lost = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
-        self.spares = Spares()
+        self.idle_connections = IdleConnections()
         self.observers = Observers()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -77,10 +70,10 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
-        # Outside a transaction, SQLite as microorm opens it commits each statement by itself, and psycopg is told to.
+        # Outside a transaction, SQLite in the mode that microorm sets commits each statement; psycopg is switched to it.
         self.autocommits = self._given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
-        # An engine that the program made may begin in its own way, and its drivers may be of any kind.
+        # An engine that the program has made may begin transactions in its own way, and have any driver.
         self.begins_on_cursor = self._given is None and self.dialect in _BEGUN_ON_CURSOR
 
     def __repr__(self) -> str:
@@ -104,63 +97,66 @@ class Database:
             return self._async_engine
 
     def listened(self, connection: Connection | Engine) -> bool:
-        """Whether others hear of statements and savepoints; asked once per transaction, since it takes a microsecond."""
-        heard = connection.dispatch
+        """Return whether there are listeners for statements, savepoints, BEGIN, COMMIT or ROLLBACK, besides microorm's.
+
+        This takes a microsecond, so it is called once per transaction.
+        """
+        events = connection.dispatch
         return bool(
-            heard.savepoint
-            or heard.release_savepoint
-            or heard.rollback_savepoint
-            or heard.commit
-            or heard.rollback
-            or len(heard.begin) > self.is_sqlite
+            events.savepoint
+            or events.release_savepoint
+            or events.rollback_savepoint
+            or events.commit
+            or events.rollback
+            or len(events.begin) > self.is_sqlite
         ) or self.statements_listened(connection)
 
     def statements_listened(self, connection: Connection | Engine | None = None) -> bool:
-        """Whether listeners that are not microorm's see the statements of *connection*, else of the engine.
+        """Return whether the statements of *connection*, or of the engine, have listeners, observers or are logged.
 
-        Events, observers, echo.
+        The listeners of microorm do not count.
         """
         engine = self._engine or self.engine
         connection = engine if connection is None else connection
-        heard, dialect = connection.dispatch, connection.dialect.dispatch
+        events, dialect = connection.dispatch, connection.dialect.dispatch
         return bool(
-            len(heard.before_cursor_execute) > self.observers.listening
+            len(events.before_cursor_execute) > self.observers.listening
             or self.observers.told
-            or heard.after_cursor_execute
-            or heard.before_execute
-            or heard.after_execute
+            or events.after_cursor_execute
+            or events.before_execute
+            or events.after_execute
             or dialect.do_execute
             or dialect.do_executemany
             or dialect.do_execute_no_params
             or len(dialect.handle_error) > 1
-            or heard.engine_connect
+            or events.engine_connect
             or engine.logger.isEnabledFor(logging.INFO)
         )
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
-        """Whether somebody has set *connection* to commit each statement, so that it has no transactions."""
+        """Return whether the program has switched *connection* to autocommit, so that it has no transactions."""
         raw = connection.dbapi_connection
         if self.autocommits or raw is None:
             return False
         try:
             return self.engine.dialect.detect_autocommit_setting(raw)
-        except NotImplementedError:  # a driver that cannot tell
+        except NotImplementedError:  # SQLAlchemy cannot detect it for this driver
             return False
 
     def drop_lost_connections(self) -> None:
-        """Close the idle connections if one was *lost* since the last call: what cut it may have cut them."""
+        """Close the pooled connections if one was *lost* since the last call, since the others may be lost as well."""
         if self.lost and self._engine is not None:
             self.lost = False
             self._engine.dispose()
 
     def note_lost(self) -> None:
-        """Note that a connection was lost: the spares, which nobody would ask, go back to the pool, which asks."""
+        """Note that a connection was lost; return the idle ones to the pool, which pings them before the next use."""
         self.lost = True
-        self.spares.clear()
+        self.idle_connections.clear()
 
     def close(self) -> None:
-        """Close every pooled connection; a database in memory is gone. An engine that was given stays open."""
-        self.spares.close()
+        """Close all pooled connections, and so delete a database in memory; leave an engine that was given open."""
+        self.idle_connections.close()
         self.observers.close()
         with self._lock:
             for engine, name, listener in self._listeners:
@@ -187,7 +183,7 @@ class Database:
             settings = options.pop("url")
         if not isinstance(settings, (str, URL)):
             raise ConfigurationError(
-                f"database {self.alias!r} wants a URL, an Engine or a mapping, not {type(settings).__name__}"
+                f"database {self.alias!r} must be a URL, an Engine or a mapping, not {type(settings).__name__}"
             )
         return read_url(self.alias, settings), options
 
@@ -201,8 +197,8 @@ class Database:
             self._anchor = sqlite3.connect(
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )
-        engine = self._made(create_engine, self.url)
-        self.spares.allow(engine, autocommit=not self.autocommits)
+        engine = self._create(create_engine, self.url)
+        self.idle_connections.allow(engine, autocommit=not self.autocommits)
         return engine
 
     def _make_async_engine(self) -> AsyncEngine:
@@ -210,22 +206,24 @@ class Database:
 
         if self.is_memory and self._given is not None:
             raise ConfigurationError(
-                f"database {self.alias!r} is in the memory of an Engine, which no other can reach"
+                f"database {self.alias!r} is in memory and was given as an Engine: an asyncio engine cannot reach it"
             )
         backend = self.url.get_backend_name()
         driver = _ASYNC_DRIVERS.get(backend)
         url = self.url.set(drivername=f"{backend}+{driver}") if driver else self.url
-        _ = self.engine  # a memory database lives as long as its sync engine holds it
-        return self._made(create_async_engine, url)
+        _ = self.engine  # it keeps a database in memory alive
+        return self._create(create_async_engine, url)
 
-    def _made(self, create: Callable[..., E], url: URL) -> E:
-        """The engine that *create* makes, listened to. Raises `ConfigurationError`."""
+    def _create(self, create: Callable[..., E], url: URL) -> E:
+        """Call *create* and add the listeners to its engine. Raises `ConfigurationError`."""
         try:
             engine = create(url, **self._engine_options())
         except ModuleNotFoundError as error:
-            raise ConfigurationError(f"the driver of database {self.alias!r} is missing: {error}") from error
+            raise ConfigurationError(
+                f"the driver of database {self.alias!r} is not installed: {error}"
+            ) from error
         except (ArgumentError, InvalidRequestError, TypeError) as error:
-            raise ConfigurationError(f"the options of database {self.alias!r} are wrong: {error}") from None
+            raise ConfigurationError(f"the options of database {self.alias!r} are invalid: {error}") from None
         sync_engine: Any = getattr(engine, "sync_engine", engine)
         self._listen(sync_engine)
         return engine
@@ -243,7 +241,7 @@ class Database:
         listeners: list[tuple[str, Callable[..., Any]]] = [
             ("connect", self._connected),
             ("handle_error", self._doom),
-            ("engine_disposed", self.spares.forget),
+            ("engine_disposed", self.idle_connections.forget),
         ]
         if self._given is not None:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
@@ -277,40 +275,40 @@ class Database:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
         except Exception as error:  # noqa: BLE001 the drivers' errors share no class
-            # Somebody else holds the file; the mode is a property of the file, so a later one sets it.
+            # Another connection has locked the file. The mode is stored in the file, so a later connection can set it.
             _log.debug("WAL not set on %r: %s", self.alias, error)
 
     def _begin(self, connection: Connection) -> None:
         statement = connection.get_execution_options().get(BEGIN, "BEGIN" if self._given is None else "")
         raw: Any = connection.connection.dbapi_connection
         if self._given is not None and raw.in_transaction:
-            # Its owner begins by himself, as SQLAlchemy's manual shows.
+            # The program begins transactions itself, as in SQLAlchemy's documentation.
             if connection.get_execution_options().get(BEGIN) == "":
                 raw.commit()
         elif statement:
             connection.exec_driver_sql(statement)
 
     def _doom(self, context: Any) -> None:
-        """Tell the open transaction of an error in a statement that went through SQLAlchemy's `Connection`."""
+        """Doom the open transaction after an error in a statement on SQLAlchemy's `Connection`."""
         if context.is_disconnect:
             self.note_lost()
         statement = context.execution_context
         if statement is not None and statement.execution_options.get("skip_user_error_events"):
-            return  # SQLAlchemy asks a question so, whether a table is there, and an error is the answer
+            return  # SQLAlchemy checks for a table in this way, and expects the error
         if context.connection is not None:
             transaction = context.connection.get_execution_options().get(TRANSACTION)
             if transaction is not None:
                 transaction.doom(context.sqlalchemy_exception or context.original_exception)
 
     def before_fork(self) -> None:
-        """Close the idle connections to an SQLite file: SQLite forbids to carry them into a child."""
+        """Close the pooled connections to an SQLite file, since SQLite forbids their use after a fork."""
         if self.is_sqlite and not self.is_memory and self._engine is not None:
             self._engine.dispose()
 
     def after_fork(self) -> None:
-        """In the child: forget the parent's connections without closing them."""
+        """In the child: drop the parent's connections without closing them."""
         self._lock = threading.RLock()  # another thread may have held it
-        self.spares.abandon()
+        self.idle_connections.abandon()
         if self._engine is not None and not (self.is_memory and self._given is not None):
             self._engine.dispose(close=False)
         if self._async_engine is not None:
@@ -323,17 +321,15 @@ _MASK = "***"
 
 
 def read_url(alias: str, given: str | URL) -> URL:
-    """*given* as SQLAlchemy's URL; one of a memory database gets a name that all its connections share.
+    """Return *given* as SQLAlchemy's URL; give a database in memory a name, by which all connections share it.
 
-    Raises `ConfigurationError` for what is no URL and for a dialect that is not there, without repeating *given*,
-    which may hold a password.
+    Raises `ConfigurationError` for an invalid URL and for an unknown dialect, without showing *given*, which may hold a
+    password.
     """
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            f"the URL of database {alias!r} is not a URL that SQLAlchemy can read"
-        ) from None
+        raise ConfigurationError(f"the URL of database {alias!r} cannot be read by SQLAlchemy") from None
     try:
         is_async = url.get_dialect().is_async
     except NoSuchModuleError:
@@ -342,10 +338,10 @@ def read_url(alias: str, given: str | URL) -> URL:
         ) from None
     if is_async:
         raise ConfigurationError(
-            f"the URL of database {alias!r} names {url.drivername!r}, a driver for asyncio alone"
+            f"the URL of database {alias!r} names {url.drivername!r}, which is for asyncio only; name a synchronous driver"
         )
     if is_memory(url):
-        # One database for all threads and both engines, which ":memory:" is not; two URLs of one name are one.
+        # Each connection to ":memory:" would have a database of its own; one with a name is shared.
         name = (url.database or "").removeprefix("file:").strip("/:")
         name = f"microorm-{uuid4().hex}" if name in ("", "memory") else name
         return url.set(database=f"file:/{name}", query={"vfs": "memdb", "uri": "true"})
@@ -353,7 +349,7 @@ def read_url(alias: str, given: str | URL) -> URL:
 
 
 def is_memory(url: URL) -> bool:
-    """Whether *url* names an SQLite database that lives in memory."""
+    """Return whether *url* names an SQLite database in memory."""
     if url.get_backend_name() != "sqlite":
         return False
     database = url.database or ""
@@ -365,18 +361,19 @@ def is_memory(url: URL) -> bool:
 
 
 def refuse_isolation(alias: str, connect_args: Mapping[str, Any]) -> None:
-    """Raise `ConfigurationError` where `sqlite3` would begin and end transactions by itself."""
+    """Raise `ConfigurationError` for options by which `sqlite3` would begin and end transactions itself."""
     for option in ("isolation_level", "autocommit"):
         if connect_args.get(option) is not None:
             raise ConfigurationError(
-                f"the {option!r} of database {alias!r} is {connect_args[option]!r}: microorm begins its transactions itself"
+                f"the connect_args of database {alias!r} set {option!r} to {connect_args[option]!r}; "
+                "leave it out, since microorm begins its transactions itself"
             )
 
 
 def masked(url: URL) -> str:
-    """*url* as text without its password and without secrets in its query."""
+    """Return *url* as text, without its password and without secrets in its query."""
     if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
-        # A password with an @ that was not escaped ends too early; its rest looks like the host.
+        # The rest of a password with an unescaped @ is read as the host.
         url = url.set(host=_MASK, port=None, database=_MASK)
     query = {name: _MASK if _is_secret(name) else value for name, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True).replace("%2A%2A%2A", _MASK)
@@ -390,7 +387,7 @@ Observer = Callable[[str], object]
 
 
 class Observers:
-    """The functions that are told of each statement to one database; *listening* is how many listeners are ours."""
+    """The functions to call with each statement to one database. *listening*: the number of microorm's own listeners."""
 
     __slots__ = ("_engine", "listening", "told")
 
@@ -400,37 +397,37 @@ class Observers:
         self.told: list[Observer] = []
 
     def add(self, engine: Engine, observer: Observer) -> None:
-        """Tell *observer* the text of every statement that is sent through *engine* from now on."""
+        """Call *observer* with the text of each statement that is sent through *engine* from now on."""
         if self._engine is not engine:
-            event.listen(engine, "before_cursor_execute", self._hear)
+            event.listen(engine, "before_cursor_execute", self._before_cursor_execute)
             self._engine, self.listening = engine, 1
         self.told.append(observer)
 
     def remove(self, observer: Observer) -> None:
-        """Tell *observer* no more."""
+        """Stop calling *observer*."""
         self.told.remove(observer)
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Stop listening to the engine."""
         engine, self._engine, self.listening = self._engine, None, 0
         if engine is not None:
-            event.remove(engine, "before_cursor_execute", self._hear)
+            event.remove(engine, "before_cursor_execute", self._before_cursor_execute)
 
     def tell(self, statement: str) -> None:
-        """Tell everybody that *statement* is being sent."""
+        """Call all observers with *statement*, which is about to be sent."""
         for observer in tuple(self.told):
             observer(statement)
 
     def watched(self, cursor: Any) -> Any:
-        """The driver's *cursor*, so that its statements are told, too; None stays None."""
+        """Return the driver's *cursor*, wrapped so that its statements are observed; None stays None."""
         return cursor if cursor is None or cursor.__class__ is WatchedCursor else WatchedCursor(cursor, self)
 
-    def _hear(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+    def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
         self.tell(statement)
 
 
 class WatchedCursor:
-    """A driver's cursor whose statements are told."""
+    """A driver's cursor whose statements are observed."""
 
     __slots__ = ("_cursor", "_observers")
 
@@ -442,11 +439,11 @@ class WatchedCursor:
         return getattr(self._cursor, name)
 
     def execute(self, statement: str, *parameters: Any) -> Any:
-        """Tell of *statement* and send it."""
+        """Report *statement* to the observers, and send it."""
         self._observers.tell(statement)
         return self._cursor.execute(statement, *parameters)
 
     def executemany(self, statement: str, parameters: Any) -> Any:
-        """Tell of *statement*, once, and send it for each of *parameters*."""
+        """Report *statement* to the observers once, and send it for each of *parameters*."""
         self._observers.tell(statement)
         return self._cursor.executemany(statement, parameters)

@@ -1,8 +1,8 @@
-"""Spares: connections that stay ready for the next statement outside a block.
+"""Idle connections, ready for the next statement.
 
-Taking a connection from SQLAlchemy's pool and giving it back costs more than most statements on SQLite do, and on a
-server the pool's ping and what switches autocommit come on top. A few are kept out of the pool between two
-statements, with their cursor, and on a server in autocommit. They go back before a block would have to wait for one.
+Checking a connection out of SQLAlchemy's pool and in again costs more than most statements on SQLite; on a server, the
+ping of the pool and the switch to autocommit are added. So a few connections stay checked out between statements, with
+their cursor, and on a server in autocommit. They return to the pool before another thread has to wait for one.
 """
 
 from __future__ import annotations
@@ -14,116 +14,119 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.pool import QueuePool
 
 TRUSTED = 1.0
-"""For how many seconds a connection from the pool is used without asking the pool, which pings and recycles, again."""
+"""For how many seconds a connection may stay idle; then it returns to the pool, which pings and recycles it."""
 MAX_ROWS = 100
-"""How many rows a cursor that is kept may hold on to: drivers of servers keep the last result."""
+"""An idle cursor whose last result had more rows is replaced: the drivers of servers keep the last result in memory."""
 
-Spare = tuple[PoolProxiedConnection, Any, float]
+IdleConnection = tuple[PoolProxiedConnection, Any, float]
 
-_inherited: list[Spare] = []
+_inherited: list[IdleConnection] = []
 
 
-class Spares:
-    """The spare connections of one database, each with its cursor and its deadline; none before `allow()`."""
+class IdleConnections:
+    """The idle connections of one database, each with its cursor and its deadline; none before `allow()`."""
 
-    __slots__ = ("_autocommit", "_engine", "_forgotten", "_kept", "_most")
+    __slots__ = ("_autocommit", "_disposed_at", "_engine", "_idle", "_max_idle")
 
     def __init__(self) -> None:
-        self._kept: list[Spare] = []
+        self._idle: list[IdleConnection] = []
         self._engine: Engine | None = None
-        self._most = 0
+        self._max_idle = 0
         self._autocommit = False
-        self._forgotten = 0.0  # when the engine was disposed
+        self._disposed_at = 0.0
 
     def allow(self, engine: Engine, *, autocommit: bool) -> None:
-        """Keep spares of *engine* from now on, half of its pool at most; *autocommit*: they were switched to it."""
+        """Allow idle connections of *engine*, at most half of its pool; *autocommit*: they are switched to it."""
         pool = engine.pool
         self._engine, self._autocommit = engine, autocommit
-        self._most = pool.size() // 2 if isinstance(pool, QueuePool) else 0
+        self._max_idle = pool.size() // 2 if isinstance(pool, QueuePool) else 0
 
     @property
     def _pool(self) -> Any:
-        """The pool of the engine, which makes another when it is disposed."""
+        """The current pool of the engine, which makes a new one when it is disposed."""
         assert self._engine is not None
         return self._engine.pool
 
     def deadline(self) -> float:
-        """Until when a connection that the pool gives out now may be a spare; 0.0 where none may."""
-        if not self._most:
-            return 0.0
-        heard = self._pool.dispatch
-        return 0.0 if heard.checkout or heard.checkin or heard.reset else monotonic() + TRUSTED
+        """Return until when a connection checked out now may stay idle; 0.0 if it may not.
 
-    def take(self) -> Spare | None:
-        """A spare that nobody uses meanwhile, if there is one; the pool gets those back whose deadline is over."""
+        It may not if the pool has listeners, since they would miss its uses.
+        """
+        if not self._max_idle:
+            return 0.0
+        events = self._pool.dispatch
+        return 0.0 if events.checkout or events.checkin or events.reset else monotonic() + TRUSTED
+
+    def take(self) -> IdleConnection | None:
+        """Remove and return an idle connection, or None; return expired ones to the pool."""
         while True:
             try:
-                spare = self._kept.pop()
+                idle = self._idle.pop()
             except IndexError:
                 return None
-            if monotonic() < spare[2]:
-                return spare
-            give_back(spare[0], switched=self._autocommit)
+            if monotonic() < idle[2]:
+                return idle
+            give_back(idle[0], switched=self._autocommit)
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
-        """Keep a connection that has nothing pending until *deadline*; False where there are enough."""
-        if len(self._kept) >= self._most or deadline - TRUSTED < self._forgotten:
+        """Keep *connection*, which must have no open transaction, until *deadline*; return False if it may not be kept."""
+        if len(self._idle) >= self._max_idle or deadline - TRUSTED < self._disposed_at:
             return False
         if self._autocommit and cursor.rowcount > MAX_ROWS:
             cursor = connection.cursor()
-        self._kept.append((connection, cursor, deadline))
+        self._idle.append((connection, cursor, deadline))
         if self._engine.pool.overflow() >= 0:  # type: ignore[union-attr]
-            self.make_room()  # somebody may be waiting by now
+            self.make_room()  # another thread may be waiting by now
         return True
 
     def make_room(self) -> None:
-        """Give a spare back if the pool has no connection left but those beyond its size."""
-        if self._kept and self._pool.overflow() >= 0 and not self._pool.checkedin():
+        """Return an idle connection to the pool if the pool has none left within its size."""
+        if self._idle and self._pool.overflow() >= 0 and not self._pool.checkedin():
             try:
-                connection = self._kept.pop()[0]
+                connection = self._idle.pop()[0]
             except IndexError:
                 return
             give_back(connection, switched=self._autocommit)
 
     def connect(self, engine: Engine) -> Connection:
-        """SQLAlchemy's connection to *engine*, for which a spare makes room."""
-        if self._kept:
+        """Return SQLAlchemy's connection to *engine*, after making room in its pool."""
+        if self._idle:
             self.make_room()
         return engine.connect()
 
     def clear(self) -> None:
-        """Give the spares back to the pool."""
-        while self._kept:
+        """Return the idle connections to the pool."""
+        while self._idle:
             try:
-                connection = self._kept.pop()[0]
+                connection = self._idle.pop()[0]
             except IndexError:
                 return
             give_back(connection, switched=self._autocommit)
 
     def forget(self, *engine: Engine) -> None:
-        """Close the spares, and those in use when they come back: their engine was disposed."""
-        self._forgotten = monotonic()
-        while self._kept:
+        """Close the idle connections, since their engine was disposed; those in use cannot be kept any more."""
+        self._disposed_at = monotonic()
+        while self._idle:
             try:
-                connection = self._kept.pop()[0]
+                connection = self._idle.pop()[0]
             except IndexError:
                 return
             connection.invalidate()
             connection.close()
 
     def close(self) -> None:
-        """Give the spares back, and keep no more of them."""
-        self._most = 0
+        """Return the idle connections to the pool, and keep none from now on."""
+        self._max_idle = 0
         self.clear()
 
     def abandon(self) -> None:
-        """In a forked child: forget the parent's spares without closing them."""
-        _inherited.extend(self._kept)
-        self._kept.clear()
+        """In a forked child: drop the parent's idle connections without closing them."""
+        _inherited.extend(self._idle)
+        self._idle.clear()
 
 
 def switch_autocommit(connection: PoolProxiedConnection, *, on: bool) -> None:
-    """Let each statement commit by itself, or no longer. Raises what the driver raises."""
+    """Switch the driver's autocommit *on* or off. Raises what the driver raises."""
     driver: Any = connection.dbapi_connection
     if callable(driver.autocommit):
         driver.autocommit(on)
@@ -132,7 +135,7 @@ def switch_autocommit(connection: PoolProxiedConnection, *, on: bool) -> None:
 
 
 def give_back(connection: PoolProxiedConnection, *, switched: bool) -> None:
-    """Let the pool have *connection*; one that was *switched* to autocommit is switched back, or dropped."""
+    """Return *connection* to the pool; if *switched* to autocommit, switch it back, or invalidate it."""
     try:
         if switched and connection.is_valid:
             switch_autocommit(connection, on=False)

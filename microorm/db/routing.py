@@ -1,6 +1,7 @@
-"""Routing: the rule that picks an alias. Pure functions; all they need is passed in.
+"""Routing: which alias an operation goes to, and which transaction is open on it.
 
-Destinations: the alias that an operation goes to, and what is open on it here and now (DESIGN 4, 7).
+The alias is the first of: `using=`, the innermost `using()` block, the answer of a router, the alias that the instance
+was loaded from, the home of the model, the alias of the running receiver, and `default`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from microorm.db.connection import Channel, Lone
+from microorm.db.connection import AutocommitConnection, Channel
 from microorm.db.context import (
     BLOCK,
     USING,
-    Receiving,
+    ReceiverScope,
     current_alias,
-    latest,
-    note_split_write,
+    current_scope,
     open_scopes,
     routed_aliases,
+    warn_write_outside_block,
 )
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction, open_transaction
@@ -30,39 +31,39 @@ DEFAULT_ALIAS = "default"
 
 
 class Router:
-    """Say where a model's rows are read, written, related and created; None leaves it to the next router.
+    """Choose the databases in which the rows of a model are read, written, related and created.
 
-    Derive from it, or pass any object that has some of these methods. The first answer that is not None
-    wins (CONTRACT N2, N4).
+    Derive from it, or use any object that has some of these methods. Routers are asked in order, and the first answer
+    that is not None counts.
     """
 
     def db_for_read(self, model: type[Any], **hints: Any) -> str | None:
-        """The alias to read *model* from. Hints: `instance` where there is one, `in_atomic`."""
+        """Return the alias to read *model* from, or None. Hints: `in_atomic`, and `instance` if there is one."""
         return None
 
     def db_for_write(self, model: type[Any], **hints: Any) -> str | None:
-        """The alias to write *model* to. Hints: `instance` where there is one, `in_atomic`."""
+        """Return the alias to write *model* to, or None. Hints: `in_atomic`, and `instance` if there is one."""
         return None
 
     def allow_relation(self, left: Any, right: Any, **hints: Any) -> bool | None:
-        """Whether the instances *left* and *right* may refer to each other."""
+        """Return whether the instances *left* and *right* may refer to each other, or None."""
         return None
 
     def allow_migrate(
         self, alias: str, label: str, model: type[Any] | None = None, **hints: Any
     ) -> bool | None:
-        """Whether *alias* holds the table of the model labelled *label*, which may be gone by now."""
+        """Return whether *alias* holds the table of the model *label*, or None; *model* is None if it no longer exists."""
         return None
 
 
 def first_answer(routers: Iterable[object], method: str, *arguments: Any, **hints: Any) -> Any:
-    """The first answer of *routers* that is not None; a router without *method* is passed over.
+    """Return the first answer of *routers* that is not None; skip routers without *method*.
 
-    An error inside a router's method is its caller's to see (CONTRACT N5).
+    Errors of a router are raised unchanged.
     """
     for router in routers:
-        ask = getattr(router, method, None)
-        if ask is not None and (answer := ask(*arguments, **hints)) is not None:
+        function = getattr(router, method, None)
+        if function is not None and (answer := function(*arguments, **hints)) is not None:
             return answer
     return None
 
@@ -76,8 +77,7 @@ def pick_alias(
     home: str | None,
     receiver: str | None,
 ) -> str:
-    """The alias to use: asked for, of the `using()` block, routed, loaded from, the model's home, the
-    running receiver's, or `"default"`: the first that is not None (DESIGN 4, 7)."""
+    """Return the first of the arguments that is not None, else `"default"`."""
     for alias in (using, block, routed, loaded, home, receiver):
         if alias is not None:
             return alias
@@ -87,9 +87,9 @@ def pick_alias(
 def relation_allowed(
     routers: Iterable[object], left: Any, right: Any, *, left_alias: str | None, right_alias: str | None
 ) -> bool:
-    """Whether *left* may refer to *right*: what the routers say, else whether their aliases are the same.
+    """Return whether *left* may refer to *right*: the answer of the routers, else whether their aliases are equal.
 
-    An instance that has no alias yet (None) takes the other's (CONTRACT N4, N11).
+    An instance without an alias (None) will get that of the other.
     """
     answer = first_answer(routers, "allow_relation", left, right)
     if answer is not None:
@@ -98,50 +98,50 @@ def relation_allowed(
 
 
 def migration_allowed(routers: Iterable[object], alias: str, label: str, model: type[Any] | None) -> bool:
-    """Whether *alias* holds the table of *label*: what the routers say, else yes (CONTRACT N4, N18)."""
+    """Return whether *alias* holds the table of *label*: the answer of the routers, else True."""
     answer = first_answer(routers, "allow_migrate", alias, label, model=model)
     return True if answer is None else bool(answer)
 
 
-class Destinations:
-    """Databases by their aliases, and the routers that choose among them."""
+class RoutedDatabases:
+    """The databases by alias, and the choice among them."""
 
     def __init__(self) -> None:
         self._databases: dict[str, Database] = {}
         self.routers: tuple[object, ...] = ()
 
     def database(self, alias: str) -> Database:
-        """The database of *alias*. `UnknownAlias` where there is none."""
+        """Return the database of *alias*. Raises `UnknownAlias`."""
         try:
             return self._databases[alias]
         except (KeyError, TypeError):
             raise UnknownAlias(alias, self._databases) from None
 
     def holds(self, database: Database) -> bool:
-        """Whether *database* is one of these still: none is after `close()`."""
+        """Return whether *database* is still configured; after `close()` it is not."""
         return self._databases.get(database.alias) is database
 
     def transaction(self, database: Database) -> Transaction | None:
-        """What is open on *database* here and now, or None."""
+        """Return the transaction that this thread or task has open on *database*, or None."""
         return open_transaction(self, database.alias)
 
     def channel(self, database: Database, *, writes: bool) -> Channel:
-        """A context manager that reaches *database*: its open transaction, or a connection for one statement.
+        """Return a context manager for one statement: the open transaction on *database*, or an autocommit connection.
 
-        Raises `TransactionError` where the block is doomed, or is read-only and *writes*.
+        Raises `TransactionError` if the block is doomed, or if it is read-only and *writes* is True.
         """
         transaction = self.usable(database, writes=writes)
-        return Lone(database, writes=writes) if transaction is None else transaction
+        return AutocommitConnection(database, writes=writes) if transaction is None else transaction
 
     def place(
         self, schema: Schema, using: str | None = None, instance: Any = None, *, writes: bool
     ) -> tuple[Database, Transaction | None]:
-        """Return the database for a read or a write of *schema*, and the transaction that is open on it here, if any.
+        """Return the database for a read or a write of *schema*, and the open transaction on it or None.
 
-        Where no router and no scope but plain blocks can have a say, this is a dictionary hit. Raises `UnknownAlias`,
-        and `TransactionError` where the block on that alias cannot be used.
+        Without routers, `using()` blocks and running receivers this is one lookup in a dictionary. Raises
+        `UnknownAlias`, and `TransactionError` if the block on that alias cannot be used.
         """
-        scope: Any = latest()
+        scope: Any = current_scope()
         if self.routers or not (scope is None or (scope.plain and scope.owner is self)):
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
@@ -159,11 +159,14 @@ class Destinations:
         return database, self.usable(database, writes=writes)
 
     def usable(self, database: Database, *, writes: bool) -> Transaction | None:
-        """Return what is open on *database* here and now. `TransactionError` where it does not allow the operation."""
+        """Return the open transaction on *database*, or None.
+
+        Raises `TransactionError` if it is read-only and *writes* is True, or if the databases were closed meanwhile.
+        """
         transaction = open_transaction(self, database.alias)
         if transaction is None:
             if writes:
-                note_split_write(self, database.alias)
+                warn_write_outside_block(self, database.alias)
             return None
         if transaction.database is not database:
             raise TransactionError(f"the databases were closed while a block was open on {database.alias!r}")
@@ -172,25 +175,30 @@ class Destinations:
         return transaction
 
     def for_write(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
-        """The database to write *model* to (DESIGN 4, step 2). Raises `UnknownAlias`."""
+        """Return the database to write *model* to. Raises `UnknownAlias`."""
         return self._pick("db_for_write", model, home, using, instance)
 
     def for_read(self, model: Any, home: str | None, using: str | None, instance: Any = None) -> Database:
-        """The database to read *model* from: inside a block on its write alias, that one (CONTRACT N9)."""
-        asks = using is None and self.routers  # else what is read and what is written is at one place
-        if asks and current_alias(self, BLOCK) is not None and current_alias(self, USING) is None:
-            written = self._pick("db_for_write", model, home, None, instance)
-            if open_transaction(self, written.alias) is not None:
-                return written
+        """Return the database to read *model* from: inside a block on the database to write it to, that database.
+
+        Raises `UnknownAlias`.
+        """
+        routed = using is None and self.routers  # else reads and writes go to the same database
+        if routed and current_alias(self, BLOCK) is not None and current_alias(self, USING) is None:
+            primary = self._pick("db_for_write", model, home, None, instance)
+            if open_transaction(self, primary.alias) is not None:
+                return primary
         return self._pick("db_for_read", model, home, using, instance)
 
     def _pick(self, method: str, model: Any, home: str | None, using: str | None, instance: Any) -> Database:
         if using is not None:
             return self.database(using)
         loaded = None if instance is None else instance._row_state.alias
-        scope = latest()
+        scope = current_scope()
         if not self.routers and (scope is None or (scope.plain and scope.owner is self)):
-            return self.database(loaded or home or DEFAULT_ALIAS)  # nothing here and now has a say
+            return self.database(
+                loaded or home or DEFAULT_ALIAS
+            )  # as below, without going through the scopes
         block, receiver = routed_aliases(self)
         routed = None
         if block is None and self.routers:
@@ -210,16 +218,16 @@ class Destinations:
 
 
 def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
-    """Run *function* after the commit of the block open on *alias*, or else at the end of the running receiver.
+    """Call *function* after the open block on *alias* is committed, or else when the running receivers have finished.
 
-    False where there is neither, and so nothing to wait for.
+    Returns False if there is neither a block nor a receiver.
     """
     if (transaction := open_transaction(owner, alias)) is not None:
         transaction.owner.check(alias)
         transaction.hooks.append((function, False))
         return True
     for scope in open_scopes(owner):
-        if isinstance(scope, Receiving) and scope.alias == alias:
+        if isinstance(scope, ReceiverScope) and scope.alias == alias:
             scope.postpone(function)
             return True
     return False

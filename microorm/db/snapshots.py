@@ -1,8 +1,7 @@
-"""Undo: the instances of a transaction, as they were before it.
+"""Snapshots of instances, which are restored when a transaction is rolled back.
 
-One log per transaction, one level per savepoint, one before-image per instance and level, or one for a batch of new
-instances. An image holds its
-instance weakly: nothing is kept alive for the sake of a rollback that may never come.
+A transaction has one undo log with a level for each savepoint. A level has one snapshot for each instance, or one for a
+batch of new instances. Snapshots refer to their instances weakly, so a transaction keeps no instance alive.
 """
 
 from __future__ import annotations
@@ -14,37 +13,37 @@ from weakref import ref
 
 from microorm.fields.field import MISSING
 
-Image = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
+Snapshot = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
 
 
-def image_of(instance: Any) -> Image:
-    """What a save or a delete may change in *instance*: its state, its loaded row, and made values."""
+def take_snapshot(instance: Any) -> Snapshot:
+    """Return a snapshot of what a save or a delete may change: row state, loaded row, and (none yet) generated values."""
     return (ref(instance), instance._row_state, instance._row, {})
 
 
-def note_generated(instance: Any, snapshot: Image, names: Iterable[str], generated: Iterable[Any]) -> None:
-    """Note in *snapshot* the values that *generated* ones of the fields *names* are about to replace."""
+def note_generated(instance: Any, snapshot: Snapshot, names: Iterable[str], generated: Iterable[Any]) -> None:
+    """Add to *snapshot* the current values of the fields *names*, which *generated* values will replace."""
     values, before = instance.__dict__, snapshot[3]
     for name, value in zip(names, generated, strict=False):
         before[name] = (before[name][0] if name in before else values.get(name, MISSING), value)
 
 
-def apply_generated(instance: Any, snapshot: Image, generated: Mapping[str, Any]) -> None:
-    """Give *instance* the values *generated* by the database or by microorm; *snapshot* remembers those replaced."""
+def apply_generated(instance: Any, snapshot: Snapshot, generated: Mapping[str, Any]) -> None:
+    """Set *generated* values on *instance*; the replaced values are added to *snapshot*."""
     note_generated(instance, snapshot, generated, generated.values())
     instance.__dict__.update(generated)
 
 
-def restore(image: Image) -> None:
-    """Put the instance of *image* back, if it is still there; what its user has set since stays."""
-    instance = image[0]()
+def restore(snapshot: Snapshot) -> None:
+    """Restore the instance of *snapshot*, if it is still alive; values that the user has set meanwhile stay."""
+    instance = snapshot[0]()
     if instance is None:
         return
-    instance._row_state = image[1]
-    instance._row = image[2]
+    instance._row_state = snapshot[1]
+    instance._row = snapshot[2]
     values = instance.__dict__
-    for name, (before, made) in image[3].items():
-        if values.get(name, MISSING) is made:
+    for name, (before, generated) in snapshot[3].items():
+        if values.get(name, MISSING) is generated:
             if before is MISSING:
                 del values[name]
             else:
@@ -52,23 +51,25 @@ def restore(image: Image) -> None:
 
 
 class Batch:
-    """The before-image of many instances that were alike: of one *state*, and without a row.
+    """One snapshot for many new instances: all of the same row state, without a row and without a key.
 
-    They were without a *key*, too, which was *made* of each, in order; where that is None, nothing was made.
+    *key*: the name of the generated key, whose values, in order, are *generated*; None if the key is not generated.
     """
 
-    __slots__ = ("_key", "_made", "_references", "_row_state")
+    __slots__ = ("_generated", "_key", "_references", "_row_state")
 
-    def __init__(self, instances: Sequence[Any], state: Any, key: str | None, made: Sequence[Any]) -> None:
+    def __init__(
+        self, instances: Sequence[Any], state: Any, key: str | None, generated: Sequence[Any]
+    ) -> None:
         self._references = list(map(ref, instances))
         self._row_state = state
         self._key = key
-        self._made = made
+        self._generated = generated
 
-    def images(self) -> Iterator[Image]:
-        """The image of each instance that is still there."""
-        made = repeat(None) if self._key is None else self._made
-        for reference, value in zip(self._references, made, strict=False):
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield the snapshot of each instance that is still alive."""
+        generated = repeat(None) if self._key is None else self._generated
+        for reference, value in zip(self._references, generated, strict=False):
             if reference() is not None:
                 yield (
                     reference,
@@ -78,70 +79,73 @@ class Batch:
                 )
 
     def restore(self) -> None:
-        """Put the instances back, as `restore` does for one."""
-        for image in self.images():
-            restore(image)
+        """Restore all instances that are still alive."""
+        for snapshot in self.snapshots():
+            restore(snapshot)
 
 
-class UndoLog:
-    """The before-images of one transaction."""
+class SnapshotLog:
+    """The snapshots of one transaction."""
 
     __slots__ = ("_levels",)
 
     def __init__(self) -> None:
-        # By the identity of the instance, or of the batch: what is alive in here has an identity of its own.
+        # By the id of the instance or batch. The id of a collected instance may be reused: see `record`.
         self._levels: list[dict[int, Any]] = [{}]
 
     def push(self) -> None:
         """Open a level, for a savepoint."""
         self._levels.append({})
 
-    def record(self, image: Image) -> None:
-        """Keep *image* in the innermost level; an older image of the same instance there takes its made values."""
+    def record(self, snapshot: Snapshot) -> None:
+        """Keep *snapshot* in the innermost level; if the instance has a snapshot there, add the generated values to it."""
         level = self._levels[-1]
-        instance = image[0]()
+        instance = snapshot[0]()
         key = id(instance)
-        known: Image | None = level.get(key)
-        if known is None or known[0]() is not instance:
-            level[key] = image
+        older: Snapshot | None = level.get(key)
+        if older is None or older[0]() is not instance:
+            level[key] = snapshot
             return
-        for name, (before, made) in image[3].items():
-            earlier = known[3].get(name)
-            # What was made earlier goes back to what was there before that; what the user has set stays.
-            known[3][name] = (earlier[0] if earlier is not None and earlier[1] is before else before, made)
+        for name, (before, generated) in snapshot[3].items():
+            earlier = older[3].get(name)
+            # If *before* was generated as well, restore the value before that; else the user has set it, and it stays.
+            older[3][name] = (
+                earlier[0] if earlier is not None and earlier[1] is before else before,
+                generated,
+            )
 
-    def record_all(self, images: Iterable[Image]) -> None:
-        """Keep *images* of different instances."""
+    def record_all(self, snapshots: Iterable[Snapshot]) -> None:
+        """Keep *snapshots* of different instances."""
         level = self._levels[-1]
-        for image in images:
-            key = id(image[0]())
+        for snapshot in snapshots:
+            key = id(snapshot[0]())
             if key in level:
-                self.record(image)
+                self.record(snapshot)
             else:
-                level[key] = image
+                level[key] = snapshot
 
     def record_batch(self, batch: Batch) -> None:
-        """Keep *batch*; one by one, if there is an older image of one of its instances, which takes its values."""
-        level, images = self._levels[-1], list(batch.images()) if self._levels[-1] else []
-        if level.keys().isdisjoint([id(image[0]()) for image in images]):
+        """Keep *batch*, or its snapshots one by one if one of its instances already has a snapshot in this level."""
+        level, snapshots = self._levels[-1], list(batch.snapshots()) if self._levels[-1] else []
+        if level.keys().isdisjoint([id(snapshot[0]()) for snapshot in snapshots]):
             level[id(batch)] = batch
         else:
-            self.record_all(images)
+            self.record_all(snapshots)
 
     def release(self) -> None:
-        """Close the innermost level, handing its images to the one around it."""
+        """Close the innermost level, and move its snapshots to the surrounding one."""
         inner = self._levels.pop()
-        for image in inner.values():
-            if image.__class__ is Batch:
-                self.record_batch(image)
-            elif image[0]() is not None:
-                self.record(image)
+        for snapshot in inner.values():
+            if snapshot.__class__ is Batch:
+                self.record_batch(snapshot)
+            elif snapshot[0]() is not None:
+                self.record(snapshot)
 
     def roll_back(self) -> None:
-        """Close the innermost level and restore its instances, the newest first."""
+        """Close the innermost level, and restore its instances, newest first."""
         inner = self._levels.pop()
-        for image in reversed(inner.values()):
-            if image.__class__ is Batch:
-                image.restore()
+        for snapshot in reversed(inner.values()):
+            if snapshot.__class__ is Batch:
+                snapshot.restore()
             else:
-                restore(image)
+                restore(snapshot)

@@ -1,9 +1,10 @@
-"""Transactions: what is open on one alias, and the blocks in it, each of which can be undone.
+"""Transactions and the blocks in them.
 
-One `Transaction` per alias and thread or task. The outermost block opens it, nested ones are savepoints in it.
-A block is doomed by the first error in it; a doomed block cannot end well (CONTRACT O, DESIGN 8).
+A thread or task has at most one `Transaction` on each alias. The outermost block begins it; nested blocks are savepoints
+in it, or join the surrounding block. The first error in a block dooms it: it refuses further statements, and can only
+be rolled back.
 
-Lending: somebody else's open connection, for a while the one that models use.
+`adopted` lets models use an open connection of the program; `forbidden` makes aliases unusable for a while.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from microorm.db.connection import Channel
 from microorm.db.context import (
     BLOCK,
-    Entered,
-    Entrance,
+    ContextScope,
     Hook,
     Owner,
+    ReusableContext,
     Using,
     forget,
     open_block,
@@ -31,7 +32,7 @@ from microorm.db.context import (
     watch,
 )
 from microorm.db.engine import BEGIN, TRANSACTION, Database
-from microorm.db.snapshots import UndoLog
+from microorm.db.snapshots import SnapshotLog
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
@@ -43,16 +44,16 @@ _log = logging.getLogger("microorm.transactions")
 
 
 class Transaction(Channel):
-    """What is open on one alias: a connection, its blocks, hooks and before-images."""
+    """A transaction on one alias: its connection, blocks, `on_commit` functions and snapshots."""
 
     __slots__ = ("__weakref__", "_root", "blocks", "handed_out", "hooks", "owner", "warned")
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.blocks: list[Block] = []
+        self.blocks: list[AtomicBlock] = []
         self.hooks: list[Hook] = []
         self.owner = Owner()
-        self.undo: UndoLog = UndoLog()
+        self.undo: SnapshotLog = SnapshotLog()
         self.warned = self.handed_out = self._switched = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None
@@ -60,9 +61,9 @@ class Transaction(Channel):
 
     @classmethod
     def begin(cls, database: Database, *, readonly: bool) -> Transaction:
-        """Begin a transaction: on an idle connection if it can, else through SQLAlchemy's connection.
+        """Begin a transaction by the driver, on an idle connection if there is one.
 
-        The latter where listeners are to hear of it, or the transaction is *readonly*.
+        If it is *readonly*, if the engine has listeners, or if it was made by the program, SQLAlchemy begins it.
         """
         self = cls(database)
         try:
@@ -72,17 +73,14 @@ class Transaction(Channel):
                 self._acquire()
                 self._begin_on_cursor()
         except BaseException:
-            self._let_go()
+            self._close()
             raise
         watch(self)
         return self
 
     @classmethod
     def adopt(cls, database: Database, connection: Connection) -> Transaction:
-        """Treat what is open on *connection*, which its owner commits and rolls back, as a transaction.
-
-        Blocks in it are savepoints.
-        """
+        """Return a transaction on *connection*, which its owner commits or rolls back; blocks in it are savepoints."""
         self = cls(database)
         self._connection = connection
         return self
@@ -103,39 +101,44 @@ class Transaction(Channel):
 
     @property
     def readonly(self) -> bool:
-        """Whether the innermost block, or one around it, is for reading only."""
+        """Whether the innermost block, or a block around it, is read-only."""
         return self.blocks[-1].readonly
 
     def hand_out(self) -> Connection:
-        """The connection, for statements that are not ours; in a doomed block it raises `TransactionError`."""
+        """Return the connection, for statements of the program; in a doomed block these raise `TransactionError`."""
         self.handed_out = True
         return self.connection
 
     def ended_elsewhere(self) -> TransactionError | None:
-        """What to raise where somebody has ended the transaction through the connection that was handed out."""
+        """Return an error if the program has ended the transaction on the connection that was handed out, else None."""
         connection, root = self._connection, self._root
-        if connection is None or root is None:  # nothing but our statements, or its owner may begin another
+        if connection is None or root is None:  # never handed out, or adopted from an owner who may end it
             return None
         if connection.closed or connection.get_transaction() is not root or not root.is_active:
-            return TransactionError(f"the block on {self.database.alias!r} was ended through its connection")
+            return TransactionError(
+                f"the transaction of the block on {self.database.alias!r} was ended through its connection"
+            )
         return None
 
     def doom(self, error: BaseException) -> None:
-        """Let the innermost block end in a rollback only, because of *error*."""
+        """Mark the innermost block as doomed by *error*, unless an earlier error has doomed it."""
         if not self.blocks or self.blocks[-1].doomed_by is not None:
             return
         self.blocks[-1].doomed_by = error
         if self.handed_out:
-            event.listen(self.connection, "before_cursor_execute", self._refuse)
+            event.listen(self.connection, "before_cursor_execute", self._refuse_statement)
 
     def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
-        """As for any channel; the innermost block is doomed."""
+        """Return SQLAlchemy's error for *error*, and doom the innermost block."""
         error = super().translated(error, sql, parameters)
         self.doom(error)
         return error
 
     def commit(self) -> None:
-        """Commit and close. `CommitOutcomeUnknown` where the outcome cannot be known; else a failure has rolled back."""
+        """Commit, and give up the connection; roll back if that fails.
+
+        Raises `CommitOutcomeUnknown` if the connection is lost during COMMIT.
+        """
         try:
             if self._connection is not None:
                 self._connection.commit()
@@ -144,20 +147,20 @@ class Transaction(Channel):
         except Exception as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             failure = error if self._connection is not None else self.translated(error, "COMMIT", None)
             if isinstance(failure, DBAPIError) and failure.connection_invalidated:
-                self._let_go()
+                self._close()
                 raise CommitOutcomeUnknown(
                     f"the connection to {self.database.alias!r} was lost while COMMIT ran"
                 ) from failure
             self.roll_back()
             raise failure from failure.__cause__
         except BaseException:
-            self._drop()
-            self._let_go()
+            self._invalidate()
+            self._close()
             raise
-        self._let_go(idle=True)
+        self._close(idle=True)
 
     def roll_back(self) -> None:
-        """Roll back and close; the instances are as they were before."""
+        """Roll back, give up the connection, and restore the instances."""
         idle = False
         try:
             if self._connection is not None:
@@ -165,44 +168,44 @@ class Transaction(Channel):
             elif not self.lost:
                 self._driver().rollback()
             idle = True
-        except Exception as error:  # noqa: BLE001 the error that led here matters more; the connection is dropped
+        except Exception as error:  # noqa: BLE001 the error that caused the rollback matters more
             _log.debug("rollback on %r failed: %s", self.database.alias, error)
-            self._drop()
+            self._invalidate()
         except BaseException:
-            self._drop()
+            self._invalidate()
             raise
         finally:
             try:
-                self._let_go(idle=idle)
+                self._close(idle=idle)
             finally:
                 self.undo.roll_back()
 
     def before_fork(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def after_fork(self) -> None:
-        """In the child: let go without a word to the server, which still serves the parent."""
+        """In the child: drop the connection without closing it on the server, since the parent uses it."""
         connection, raw = self._connection, self._raw
         self.cursor = self._connection = self._raw = None
         self.owner.after_fork()
-        held: Any = raw if raw is not None else connection
-        if held is None:
+        inherited: Any = raw if raw is not None else connection
+        if inherited is None:
             return
         if self.database.is_memory:
-            # The fork has copied the database, and its locks: nothing else will ever free this one.
-            held.close()
+            # The fork has copied the database with its locks; only closing this connection frees them.
+            inherited.close()
             return
-        with suppress(SQLAlchemyError):  # it had lost its connection before
-            held.detach()
+        with suppress(SQLAlchemyError):  # the connection was lost before
+            inherited.detach()
         _inherited.append((connection, raw))
 
     def _begin_on_cursor(self) -> None:
-        """Begin by the driver, on a connection that may be in autocommit."""
+        """Begin on the driver's cursor, whose connection may be in autocommit."""
         assert self._raw is not None
         if not (self._switched or self.database.autocommits):
             self._refuse_autocommit(self._raw)
         if self.database.dialect == "postgresql":
-            # The driver begins with the first statement, at the isolation level that it was given.
+            # The driver begins at the first statement, with its isolation level.
             if self._switched:
                 self._switch_autocommit(self._raw, on=False)
             return
@@ -214,7 +217,7 @@ class Transaction(Channel):
 
     def _begin_through_sqlalchemy(self, readonly: bool) -> None:
         database, dialect = self.database, self.database.dialect
-        connection = self._connection = database.spares.connect(database.engine)
+        connection = self._connection = database.idle_connections.connect(database.engine)
         self._refuse_autocommit(connection.connection)
         options: dict[str, Any] = {TRANSACTION: self}
         if dialect == "sqlite":
@@ -235,40 +238,40 @@ class Transaction(Channel):
     def _refuse_autocommit(self, raw: PoolProxiedConnection) -> None:
         if self.database.commits_by_itself(raw):
             raise ConfigurationError(
-                f"the connections of {self.database.alias!r} commit each statement, and a block needs a transaction"
+                f"the connections of {self.database.alias!r} are in autocommit mode, and a block needs a transaction"
             )
 
     def _connect(self) -> Connection:
-        """Make SQLAlchemy's connection of the one on which the transaction has begun."""
+        """Make SQLAlchemy's connection from the one on which the transaction has begun."""
         connection = Connection(self.database.engine, self._raw)
         connection.execution_options(**{TRANSACTION: self, BEGIN: ""})
         self._root = connection.begin()
         return connection
 
     def _driver(self) -> Any:
-        """Return the driver's connection; the pool's would look each method up in Python."""
+        """Return the driver's connection; the pool's proxy is slower, since it looks up each method in Python."""
         return self.raw.dbapi_connection
 
-    def _drop(self) -> None:
-        """Close the connection instead of giving it back: its state is not known."""
+    def _invalidate(self) -> None:
+        """Invalidate the connection, whose state is unknown."""
         if self._connection is not None and not self._connection.closed:
             self._connection.invalidate()
         elif self._raw is not None and self._raw.is_valid:
             self._raw.invalidate()
 
     def _try_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> bool:
-        """Switch autocommit, or drop the connection; what was committed stays so."""
+        """Switch autocommit and return True; invalidate the connection if that fails, and return False."""
         try:
             self._switch_autocommit(raw, on=on)
-        except Exception as error:  # noqa: BLE001 the transaction has ended well
+        except Exception as error:  # noqa: BLE001 it must not hide that the transaction was committed
             _log.debug("autocommit of %r cannot be switched: %s", self.database.alias, error)
             if raw.is_valid:
                 raw.invalidate()
             return False
         return True
 
-    def _let_go(self, *, idle: bool = False) -> None:
-        """Give the connection back; *idle* after a commit or a rollback that went well."""
+    def _close(self, *, idle: bool = False) -> None:
+        """Give up the connection; *idle*: it was committed or rolled back without an error."""
         forget(self)
         connection, self._connection = self._connection, None
         if (raw := self._raw) is not None:
@@ -301,19 +304,21 @@ class Transaction(Channel):
             f"the block on {self.database.alias!r} is doomed by an earlier error: {error!r}"
         )
 
-    def _refuse(self, *statement: Any) -> None:
+    def _refuse_statement(self, *arguments: Any) -> None:
         block = self.blocks[-1]
-        # What ends the block is a statement, too.
+        # A closed block is being rolled back, which may take a statement.
         if block.doomed_by is not None and not block.closed:
             raise self._doomed(block.doomed_by) from block.doomed_by
 
 
-class Block(Entered):
-    """One `with atomic()` in progress: the whole transaction, a savepoint in it, or neither of its own."""
+class AtomicBlock(ContextScope):
+    """An entered `atomic()`: the whole transaction, a savepoint in it, or a part of the surrounding block."""
 
     __slots__ = ("doomed_by", "hooks_before", "nested", "readonly", "savepoint", "transaction")
 
-    def __init__(self, entrance: Entrance, alias: str, transaction: Transaction, *, readonly: bool) -> None:
+    def __init__(
+        self, entrance: ReusableContext, alias: str, transaction: Transaction, *, readonly: bool
+    ) -> None:
         super().__init__(BLOCK, entrance, alias)
         self.transaction = transaction
         self.readonly = readonly or (bool(transaction.blocks) and transaction.readonly)
@@ -328,7 +333,7 @@ class Block(Entered):
         return self.transaction.blocks[0] is self
 
     def begin_savepoint(self) -> None:
-        """Set a savepoint, by the driver's cursor where nobody listens."""
+        """Set a savepoint, on the driver's cursor if there is one."""
         transaction = self.transaction
         self.savepoint = f"microorm_{len(transaction.blocks)}"
         if transaction.cursor is None:
@@ -338,7 +343,7 @@ class Block(Entered):
         transaction.undo.push()
 
     def release(self) -> None:
-        """End the savepoint, keeping what was done in it."""
+        """Release the savepoint, and keep its changes."""
         try:
             if self.nested is not None:
                 self.nested.commit()
@@ -348,7 +353,7 @@ class Block(Entered):
             self.transaction.undo.release()
 
     def roll_back(self) -> None:
-        """Undo what was done since the savepoint: rows, hooks and instances."""
+        """Roll back to the savepoint: rows, `on_commit` functions and instances."""
         transaction = self.transaction
         del transaction.hooks[self.hooks_before :]
         try:
@@ -371,17 +376,15 @@ class Block(Entered):
 
 
 def open_transaction(owner: object, alias: str) -> Transaction | None:
-    """The transaction that is open on *alias* here and now, or None.
+    """Return the transaction that this thread or task has open on *alias*, or None.
 
-    Raises `TransactionSharedError` where a block in it is open in another context: a task that this thread runs.
+    Raises `TransactionSharedError` while a task of this thread has a block open in it.
     """
-    block: Block | None = open_block(owner, alias)
+    block: AtomicBlock | None = open_block(owner, alias)
     if block is None:
         return None
     if block.transaction.blocks[-1] is not block:
-        raise TransactionSharedError(
-            f"inside the open block on {alias!r} is one that belongs to another task"
-        )
+        raise TransactionSharedError(f"another task has opened a block inside the open block on {alias!r}")
     return block.transaction
 
 
@@ -389,15 +392,12 @@ _inherited: list[Any] = []
 
 
 class Forbidden(Exception):
-    """Why an alias cannot be used for a while: it dooms the block that stands for it."""
+    """The reason why an alias is unusable; it dooms a block that `forbidden` opens on the alias."""
 
 
 @contextmanager
 def forbidden(databases: Any, reason: str, but: tuple[str, ...] = ()) -> Iterator[None]:
-    """Refuse every use of the databases in the `with` block, except the aliases in *but*.
-
-    What is refused raises `TransactionError` with the *reason*.
-    """
+    """Make all aliases except *but* unusable in the `with` block: `TransactionError` with the *reason*."""
     with ExitStack() as scopes:
         for alias in databases.aliases:
             if alias not in but:
@@ -408,10 +408,10 @@ def forbidden(databases: Any, reason: str, but: tuple[str, ...] = ()) -> Iterato
 
 @contextmanager
 def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) -> Iterator[None]:
-    """Read and write models over *connection* in the `with` block, on the first of *aliases* by default.
+    """Use *connection* for all *aliases* in the `with` block, and the first of them by default.
 
-    After an error instances are as they were before. Otherwise `on_commit` functions run at the end of the block,
-    which comes after the last commit of the connection's owner.
+    An error restores the instances. Otherwise the `on_commit` functions run at the end of the block, so leave it after
+    the last commit on *connection*.
     """
     adopted = [Transaction.adopt(databases.database(alias), connection) for alias in aliases]
     with ExitStack() as scopes:
@@ -429,8 +429,8 @@ def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) ->
 
 
 @contextmanager
-def _opened(databases: Any, transaction: Transaction) -> Iterator[Block]:
-    block = Block(Entrance(databases), transaction.database.alias, transaction, readonly=False)
+def _opened(databases: Any, transaction: Transaction) -> Iterator[AtomicBlock]:
+    block = AtomicBlock(ReusableContext(databases), transaction.database.alias, transaction, readonly=False)
     transaction.blocks.append(block)
     with block:
         yield block

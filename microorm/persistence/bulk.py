@@ -1,7 +1,7 @@
-"""Write many instances at once: `bulk_create`, without the signals of each unless asked for.
+"""`bulk_create`: insert many instances by few statements.
 
-All rows are checked before the first statement. New objects that hold plain values are collected by one generated
-loop; the others go one by one. Either way what can be written together is one group, cut into batches.
+All rows are checked before the first statement. A generated loop collects the rows of new objects that hold plain
+values; other rows are collected one by one. Rows of the same fields form a group, which is written in batches.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Image, apply_generated, restore
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, tell_saved, write_expressions
+from microorm.persistence.save import INSERT, collect, send_post_save, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
@@ -33,7 +33,7 @@ from microorm.sql.upsert import Upsert
 
 
 class BulkOptions(NamedTuple):
-    """The arguments of one call of `bulk_create()` besides its objects, checked; *each*: send the signals of saves."""
+    """The checked arguments of one call of `bulk_create()`. *each*: send `pre_save` and `post_save` for each object."""
 
     batch_size: int | None
     upsert: Upsert | None
@@ -41,10 +41,10 @@ class BulkOptions(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Objects that one statement can write: their *rows* are of the same *names* and written by the same *upsert*.
+    """Objects that one statement can write: their *rows* have the same fields *names* and the same *upsert*.
 
-    *snapshots* is None for new objects that nothing has touched since they were made: their state is *state*, they
-    have neither row nor key, and one snapshot is enough for a batch of them.
+    *snapshots* is None for new objects without a row or a key, which share the row state *state*: a batch of them needs
+    one snapshot only.
     """
 
     names: tuple[str, ...]
@@ -52,15 +52,15 @@ class Group(NamedTuple):
     state: RowState
     objects: list[Any]
     rows: list[Row]
-    snapshots: list[Image] | None
+    snapshots: list[Snapshot] | None
 
 
 def bulk_create(
     schema: Schema, database: Database, instances: Iterable[Any], options: BulkOptions, progress: Any = None
 ) -> list[Any]:
-    """Insert all of *instances* or none, in few statements; they get their keys and their state."""
+    """Insert all *instances* or none; set their generated keys and their state, and return them."""
     objects = check_instances(schema, "bulk_create", instances)
-    reported = Progress(progress, len(objects))
+    written = Progress(progress, len(objects))
     if not objects:
         return objects
     model, alias = schema.model, database.alias
@@ -78,14 +78,14 @@ def bulk_create(
         for group in _groups(schema, work, objects, options.upsert):
             start = 0
             for rows in batches(work.channel, group.rows, tuple, options.batch_size):
-                work.check()  # a receiver, or the function that is told of the progress, may have doomed the block
+                work.check()  # a receiver or the progress function may have doomed the block
                 work.dirty = True
                 _write_batch(schema, work, group, start, rows, options.upsert)
                 start += len(rows)
-                reported.add(len(rows))
+                written.add(len(rows))
         if options.each:
             for instance, earlier in zip(objects, before, strict=True):
-                tell_saved(schema, alias, instance, INSERT, earlier, created=True)
+                send_post_save(schema, alias, instance, INSERT, earlier, created=True)
         elif post_bulk_create._route(model):
             work.dirty = True
             _send(schema, alias, post_bulk_create, objects=list(objects))
@@ -95,13 +95,14 @@ def bulk_create(
 def _send_before(
     schema: Schema, work: UnitOfWork, objects: list[Any], options: BulkOptions, alias: str
 ) -> None:
-    """Send what comes before the SQL. What receivers change in the objects is put back after an error."""
+    """Take a snapshot of each object, then send `pre_save` for each or `pre_bulk_create` for all."""
     for instance in objects:
         work.snapshot(instance)
     work.dirty = True
     if options.each:
         sent = [
-            _send(schema, alias, pre_save, instance=each, raw=False, update_fields=None) for each in objects
+            _send(schema, alias, pre_save, instance=instance, raw=False, update_fields=None)
+            for instance in objects
         ]
         work.dirty = any(sent)
     else:
@@ -109,12 +110,15 @@ def _send_before(
 
 
 def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> bool:
-    with Receiving(schema.registry.databases, alias):
+    with ReceiverScope(schema.registry.databases, alias):
         return bool(signal.send(schema.model, using=alias, **arguments))
 
 
 def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert | None) -> Iterable[Group]:
-    """What to write together, every row checked: those that have a key first, so that none is made twice."""
+    """Collect and check all rows, and return them in groups.
+
+    Rows with a key come first, so that the database does not generate one of their keys for another row.
+    """
     state = objects[0]._row_state
     if (
         upsert is None
@@ -122,35 +126,43 @@ def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert
         and not (schema.server_made or schema.updating or schema.mutable)
     ):
         rows = schema.gatherer()(objects, state)
-        if rows is not None:  # new objects that hold plain values: one pass has collected all rows
+        if rows is not None:  # all objects are new and hold plain values
             names = schema.written_names if schema.generated is None else schema.plain_names
             return [Group(names, None, state, objects, rows, None)]
     plans = plans_of(schema, work.channel.database)
     groups: dict[tuple[Any, ...], Group] = {}
-    met: dict[Row, int] = {}
+    indexes: dict[Row, int] = {}
     for index, instance in enumerate(objects):
         snapshot = work.snapshot(instance)
         try:
             plan, row = collect(schema, plans, instance, INSERT, snapshot)
-            way = None if upsert is None else _way(schema, upsert, plan.names, row, index, met)
+            row_upsert = (
+                None if upsert is None else _upsert_of(schema, upsert, plan.names, row, index, indexes)
+            )
         except InvalidValue as error:
             error.add_note(f"in object {index} of bulk_create()")
             raise
-        kind = (plan.names, row.__class__, way)
+        kind = (plan.names, row.__class__, row_upsert)
         if (group := groups.get(kind)) is None:
-            group = groups[kind] = Group(plan.names, way, state, [], [], [])
+            group = groups[kind] = Group(plan.names, row_upsert, state, [], [], [])
         group.objects.append(instance)
         group.rows.append(row)
         group.snapshots.append(snapshot)  # type: ignore[union-attr]
     return sorted(groups.values(), key=lambda group: not set(schema.key_names).issubset(group.names))
 
 
-def _way(
-    schema: Schema, upsert: Upsert, names: tuple[str, ...], row: Row, index: int, met: dict[Row, int]
+def _upsert_of(
+    schema: Schema,
+    upsert: Upsert,
+    names: tuple[str, ...],
+    row: Row,
+    index: int,
+    indexes: dict[Row, int],
 ) -> Upsert | None:
-    """*upsert*, or None for a row that cannot meet another. `ValueError` for one that meets an earlier one.
+    """Return *upsert*, or None for a row that cannot conflict with another.
 
-    *met* has the values of the unique fields that were there before.
+    *indexes*: the index of each earlier row by the values of its unique fields; the row is added. Raises `ValueError`
+    for a row that would update an earlier one.
     """
     if not names:
         return None
@@ -158,25 +170,27 @@ def _way(
     unique = tuple([values.get(name) for name in upsert.unique])
     for name, value in zip(upsert.unique, unique, strict=True):
         if isinstance(value, ClauseElement):
-            raise InvalidValue(schema.name, {name: "is a unique field, and wants a value, not an expression"})
+            raise InvalidValue(
+                schema.name, {name: "is a unique field, and must be a value, not an expression"}
+            )
     if None in unique:
         return None
-    if upsert.updates and (first := met.setdefault(unique, index)) != index:
+    if upsert.updates and (first := indexes.setdefault(unique, index)) != index:
         declared = [schema.reported[name] for name in upsert.unique]
         shown = ", ".join(f"{name}={value!r}" for name, value in zip(declared, unique, strict=True))
-        raise ValueError(f"object {index} of bulk_create() has the {shown} of object {first}")
+        raise ValueError(f"object {index} of bulk_create() has the same {shown} as object {first}")
     return upsert
 
 
 def _write_batch(
-    schema: Schema, work: UnitOfWork, group: Group, start: int, rows: Sequence[Row], asked: Upsert | None
+    schema: Schema, work: UnitOfWork, group: Group, start: int, rows: Sequence[Row], upsert: Upsert | None
 ) -> None:
-    """Write *rows*, those of the objects of *group* from *start* on."""
+    """Write *rows*, which are those of *group* from the index *start* on."""
     channel, names = work.channel, group.names
     objects = group.objects[start : start + len(rows)]
     if group.snapshots is None:
-        made = _insert_rows(schema, plans_of(schema, channel.database), channel, names, rows)
-        _mark_new(schema, work, group.state, names, objects, rows, made)
+        generated = _insert_rows(schema, plans_of(schema, channel.database), channel, names, rows)
+        _mark_new(schema, work, group.state, names, objects, rows, generated)
         return
     snapshots = group.snapshots[start : start + len(rows)]
     if group.upsert is not None:
@@ -186,8 +200,8 @@ def _write_batch(
             write_expressions(schema, channel, instance, INSERT, names, row, snapshot)
     else:
         _insert_batch(schema, channel, names, objects, rows, snapshots)
-    if asked is not None and not asked.updates:
-        # It is not known which rows were inserted, so no instance claims anything.
+    if upsert is not None and not upsert.updates:
+        # It is unknown which rows were inserted, so all instances keep their state.
         for snapshot in snapshots:
             restore(snapshot)
         return
@@ -201,20 +215,20 @@ def _mark_new(
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
-    made: Sequence[Row],
+    generated: Sequence[Row],
 ) -> None:
-    """Give new *objects*, whose *rows* were inserted, the keys that were *made*, and their state."""
+    """Set the state, and the *generated* keys, of new *objects* whose *rows* were inserted."""
     key = None if schema.generated is None else schema.generated.name
     state = plans_of(schema, work.channel.database).row_state(names if key is None else (*names, key))
-    keys = [] if key is None else [value for (value,) in made]
-    # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
+    keys = [] if key is None else [value for (value,) in generated]
+    # Recorded before the first change, so that a rollback restores the objects even after an interrupt.
     work.keep_batch(Batch(objects, former, key, keys))
     if key is None:
         for instance, row in zip(objects, rows, strict=True):
             instance._row = row
             instance._row_state = state
         return
-    for instance, row, new in zip(objects, rows, made, strict=True):
+    for instance, row, new in zip(objects, rows, generated, strict=True):
         (instance.__dict__[key],) = new
         instance._row = row + new
         instance._row_state = state
@@ -226,14 +240,14 @@ def _insert_batch(
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
-    snapshots: Sequence[Image],
+    snapshots: Sequence[Snapshot],
 ) -> None:
     plans = plans_of(schema, channel.database)
     made_names = plans.insert(names).made_names
-    made = _insert_rows(schema, plans, channel, names, rows)
+    generated = _insert_rows(schema, plans, channel, names, rows)
     state = plans.row_state(names + made_names)
     fields = [schema.by_name[name] for name in names + made_names]
-    for instance, row, snapshot, new in zip(objects, rows, snapshots, made, strict=True):
+    for instance, row, snapshot, new in zip(objects, rows, snapshots, generated, strict=True):
         if new:
             apply_generated(instance, snapshot, dict(zip(made_names, new, strict=True)))
         instance._row = copied_row(fields, row + new) if schema.mutable else row + new
@@ -247,9 +261,9 @@ def _upsert_batch(
     names: tuple[str, ...],
     objects: Sequence[Any],
     rows: Sequence[Row],
-    snapshots: Sequence[Image],
+    snapshots: Sequence[Snapshot],
 ) -> None:
-    """Insert or update; what an instance does not know of its row is read back."""
+    """Insert or update *rows*; after an update, read the values that the instances do not have."""
     upserts.run(schema, channel, upsert, names, rows)
     if not upsert.updates:
         return
@@ -258,12 +272,12 @@ def _upsert_batch(
     known = [name for name in names if name in (*upsert.unique, *written)]
     unknown = tuple(name for name in schema.names if name not in known)
     indexes = [names.index(name) for name in upsert.unique]
-    wanted = [tuple([row[index] for index in indexes]) for row in rows]
-    found = upserts.rows_of(schema, channel, upsert.unique, wanted, unknown) if unknown else {}
+    uniques = [tuple([row[index] for index in indexes]) for row in rows]
+    found = upserts.rows_of(schema, channel, upsert.unique, uniques, unknown) if unknown else {}
     state = plans_of(schema, channel.database).row_state((*known, *unknown))
     fields = [schema.by_name[name] for name in (*known, *unknown)]
     indexes = [names.index(name) for name in known]
-    for instance, row, snapshot, unique in zip(objects, rows, snapshots, wanted, strict=True):
+    for instance, row, snapshot, unique in zip(objects, rows, snapshots, uniques, strict=True):
         new = found.get(unique, ())
         apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
         instance._row = copied_row(fields, (*[row[index] for index in indexes], *new))
@@ -273,27 +287,30 @@ def _upsert_batch(
 def _insert_rows(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
-    """Insert *rows*; returns for each what the database made, in order."""
+    """Insert *rows*, and return the generated values of each, in the same order."""
     if (multirow := multirow_insert(schema, plans, channel, names)) is not None:
         return multirow.insert(channel, rows)
-    prepared = plans.insert(names)
-    if not prepared.made:
-        prepared.run_many(channel, rows)
+    compiled = plans.insert(names)
+    if not compiled.made:
+        compiled.run_many(channel, rows)
         return [()] * len(rows)
-    if channel.database.is_sqlite and schema.generated in prepared.made and not has_triggers(schema, channel):
+    if channel.database.is_sqlite and schema.generated in compiled.made and not has_triggers(schema, channel):
         return _insert_numbered(schema, plans, channel, names, rows)
     columns = [schema.by_name[name].column for name in names]
     statement = insert(schema.table).returning(
-        *[f.column for f in prepared.made], sort_by_parameter_order=True
+        *[field.column for field in compiled.made], sort_by_parameter_order=True
     )
     parameters = [{column.key: value for column, value in zip(columns, row, strict=True)} for row in rows]
-    return [tuple(each) for each in channel.execute(statement, parameters)]
+    return [tuple(row) for row in channel.execute(statement, parameters)]
 
 
 def _insert_numbered(
     schema: Schema, plans: Plans, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]
 ) -> Sequence[Row]:
-    """SQLite numbers rows one after another, and this transaction alone writes."""
+    """Insert *rows* on SQLite, and return their generated values by way of `last_insert_rowid()`.
+
+    SQLite gives consecutive keys to the rows, since this transaction is the only one that writes.
+    """
     insert_in_order(schema, channel, names, rows)
     if channel.cursor is not None:
         last = channel.cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
@@ -303,18 +320,18 @@ def _insert_numbered(
     made = plans.insert(names).made
     if made == list(schema.key):
         return [(number,) for number in range(first, last + 1)]
-    statement = select(*[f.column for f in made]).where(key.between(first, last)).order_by(key)
-    return [tuple(each) for each in channel.execute(statement)]
+    statement = select(*[field.column for field in made]).where(key.between(first, last)).order_by(key)
+    return [tuple(row) for row in channel.execute(statement)]
 
 
 ROWS_PER_STATEMENT = 20
-"""On SQLite: to begin and end a statement costs more than a row, and to compile a long one costs milliseconds, once."""
+"""The size of a multi-row INSERT on SQLite. It saves time per row, and takes some milliseconds to compile."""
 WORTH_IT = 1000
-"""How many rows of one model it takes for such a statement to be compiled."""
+"""How many rows of a model have to be inserted before its multi-row INSERT is compiled."""
 
 
 def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], rows: Sequence[Row]) -> None:
-    """Insert *rows* of *names* one after another, several at once where they go to the driver's cursor."""
+    """Insert *rows* of the fields *names* in order, several by one statement if the channel has a driver's cursor."""
     plans, size = plans_of(schema, channel.database), 1
     if channel.cursor is not None and names:
         plans.inserted_rows += len(rows)
@@ -322,17 +339,17 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
             size = min(max_rows(channel, len(names)), ROWS_PER_STATEMENT)
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:
-        several = plans.cached(
-            ("insert several", names, size), lambda: _several(schema, channel.database, names, size)
+        statement = plans.cached(
+            ("insert several", names, size), lambda: _insert_of(schema, channel.database, names, size)
         )
         for start in range(0, whole, size):
-            several.run(channel, tuple(chain.from_iterable(rows[start : start + size])))
+            statement.run(channel, tuple(chain.from_iterable(rows[start : start + size])))
     if rest := rows[whole:]:
         plans.insert_only(names).run_many(channel, rest)
 
 
-def _several(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> CompiledStatement:
-    """The INSERT of *count* rows; its row is all of them, one after another."""
+def _insert_of(schema: Schema, database: Database, names: tuple[str, ...], count: int) -> CompiledStatement:
+    """Compile the INSERT of *count* rows, which takes their values as one long row."""
     fields = [schema.by_name[name] for name in names]
     rows = [placeholders(fields, index * len(fields)) for index in range(count)]
     statement = insert(schema.table).inline().values(rows)

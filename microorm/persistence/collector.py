@@ -1,13 +1,11 @@
-"""Collecting: what goes along with rows that are deleted, as the `on_delete` of the foreign keys says (CONTRACT J).
+"""Collect the rows of a delete and its dependent rows, as `on_delete` says, and find the order to delete them in.
 
-Nothing is written here. Rows are asked for level by level, those of one key together: whole where somebody is told of
-them, else their keys. Rows that nobody is told of and no table refers to are not asked for at all.
+Nothing is written here. Dependent rows are loaded level by level, with one query for each foreign key: all fields if the
+model has receivers, else only keys. Rows without receivers or dependants are not loaded; they are deleted by the value
+of their foreign key.
 
-Delete order: in what order rows go, those that refer to others first.
-
-Models that do not refer to each other in a circle go one after another. Inside a circle of models, a tree in one
-table among them, the rows decide; where rows refer to each other in a circle, some of these keys have to be NULL
-before.
+Rows that refer to others are deleted first. This is an order of models, unless these refer to each other in a cycle, or
+one refers to itself: then the rows themselves are ordered. Cycles of rows are broken by setting foreign keys to NULL.
 """
 
 from __future__ import annotations
@@ -26,44 +24,48 @@ from microorm.sql.batches import batches
 from microorm.sql.hydration import fields_of, hydrate
 from microorm.sql.statements import key_row, plans_of
 
-Values = dict[Any, "Leaving"]  # what is referred to → the row that has it
+Values = dict[Any, "CollectedRow"]  # referenced value → the row that has it
 
 _KEYS_SHOWN = 3
 
 
 def has_receivers(schema: Schema) -> bool:
-    """Whether anybody is told of deleted rows, so that they have to be fetched."""
+    """Return whether the delete signals have receivers for the model, so that its rows have to be loaded."""
     before = pre_delete._connections and pre_delete._route(schema.model)
     return bool(before or (post_delete._connections and post_delete._route(schema.model)))
 
 
 def referred_to(schema: Schema) -> bool:
-    """Whether a delete has to look for rows that refer to those it deletes."""
+    """Return whether a delete has to look for dependent rows."""
     keys = schema.registry.referring(schema.model)
     return bool(keys) and any(key.action.effect != "ignore" for key in keys)
 
 
 class Collection:
-    """The rows that go, by model and key; by foreign key the values whose rows go unseen, and whose rows change."""
+    """The rows to delete and to change.
+
+    *rows*: the collected rows by model and key. *fast_deletes*, *changed*: by foreign key, the referenced values whose rows
+    are deleted without being loaded, or have the key set to NULL or its default.
+    """
 
     def __init__(self, channel: Channel, schema: Schema) -> None:
         self.channel = channel
-        self.rows: dict[Schema, dict[Row, Leaving]] = {}
-        self.unseen: dict[Any, Values] = {}
+        self.rows: dict[Schema, dict[Row, CollectedRow]] = {}
+        self.fast_deletes: dict[Any, Values] = {}
         self.changed: dict[Any, Values] = {}
         self._schema = schema
-        self._restricting: list[tuple[Any, Any, Leaving]] = []
-        self._pending: dict[Schema, list[Leaving]] = {}
+        self._restricting: list[tuple[Any, Any, CollectedRow]] = []
+        self._pending: dict[Schema, list[CollectedRow]] = {}
         self._keys: dict[Schema, list[Any]] = {}
         self._has_receivers: dict[Schema, bool] = {}
         self._names: dict[Schema, tuple[str, ...] | None] = {}
         self._held: Any = None
 
     def add(self, instances: Iterable[Any], held: Any = None) -> None:
-        """Collect *instances* of the model that the delete is of, and all that goes along with them.
+        """Collect *instances* of the model to delete from, and their dependent rows.
 
-        Of *held*, which is the caller's, only the key is believed: its other values may not be those of the row.
-        Raises `RestrictedError` where a row that stays refers to one that goes and may not.
+        *held*: an instance of the caller. Only its key is used, since its other values may differ from the row. Raises
+        `RestrictedError` if a row that is not deleted refers to a collected one by a key with `on_delete="restrict"`.
         """
         self._held = held
         for instance in instances:
@@ -79,13 +81,13 @@ class Collection:
         self._refuse_restricted()
 
     def has_receivers(self, schema: Schema) -> bool:
-        """Whether somebody was told of deleted rows of the model when they were collected."""
+        """Return whether the delete signals had receivers for the model when its first row was collected."""
         if (found := self._has_receivers.get(schema)) is None:
             found = self._has_receivers[schema] = has_receivers(schema)
         return found
 
     def names(self, schema: Schema) -> tuple[str, ...] | None:
-        """The fields to load of rows that go: all (None) where somebody is told, else those that are keys."""
+        """Return the fields to load of rows to delete: all (None) if there are receivers, else the keys."""
         if schema not in self._names:
             needed = {key.to.name for key in self.keys_to(schema)}
             needed.update(key.field.name for key in schema.foreign_keys)
@@ -95,38 +97,38 @@ class Collection:
         return self._names[schema]
 
     def keys_to(self, schema: Schema) -> list[Any]:
-        """The foreign keys that refer to the model, and are not left to the database; of tables that are here."""
+        """Return the foreign keys to the model that `on_delete` does not leave to the database, in tables of this alias."""
         found = self._keys.get(schema)
         if found is None:
             found = self._keys[schema] = [
                 key
                 for key in schema.registry.referring(schema.model)
-                if key.action.effect != "ignore" and self._is_here(key.owner.__schema__)
+                if key.action.effect != "ignore" and self._has_table(key.owner.__schema__)
             ]
         return found
 
     def dependants(self, schema: Schema) -> Iterator[Schema]:
-        """The models whose rows go before those of *schema*."""
+        """Yield the models whose rows are deleted before those of *schema*."""
         for key in schema.registry.referring(schema.model):
             if key.action.keeps_reference(key):
                 yield key.owner.__schema__
 
-    def _is_here(self, schema: Schema) -> bool:
+    def _has_table(self, schema: Schema) -> bool:
         databases = schema.registry.databases
         return not databases.routers or databases.allows_migration(
             self.channel.database.alias, schema.label, schema.model
         )
 
-    def _add(self, schema: Schema, instance: Any) -> Leaving:
+    def _add(self, schema: Schema, instance: Any) -> CollectedRow:
         known = self.rows.setdefault(schema, {})
         key = key_row(schema, instance) if instance is self._held else key_of(schema, instance)
         if (row := known.get(key)) is None:
-            row = known[key] = Leaving(schema, key, instance)
+            row = known[key] = CollectedRow(schema, key, instance)
             self._pending.setdefault(schema, []).append(row)
         return row
 
-    def _values(self, schema: Schema, name: str, found: list[Leaving]) -> Values:
-        """What of *found* is referred to: the values in the database, whatever the caller's instance has by now."""
+    def _values(self, schema: Schema, name: str, found: list[CollectedRow]) -> Values:
+        """Return the rows *found* by their values of the field *name*, in the database rather than in a held instance."""
         if name in schema.key_names:
             index = schema.key_names.index(name)
             return {row.key[index]: row for row in found}
@@ -141,7 +143,7 @@ class Collection:
         return values
 
     def _follow(self, key: Any, values: Values) -> None:
-        """Note what becomes of the rows that refer by *key* to one of *values*."""
+        """Collect, by the `on_delete` of *key*, the rows that refer by it to one of *values*."""
         schema: Schema = key.owner.__schema__
         if not values:
             return
@@ -154,10 +156,10 @@ class Collection:
             for child in self._referring(key, values):
                 _parent(key, child, values).dependants.append((self._add(schema, child), key))
         else:
-            self.unseen.setdefault(key, {}).update(values)
+            self.fast_deletes.setdefault(key, {}).update(values)
 
     def _referring(self, key: Any, values: Values) -> Iterator[Any]:
-        """The rows that refer by *key* to one of *values*; one value is asked for by a prepared statement."""
+        """Yield instances of the rows that refer by *key* to one of *values*; for one value, by a compiled statement."""
         schema, channel = key.owner.__schema__, self.channel
         names, wanted = self.names(schema), list(values)
         if len(wanted) == 1:
@@ -171,39 +173,39 @@ class Collection:
             yield from hydrate(schema, found, channel.database.alias, names)
 
     def _refuse_restricted(self) -> None:
-        in_the_way: dict[Any, dict[Row, Any]] = {}
+        remaining: dict[Any, dict[Row, Any]] = {}
         for key, child, parent in self._restricting:
             schema: Schema = key.owner.__schema__
             row = key_of(schema, child)
-            if (known := self.rows.get(schema, {}).get(row)) is not None:
-                parent.dependants.append((known, key))
-            elif not self._goes_unseen(schema, child):
-                in_the_way.setdefault(key, {})[row] = child
-        if in_the_way:
-            shown = " and ".join(_shown(key, list(found)) for key, found in in_the_way.items())
-            objects = [child for found in in_the_way.values() for child in found.values()]
+            if (collected := self.rows.get(schema, {}).get(row)) is not None:
+                parent.dependants.append((collected, key))
+            elif not self._is_fast_deleted(schema, child):
+                remaining.setdefault(key, {})[row] = child
+        if remaining:
+            shown = " and ".join(_shown(key, list(found)) for key, found in remaining.items())
+            objects = [child for found in remaining.values() for child in found.values()]
             raise RestrictedError(f"{self._schema.name} cannot be deleted while {shown}", objects)
 
-    def _goes_unseen(self, schema: Schema, child: Any) -> bool:
+    def _is_fast_deleted(self, schema: Schema, child: Any) -> bool:
         return any(
-            key in self.unseen and child.__dict__.get(key.field.name) in self.unseen[key]
+            key in self.fast_deletes and child.__dict__.get(key.field.name) in self.fast_deletes[key]
             for key in schema.foreign_keys
         )
 
 
 def key_of(schema: Schema, instance: Any) -> Row:
-    """The key of *instance* as a row."""
+    """Return the key of *instance* as a row."""
     values = instance.__dict__
     return tuple([values[name] for name in schema.key_names])
 
 
-def _parent(key: Any, child: Any, values: Values) -> Leaving:
-    """The row that *child* refers to by *key*; some row where a collation finds values equal that are not."""
+def _parent(key: Any, child: Any, values: Values) -> CollectedRow:
+    """Return the row that *child* refers to by *key*; any row if only the collation makes the values equal."""
     return values.get(child.__dict__[key.field.name]) or next(iter(values.values()))
 
 
 def _shown(key: Any, rows: Sequence[Row]) -> str:
-    """Which rows refer by *key*: how many, of what, and some of their keys."""
+    """Describe the rows that refer by *key*: their number, model and first keys."""
     keys = ", ".join(repr(row[0] if len(row) == 1 else row) for row in rows[:_KEYS_SHOWN])
     more = ", …" if len(rows) > _KEYS_SHOWN else ""
     refer = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
@@ -214,8 +216,8 @@ def _shown(key: Any, rows: Sequence[Row]) -> str:
 T = TypeVar("T", bound=Hashable)
 
 
-class Leaving:
-    """A row that goes: its instance, and those of the rows that go which refer to it, each with its foreign key."""
+class CollectedRow:
+    """A row to delete: its key, its instance, and the rows to delete that refer to it, each with its foreign key."""
 
     __slots__ = ("dependants", "instance", "key", "schema")
 
@@ -223,151 +225,151 @@ class Leaving:
         self.schema = schema
         self.key = key
         self.instance = instance
-        self.dependants: list[tuple[Leaving, Any]] = []
+        self.dependants: list[tuple[CollectedRow, Any]] = []
 
 
 class Step(NamedTuple):
-    """Rows of one model that go together; no row of a layer refers to another of the same or a later layer."""
+    """Rows of one model to delete together, in layers: no row refers to another of its own layer or an earlier one."""
 
     schema: Any
-    layers: list[list[Leaving]]
+    layers: list[list[CollectedRow]]
 
 
-Cut = dict[Any, dict[Leaving, None]]  # the foreign keys to set to NULL → in which rows
+NulledKeys = dict[Any, dict[CollectedRow, None]]  # foreign key to set to NULL → the rows to set it in
 
 
 def delete_order(
-    groups: dict[T, list[Leaving]], dependants: Callable[[T], Iterable[T]], *, row_by_row: bool = False
-) -> tuple[list[Step], Cut]:
-    """The order in which the rows of *groups* go, by model, and which of their keys have to be NULL before.
+    groups: dict[T, list[CollectedRow]], dependants: Callable[[T], Iterable[T]], *, row_by_row: bool = False
+) -> tuple[list[Step], NulledKeys]:
+    """Return the order in which to delete the rows of *groups*, and the foreign keys to set to NULL before.
 
-    *dependants* gives the models that refer to one, itself included. *row_by_row*: the database checks each row as it
-    goes, so that one which refers to itself is in its own way.
+    *dependants(model)* yields the models that refer to *model*, which may include itself. *row_by_row*: the database
+    checks foreign keys after each row, so that a row which refers to itself cannot be deleted.
     """
     steps: list[Step] = []
-    cut: Cut = {}
+    nulled: NulledKeys = {}
 
     def among(model: T) -> Iterable[T]:
         return (each for each in dependants(model) if each in groups)
 
-    for circle in circles(list(groups), among):
-        rows = [row for model in circle for row in groups[model]]
-        if len(circle) == 1 and circle[0] not in among(circle[0]):
+    for cycle in connected_components(list(groups), among):
+        rows = [row for model in cycle for row in groups[model]]
+        if len(cycle) == 1 and cycle[0] not in among(cycle[0]):
             _append(steps, rows)
             continue
-        for layer in _layers(rows, cut):
+        for layer in _layers(rows, nulled):
             _append(steps, layer)
         for row in rows if row_by_row else ():
             for child, key in row.dependants:
                 if child is row and key.constrained and key.field.nullable:
-                    cut.setdefault(key, {})[row] = None
-    return steps, cut
+                    nulled.setdefault(key, {})[row] = None
+    return steps, nulled
 
 
-def circles(items: Sequence[T], following: Callable[[T], Iterable[T]]) -> list[list[T]]:
-    """*items* in parts, those that lead to others after these: one item, or all that lead to each other (Tarjan)."""
-    found: list[list[T]] = []
+def connected_components(items: Sequence[T], following: Callable[[T], Iterable[T]]) -> list[list[T]]:
+    """Return the strongly connected components of *items*, each after those that it leads to (Tarjan's algorithm)."""
+    components: list[list[T]] = []
     index: dict[T, int] = {}
     lowest: dict[T, int] = {}
-    line: list[T] = []
-    inside: set[T] = set()
+    stack: list[T] = []
+    on_stack: set[T] = set()
     for start in items:
-        trail = [] if start in index else [start]
-        rest: dict[T, Any] = {}
-        while trail:
-            item = trail[-1]
+        path = [] if start in index else [start]
+        successors: dict[T, Any] = {}
+        while path:
+            item = path[-1]
             if item not in index:
                 index[item] = lowest[item] = len(index)
-                line.append(item)
-                inside.add(item)
-                rest[item] = iter(following(item))
-            for other in rest[item]:
+                stack.append(item)
+                on_stack.add(item)
+                successors[item] = iter(following(item))
+            for other in successors[item]:
                 if other not in index:
-                    trail.append(other)
+                    path.append(other)
                     break
-                if other in inside:
+                if other in on_stack:
                     lowest[item] = min(lowest[item], index[other])
             else:
-                trail.pop()
-                if trail:
-                    lowest[trail[-1]] = min(lowest[trail[-1]], lowest[item])
+                path.pop()
+                if path:
+                    lowest[path[-1]] = min(lowest[path[-1]], lowest[item])
                 if lowest[item] == index[item]:
-                    circle = [line.pop()]
-                    while circle[-1] is not item:
-                        circle.append(line.pop())
-                    inside.difference_update(circle)
-                    found.append(circle[::-1])
-    return found
+                    component = [stack.pop()]
+                    while component[-1] is not item:
+                        component.append(stack.pop())
+                    on_stack.difference_update(component)
+                    components.append(component[::-1])
+    return components
 
 
-def _layers(rows: list[Leaving], cut: Cut) -> list[list[Leaving]]:
-    """*rows* in layers, those that nobody refers to first; what keeps a circle together is added to *cut*."""
+def _layers(rows: list[CollectedRow], nulled: NulledKeys) -> list[list[CollectedRow]]:
+    """Order *rows* in layers, rows without dependants first; add the keys that break cycles to *nulled*."""
     among = set(rows)
-    waits: dict[Leaving, int] = dict.fromkeys(rows, 0)
-    referred: dict[Leaving, list[tuple[Leaving, Any]]] = {row: [] for row in rows}
+    counts: dict[CollectedRow, int] = dict.fromkeys(rows, 0)  # of the dependants that are not in a layer yet
+    parents: dict[CollectedRow, list[tuple[CollectedRow, Any]]] = {row: [] for row in rows}
     for row in rows:
         for child, key in row.dependants:
             if child is not row and child in among:
-                waits[row] += 1
-                referred[child].append((row, key))
-    layers: list[list[Leaving]] = []
-    _peel([row for row in rows if not waits[row]], waits, referred, layers)
-    if rest := [row for row in rows if waits[row]]:
-        _peel(_cut_circles(rest, waits, referred, cut), waits, referred, layers)
-        # What is left cannot be cut: a database that checks at the end of the statement may let it go.
-        if rest := [row for row in rest if waits[row]]:
+                counts[row] += 1
+                parents[child].append((row, key))
+    layers: list[list[CollectedRow]] = []
+    _append_layers([row for row in rows if not counts[row]], counts, parents, layers)
+    if rest := [row for row in rows if counts[row]]:
+        _append_layers(_break_cycles(rest, counts, parents, nulled), counts, parents, layers)
+        # A cycle of keys that are checked and not nullable; a deferred check may allow the delete.
+        if rest := [row for row in rest if counts[row]]:
             layers.append(rest)
     return layers
 
 
-def _peel(
-    layer: list[Leaving],
-    waits: dict[Leaving, int],
-    referred: dict[Leaving, list[tuple[Leaving, Any]]],
-    layers: list[list[Leaving]],
+def _append_layers(
+    layer: list[CollectedRow],
+    counts: dict[CollectedRow, int],
+    parents: dict[CollectedRow, list[tuple[CollectedRow, Any]]],
+    layers: list[list[CollectedRow]],
 ) -> None:
-    """Add *layer* to *layers*, then the rows that only its rows referred to, and so on."""
+    """Append *layer* to *layers*, then the rows whose last dependants are in it, and so on."""
     while layer:
         layers.append(layer)
-        freed: list[Leaving] = []
+        following: list[CollectedRow] = []
         for row in layer:
-            for parent, _ in referred[row]:
-                waits[parent] -= 1
-                if not waits[parent]:
-                    freed.append(parent)
-        layer = freed
+            for parent, _ in parents[row]:
+                counts[parent] -= 1
+                if not counts[parent]:
+                    following.append(parent)
+        layer = following
 
 
-def _cut_circles(
-    rows: list[Leaving],
-    waits: dict[Leaving, int],
-    referred: dict[Leaving, list[tuple[Leaving, Any]]],
-    cut: Cut,
-) -> list[Leaving]:
-    """Cut the circles among *rows* where a key may be NULL, or is not checked; the rows that nobody refers to then."""
+def _break_cycles(
+    rows: list[CollectedRow],
+    counts: dict[CollectedRow, int],
+    parents: dict[CollectedRow, list[tuple[CollectedRow, Any]]],
+    nulled: NulledKeys,
+) -> list[CollectedRow]:
+    """Break the cycles among *rows* at keys that are nullable or not checked; return the rows without dependants."""
     among = set(rows)
 
-    def following(row: Leaving) -> Iterable[Leaving]:
+    def following(row: CollectedRow) -> Iterable[CollectedRow]:
         return (child for child, _ in row.dependants if child in among)
 
-    for circle in circles(rows, following):
-        here = set(circle)
-        for row in circle if len(circle) > 1 else ():
-            stays = []
-            for parent, key in referred[row]:
-                if parent not in here or not (key.field.nullable or not key.constrained):
-                    stays.append((parent, key))
+    for component in connected_components(rows, following):
+        cycle = set(component)
+        for row in component if len(component) > 1 else ():
+            kept = []
+            for parent, key in parents[row]:
+                if parent not in cycle or not (key.field.nullable or not key.constrained):
+                    kept.append((parent, key))
                     continue
-                waits[parent] -= 1
+                counts[parent] -= 1
                 if key.constrained:
-                    cut.setdefault(key, {})[row] = None
-            referred[row] = stays
-    return [row for row in rows if not waits[row]]
+                    nulled.setdefault(key, {})[row] = None
+            parents[row] = kept
+    return [row for row in rows if not counts[row]]
 
 
-def _append(steps: list[Step], layer: list[Leaving]) -> None:
-    """Add the rows of *layer* to *steps*: to the last one where they are of its model."""
-    by_model: dict[Any, list[Leaving]] = {}
+def _append(steps: list[Step], layer: list[CollectedRow]) -> None:
+    """Append the rows of *layer* to *steps*, by model; to the last step if it is of their model."""
+    by_model: dict[Any, list[CollectedRow]] = {}
     for row in layer:
         by_model.setdefault(row.schema, []).append(row)
     last = steps[-1].schema if steps else None

@@ -1,4 +1,8 @@
-"""Deleting: the order in which a delete happens (DESIGN 4, CONTRACT J)."""
+"""Delete rows: one statement for a row without receivers or dependants, else everything that `on_delete` says.
+
+In the latter case all rows are collected first. Then: `pre_delete` for each, dependent rows deleted or changed, and
+model by model the rows themselves, followed by their `post_delete`.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,38 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, apply_generated, image_of
+from microorm.db.snapshots import Snapshot, apply_generated, take_snapshot
 from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.persistence.collector import Collection, Cut, Leaving, Step, delete_order, referred_to
+from microorm.persistence.collector import (
+    CollectedRow,
+    Collection,
+    NulledKeys,
+    Step,
+    delete_order,
+    referred_to,
+)
 from microorm.persistence.save import runs_at_once
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
 from microorm.sql.statements import key_row, plans_of
 
 Counts = tuple[int, dict[str, int]]
-Loaded = tuple[Any, Any]  # an instance's state and row, which a save replaces
+Loaded = tuple[Any, Any]  # row state and loaded row of an instance, which a save replaces
 Find = Callable[[tuple[str, ...] | None], list[Any]]
 
 
 def delete(instance: Any, *, using: str | None = None) -> Counts:
-    """Delete the row of *instance* from the alias that the routing picks; all of it happens or nothing."""
+    """Delete the row of *instance*, and what depends on it, completely or not at all; return the numbers of rows.
+
+    Raises `UnsavedError` if it has no key, `RestrictedError` if rows refer to it that must not be deleted.
+    """
     schema: Schema = instance.__schema__
     for name in schema.key_names:
         if instance.__dict__.get(name) is None:
@@ -57,7 +71,7 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
             if after:
-                with Receiving(databases, database.alias):
+                with ReceiverScope(databases, database.alias):
                     post_delete.send(model, instance=instance, using=database.alias, origin=instance)
         finally:
             _forget_key(schema, instance, key, snapshot, loaded)
@@ -65,34 +79,34 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
 
 
 def counts(schema: Schema, total: int) -> Counts:
-    """What a delete of *total* rows returns: their number, and the same by label (CONTRACT J9)."""
+    """Return what a delete of *total* rows returns: their number, and the number by label."""
     return total, ({schema.label: total} if total else {})
 
 
 def refuse_waiting(schema: Schema) -> None:
-    """RuntimeError where a delete would have to wait for async receivers on a running event loop."""
+    """Raise `RuntimeError` if there are async receivers, which cannot be waited for on a running event loop."""
     pre_delete.refuse_waiting(schema.model)
     post_delete.refuse_waiting(schema.model)
 
 
 def delete_found(schema: Schema, database: Database, find: Find, origin: Any, *, held: Any = None) -> Counts:
-    """Delete the instances that *find* gives and all that goes along, with their signals, in one transaction.
+    """Delete the instances that *find* returns and what depends on them, with signals, in one transaction.
 
-    *find* is given the names of the fields that it has to load, None for all. *origin* is what `delete()` was called
-    on; *held* is the instance that the caller has.
+    *find* is called with the names of the fields to load, or None for all. *origin*: the object that `delete()` was
+    called on. *held*: the instance that the caller has, if any.
     """
     refuse_waiting(schema)
     with unit_of_work(schema.registry.databases, database) as work:
         collection = Collection(work.channel, schema)
         collection.add(find(collection.names(schema)), held)
-        for each in collection.rows:
-            if collection.has_receivers(each):
-                refuse_waiting(each)
+        for collected in collection.rows:
+            if collection.has_receivers(collected):
+                refuse_waiting(collected)
         return Deletion(work, collection, origin, held).run()
 
 
 class Deletion:
-    """One delete of all that was collected, in an open transaction."""
+    """The delete of a collection of rows in an open transaction."""
 
     def __init__(self, work: UnitOfWork, collection: Collection, origin: Any, held: Any) -> None:
         self._work = work
@@ -101,76 +115,79 @@ class Deletion:
         self._origin = origin
         self._held = held
         self._counts: Counter[str] = Counter()
-        self._gone: list[tuple[Leaving, Image, Loaded]] = []
-        self._row_by_row = self._channel.database.dialect in MARIADB  # else at the end of a statement
+        self._deleted: list[tuple[CollectedRow, Snapshot, Loaded]] = []
+        # MariaDB checks foreign keys row by row, other databases at the end of the statement.
+        self._row_by_row = self._channel.database.dialect in MARIADB
 
     def run(self) -> Counts:
-        """Send `pre_delete`, delete, and send `post_delete`; an error on the way dooms the block."""
+        """Send `pre_delete`, delete the rows, and send `post_delete`; return the numbers of rows."""
         collection, work = self._collection, self._work
         groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
-        steps, cut = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
-        images = {id(row): image_of(row.instance) for row in self._known(steps)}
-        for row in self._rows_told(steps, pre_delete):
-            self._tell_before(row)
+        steps, nulled = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
+        snapshots = {id(row): take_snapshot(row.instance) for row in self._shared_rows(steps)}
+        for row in self._rows_with_receivers(steps, pre_delete):
+            self._send_before(row)
         work.check()  # a receiver may have doomed the block
         self._delete_unseen()
-        self._change_references(cut)
+        self._change_references(nulled)
         for step in steps:
             work.check()
             self._delete_rows(step)
-            self._gone += [(row, images[id(row)], _loaded(row.instance)) for row in self._known([step])]
-            for row in self._rows_told([step], post_delete):
+            self._deleted += [
+                (row, snapshots[id(row)], _loaded(row.instance)) for row in self._shared_rows([step])
+            ]
+            for row in self._rows_with_receivers([step], post_delete):
                 self._send(post_delete, row)
-        for row, image, loaded in self._gone:
-            _forget_key(row.schema, row.instance, row.key, image, loaded)
-            self._channel.undo.record(image)
+        for row, snapshot, loaded in self._deleted:
+            _forget_key(row.schema, row.instance, row.key, snapshot, loaded)
+            self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
-    def _known(self, steps: Iterable[Step]) -> Iterator[Leaving]:
-        """The rows whose instances somebody else may have: the caller or a receiver."""
+    def _shared_rows(self, steps: Iterable[Step]) -> Iterator[CollectedRow]:
+        """Yield the rows whose instances the caller or a receiver may hold."""
         for step in steps:
-            told = self._collection.has_receivers(step.schema)
+            has_receivers = self._collection.has_receivers(step.schema)
             for layer in step.layers:
-                yield from [row for row in layer if told or row.instance is self._held]
+                yield from [row for row in layer if has_receivers or row.instance is self._held]
 
-    def _rows_told(self, steps: Iterable[Step], signal: Any) -> Iterator[Leaving]:
+    def _rows_with_receivers(self, steps: Iterable[Step], signal: Any) -> Iterator[CollectedRow]:
         for step in steps:
             if self._collection.has_receivers(step.schema) and signal._route(step.schema.model):
                 for layer in step.layers:
                     yield from layer
 
-    def _tell_before(self, row: Leaving) -> None:
+    def _send_before(self, row: CollectedRow) -> None:
         self._work.dirty, before = True, self._work.dirty
         sent = self._send(pre_delete, row)
         self._work.dirty = before or bool(sent)
 
-    def _send(self, signal: Any, row: Leaving) -> Any:
+    def _send(self, signal: Any, row: CollectedRow) -> Any:
         alias = self._channel.database.alias
-        with Receiving(row.schema.registry.databases, alias):
+        with ReceiverScope(row.schema.registry.databases, alias):
             return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
 
     def _delete_unseen(self) -> None:
-        """Delete the rows that nobody is told of and no table refers to, by what they refer to."""
-        for key, values in self._collection.unseen.items():
+        """Delete rows without receivers or dependants, by the values of their foreign keys."""
+        for key, values in self._collection.fast_deletes.items():
             schema: Schema = key.owner.__schema__
-            for batch in batches(self._channel, list(values), _one, None):
+            for batch in batches(self._channel, list(values), _as_row, None):
                 self._run(schema.label, sql_delete(schema.table).where(key.field.column.in_(batch)))
 
-    def _change_references(self, cut: Cut) -> None:
-        """Set the keys to NULL or to their default that refer to rows which go, and those that *cut* names to NULL."""
+    def _change_references(self, nulled: NulledKeys) -> None:
+        """Set foreign keys to NULL or their default: those with such an `on_delete`, and those in *nulled*."""
         for key, values in self._collection.changed.items():
             table, column = key.owner.__schema__.table, key.field.column
             value = key.action.value(key)
-            for batch in batches(self._channel, list(values), _one, None):
+            for batch in batches(self._channel, list(values), _as_row, None):
                 self._run(None, sql_update(table).values({column: value}).where(column.in_(batch)))
-        for key, rows in cut.items():
+        for key, rows in nulled.items():
             schema: Schema = key.owner.__schema__
             change = sql_update(schema.table).values({key.field.column: None})
             for batch in batches(self._channel, [row.key for row in rows], tuple, None):
                 self._run(None, change.where(schema.key_in(batch)))
 
     def _delete_rows(self, step: Step) -> None:
-        """Delete the rows of *step*, in their order: layer by layer where each row is checked as it goes."""
+        """Delete the rows of *step*: layer by layer if the database checks each row, else all together."""
         schema, channel = step.schema, self._channel
         layers = [[row.key for row in layer] for layer in step.layers]
         if not self._row_by_row:
@@ -191,7 +208,7 @@ class Deletion:
             self._counts[label] += count
 
 
-def _one(value: Any) -> Row:
+def _as_row(value: Any) -> Row:
     return (value,)
 
 
@@ -199,15 +216,15 @@ def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
 
-def _forget_key(schema: Schema, instance: Any, key: Row, image: Image, loaded: Loaded) -> None:
-    """A key that the database made is None after a delete; the others stay (CONTRACT J4).
+def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
+    """Set the generated key of a deleted *instance* to None; other keys stay.
 
-    An instance that a receiver has saved since it was deleted, when it was *loaded*, has a row again, and keeps its
-    key; so does one that has got another key than it was deleted by.
+    The key also stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it
+    another key than the deleted *key*.
     """
     if (generated := schema.generated) is None:
         return
     state, row = loaded
     same = instance._row_state is state and instance._row is row
     if same and instance.__dict__.get(generated.name) == key[0]:
-        apply_generated(instance, image, {generated.name: None})
+        apply_generated(instance, snapshot, {generated.name: None})

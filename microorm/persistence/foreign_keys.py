@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from microorm.db.atomic import UnitOfWork
-from microorm.db.snapshots import Image, apply_generated
+from microorm.db.snapshots import Snapshot, apply_generated
 from microorm.mapping.schema import Schema
 
 
-def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Image) -> None:
+def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Snapshot) -> None:
     """Set the foreign keys of *instance* to the present keys of the related instances.
 
     A related instance may have got its key, or another one, since it was assigned. *snapshot* remembers the values that

@@ -125,7 +125,7 @@ def _latest(wanted: Any) -> Any:
         return wanted.one_or_none()
     with transaction:
         rows = transaction.execute(wanted.statement.limit(2).with_for_update(read=True)).fetchall()
-    return wanted._one_of(wanted._made(rows, database))
+    return wanted._one_or_none(wanted._made(rows, database))
 
 
 def _update(wanted: Any, given: Mapping[str, Any]) -> Any:

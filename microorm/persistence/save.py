@@ -1,7 +1,8 @@
-"""Saving: the order in which a save happens, the rows that it writes, and what becomes of the instance.
+"""Save an instance.
 
-Arguments, alias, `pre_save`, `on_update`, values checked, SQL, state, `post_save`. Whatever fails, the instance is put
-back; inside a block an error that comes after a receiver or SQL dooms the block.
+All saves have one order: check the arguments, choose the alias, send `pre_save`, set `on_update` values, check the
+values, run the SQL, set the state of the instance, send `post_save`. An error restores the instance; after a receiver or
+SQL has run, it also dooms the open block.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
-from microorm.db.context import Receiving
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, apply_generated, note_generated
+from microorm.db.snapshots import Snapshot, apply_generated, note_generated
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
@@ -41,7 +42,7 @@ Before = tuple[RowState, Row | None]
 
 
 class SaveOptions:
-    """The arguments of one call of `save()`, checked."""
+    """The checked arguments of one call of `save()`."""
 
     __slots__ = ("fields", "force_insert", "force_update", "raw")
 
@@ -64,10 +65,9 @@ INSERT = SaveOptions(force_insert=True)
 
 
 class SavePlan:
-    """How the fields *names* of a row are collected and written; the key comes last where it is among them.
+    """The collector and the statements for a row of the fields *names*; the key comes last, if it is among them.
 
-    The statements are compiled when they are first needed. *inserted* and *updated* are the states of an instance
-    after each.
+    Statements are compiled when they are first needed. *inserted*, *updated*: the row state after an INSERT or UPDATE.
     """
 
     __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
@@ -91,7 +91,7 @@ class SavePlan:
         return statement
 
     def update(self, channel: Channel, row: Row) -> bool:
-        """Write *row* by its key; whether there was such a row. Of a model that is all key, only ask."""
+        """Update *row* by its key, and return whether it exists; without fields besides the key, only check that."""
         written = self.names[: -self.key_width]
         if self._update is None:
             self._update = self._plans.update(written) if written else self._plans.exists()
@@ -108,7 +108,7 @@ def save(
     force_insert: bool,
     force_update: bool,
 ) -> None:
-    """Write *instance* to the alias that the routing picks; all of it happens or nothing."""
+    """Write *instance* to the alias that the routing picks, completely or not at all, and send the signals."""
     schema: Schema = instance.__schema__
     if update_fields is None and not (raw or force_insert or force_update):
         options = PLAIN
@@ -137,8 +137,8 @@ def write(
     before: Route,
     after: Route,
 ) -> None:
-    """Save *instance* and send the signals that *before* and *after* receive, in the one order of all saves."""
-    snapshot: Image = (ref(instance), instance._row_state, instance._row, {})
+    """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
+    snapshot: Snapshot = (ref(instance), instance._row_state, instance._row, {})
     databases = schema.registry.databases
     with UnitOfWork(databases, None, None, snapshot) as work:
         if schema.foreign_keys and not options.raw:
@@ -148,38 +148,38 @@ def write(
         inside, channel, around = transaction is not None, None, snapshot[1].before
         if around is not None:  # a receiver saves the instance whose save it is told of
             instance._row_state = snapshot[1].without_before()
-        asked = options
+        given_options = options
         if snapshot[1].partial:
-            options = options_of_partial(schema, database, instance, asked)
+            options = options_of_partial(schema, database, instance, given_options)
         if before or (after and not inside and runs_at_once(after)):
             inside, channel = True, work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
                 # A receiver may have assigned an instance, or given values that were not loaded.
-                options = _prepared(schema, database, instance, asked, snapshot)
+                options = _prepared(schema, database, instance, given_options, snapshot)
         earlier = (instance._row_state, instance._row)
         plans = database.plans.get(schema) or plans_of(schema, database)
         plan, row = collect(schema, plans, instance, options, snapshot)
-        several = row.__class__ is ExpressionRow
+        has_expressions = row.__class__ is ExpressionRow
         if channel is None:
-            channel = work.begin(several=several)
+            channel = work.begin(several=has_expressions)
         else:
             work.check()  # a receiver may have doomed the block
         work.dirty = True
-        if several:
+        if has_expressions:
             created = write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
         else:
             created = write_row(schema, channel, instance, options, plan, row, snapshot)
         if inside and after:
-            tell_saved(schema, database.alias, instance, options, earlier, created=created)
+            send_post_save(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
             instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
-        tell_saved(schema, database.alias, instance, options, earlier, created=created)
+        send_post_save(schema, database.alias, instance, options, earlier, created=created)
 
 
 def _prepared(
-    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Image
+    schema: Schema, database: Database, instance: Any, options: SaveOptions, snapshot: Snapshot
 ) -> SaveOptions:
     """Return what is to be written of *instance* once it has the present keys of related instances."""
     if schema.foreign_keys and not options.raw:
@@ -190,13 +190,13 @@ def _prepared(
 
 
 def runs_at_once(route: Route) -> bool:
-    """Whether one of the receivers runs at the send itself, and not after the commit."""
+    """Return whether at least one receiver runs during the send, rather than after the commit."""
     return not route.optional or any("delivery" not in each.options for each in route)
 
 
 def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, alias: str) -> None:
     work.dirty = True
-    with Receiving(schema.registry.databases, alias):
+    with ReceiverScope(schema.registry.databases, alias):
         sent = pre_save.send(
             schema.model,
             instance=instance,
@@ -207,10 +207,10 @@ def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveO
     work.dirty = bool(sent)
 
 
-def tell_saved(
+def send_post_save(
     schema: Schema, alias: str, instance: Any, options: SaveOptions, before: Before, *, created: bool
 ) -> None:
-    """Send `post_save`; while its receivers run, `changes()` compares with what was there before the save."""
+    """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
     model = schema.model
     if not post_save._route(model):
         return
@@ -219,7 +219,7 @@ def tell_saved(
     instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     try:
-        with Receiving(schema.registry.databases, alias):
+        with ReceiverScope(schema.registry.databases, alias):
             post_save.send(
                 model,
                 instance=instance,
@@ -236,17 +236,17 @@ def tell_saved(
 
 
 def collect(
-    schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Image
+    schema: Schema, plans: Plans, instance: Any, options: SaveOptions, snapshot: Snapshot
 ) -> tuple[SavePlan, Row]:
-    """Return how *instance* is written, and its row, checked; `on_update` values are put into it first.
+    """Set the `on_update` values of *instance*, and return the plan for its row and the row, checked.
 
     Raises `InvalidValue`.
     """
     values = instance.__dict__
     if schema.updating and not options.raw:
-        wanted = [f for f in schema.updating if options.fields is None or f.name in options.fields]
-        made = {f.name: f.on_update() for f in wanted if f.on_update is not None}
-        apply_generated(instance, snapshot, made)
+        updating = [f for f in schema.updating if options.fields is None or f.name in options.fields]
+        generated = {f.name: f.on_update() for f in updating if f.on_update is not None}
+        apply_generated(instance, snapshot, generated)
     plan: SavePlan | None
     if options.fields is not None or schema.server_made:
         plan = _plan_of_some(schema, plans, options, values)
@@ -264,7 +264,7 @@ def collect(
 
 
 def _plan_of_some(schema: Schema, plans: Plans, options: SaveOptions, values: dict[str, Any]) -> SavePlan:
-    """Return how the fields of *options*, or those that the database does not make, are written."""
+    """Return the plan for the fields of *options*, or for those that the database does not generate."""
     if options.fields is not None:
         names = (*(n for n in schema.plain_names if n in options.fields), *schema.key_names)
     else:
@@ -283,7 +283,7 @@ def _check_expressions(schema: Schema, values: dict[str, Any], row: Row) -> None
     """Raise `InvalidValue` for a key that is an expression, `FieldError` for a column of another table."""
     for name in schema.key_names:
         if isinstance(values.get(name), ClauseElement):
-            problem = "is the primary key, and wants a value, not an expression"
+            problem = "is the primary key, and must be a value, not an expression"
             raise InvalidValue(schema.name, {name: problem})
     for value in row:
         if isinstance(value, ClauseElement):
@@ -297,9 +297,9 @@ def write_row(
     options: SaveOptions,
     plan: SavePlan,
     row: Row,
-    snapshot: Image,
+    snapshot: Snapshot,
 ) -> bool:
-    """Send the INSERT or the UPDATE of *row*, and note in *instance* what came of it; True for an INSERT."""
+    """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
     created = plan.key_width == 0 or _inserts(schema, instance, options)
     if not created and not plan.update(channel, row):
         if options.fields is not None or options.force_update:
@@ -311,14 +311,14 @@ def write_row(
         return False
     if created:
         statement = plan.insert or plan.prepare_insert()
-        made = statement.insert(channel, row)
-        # Kept before anything is changed, so that an interrupt leaves nothing that a rollback does not know.
-        if made:
-            note_generated(instance, snapshot, statement.made_names, made)
+        generated = statement.insert(channel, row)
+        # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
+        if generated:
+            note_generated(instance, snapshot, statement.made_names, generated)
             if channel.undo is not None:
                 channel.undo.record(snapshot)
-            instance.__dict__.update(zip(statement.made_names, made, strict=True))
-            row += made
+            instance.__dict__.update(zip(statement.made_names, generated, strict=True))
+            row += generated
         else:
             channel.keep(snapshot)
         state, names = plan.inserted, plan.names + statement.made_names
@@ -331,7 +331,7 @@ def write_row(
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
-    """Whether to INSERT a row that has a key at once, without an UPDATE first."""
+    """Return whether to insert a row that has a key without trying an UPDATE first."""
     if options.force_insert:
         return True
     if options.force_update:
@@ -340,18 +340,18 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
 
 
 def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
-    """Take *row* as what was loaded of *names*; the other fields stay as they were loaded, if they were."""
+    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any."""
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
-    layout, known = instance._row_state.layout, instance._row
-    for name in () if known is None else layout.names:
+    layout, earlier = instance._row_state.layout, instance._row
+    for name in () if earlier is None else layout.names:
         if name not in loaded:
-            loaded[name] = layout.value(known, name)
+            loaded[name] = layout.value(earlier, name)
     instance._row = tuple(loaded.values())
     instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
-    """Return *row* with copies of the values that can change in place."""
+    """Return *row* with copies of its mutable values."""
     return copied_row([schema.by_name[name] for name in names], row)
 
 
@@ -362,11 +362,11 @@ def write_expressions(
     options: SaveOptions,
     names: tuple[str, ...],
     row: Row,
-    snapshot: Image,
+    snapshot: Snapshot,
 ) -> bool:
-    """Save values of which some are SQL expressions; what they came to is read back into the instance."""
+    """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))
-    asked = [name for name, value in values.items() if isinstance(value, ClauseElement)]
+    expressions = [name for name, value in values.items() if isinstance(value, ClauseElement)]
     columns = {schema.by_name[name].column: value for name, value in values.items()}
     key = {field.column: values.get(field.name) for field in schema.key}
     keyed = names[-len(schema.key) :] == schema.key_names
@@ -379,17 +379,17 @@ def write_expressions(
                 raise _not_updated(schema, row, channel)
             created = True
     if created:
-        done = channel.execute(insert(schema.table).values(columns))
-        key = dict(zip(schema.table.primary_key.columns, done.inserted_primary_key or (), strict=True))
-    wanted = [f for f in schema.fields if f.name in asked or (created and f.name not in values)]
+        result = channel.execute(insert(schema.table).values(columns))
+        key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+    unknown = [f for f in schema.fields if f.name in expressions or (created and f.name not in values)]
     found = channel.execute(
-        select(*[f.column for f in wanted]).where(*[column == value for column, value in key.items()])
+        select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
     ).one()
-    made = dict(zip([f.name for f in wanted], found, strict=True))
-    note_generated(instance, snapshot, made, made.values())
+    generated = dict(zip([f.name for f in unknown], found, strict=True))
+    note_generated(instance, snapshot, generated, generated.values())
     channel.keep(snapshot)
-    instance.__dict__.update(made)
-    values.update(made)
+    instance.__dict__.update(generated)
+    values.update(generated)
     mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
     return created
 
@@ -406,18 +406,18 @@ def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
 def options_of_partial(
     schema: Schema, database: Database, instance: Any, options: SaveOptions
 ) -> SaveOptions:
-    """Return what a save of an instance that was loaded without some fields writes.
+    """Return the options for the save of an instance with deferred fields.
 
-    To its own row the fields that it has, as if they were its `update_fields`; anywhere else all of them, so that
-    those it lacks are loaded first.
+    A save to the row that it was loaded from writes the other fields, as with `update_fields`. Any other save writes all
+    fields, so the deferred ones are loaded here.
     """
     if options.fields is not None:
         complete(instance, tuple(options.fields))
         return options
-    lacking = missing(instance)
-    if lacking and not options.force_insert and is_own_row(schema, database, instance):
-        made = () if options.raw else [field.name for field in schema.updating]
-        names = frozenset(name for name in schema.plain_names if name not in lacking or name in made)
+    deferred = missing(instance)
+    if deferred and not options.force_insert and is_own_row(schema, database, instance):
+        updating = () if options.raw else [field.name for field in schema.updating]
+        names = frozenset(name for name in schema.plain_names if name not in deferred or name in updating)
         if names:
             return SaveOptions(names, raw=options.raw, force_update=options.force_update)
     complete(instance)
@@ -427,10 +427,10 @@ def options_of_partial(
 def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fields") -> frozenset[str]:
     """Return the names of the fields *given* by name or column.
 
-    Raises `TypeError` for a bare name or column, `FieldError` for what is not a field, or is the key.
+    Raises `TypeError` for a single name or column, `FieldError` for an unknown field and for the primary key.
     """
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument} wants a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument} must be a list of names or columns, not {given!r}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:

@@ -1,4 +1,4 @@
-"""Conditions: what the arguments of a query say, checked before anything reaches SQL."""
+"""Checks of the arguments of `filter()` and other methods of a query, before anything becomes SQL."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def conditions(
     instances: list[Any] = []
     if equal is None:
         equal = _equalities(schema, method, equalities, given, instances)
-    where, paths = _tested(schema, given)
+    where, paths = _joined_or_exists(schema, given)
     return Conditions(cacheable(schema, where), equal, paths, tuple(instances))
 
 
 def plain_equalities(schema: Schema, equalities: dict[str, Any]) -> Equal | None:
-    """Return names and values of *equalities*, checked; None unless all are fields, or `pk`, with plain values."""
+    """Return names and checked values of *equalities*; None unless all are fields, or `pk` alone, with plain values."""
     if "pk" in equalities:
         names, key = schema.key_names, equalities["pk"]
         if len(equalities) > 1:
@@ -97,9 +97,9 @@ def _equalities(
     given: list[tuple[Any, frozenset[Path]]],
     instances: list[Any],
 ) -> Equal:
-    """Return names and values of *equalities*; what is more than a value of a field is added to *given* conditions.
+    """Return names and checked values of *equalities* of fields.
 
-    The instances that relations are compared with are added to *instances*.
+    Relations, expressions and None become conditions, which are added to *given*; instances are added to *instances*.
     """
     equal: list[tuple[str, Any]] = []
     for name, value in equalities.items():
@@ -125,7 +125,7 @@ def _equalities(
 
 
 def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
-    """That a row at the *end* of *relation* has the key *value*, or that there is none."""
+    """Return the condition that the row at the *end* of *relation* has the key *value*; None: that there is no row."""
     there = end._schema
     fields = there.key if relation.steps[-1].reverse else (relation.key_field,)
     if value is None:
@@ -140,8 +140,10 @@ def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
     )
 
 
-def _tested(schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]) -> tuple[Where, frozenset[Path]]:
-    """The conditions *given*, each with its paths; those along paths to many rows are made one test."""
+def _joined_or_exists(
+    schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]
+) -> tuple[Where, frozenset[Path]]:
+    """Return the conditions *given* and the paths to be joined; those on paths to many rows become one EXISTS."""
     if not any(paths for _, paths in given):
         return tuple([condition for condition, _ in given]), NO_PATHS
     where = [condition for condition, paths in given if not _many(paths)]
@@ -157,19 +159,19 @@ def _many(paths: frozenset[Path]) -> bool:
 
 
 def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
-    """The paths of *given*, which *method* got. `TypeError` where it is no SQL expression: a string never becomes one.
+    """Return the paths that the expression *given* to *method* uses.
 
-    `FieldError` where it has a column of another table.
+    Raises `TypeError` for anything but a SQL expression, a string included, `FieldError` for a column of another table.
     """
     if not isinstance(given, ColumnElement):
-        raise TypeError(f"{method}() wants column expressions, not {given!r}")
+        raise TypeError(f"{method}() takes column expressions, not {given!r}")
     return paths_in(schema, given)
 
 
 def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:
-    """The columns that *given*, expressions or names of fields, stand for, and the paths that they need.
+    """Return the columns for *given* expressions or names of fields, and the paths to be joined for them.
 
-    Raises as `expression` does, and `FieldError` for a path to many rows, which would multiply the rows.
+    Raises as `expression` does, and `FieldError` for a path to many rows, whose join would repeat rows.
     """
     found: list[Any] = []
     needed: frozenset[Path] = frozenset()
@@ -184,37 +186,37 @@ def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any
 
 
 def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[str]:
-    """The names of the fields that *given*, names or columns of the model itself, stand for.
+    """Return the names of the fields for *given* names and columns of the model itself.
 
-    Raises `FieldError` for anything else, a column at the end of a path included.
+    Raises `FieldError` for anything else, a column of a related row included.
     """
     for each in given:
         if isinstance(each, Path):
-            raise FieldError(
-                f"{method}() wants fields of {schema.name}, and {each!r} is a path to other rows"
-            )
+            raise FieldError(f"{method}() takes fields of {schema.name}; {each!r} is a path to other rows")
         path = schema.registry.paths.get(getattr(each, "table", None))
         if path is not None:
             raise FieldError(
-                f"{method}() wants fields of {schema.name}, and {path!r} leads to other rows, "
-                f"of which {each.key!r} is a column"
+                f"{method}() takes fields of {schema.name}; {each.key!r} is a column of {path!r}"
             )
     return frozenset(schema.field(each).name for each in given)
 
 
 def non_negative(what: str, count: Any) -> int:
-    """*count*, an int from 0. `TypeError` and `ValueError` for anything else."""
+    """Return *count*. `TypeError` for anything but an int, `ValueError` for a negative one."""
     if type(count) is not int:
-        raise TypeError(f"{what} wants an int, not {count!r}")
+        raise TypeError(f"{what} takes an int, not {count!r}")
     if count < 0:
-        raise ValueError(f"{what} wants no negative number, not {count}")
+        raise ValueError(f"{what} cannot be negative, not {count}")
     return count
 
 
 def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None]:
-    """Offset and limit of *part* of what *offset* and *limit* leave. `ValueError` for a step and for negatives."""
+    """Return offset and limit of a slice of a query that has *offset* and *limit*.
+
+    Raises `ValueError` for a step and for negative numbers.
+    """
     if part.step is not None:
-        raise ValueError("a query is sliced without a step")
+        raise ValueError("a slice of a query cannot have a step")
     start = 0 if part.start is None else non_negative("a slice", part.start)
     left = None if limit is None else max(limit - start, 0)
     if part.stop is not None:
@@ -223,8 +225,8 @@ def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None
     return offset + start, left
 
 
-def asked(where: Where, equal: Equal) -> str:
-    """What a query asked for, for the message of one that found too little or too much."""
+def described(where: Where, equal: Equal) -> str:
+    """Return the conditions as text, for the message of an error."""
     shown = [f"{name}={value!r}" for name, value in zip(*equal, strict=True)] + [
         _with_values(each) for each in where
     ]
@@ -237,7 +239,7 @@ def _with_values(condition: ColumnElement[bool]) -> str:
 
 
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
-    """The fields of the key, each with its part of *value*, a tuple where the key is composite.
+    """Return the fields of the key, each with its value; *value* is a tuple where the key is composite.
 
     Raises `InvalidValue`.
     """
@@ -245,13 +247,13 @@ def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
         return [(schema.key[0], value)]
     if not isinstance(value, tuple) or len(value) != len(schema.key):
         raise InvalidValue(
-            schema.name, {"pk": f"wants a tuple of {', '.join(schema.key_names)}, not {value!r}"}
+            schema.name, {"pk": f"must be a tuple of {', '.join(schema.key_names)}, not {value!r}"}
         )
     return list(zip(schema.key, value, strict=True))
 
 
 def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
-    """`{column: value}` of *values*, checked as a save checks them; an instance stands for its key.
+    """Return `{column: value}` for *values*, checked as by a save; an instance stands for its key.
 
     Raises `FieldError` for an unknown name, for the key and for a column of another table, `InvalidValue` for
     values that do not fit, `UnsavedError` for an instance without a key, `TypeError` for two values of one field.
@@ -260,11 +262,9 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
     for name, value in values.items():
         field = schema.field(name)
         if field.name in row:
-            raise TypeError(f"update() has two values for {schema.name}.{schema.reported[field.name]}")
+            raise TypeError(f"update() got two values for {schema.name}.{schema.reported[field.name]}")
         if field.primary_key:
-            raise FieldError(
-                f"{schema.name}.{field.name} is the primary key, which an update does not change"
-            )
+            raise FieldError(f"{schema.name}.{field.name} is the primary key, which update() cannot change")
         if isinstance(value, ColumnElement):
             refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:
@@ -277,16 +277,14 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
-    """*value* as the column compares it; a text that is too long is no error, it just equals nothing."""
+    """Return *value* as it is compared with the column. A text that is too long is no error; it equals no value."""
     try:
         return field.clean(value)
     except InvalidFieldValue as refused:
-        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and not _unfit(value):
+        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and _storable(value):
             return value
         raise InvalidValue(schema.name, {field.name: str(refused)}) from None
 
 
-def _unfit(value: str | bytes) -> bool:
-    if isinstance(value, bytes):
-        return False
-    return "\0" in value or not encodable(value)
+def _storable(value: str | bytes) -> bool:
+    return isinstance(value, bytes) or ("\0" not in value and encodable(value))

@@ -1,8 +1,7 @@
-"""Joining: rows that hold what several models' rows hold, made instances that know each other.
+"""Related rows: those that `select_related` loads in the same statement, and the one that an attribute loads.
 
-Chains: the relations that a path or a dotted name goes along, one after the other.
-
-Following: the one instance that another refers to, or that refers to it, loaded when it is asked for.
+A path (`Book.author.country`) or a dotted name (`"author.country"`) is resolved to a chain of relations. Rows of a join become
+instances that refer to each other.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from microorm.sql.hydration import fields_of, hydrate
 
 
 class Branch(NamedTuple):
-    """A relation to one row, which is loaded in the same statement, and the path that stands for that row."""
+    """A relation to one row, which is loaded in the same statement, and the path to that row."""
 
     relation: Relation
     path: Path
 
 
 def branches_of(schema: Schema, known: tuple[Branch, ...], given: Sequence[Any]) -> tuple[Branch, ...]:
-    """The branches *known* and those to the rows that *given*, paths or dotted names, lead to, each after its parent.
+    """Return the branches *known* and those of the paths or dotted names *given*, each after its parent.
 
-    Raises `FieldError` for an unknown name and for a path to many rows, `TypeError` for what is no path.
+    Raises `FieldError` for an unknown name and for a path to many rows, `TypeError` for anything but a path.
     """
     found = dict.fromkeys(known)
     for each in given:
@@ -38,7 +37,7 @@ def branches_of(schema: Schema, known: tuple[Branch, ...], given: Sequence[Any])
         for relation in chain_of(schema, "select_related", each):
             if not relation.to_one:
                 raise FieldError(
-                    f"select_related(): {relation.label} leads to many rows, which prefetch_related() loads"
+                    f"select_related(): {relation.label} leads to many rows; use prefetch_related()"
                 )
             path = follow(path, relation)
             found[Branch(relation, path)] = None
@@ -46,10 +45,7 @@ def branches_of(schema: Schema, known: tuple[Branch, ...], given: Sequence[Any])
 
 
 def columns_of(branches: Sequence[Branch]) -> list[Any]:
-    """The columns of the rows at the ends of *branches*.
-
-    They are taken from these rows throughout, keys included, so that a row that is missing is seen to be.
-    """
+    """Return the columns of the rows at the ends of *branches*, keys included: the key of a missing row is NULL."""
     return [
         alias_of(branch.path).c[field.column.key]
         for branch in branches
@@ -64,32 +60,32 @@ def joined_instances(
     alias: str,
     wanted: tuple[str, ...] | None,
 ) -> list[Any]:
-    """The instances of *rows*, which hold the fields *wanted*, then those of the *branches*: one of each related row.
+    """Return the instances of *rows*, which have the fields *wanted* and then those of the *branches*.
 
-    They refer to each other, in both directions where each is to one.
+    There is one instance for each related row. Instances refer to each other, in both directions where both are to one.
     """
-    index = len(fields_of(schema, wanted))
-    instances = hydrate(schema, [row[:index] for row in rows], alias, wanted)
+    start = len(fields_of(schema, wanted))
+    instances = hydrate(schema, [row[:start] for row in rows], alias, wanted)
     at: dict[Path, list[Any]] = {root(schema): instances}
     found: dict[Schema, dict[Any, Any]] = {}
     for branch in branches:
         parent, there = branch.path._parent, branch.path._schema
         assert parent is not None
-        end = index + len(there.fields)
-        keys = _keys(there, rows, index)
+        end = start + len(there.fields)
+        keys = _keys(there, rows, start)
         known = found.setdefault(there, {})
         fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         fresh.pop(None, None)
-        made = hydrate(there, [row[index:end] for row in fresh.values()], alias)
+        made = hydrate(there, [row[start:end] for row in fresh.values()], alias)
         known.update(zip(fresh, made, strict=True))
         at[branch.path] = [known.get(key) for key in keys]
         relate(branch.relation, at[parent], at[branch.path])
-        index = end
+        start = end
     return instances
 
 
 def _keys(schema: Schema, rows: Sequence[Any], start: int) -> list[Any]:
-    """The key in each of *rows*, whose columns of *schema* begin at *start*; None where the row is missing."""
+    """Return the key in each of *rows*, whose columns of *schema* begin at *start*; None where the row is missing."""
     indexes = [start + schema.names.index(name) for name in schema.key_names]
     if len(indexes) == 1:
         index = indexes[0]
@@ -99,9 +95,9 @@ def _keys(schema: Schema, rows: Sequence[Any], start: int) -> list[Any]:
 
 
 def relate(relation: Any, near: Sequence[Any], far: Sequence[Any]) -> None:
-    """Keep in each of *near* the instance of *far* in its index, or None, as what *relation* leads to.
+    """Set in each instance of *near* the related one of *far*, or None, and the reverse where that is to one, too.
 
-    And the other way around, where that is to one, too. Of *near* there may be None, of which nothing is known.
+    *near* may contain None.
     """
     step = relation.steps[0]
     name, here, there = relation.name, step.near.name, step.far.name
@@ -122,30 +118,29 @@ Chain = tuple[Relation, ...]
 
 
 def chain_of(schema: Schema, method: str, given: Any) -> Chain:
-    """The relations from the model of *schema* that *given* goes along, which *method* got.
+    """Return the relations of the path or dotted name *given* to *method*, from the model of *schema* on.
 
-    A path that goes along a many-to-many relation is taken to mean that, and not the rows between; a dotted name
-    tells the two apart. Raises `FieldError` for an unknown name, for a column, and for a path that begins elsewhere;
-    `TypeError` for anything else.
+    A path along a many-to-many relation means that relation, not the through rows; a dotted name can name either. Raises
+    `FieldError` for an unknown name, a column, and a path of another model, `TypeError` for anything else.
     """
     if isinstance(given, str):
         return _named(schema, method, given)
     if isinstance(given, Path):
         if given._root is not schema:
-            raise FieldError(f"{method}(): {given!r} does not begin at {schema.name}")
+            raise FieldError(f"{method}(): {given!r} does not start at {schema.name}")
         return _along(schema, given)
     if isinstance(given, ClauseElement):
-        raise FieldError(f"{method}() wants relations, and {given} is a column")
-    raise TypeError(f"{method}() wants paths or their dotted names, not {given!r}")
+        raise FieldError(f"{method}() takes relations; {given} is a column")
+    raise TypeError(f"{method}() takes paths or dotted names, not {given!r}")
 
 
 def dotted(chain: Chain) -> str:
-    """The name of *chain*: `author.country`."""
+    """Return the dotted name of *chain*: `author.country`."""
     return ".".join(relation.name for relation in chain)
 
 
 def other_side(foreign_key: Any) -> str | None:
-    """The name under which the row that the unique *foreign_key* refers to knows the one that has it, if it does."""
+    """Return the name of the relation to one row that reverses the unique *foreign_key*; None where there is none."""
     if not foreign_key.unique:
         return None
     for name, relation in foreign_key.target.__schema__.relations.items():
@@ -159,7 +154,7 @@ def _named(schema: Schema, method: str, names: str) -> Chain:
     for name in names.split("."):
         relation = schema.relations.get(name)
         if relation is None:
-            what = "is no relation" if name in schema.by_name else "does not exist"
+            what = "is not a relation" if name in schema.by_name else "does not exist"
             raise FieldError(f"{method}(): {schema.name}.{name} {what}{nearest(name, schema.relations)}")
         chain.append(relation)
         schema = relation.target.__schema__
@@ -176,7 +171,7 @@ def _along(schema: Schema, path: Path) -> Chain:
 
 
 def _chains(schema: Schema, steps: tuple[Step, ...], preferred: set[str]) -> Iterator[Chain]:
-    """The chains along *steps*, those of the longest relations first, and of two alike the *preferred*."""
+    """Yield the chains along *steps*: first those of relations with most steps, and of these the *preferred* names."""
     if not steps:
         yield ()
         return
@@ -187,10 +182,9 @@ def _chains(schema: Schema, steps: tuple[Step, ...], preferred: set[str]) -> Ite
 
 
 def load_related(instance: Any, relation: Any, key: Any) -> Any:
-    """What *relation* of *instance* leads to by *key*: one statement, on the instance's alias unless routed; or None.
+    """Return the row that *relation* of *instance* leads to by *key*, or None; one statement, routed as a read.
 
-    Where it is the only one that leads back, what is found refers to *instance*, too. Raises `LazyLoadError` where lazy
-    loads are refused.
+    Where the reverse is to one, the row found refers to *instance*. Raises `LazyLoadError` inside `no_lazy_loads()`.
     """
     refuse_lazy(instance, relation.name)
     step = relation.steps[-1]

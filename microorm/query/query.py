@@ -1,4 +1,4 @@
-"""Query: how to read rows as instances, and how to write those that a condition names."""
+"""`Query`: reading, and writing the rows that fulfil conditions."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ M = TypeVar("M", bound="Any")
 
 
 class Query(Results[M]):
-    """The rows of a model that fulfil conditions, in an order: immutable, lazy, sent by its ends.
+    """The rows of a model that fulfil conditions. A query is immutable and lazy.
 
-    Each method returns a new query; `all`, `get`, `first`, iteration and their like send it. It reads from the
-    alias that `using()` says, else where the routing goes at that moment.
+    Methods such as `filter` return a new query; `all`, `get`, `first`, iteration and the like run it. It reads from the alias
+    given by `using()`, by default from where the read is routed at that moment.
     """
 
     def create(self, /, **values: Any) -> M:
-        """Make an instance of *values*, which may set the key, and insert it. Raises what a save raises.
+        """Make an instance of *values*, which may include the key, and insert it.
 
-        `TypeError` for a field that is missing or unknown, and for two values of the key; `CrossDatabaseRelation` for
-        an instance of another alias.
+        Raises what a save raises, `TypeError` for a missing or unknown field and for two values of the key,
+        `CrossDatabaseRelation` for an instance of another alias.
         """
         schema = self._schema
         if "pk" in values:
             for field, value in key_values(schema, values.pop("pk")):
                 if values.setdefault(field.name, value) is not value:
-                    raise TypeError(f"create() has two values for {schema.name}.{field.name}")
+                    raise TypeError(f"create() got two values for {schema.name}.{field.name}")
         instance = create_instance(schema, values)
         database = self._write_database()
         self._refuse_relating(values, database)
@@ -50,12 +50,12 @@ class Query(Results[M]):
     def get_or_create(
         self, /, defaults: Mapping[str, Any] | None = None, **equalities: Any
     ) -> tuple[M, bool]:
-        """The one row with these values, or else a new one that has *defaults*, too; and whether it is new.
+        """Return the one row with these values, or a new one that also has *defaults*; and whether it is new.
 
-        A function in *defaults* is called where a row is made. Of many that ask at once one makes the row and the
-        others get it, as long as the values are unique together in the database; no block around is doomed by that.
-        Reads where it would write. Raises `TypeError` for a field both asked for and in *defaults*, `FieldError`,
-        `Model.MultipleObjectsReturned`, what a save raises, and `IntegrityError` where another row is in the way.
+        Functions in *defaults* are called when a row is made. Of several programs at once, one makes the row and the others
+        get it, if the values are unique together in the database; no block around is doomed by that. Reads from where it
+        would write. Raises `TypeError` for a field that is also in *defaults*, `FieldError`,
+        `Model.MultipleObjectsReturned`, what a save raises, and `IntegrityError` for a conflict with another row.
         """
         from microorm.persistence.get_or_create import get_or_create  # noqa: PLC0415 not every program needs it
 
@@ -69,12 +69,12 @@ class Query(Results[M]):
         create_defaults: Mapping[str, Any] | None = None,
         **equalities: Any,
     ) -> tuple[M, bool]:
-        """The one row with these values, in which *defaults* are saved, or else a new one; and whether it is new.
+        """Return the one row with these values, updated with *defaults*, or a new one; and whether it is new.
 
-        The new one has *create_defaults*, or *defaults* where none are given; they may have a field that is asked for,
-        too: `update_or_create(name="a", defaults={"name": "b"})` renames. A row that is there is locked where the
-        database can, and saved with `update_fields`: those of *defaults* and those with `on_update`. The rest is as
-        `get_or_create` says.
+        A new row has *create_defaults*, by default *defaults*; both may have a field of the lookup, too:
+        `update_or_create(name="a", defaults={"name": "b"})` renames. An existing row is locked, if the database can do
+        that, and saved with `update_fields`: those of *defaults* and those with `on_update`. For the rest see
+        `get_or_create`.
         """
         from microorm.persistence.get_or_create import update_or_create  # noqa: PLC0415 not every program needs it
 
@@ -92,22 +92,22 @@ class Query(Results[M]):
         progress: Callable[[int, int], object] | None = None,
         signals: Literal["batch", "each"] = "batch",
     ) -> list[M]:
-        """Insert all of *objects* or none, in few statements; they get their keys and their state.
+        """Insert all of *objects* or none, in few statements, and set their keys and state; return them as a list.
 
-        One statement has as many rows as the database takes, and no more than *batch_size*. After each
-        `progress(done, total)` is called. *signals*: `pre_bulk_create` and `post_bulk_create` for all, or
-        `"each"`: in their place `pre_save` of every object before the first statement, `post_save` after the last.
+        A statement has as many rows as the database allows, at most *batch_size*. After each, `progress(done, total)` is
+        called. *signals*: `"batch"` sends `pre_bulk_create` and `post_bulk_create` once; `"each"` sends `pre_save` for each
+        object before the first statement, and `post_save` after the last.
 
-        *on_conflict*, where a row has the values of *unique_fields* already: with `"ignore"` it stays as it is
-        (without *unique_fields*: whatever is unique), and no object tells whether it was inserted: all stay unsaved.
-        With `"update"` it takes the values of *update_fields* (else all but the key and *unique_fields*, as far
-        as the object has them), and the object the other values of the row, its key above all. *unique_fields* is
-        the key, or where that is made for each row, what else is unique. On MariaDB a row that something else
-        unique is in the way of is an error, as elsewhere.
+        *on_conflict* says what happens if a row has the same *unique_fields*. `"ignore"`: that row is left as it is (without
+        *unique_fields*: for any unique values), and since it is not known which objects were inserted, all stay unsaved.
+        `"update"`: *update_fields* of that row are set (by default all that the object has, except the key and
+        *unique_fields*), and the object gets the other values of the row, such as its key. *unique_fields* is by default
+        the key, or if that is generated for each row, the other unique fields. A conflict with other unique fields is an
+        error on all databases.
 
-        Returns the list. Raises `TypeError` for other models' instances, `ValueError` for one given twice, two of
-        the same unique values to update by, and arguments that contradict each other, `FieldError`, `InvalidValue`
-        (a note says which object), what *progress* raises, and the database's errors; nothing was written then.
+        Raises `TypeError` for other models' instances, `ValueError` for an instance given twice, two objects with the same
+        unique values for `"update"`, and arguments that cannot be combined, `FieldError`, `InvalidValue` (a note names the
+        object), what *progress* raises, and the database's errors. Nothing is written then.
         """
         from microorm.persistence.bulk import BulkOptions, bulk_create  # noqa: PLC0415 not every program needs it
         from microorm.sql.upsert import upsert_of  # noqa: PLC0415 not every program needs it
@@ -115,9 +115,7 @@ class Query(Results[M]):
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
         options = BulkOptions(check_batch_size(batch_size), upsert, each=_each(signals))
         if options.each and upsert is not None:
-            raise ValueError(
-                "signals='each' and on_conflict= contradict each other: nobody knows what was created"
-            )
+            raise ValueError("signals='each' cannot be combined with on_conflict=")
         return bulk_create(self._schema, self._write_database(), objects, options, progress)
 
     def bulk_update(
@@ -128,19 +126,18 @@ class Query(Results[M]):
         batch_size: int | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> int:
-        """Write *fields* of all of *objects* to their rows, or of none; returns how many rows there were.
+        """Write *fields* of all of *objects* to their rows, or of none; return the number of rows.
 
-        An object whose row is gone is not counted and stays as it was. No signal is sent: no row was saved alone,
-        and no query and values say what was done. *batch_size* and *progress* are as in `bulk_create`. Raises
-        `UnsavedError` for an object without a key, `ValueError` for two of one row, `TypeError` for other models'
-        instances and on a query with conditions, `FieldError`, `InvalidValue` (a note says which object), what
-        *progress* raises, and the database's errors; nothing was written then.
+        An object whose row is gone is not counted and stays as it was. No signal is sent. *batch_size* and *progress* are as
+        in `bulk_create`. Raises `UnsavedError` for an object without a key, `ValueError` for two objects of one row,
+        `TypeError` for other models' instances and on a query with conditions, `FieldError`, `InvalidValue` (a note names
+        the object), what *progress* raises, and the database's errors. Nothing is written then.
         """
         from microorm.persistence.update import bulk_update  # noqa: PLC0415 not every program needs it
 
         if self._limited or self._conditions():
             raise TypeError(
-                "bulk_update() knows its rows by their keys, and this query has conditions or a limit"
+                "bulk_update() finds rows by their keys; the query cannot have conditions or a limit"
             )
         return bulk_update(
             self._schema,
@@ -152,11 +149,11 @@ class Query(Results[M]):
         )
 
     def update(self, /, **values: Any) -> int:
-        """Set *values*, which may be expressions, in every row of the query; returns how many there were.
+        """Set *values*, which may be expressions, in all rows of the query; return the number of rows.
 
-        `pre_update` and `post_update` are sent, the signals of single saves are not. Raises `FieldError`,
-        `InvalidValue`, `UnsavedError` and `CrossDatabaseRelation` for instances that cannot be related, and `TypeError`
-        for two values of one field and where the query is sliced.
+        Sends `pre_update` and `post_update`, but not the signals of saves. Raises `FieldError`, `InvalidValue`,
+        `UnsavedError` and `CrossDatabaseRelation` for instances that cannot be related, and `TypeError` for two values of
+        one field and for a sliced query.
         """
         from microorm.persistence.update import update_found  # noqa: PLC0415 not every program needs it
 
@@ -164,7 +161,7 @@ class Query(Results[M]):
         self._refuse_sliced("update")
         columns = assignments(schema, values)
         if not columns:
-            raise TypeError("update() wants at least one value")
+            raise TypeError("update() needs at least one value")
         statement = self._targeted(sql_update(schema.table).values(columns))
         database = self._write_database()
         self._refuse_relating(values, database)
@@ -172,11 +169,11 @@ class Query(Results[M]):
         return update_found(schema, database, statement, self, told)
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete every row of the query, and what goes along with it as the foreign keys say; all or nothing.
+        """Delete all rows of the query, and what `on_delete` of foreign keys says, all or nothing.
 
-        One statement does it where nobody listens to the signals and no table refers to the model. Returns the number
-        of rows, and by label. Raises `TypeError` where the query is sliced or grouped, `RestrictedError` where rows
-        that stay are in the way.
+        Takes one statement if the signals have no receivers and no table refers to the model. Returns the number of rows,
+        and the numbers by label. Raises `TypeError` for a sliced or grouped query, `RestrictedError` where rows that are
+        not deleted refer to these.
         """
         schema = self._schema
         self._refuse_sliced("delete")
@@ -190,7 +187,7 @@ class Query(Results[M]):
         return counts(schema, total)
 
     def _refuse_relating(self, values: Mapping[str, Any], database: Database) -> None:
-        """Raise `CrossDatabaseRelation` where a row in *database* would refer to an instance of another alias."""
+        """Raise `CrossDatabaseRelation` if a row in *database* would refer to an instance of another alias."""
         relations = self._schema.relations
         for name, value in values.items():
             if name in relations and isinstance(value, relations[name].target):
@@ -199,10 +196,10 @@ class Query(Results[M]):
     def _refuse_sliced(self, method: str) -> None:
         self._refuse_grouped(method)
         if self._limited:
-            raise TypeError(f"{method}() is for whole queries, and this one is limited or distinct")
+            raise TypeError(f"{method}() cannot be used on a query that is limited or distinct")
 
 
 def _each(signals: Any) -> bool:
     if signals not in ("batch", "each"):
-        raise ValueError(f"signals= is 'batch' or 'each', not {signals!r}")
+        raise ValueError(f"signals= must be 'batch' or 'each', not {signals!r}")
     return bool(signals == "each")

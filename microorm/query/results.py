@@ -1,10 +1,6 @@
-"""Results: the ends of a query that give instances.
+"""The methods of a query that return instances, and `fetch`, which all of them use.
 
-Reading: the SELECT of a query whose shape was seen before, with other values.
-
-What has no shape goes through SQLAlchemy's `Connection`, which keeps what it compiles by keys of its own.
-
-Raw: instances by the user's own SQL.
+`raw` makes instances of the rows of the user's own SQL.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import operators
 
-from microorm.db.connection import Lone
+from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, InvalidValue
@@ -41,8 +37,8 @@ from microorm.mapping.schema import Schema
 from microorm.query.filters import (
     NO_EQUAL,
     Equal,
-    asked,
     comparable,
+    described,
     key_values,
     non_negative,
     plain_equalities,
@@ -59,38 +55,41 @@ from microorm.sql.streams import chunks
 M = TypeVar("M", bound="Any")
 
 MAX_VALUES = 5_000
-"""Of the keys in one statement: every database takes more, and leaves room for what else the query says."""
+"""How many values of keys one statement has: every database takes more, which leaves room for other conditions."""
 
 
 class Results(Rows[M]):
-    """A selection that can be sent: its ends give what the database has found."""
+    """A selection whose instances can be loaded."""
 
     def all(self) -> list[M]:
-        """The instances. Raises what the database raises, and `TypeError` for a grouped query."""
+        """Return the instances. Raises what the database raises, and `TypeError` for a grouped query."""
         return fetch(self, self._equal)
 
     def __iter__(self) -> Iterator[M]:
-        """Send the query and go through its instances."""
+        """Run the query and iterate over its instances."""
         return iter(self.all())
 
     def iterate(self, chunk: int = 1000) -> Iterator[M]:
-        """Go through the instances, *chunk* of which are in memory at a time; the query is sent at the first step.
+        """Iterate over the instances, with *chunk* of them in memory at a time. The query runs at the first step.
 
-        Outside a block the stream has a connection of its own until it is read to the end, or closed; what is
-        done meanwhile, writes and blocks included, has another, and does not show in it. Inside a block
-        PostgreSQL streams, SQLite and MariaDB give the rows at once, of which instances are made chunk by chunk; so does
-        an SQLite database outside of WAL mode, in memory for one, since a reader keeps its writers waiting. What is
-        left in a stream when its block ends cannot be read (`TransactionError`).
+        Outside a block, the stream has a connection of its own until it is read to the end or closed. Writes and blocks
+        meanwhile use another, and the stream does not see them. Inside a block, PostgreSQL streams, while SQLite and MariaDB
+        return all rows at once, of which instances are made chunk by chunk. An SQLite database without WAL mode, such as one
+        in memory, does so outside a block, too, since a reader would block writers. Rows that are left when the block ends
+        cannot be read (`TransactionError`).
         """
         if type(chunk) is not int:
-            raise TypeError(f"iterate() wants an int, not {chunk!r}")
+            raise TypeError(f"iterate() takes an int, not {chunk!r}")
         if chunk < 1:
-            raise ValueError(f"iterate() wants a positive number, not {chunk}")
+            raise ValueError(f"iterate() takes a positive number, not {chunk}")
         self._refuse_grouped("iterate")
         return self._stream(chunk)
 
     def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
-        """The one instance. Raises `Model.DoesNotExist` or `Model.MultipleObjectsReturned`, saying what was asked."""
+        """Return the one instance that also fulfils these conditions, given as to `filter`.
+
+        Raises `Model.DoesNotExist`, `Model.MultipleObjectsReturned`, and what `filter` and the database raise.
+        """
         query, equal = self, self._equal
         if expressions or equalities:
             added = None if expressions else plain_equalities(self._model.__schema__, equalities)
@@ -105,11 +104,11 @@ class Results(Rows[M]):
         raise query._not_one(found, equal)
 
     def one_or_none(self) -> M | None:
-        """The one instance, or None where there is none. Raises `Model.MultipleObjectsReturned`."""
-        return self._one_of(fetch(self, self._equal, 2))
+        """Return the one instance, or None if there is none. Raises `Model.MultipleObjectsReturned`."""
+        return self._one_or_none(fetch(self, self._equal, 2))
 
     def first(self) -> M | None:
-        """The first instance in the query's order, else in the key's; None where there is none."""
+        """Return the first instance in the order of the query, by default of the key; None if there is none."""
         query = self if self._order else self._with(_order=self._key_columns)
         if query._limit != 0:
             query = query._with(_limit=1)
@@ -117,27 +116,24 @@ class Results(Rows[M]):
         return found[0] if found else None
 
     def last(self) -> M | None:
-        """The last instance in the query's order, else in the key's; None where there is none.
-
-        The order is turned around, so where NULLs come is the database's still.
-        """
+        """Return the last instance in the order of the query, by default of the key; None if there is none."""
         self._refuse_grouped("last")
         query = self._unlimited() if self._limit is not None or self._offset else self
-        found = query._with(_order=tuple(map(_turned, self._order or self._key_columns)), _limit=1).all()
+        found = query._with(_order=tuple(map(_reversed, self._order or self._key_columns)), _limit=1).all()
         return found[0] if found else None
 
     def in_bulk(self, keys: Iterable[Any] | None = None) -> dict[Any, M]:
-        """The instances by their keys, composite ones as tuples: all, or those of *keys* that there are.
+        """Return a dictionary of instances by key, of all rows or of those with one of *keys*; a composite key is a tuple.
 
-        Many keys are several statements. Raises `InvalidValue` for what cannot be a key, `TypeError` for *keys* of a
-        limited query.
+        Many keys take several statements. Raises `InvalidValue` for an invalid key, `TypeError` for *keys* of a limited
+        query.
         """
         if keys is None:
             return {instance.pk: instance for instance in self.all()}
         if self._limited:
-            raise TypeError("in_bulk() finds keys in a whole query, and this one is limited or distinct")
+            raise TypeError("in_bulk() cannot look up keys in a query that is limited or distinct")
         if isinstance(keys, (str, bytes)):
-            raise TypeError(f"in_bulk() wants a list of keys, not {keys!r}")
+            raise TypeError(f"in_bulk() takes a list of keys, not {keys!r}")
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
         size = MAX_VALUES // len(self._schema.key)
         found: dict[Any, M] = {}
@@ -151,7 +147,7 @@ class Results(Rows[M]):
     @overload
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> M | Self:
-        """`query[3]` is an instance (`IndexError` where there is none), `query[2:5]` a query."""
+        """Return an instance for `query[3]` (`IndexError` if there is none), a query for `query[2:5]`."""
         part = index if isinstance(index, slice) else slice(non_negative("an index", index), index + 1)
         offset, limit = window(self._offset, self._limit, part)
         query = self._with(_offset=offset, _limit=limit)
@@ -163,35 +159,33 @@ class Results(Rows[M]):
         return found[0]
 
     def __bool__(self) -> bool:
-        raise TypeError("a query has no truth value; exists() asks the database")
+        raise TypeError("a query has no truth value; use exists()")
 
     def __len__(self) -> int:
-        raise TypeError("a query has no length; count() asks the database")
+        raise TypeError("a query has no length; use count()")
 
     def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
-        """The instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
+        """Return the instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
 
-        Its columns are the model's, in any order. Raises `FieldError` where one is missing or is not the
-        model's, and what the database raises.
+        It must select the columns of the model, in any order. Raises `FieldError` for a missing or another column, and what
+        the database raises.
         """
         found: list[M] = raw_instances(self._schema, *self._place(), sql, parameters)
         return found
 
-    def _one_of(self, found: list[M]) -> M | None:
+    def _one_or_none(self, found: list[M]) -> M | None:
         if len(found) > 1:
             raise self._not_one(found, self._equal)
         return found[0] if found else None
 
     def _stream(self, chunk: int) -> Iterator[M]:
-        database, _ = self._place()
-        with closing(
-            chunks(self._schema.registry.databases, database, self._whole.statement, chunk)
-        ) as parts:
+        database, transaction = self._place()
+        with closing(chunks(database, transaction, self._whole.statement, chunk)) as parts:
             for rows in parts:
                 yield from self._made(rows, database)
 
     def _made(self, rows: Sequence[Any], database: Database) -> list[M]:
-        """The instances of *rows* of the query's statement: all of them, or one chunk."""
+        """Return the instances of *rows* of the query's statement, all of them or one chunk."""
         if self._related:
             return self._with_prefetched(
                 joined_instances(self._schema, self._related, rows, database.alias, self._names)
@@ -205,7 +199,7 @@ class Results(Rows[M]):
 
     @property
     def _whole(self) -> Self:
-        """The same for instances, no two of which have one key: PostgreSQL orders DISTINCT rows by their columns only."""
+        """The query without DISTINCT, which instances do not need, and with which PostgreSQL orders by selected columns only."""
         return self._with(_distinct=False) if self._distinct else self
 
     @property
@@ -213,19 +207,17 @@ class Results(Rows[M]):
         return tuple(field.column for field in self._schema.key)
 
     def _key_of(self, value: Any) -> Any:
-        """*value* as a key, checked: a tuple where the key is composite. Raises `InvalidValue`."""
+        """Return *value* as a key, checked; a tuple where the key is composite. Raises `InvalidValue`."""
         schema = self._schema
         parts = []
         for field, part in key_values(schema, value):
             if part is None:
-                raise InvalidValue(
-                    schema.name, {field.name: "is part of the key, and wants a value, not None"}
-                )
+                raise InvalidValue(schema.name, {field.name: "is part of the key and cannot be None"})
             parts.append(comparable(schema, field, part))
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _not_one(self, found: list[M], equal: Equal) -> Exception:
-        which, (database, _) = asked(self._where, equal), self._place()
+        which, (database, _) = described(self._where, equal), self._place()
         error: Exception
         if found:
             error = self._model.MultipleObjectsReturned(
@@ -236,13 +228,13 @@ class Results(Rows[M]):
         return error
 
 
-def _turned(order: Any) -> Any:
-    """*order* the other way around."""
+def _reversed(order: Any) -> Any:
+    """Return the reverse of *order*."""
     if isinstance(order, UnaryExpression):
         if order.modifier is operators.nulls_first_op:
-            return nulls_last(_turned(order.element))
+            return nulls_last(_reversed(order.element))
         if order.modifier is operators.nulls_last_op:
-            return nulls_first(_turned(order.element))
+            return nulls_first(_reversed(order.element))
         if order.modifier is operators.desc_op:
             return asc(order.element)
         if order.modifier is operators.asc_op:
@@ -251,14 +243,14 @@ def _turned(order: Any) -> Any:
 
 
 _PLAIN = frozenset({"_model", "_equal", "_using"})
-"""What a query is asked for where its SQL depends on the names of equal fields alone."""
+"""The attributes of a query whose SQL depends only on the names of the fields that are compared with values."""
 
 
 def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
-    """Return the instances that *query* finds, with the values *equal* instead of its own.
+    """Run *query*, with the conditions *equal* instead of its own, and return its instances, at most *most*.
 
-    The caller needs no more than *most*. The SELECT is compiled once for all queries that differ in values alone. One
-    without a cache key, and one that listeners are to hear of, goes through SQLAlchemy's `Connection`.
+    The SELECT is compiled once for all queries that differ only in values. One without a cache key, and any while the
+    engine has listeners for statements, goes through SQLAlchemy's `Connection`.
     """
     schema: Schema = query._model.__schema__
     limit, key = query._limit, None
@@ -274,7 +266,7 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
         query._refuse_grouped("all")
         database, transaction = query._place()
         key, row = _key_and_row(query, equal, limit)
-    with transaction or Lone(database, writes=False) as channel:
+    with transaction or AutocommitConnection(database, writes=False) as channel:
         if key is None or channel.cursor is None:
             whole = query._with(_equal=equal, _limit=limit)._whole
             return query._made(channel.execute(whole.statement).fetchall(), database)
@@ -287,7 +279,7 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
 
 
 def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[tuple[Any, ...] | None, Row]:
-    """Return the key of the SELECT of *query*, or None where it has none, and the values of its parameters."""
+    """Return the cache key of the SELECT of *query*, or None where it has none, and the values of its parameters."""
     names, row = equal
     where, order = query._where or NO_EXPRESSIONS, cacheable(query._schema, query._order)
     if (
@@ -299,7 +291,7 @@ def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[
         return None, row
     parameters = where.parameters + order.parameters
     if len(parameters) > 1 and len({*map(id, parameters)}) < len(parameters):
-        return None, row  # a parameter that is used twice is one in the SQL, too
+        return None, row  # a parameter that is used twice becomes one in the SQL
     row = (*row, *[each.value for each in parameters])
     row += tuple([each for each in (limit, query._offset or None) if each is not None])
     key = ("select", names, limit is None, not query._offset, where.key, order.key)
@@ -309,8 +301,8 @@ def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[
 class CompiledQuery(CompiledSelect):
     """The SELECT of a query.
 
-    Its parameters are those of equalities, of conditions and order, limit and offset; *constants* are the values of those
-    that SQLAlchemy adds for the database.
+    Its parameters are the values of fields, those of conditions and order, limit and offset, and then *constants*: those that
+    SQLAlchemy adds for the database.
     """
 
     __slots__ = ("constants",)
@@ -329,8 +321,8 @@ class CompiledQuery(CompiledSelect):
                 statement = getattr(statement, add)(bind)
                 binds.append(bind)
         compiled: Any = statement.compile(dialect=database.engine.dialect)
-        indexes = {id(bind): index for index, bind in enumerate(binds)}
-        added = [bind for bind in compiled.bind_names if id(bind) not in indexes]
+        known = {*map(id, binds)}
+        added = [bind for bind in compiled.bind_names if id(bind) not in known]
         self.constants = tuple([bind.value for bind in added])
         parameters = [*binds, *added]
         names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
@@ -338,7 +330,7 @@ class CompiledQuery(CompiledSelect):
         super().__init__(query._schema, statement, names, database.engine.dialect, hydrator)
 
 
-# What a driver would not take, or would store otherwise than the fields do.
+# Types that a driver does not accept, or stores in another way than the fields do.
 _CONVERTED = (date, datetime, time, timedelta, UUID, Enum)
 
 
@@ -349,29 +341,28 @@ def raw_instances(
     sql: str,
     parameters: Mapping[str, Any] | None,
 ) -> list[Any]:
-    """The instances of the rows that *sql* selects, with *parameters* for its `:name`s.
+    """Return the instances of the rows that *sql* selects, with *parameters* for each `:name` in it.
 
-    Raises `FieldError` where a column is missing or is not the model's, and where nothing is selected;
-    `TypeError` where *sql* is no str.
+    Raises `FieldError` for a missing or another column, and where nothing is selected; `TypeError` unless *sql* is a str.
     """
     if not isinstance(sql, str):
-        raise TypeError(f"raw() wants SQL as a str, not {sql!r}")
+        raise TypeError(f"raw() takes SQL as a str, not {sql!r}")
     plain = dict(parameters or {})
     converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
     statement = text(sql).bindparams(*converted)
-    # What the SQL does is its own affair: alone it commits, and in a block for reading the database refuses.
-    with transaction or Lone(database, writes=True) as channel:
+    # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it.
+    with transaction or AutocommitConnection(database, writes=True) as channel:
         result = channel.execute(statement, plain)
         if not result.returns_rows:
-            raise FieldError(f"the SQL for {schema.name} selects nothing")
+            raise FieldError(f"raw(): the SQL for {schema.name} selects nothing")
         names, rows = list(result.keys()), result.fetchall()
     columns = [field.column.name for field in schema.fields]
     for name in columns:
         if name not in names:
-            raise FieldError(f"the SQL for {schema.name} lacks the column {name!r}")
+            raise FieldError(f"raw(): the SQL for {schema.name} does not select the column {name!r}")
     for name in names:
         if name not in columns:
-            raise FieldError(f"the SQL for {schema.name} selects the column {name!r}, which is not its own")
+            raise FieldError(f"raw(): the SQL selects {name!r}, which is not a column of {schema.name}")
     indexes = [names.index(name) for name in columns]
     ordered = [tuple([row[index] for index in indexes]) for row in rows]
     return plans_of(schema, database).hydrator.instances(ordered)

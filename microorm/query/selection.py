@@ -1,7 +1,4 @@
-"""Selection: what a query asks for: which rows, in what order, how many of them, and from where.
-
-Locks: whose rows `for_update` locks, and how; and which databases can.
-"""
+"""The part of a query that says which rows are selected: conditions, order, limit, related rows, locks and alias."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
 
-from microorm.db.connection import Lone
+from microorm.db.connection import AutocommitConnection
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
@@ -28,15 +25,15 @@ M = TypeVar("M", bound="Any")
 
 
 class Selection(Generic[M]):
-    """The part of a query that says what is asked for: immutable, each method returns a new one."""
+    """The part of a query that says which rows are selected. It is immutable: each method returns a new query."""
 
-    # What is not asked for stays the class's: a query holds, and hands on, only what was said.
+    # Defaults are attributes of the class: a query stores, and copies, only what differs from them.
     _model: type[M]
     _where: tuple[ColumnElement[bool], ...] = ()
     _equal: Equal = NO_EQUAL  # names of fields, and the value that each must have
-    _paths: frozenset[Path] = frozenset()  # what conditions need joined
+    _paths: frozenset[Path] = frozenset()  # to be joined for conditions
     _order_paths: frozenset[Path] = frozenset()
-    _objects: tuple[Any, ...] = ()  # the instances in conditions, which must be of the alias that is asked
+    _instances: tuple[Any, ...] = ()  # compared in conditions; they must be of the alias that is read
     _order: tuple[ColumnElement[Any], ...] = ()
     _group: tuple[ColumnElement[Any], ...] = ()
     _having: tuple[ColumnElement[bool], ...] = ()
@@ -44,10 +41,10 @@ class Selection(Generic[M]):
     _offset: int = 0
     _distinct: bool = False
     _lock: Lock | None = None
-    _names: tuple[str, ...] | None = None  # the fields to load, where not all
-    _related: tuple[Branch, ...] = ()  # what is loaded in the same statement
-    _prefetched: tuple[Fetch, ...] = ()  # what is loaded afterwards, by one statement each
-    _owner: Any = None  # the instance whose related rows these are: a hint to routers
+    _names: tuple[str, ...] | None = None  # the fields to load, if not all
+    _related: tuple[Branch, ...] = ()  # loaded in the same statement
+    _prefetched: tuple[Fetch, ...] = ()  # loaded afterwards, by one statement each
+    _owner: Any = None  # the instance whose related rows these are, for routers
     _using: str | None = None
 
     def __init__(self, model: type[M]) -> None:
@@ -57,13 +54,13 @@ class Selection(Generic[M]):
         return f"<Query of {self._model.__name__}>"
 
     def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
-        """The rows for which all *expressions* are true and all fields have these values.
+        """Return a query of the rows for which all *expressions* are true and the fields have these values.
 
-        A value None means NULL; `pk=` means the key; an instance stands for its key. What is said of a path to many
-        rows (`Author.books.title`) is true where it is true of one of them, in one call of one and the same; no row
-        is found twice. Raises `FieldError` for an unknown name and a column of another table, `InvalidValue` for a
-        value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for what is no
-        expression.
+        None means NULL, `pk=` is the key, an instance stands for its key. A condition on a path to many rows
+        (`Author.books.title`) is true if one of these rows fulfils it; all such conditions of one call must be fulfilled by
+        the same row. No row is found twice. Raises `FieldError` for an unknown name and a column of another table,
+        `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for
+        anything but an expression.
         """
         found = conditions(self._model.__schema__, "filter", expressions, equalities)
         (names, values), (more_names, more_values) = self._equal, found.equal
@@ -74,11 +71,11 @@ class Selection(Generic[M]):
             _where=concatenated(self._where, found.where),
             _equal=equal,
             _paths=self._paths | found.paths,
-            _objects=self._objects + found.instances,
+            _instances=self._instances + found.instances,
         )
 
     def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
-        """The rows that `filter` with the same arguments leaves out: the exact complement, NULLs included."""
+        """Return a query of the rows that `filter` with the same arguments would not find, those with NULLs included."""
         found = conditions(self._schema, "exclude", expressions, equalities)
         refused = [*found.where, *self._equal_expressions(found.equal)]
         if not refused:
@@ -86,107 +83,104 @@ class Selection(Generic[M]):
         return self._with(
             _where=concatenated(self._where, cacheable(self._schema, (and_(*refused).is_not(true()),))),
             _paths=self._paths | found.paths,
-            _objects=self._objects + found.instances,
+            _instances=self._instances + found.instances,
         )
 
     def order_by(self, *order: ColumnElement[Any] | str) -> Self:
-        """Ordered by columns, or their names, in the place of an earlier order; descending is `.desc()`.
+        """Return a query with this order instead of an earlier one; by columns or names, descending by `.desc()`.
 
-        Where NULLs and letters of different case come is the database's. Raises `FieldError`, for a path to many
-        rows, too.
+        How NULLs and upper and lower case are ordered is up to the database. Raises `FieldError` for an unknown name and
+        for a path to many rows.
         """
         found, paths = columns(self._schema, "order_by", order)
         return self._with(_order=tuple(found), _order_paths=frozenset(paths))
 
     def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
-        """One row for each combination of values of *groups*, for `values` and `scalars`. Raises `FieldError`."""
+        """Return a query with one row for each combination of *groups*, for `values` and `scalars`. Raises `FieldError`."""
         found, paths = columns(self._schema, "group_by", groups)
         return self._with(_group=tuple(found), _paths=self._paths | paths)
 
     def having(self, *expressions: ColumnElement[bool]) -> Self:
-        """Of the groups, those for which all *expressions* are true. Raises `FieldError`."""
+        """Return a query of the groups for which all *expressions* are true. Raises `FieldError`."""
         found, paths = columns(self._schema, "having", expressions)
         return self._with(_having=self._having + tuple(found), _paths=self._paths | paths)
 
     def limit(self, count: int) -> Self:
-        """At most *count* rows. `ValueError` for a negative one."""
+        """Return a query of at most *count* rows. `ValueError` for a negative one."""
         return self._with(_limit=non_negative("limit()", count))
 
     def offset(self, count: int) -> Self:
-        """Without the first *count* rows. `ValueError` for a negative one."""
+        """Return a query that skips the first *count* rows. `ValueError` for a negative one."""
         return self._with(_offset=non_negative("offset()", count))
 
     def distinct(self) -> Self:
-        """Without repeated rows."""
+        """Return a query without repeated rows."""
         return self._with(_distinct=True)
 
     def only(self, *fields: str | ColumnElement[Any]) -> Self:
-        """Load the values of these fields, given by name or column, and of the key; the others when they are read.
+        """Return a query that loads these fields, by name or column, and the key; the others are loaded when read.
 
-        Each of the others is then a statement of its own. Takes the place of an earlier `only` or `defer`. Raises
-        `FieldError` for what is not a field of the model.
+        Each of the others takes a statement of its own then. Replaces an earlier `only` or `defer`. Raises `FieldError` for
+        anything but a field of the model.
         """
         return self._loading(own_names(self._schema, "only", fields))
 
     def defer(self, *fields: str | ColumnElement[Any]) -> Self:
-        """Load none of the values of these fields, given by name or column, before they are read; as `only` says.
+        """Return a query that loads these fields, by name or column, only when they are read; see `only`.
 
-        Adds to an earlier `only` or `defer`. The key is loaded all the same. Raises `FieldError`.
+        Adds to an earlier `only` or `defer`. The key is always loaded. Raises `FieldError`.
         """
-        left = own_names(self._schema, "defer", fields)
+        deferred = own_names(self._schema, "defer", fields)
         loaded = self._schema.names if self._names is None else self._names
-        return self._loading(frozenset(loaded) - left)
+        return self._loading(frozenset(loaded) - deferred)
 
     def select_related(self, *paths: type[Any] | str) -> Self:
-        """Load the one row that each of *paths* leads to, and those on the way, in the same statement.
+        """Return a query that loads the one row at the end of each path, and those on the way, in the same statement.
 
-        A path (`Book.author.country`) or its dotted name (`"author.country"`). Of the rows that are related to one
-        row, all have the same instance. Adds to an earlier `select_related`. Raises `FieldError` for an unknown name
-        and for a path to many rows, `TypeError` for what is no path.
+        A path (`Book.author.country`) or its dotted name (`"author.country"`). All that are related to one row get the same
+        instance of it. Adds to an earlier `select_related`. Raises `FieldError` for an unknown name and for a path to many
+        rows, `TypeError` for anything but a path.
         """
         return self._with(_related=branches_of(self._schema, self._related, paths))._completed()
 
     def prefetch_related(self, *paths: type[Any] | str | Prefetch) -> Self:
-        """Load the rows that *paths* lead to, and those on the way, by one statement for each relation.
+        """Return a query that loads the rows at the end of each path, and those on the way, by one statement a relation.
 
-        A path (`Author.books.tags`), its dotted name, or a `Prefetch` with a query of its own. They are read from
-        the alias of the query's rows unless routed elsewhere, after these, or after each chunk of them. Adds to an
-        earlier `prefetch_related`. Raises `FieldError` for an unknown name, `TypeError` for what is no path,
-        `ValueError` for two queries of the same rows.
+        A path (`Author.books.tags`), its dotted name, or a `Prefetch` with a query of its own. They are read after the
+        query's rows, or after each chunk of them, and from the same alias unless routed elsewhere. Adds to an earlier
+        `prefetch_related`. Raises `FieldError` for an unknown name, `TypeError` for anything but a path, `ValueError` for
+        two queries of the same rows.
         """
         return self._with(_prefetched=fetches_of(self._schema, self._prefetched, paths))._completed()
 
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False, of: Sequence[Any] = ()) -> Self:
-        """Lock the rows until the end of the block, which must be open: who else wants them waits.
+        """Return a query that locks its rows until the end of the open block; other transactions wait for them.
 
-        With *nowait* a locked row is an error of the database, with *skip_locked* it is left out. *of* are the model,
-        columns, or paths (`Book.author`) whose rows are locked, else the model's; PostgreSQL only. On MariaDB the rows
-        of all tables it reads are. On SQLite a block has locked the whole database already, and knows none of this.
-        Raises `ValueError` for both flags at once, `FieldError`, and where it is sent `TransactionError` outside a block
-        that may write, and for what the database cannot do.
+        *nowait*: a locked row is a database error; *skip_locked*: it is skipped. *of*: the model, columns, or paths
+        (`Book.author`) whose rows are locked, by default the model's; PostgreSQL only. MariaDB locks the rows of all tables
+        that it reads. On SQLite a block has locked the whole database already, and none of these options exists. Raises
+        `ValueError` for both flags at once, `FieldError`, and when the query runs `TransactionError` outside a block that
+        may write, and for an option that the database does not have.
         """
         lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
         return self._with(_lock=lock, _paths=self._paths | paths)
 
     def using(self, alias: str, /) -> Self:
-        """Read from, and write to, *alias*; routers are not asked."""
+        """Return a query that reads from, and writes to, *alias*. Routers are not consulted."""
         return self._with(_using=alias)
 
     @property
     def statement(self) -> Select[Any]:
-        """The same query as a plain SQLAlchemy `Select` of the model's columns that it loads, its relations joined.
-
-        The columns of what `select_related` names come after those of the model.
-        """
+        """The query as SQLAlchemy's `Select` of the columns that it loads: the model's, then those of `select_related`."""
         schema, branches = self._schema, self._related
         if branches or self._names is not None:
             own = [field.column for field in fields_of(schema, self._names)]
             return self._select(
                 *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
             )
-        if not schema.selects:  # made once, since every query of the model begins with it
+        if not schema.selects:  # made once for all queries of the model
             schema.selects.append(select(*[field.column for field in schema.fields]))
-        return self._shaped(schema.selects[0], NO_PATHS)
+        return self._completed_select(schema.selects[0], NO_PATHS)
 
     @property
     def _schema(self) -> Schema:
@@ -199,7 +193,7 @@ class Selection(Generic[M]):
         return query
 
     def _loading(self, loaded: frozenset[str]) -> Self:
-        """Load the fields *loaded*, and with them the key and what related rows are found by."""
+        """Return a query that loads the fields *loaded*, the key, and the fields with which related rows are found."""
         schema = self._schema
         first = {branch.relation for branch in self._related} | {fetch.chain[0] for fetch in self._prefetched}
         found_by = {each.steps[0].near.name for each in first if each.owner is schema.model}
@@ -208,7 +202,7 @@ class Selection(Generic[M]):
         return self._with(_names=None if names == schema.names else names)
 
     def _completed(self) -> Self:
-        """The same, where not all fields are loaded, with those that related rows are found by."""
+        """Return the query so that the fields with which related rows are found are loaded, too."""
         return self if self._names is None else self._loading(frozenset(self._names))
 
     def _place(self) -> tuple[Database, Transaction | None]:
@@ -223,32 +217,32 @@ class Selection(Generic[M]):
         place = databases.place(schema, using, self._owner, writes=False)
         if self._lock is not None:
             refuse_unlockable(self._lock, *place)
-        for each in self._objects:
+        for each in self._instances:
             self._refuse_elsewhere(each, place[0])
         return place
 
-    def _channel(self) -> Transaction | Lone:
+    def _channel(self) -> Transaction | AutocommitConnection:
         """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
         database, transaction = self._place()
-        return transaction or Lone(database, writes=False)
+        return transaction or AutocommitConnection(database, writes=False)
 
     def _write_database(self) -> Database:
         schema = self._schema
         database: Database = schema.registry.databases.for_write(
             schema.model, schema.home, self._using, self._owner
         )
-        for each in self._objects:
+        for each in self._instances:
             self._refuse_elsewhere(each, database)
         return database
 
     def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
-        """Raise `CrossDatabaseRelation` where a condition names an *instance* of another alias (CONTRACT N13)."""
+        """Raise `CrossDatabaseRelation` if *instance*, used in a condition, is of another alias and routers forbid it."""
         if instance._row_state.alias in (None, database.alias):
             return
-        asked = placeholder(self._schema.model, database.alias)
-        if not self._schema.registry.databases.allows_relation(asked, instance):
+        row = placeholder(self._schema.model, database.alias)
+        if not self._schema.registry.databases.allows_relation(row, instance):
             raise CrossDatabaseRelation(
-                f"a query of {self._schema.name} in {database.alias!r} names {instance!r} of "
+                f"a query of {self._schema.name} in {database.alias!r} uses {instance!r} of "
                 f"{instance._row_state.alias!r}"
             )
 
@@ -264,10 +258,11 @@ class Selection(Generic[M]):
         return [*self._where, *self._equal_expressions(self._equal)]
 
     def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
-        """The rows, whole and in order, of *selected*, which needs *paths* besides those of the query."""
-        return self._shaped(select(*selected).select_from(self._schema.table), paths)
+        """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
+        return self._completed_select(select(*selected).select_from(self._schema.table), paths)
 
-    def _shaped(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
+    def _completed_select(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
+        """Return *statement* with the conditions, groups, order, limit and lock of the query."""
         statement = self._found(statement, paths)
         if self._group:
             statement = statement.group_by(*self._group)
@@ -280,14 +275,14 @@ class Selection(Generic[M]):
         if self._offset:
             statement = statement.offset(self._offset)
         if (lock := self._lock) is not None:
-            # Of what is joined, a row that may be missing cannot be locked on PostgreSQL.
+            # PostgreSQL cannot lock joined rows that may be missing.
             of = lock.of or (self._schema.table,)
             statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
-        shaped: Select[Any] = statement.distinct() if self._distinct else statement
-        return shaped
+        completed: Select[Any] = statement.distinct() if self._distinct else statement
+        return completed
 
     def _found(self, statement: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
-        """*statement* of the rows that fulfil the conditions, joined to *paths*: neither ordered nor limited."""
+        """Return *statement* with the conditions of the query and the joins that it and *paths* need."""
         if needed := self._paths | self._order_paths | paths:
             statement = statement.select_from(joined(self._schema, needed))
         wanted = self._conditions()
@@ -295,7 +290,7 @@ class Selection(Generic[M]):
         return found
 
     def _targeted(self, statement: Any) -> Any:
-        """An UPDATE or DELETE of the rows that fulfil the conditions."""
+        """Return *statement*, an UPDATE or DELETE, with the conditions of the query."""
         wanted = self._conditions()
         if self._paths:
             key = [field.column for field in self._schema.key]
@@ -308,7 +303,7 @@ class Selection(Generic[M]):
 
 
 class Lock(NamedTuple):
-    """How `for_update` locks the rows it finds; *of* are the tables whose rows they are, where some were named."""
+    """How `for_update` locks rows; *of*: the tables whose rows are locked, if any were given."""
 
     nowait: bool
     skip_locked: bool
@@ -318,16 +313,14 @@ class Lock(NamedTuple):
 def lock_of(
     schema: Schema, *, nowait: bool, skip_locked: bool, of: Sequence[Any]
 ) -> tuple[Lock, frozenset[Path]]:
-    """The lock that was asked for, and the paths that it needs joined.
+    """Return the lock, and the paths to be joined for it.
 
-    Raises `ValueError` for flags that contradict, `TypeError` and `FieldError` for what has no rows to lock.
+    Raises `ValueError` for both flags at once, `TypeError` and `FieldError` for an *of* that has no rows to lock.
     """
     if nowait and skip_locked:
-        raise ValueError(
-            "for_update() cannot both refuse locked rows (nowait) and leave them out (skip_locked)"
-        )
+        raise ValueError("for_update(): nowait= cannot be combined with skip_locked=")
     if not isinstance(of, (tuple, list)):
-        raise TypeError(f"for_update() wants a list for of=, not {of!r}")
+        raise TypeError(f"for_update(): of= must be a list, not {of!r}")
     tables: dict[FromClause, None] = {}
     needed: frozenset[Path] = frozenset()
     for each in of:
@@ -336,28 +329,26 @@ def lock_of(
             continue
         if isinstance(each, Path):
             if each._many or each._root is not schema:
-                raise FieldError(f"for_update(): {each!r} leads to no one row of a row of {schema.name}")
+                raise FieldError(f"for_update(): {each!r} does not lead from {schema.name} to one row")
             tables[alias_of(each)] = None
             needed |= {each}
             continue
         (column,), paths = columns(schema, "for_update", [each])
         if getattr(column, "table", None) is None:
-            raise FieldError(f"for_update(): {column} is no column, and has no rows to lock")
+            raise FieldError(f"for_update(): of= takes columns, and {column} is an expression")
         tables[column.table] = None
         needed |= paths
     return Lock(nowait, skip_locked, tuple(tables)), needed
 
 
 def refuse_unlockable(lock: Lock, database: Database, transaction: Transaction | None) -> None:
-    """Raise `TransactionError` where *database* cannot lock rows so, here and now."""
+    """Raise `TransactionError` where rows of *database* cannot be locked now, or not in this way."""
     alias, dialect = database.alias, database.dialect
     if transaction is None:
-        raise TransactionError(f"for_update() locks until a block ends, and none is open on {alias!r}")
+        raise TransactionError(f"for_update() needs an open block, and none is open on {alias!r}")
     if transaction.readonly:
-        raise TransactionError(f"for_update() locks rows, and the block on {alias!r} is read-only")
+        raise TransactionError(f"for_update() needs a block that may write; that on {alias!r} is read-only")
     if dialect == "sqlite" and (lock.nowait or lock.skip_locked or lock.of):
-        raise TransactionError(f"for_update(): {alias!r} is SQLite, which has no locks of single rows")
+        raise TransactionError(f"for_update(): {alias!r} is SQLite, which cannot lock single rows")
     if dialect != "postgresql" and lock.of:
-        raise TransactionError(
-            f"for_update(): {alias!r} locks the rows of all tables it reads, not those of="
-        )
+        raise TransactionError(f"for_update(): {alias!r} locks rows of all tables; of= is for PostgreSQL")

@@ -1,7 +1,4 @@
-"""Rows: the ends of a query that give columns and numbers, no instances.
-
-Explanations: how a database would find the rows of a query, in its own words.
-"""
+"""The methods of a query that return columns and numbers, no instances, and `explain`."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from microorm.db.connection import Channel, Lone
+from microorm.db.connection import AutocommitConnection, Channel
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
 from microorm.query.filters import NO_EQUAL, columns, expression
@@ -37,7 +34,7 @@ AnyRow = Row[*tuple[Any, ...]]
 
 
 class Rows(Selection[M]):
-    """A selection that can be asked for columns of its rows, and for numbers about them."""
+    """A selection whose columns can be loaded, counted and aggregated."""
 
     __slots__ = ()
 
@@ -71,10 +68,10 @@ class Rows(Selection[M]):
         def values(self, *given: C[Any] | str) -> list[AnyRow]: ...
 
     def values(self, *given: Any) -> Any:
-        """SQLAlchemy's rows of the columns *given*, expressions or names; without any, of all fields.
+        """Return SQLAlchemy's rows of these columns, expressions or names; by default of all fields.
 
-        A field has its own name in them. Raises `FieldError` and `TypeError` as `filter` does, `FieldError` for a path
-        to many rows, and what the database raises.
+        A column has the name of its field in them. Raises `FieldError` and `TypeError` as `filter` does, `FieldError` for a
+        path to many rows, and what the database raises.
         """
         return self._rows("values", given or self._schema.names)
 
@@ -83,20 +80,20 @@ class Rows(Selection[M]):
     @overload
     def scalars(self, column: str, /) -> list[Any]: ...
     def scalars(self, column: Any, /) -> Any:
-        """The values of one column, an expression or a name, in a list. Raises what `values` raises."""
+        """Return a list of the values of one column, an expression or a name. Raises what `values` raises."""
         return [row[0] for row in self._rows("scalars", [column])]
 
     def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
-        """One row of what *expressions* make of all rows of the query, with the names given.
+        """Return one row with the values of *expressions*, such as `func.sum(Book.pages)`, over all rows of the query.
 
-        Of a limited query they are asked about just its rows. Raises `TypeError` where there is no expression, where
-        they do not make one row, and for a grouped query, `FieldError`, and what the database raises.
+        The rows of a limited query are those within its limit. Raises `TypeError` without an expression, for expressions
+        that do not result in one row, and for a grouped query, `FieldError`, and what the database raises.
         """
         self._refuse_grouped("aggregate")
         if not expressions:
-            raise TypeError("aggregate() wants at least one expression")
+            raise TypeError("aggregate() needs at least one expression")
         for each in expressions.values():
-            if isinstance(each, str):  # elsewhere the name of a field, here no expression
+            if isinstance(each, str):  # elsewhere the name of a field, here an error
                 expression(self._schema, "aggregate", each)
         found, paths = columns(self._schema, "aggregate", list(expressions.values()))
         query = self._unlimited() if self._limited else self
@@ -106,38 +103,38 @@ class Rows(Selection[M]):
             try:
                 row = channel.execute(statement).one()
             except (NoResultFound, MultipleResultsFound) as error:
-                made = "none" if isinstance(error, NoResultFound) else "several"
+                number = "none" if isinstance(error, NoResultFound) else "several"
                 raise TypeError(
-                    f"aggregate() wants expressions that make one row of all, and these made {made}"
+                    f"aggregate() needs expressions that result in one row, not {number}"
                 ) from None
-        # The names never are a part of the SQL.
+        # The names do not become a part of the SQL.
         named = SimpleResultMetaData(list(expressions))
         return IteratorResult(named, iter([tuple(row)])).one()
 
     def count(self) -> int:
-        """How many rows there are, or groups of a grouped query."""
+        """Return the number of rows, or of the groups of a grouped query."""
         if self._limited or self._grouped:
             return int(self._scalar(select(func.count()).select_from(self._ones().subquery())))
         return int(self._scalar(self._found(select(func.count()).select_from(self._schema.table))))
 
     def exists(self) -> bool:
-        """Whether there is a row, or a group of a grouped query."""
-        if self._grouped:  # which MariaDB would forget inside EXISTS
+        """Return whether there is a row, or a group of a grouped query."""
+        if self._grouped:  # MariaDB ignores HAVING inside EXISTS
             return self.count() > 0
         return bool(self._scalar(select(self._ones().exists())))
 
     def explain(self, *, analyze: bool = False, verbose: bool = False, format: Format | None = None) -> str:
-        """How the database would find the rows, in its own words; with *analyze* it does, and tells how it went.
+        """Return the database's execution plan as text. *analyze*: run the query and include what was measured.
 
-        PostgreSQL knows all options, MariaDB *analyze* and the formats text and json, SQLite none but text. Raises
-        `ValueError` for one that the database does not know.
+        PostgreSQL has all options, MariaDB *analyze* and the formats text and json, SQLite the format text. Raises
+        `ValueError` for an option that the database does not have.
         """
         self._refuse_grouped("explain")
         query = self._with(_lock=None)
         database, transaction = query._place()
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
-        with transaction or Lone(database, writes=False) as channel:
-            return explained(channel, verb, query.statement)
+        with transaction or AutocommitConnection(database, writes=False) as channel:
+            return execution_plan(channel, verb, query.statement)
 
     @property
     def _grouped(self) -> bool:
@@ -145,7 +142,7 @@ class Rows(Selection[M]):
 
     def _refuse_grouped(self, method: str) -> None:
         if self._grouped:
-            raise TypeError(f"{method}() is about rows, and this query is grouped; values() gives its groups")
+            raise TypeError(f"{method}() needs rows, and this query is grouped; use values() for its groups")
 
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
@@ -157,18 +154,18 @@ class Rows(Selection[M]):
         return rows
 
     def _ones(self) -> Any:
-        """A one for each row, or group, of the query: what is counted. No order, no lock: nobody sees them."""
-        # Without groups all rows are one for HAVING, which SQLite takes only beside an aggregate.
+        """Return SELECT 1 for each row, or group, for count() and exists(): without order and lock."""
+        # HAVING without GROUP BY makes all rows one group, and SQLite needs an aggregate function then.
         one = func.count() if self._having and not self._group else literal(1)
         return self._with(_order=(), _distinct=False, _lock=None)._select(one.label("one"))
 
     def _unlimited(self) -> Self:
-        """A query without limit of the rows of this one, which are named by their keys."""
+        """Return a query without a limit of the same rows, by their keys."""
         key = [field.column for field in self._schema.key]
         rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
-        # In a sub-select of its own, since MariaDB takes no limit in the right side of IN.
-        named = self._schema.key_in(select(*rows.c))
-        return self._with(_where=(named,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
+        # In a sub-select of its own, since MariaDB allows no LIMIT on the right side of IN.
+        in_rows = self._schema.key_in(select(*rows.c))
+        return self._with(_where=(in_rows,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
 
     def _scalar(self, statement: Any) -> Any:
         with self._with(_lock=None)._channel() as channel:
@@ -176,7 +173,7 @@ class Rows(Selection[M]):
 
 
 def _named(schema: Schema, column: Any) -> Any:
-    """*column*, called as its field is where it is the column of one, the model's or at the end of a path."""
+    """Return *column* with the name of its field, if it is a column of the model or of a related row."""
     table = getattr(column, "table", None)
     path = schema.registry.paths.get(table)
     owner = schema if table is schema.table else None if path is None else path._schema
@@ -188,7 +185,7 @@ def _named(schema: Schema, column: Any) -> Any:
 
 Format = Literal["text", "json", "xml", "yaml"]
 
-# What each can be asked for; nothing else is made part of the SQL.
+# The options of each database. Nothing else becomes a part of the SQL.
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "postgresql": ("analyze", "verbose", "format='text'", "format='json'", "format='xml'", "format='yaml'"),
     **dict.fromkeys(MARIADB, ("analyze", "format='text'", "format='json'")),
@@ -196,8 +193,8 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Explained(Executable, ClauseElement):
-    """A SELECT that is not run, or not for its rows: the database tells what it does."""
+class Explain(Executable, ClauseElement):
+    """EXPLAIN of a SELECT."""
 
     inherit_cache = False
 
@@ -206,38 +203,38 @@ class Explained(Executable, ClauseElement):
         self.statement = statement
 
 
-@compiles(Explained)
-def _explain(element: Explained, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(Explain)
+def _explain(element: Explain, compiler: SQLCompiler, **options: Any) -> str:
     return f"{element.verb} {compiler.process(element.statement, **options)}"
 
 
 def explanation_verb(dialect: str, *, analyze: bool, verbose: bool, format: Format | None) -> str:
-    """The SQL that goes before a SELECT. `ValueError` for what *dialect* cannot be asked for."""
-    asked = [name for name, wanted in (("analyze", analyze), ("verbose", verbose)) if wanted]
+    """Return the SQL that precedes the SELECT. `ValueError` for an option that *dialect* does not have."""
+    options = [name for name, wanted in (("analyze", analyze), ("verbose", verbose)) if wanted]
     if format is not None:
-        asked.append(f"format={format!r}")
+        options.append(f"format={format!r}")
     known = _OPTIONS.get(dialect, ())
-    for each in asked:
+    for each in options:
         if each not in known:
-            raise ValueError(f"explain(): {dialect} knows no {each}; known: {', '.join(known)}")
+            raise ValueError(f"explain(): {dialect} has no {each}; it has: {', '.join(known)}")
     if dialect == "sqlite":
         return "EXPLAIN QUERY PLAN"
     if dialect == "postgresql":
-        words = [known[known.index(each)].upper().replace("=", " ").replace("'", "") for each in asked]
+        words = [known[known.index(each)].upper().replace("=", " ").replace("'", "") for each in options]
         return f"EXPLAIN ({', '.join(words)})" if words else "EXPLAIN"
     verb = "ANALYZE" if analyze else "EXPLAIN"
     return f"{verb} FORMAT=JSON" if format == "json" else verb
 
 
-def explained(channel: Channel, verb: str, statement: Select[Any]) -> str:
-    """What the database answers, as lines of text."""
-    # The driver's own rows: the types of the columns that are selected say nothing of them.
-    cursor: Any = channel.execute(Explained(verb, statement)).cursor
+def execution_plan(channel: Channel, verb: str, statement: Select[Any]) -> str:
+    """Return the database's answer as lines of text."""
+    # The driver's own rows, since the types of the selected columns do not apply to them.
+    cursor: Any = channel.execute(Explain(verb, statement)).cursor
     names = [each[0] for each in cursor.description]
-    return _shown(names, cursor.fetchall(), tree=channel.database.is_sqlite)
+    return _plan_text(names, cursor.fetchall(), tree=channel.database.is_sqlite)
 
 
-def _shown(names: Sequence[str], rows: Sequence[Any], *, tree: bool) -> str:
+def _plan_text(names: Sequence[str], rows: Sequence[Any], *, tree: bool) -> str:
     if tree:
         depth = {0: -1}
         for number, parent, _, _ in rows:

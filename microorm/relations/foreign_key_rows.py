@@ -9,7 +9,7 @@ from typing import Any
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
-from microorm.db.snapshots import Image, image_of
+from microorm.db.snapshots import Snapshot, take_snapshot
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
@@ -94,7 +94,7 @@ class ForeignKeyRows:
             self._add(whole, [each for each in objects if each._row_state.adding or each.pk not in present])
             for each in objects:
                 if each.pk in present:
-                    self._mark_written(whole, each, image_of(each), self._owner)
+                    self._mark_written(whole, each, take_snapshot(each), self._owner)
 
     @property
     def _rows(self) -> Query[Any]:
@@ -170,7 +170,7 @@ class ForeignKeyRows:
             self._remove(whole, [known.get(each.pk, each) for each in self._rows.all()])
             return
         whole.forget(self._owner, [self._relation.name])
-        images = [(each, image_of(each)) for each in known.values()]
+        images = [(each, take_snapshot(each)) for each in known.values()]
         self._rows.update(**{self._field: None})
         whole.dirty = True
         for each, image in images:
@@ -179,7 +179,7 @@ class ForeignKeyRows:
 
     def _update(self, whole: UnitOfWork, objects: Sequence[Any], owner: Any) -> None:
         """Write the key of *owner*, or NULL, to the rows of *objects*. Raises `NotUpdated` if a row is missing."""
-        images = [image_of(each) for each in objects]
+        images = [take_snapshot(each) for each in objects]
         asked = {each.pk for each in objects}
         count = 0
         for query in self._batches(list(asked), related=owner is None):
@@ -204,7 +204,7 @@ class ForeignKeyRows:
         key = None if owner is None else self._key
         return {self._field: key, self._foreign_key.name: (key, owner)}
 
-    def _mark_written(self, whole: UnitOfWork, instance: Any, image: Image, owner: Any) -> None:
+    def _mark_written(self, whole: UnitOfWork, instance: Any, image: Snapshot, owner: Any) -> None:
         """Note in *instance* that its row refers to *owner* now, or to no row."""
         self._forget_previous(whole, instance)
         values = self._values(owner)

@@ -76,7 +76,7 @@ def check_instances(schema: Schema, method: str, given: Iterable[Any]) -> list[A
 def check_batch_size(batch_size: Any) -> int | None:
     """Return *batch_size*. `ValueError` for anything but a positive int and None."""
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise ValueError(f"batch_size= takes a positive int, not {batch_size!r}")
+        raise ValueError(f"batch_size= must be a positive int, not {batch_size!r}")
     size: int | None = batch_size
     return size
 

@@ -117,19 +117,19 @@ class FakeMigrations:
     def make(self, message: str, *, renames: Sequence[str] = (), empty: bool = False) -> Path | None:
         return self._call("make", message, tuple(renames), empty)
 
-    def plan(self, revision: str = "head", *, alias: str | None = None) -> list[Step]:
-        return self._call("plan", revision, alias)
+    def plan(self, revision: str = "head", *, using: str | None = None) -> list[Step]:
+        return self._call("plan", revision, using)
 
     def migrate(
-        self, revision: str = "head", *, alias: str | None = None, fake: bool = False, progress: Any = None
+        self, revision: str = "head", *, using: str | None = None, fake: bool = False, progress: Any = None
     ) -> list[Step]:
-        steps = self._call("migrate", revision, alias, fake)
+        steps = self._call("migrate", revision, using, fake)
         for step in steps:
             progress(step)
         return steps
 
-    def sql(self, revision: str = "head", *, alias: str | None = None) -> str:
-        return self._call("sql", revision, alias)
+    def sql(self, revision: str = "head", *, using: str | None = None) -> str:
+        return self._call("sql", revision, using)
 
     def show(self) -> list[Revision]:
         return self._call("show")

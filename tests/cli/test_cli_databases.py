@@ -204,6 +204,8 @@ def test_an_unreachable_database_is_status_1(invoke: Any, migrations: Any, proje
         ["no", "?", "-"],
     ]
     assert done.stderr.startswith("microorm: lost: [Errno 2] No such file or directory: ")
-    assert done.stderr.endswith("; far: the driver of database 'far' is missing: No module named 'pg8000'\n")
+    assert done.stderr.endswith(
+        "; far: the driver of database 'far' is not installed: No module named 'pg8000'\n"
+    )
     assert "geheim" not in done.output
     assert migrations.calls == ()

@@ -1,4 +1,4 @@
-"""Models use a connection that its owner has adopted them into, and leave it as they found it."""
+"""`adopted`: models use a connection of the program, and do not end its transaction."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def test_what_models_write_is_the_lenders_to_commit(Book: Any, databases: Databa
     with databases.engine("other").connect() as connection:
         connection.begin()
         with adopted(databases, ("other",), connection):
-            Book(title="Dune").save()  # to the alias that was lent, which is the current one
+            Book(title="Dune").save()  # to the adopted alias, which is the current one
             assert connection.execute(text("SELECT title FROM book")).scalars().all() == ["Dune"]
             assert Book.objects.count() == 1
         connection.rollback()

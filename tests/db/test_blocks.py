@@ -1,4 +1,4 @@
-"""Blocks: `atomic()` as a `with` and as a decorator; what is in it happens whole or not at all (CONTRACT O)."""
+"""Blocks: `atomic()` as a context manager and as a decorator commits everything in it or nothing."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,7 @@ from microorm.db.atomic import Atomic, end_scopes
 from microorm.db.context import innermost, open_scopes
 from tests.pools import unreturned
 
-ENDED = r"^this block has ended already, with the one around it$"
-
-
-@pytest.fixture(params=["driver", "listened"])
-def way(request: pytest.FixtureRequest, databases: Any) -> str:
-    """How savepoints reach the driver: by its cursor, or through SQLAlchemy's `Connection`."""
-    if request.param == "listened":
-        for alias in databases.aliases:
-            event.listen(databases.engine(alias), "before_cursor_execute", lambda *_: None)
-    return request.param
+ENDED = r"^this block has already ended, together with the surrounding block$"
 
 
 @pytest.fixture
@@ -42,13 +33,13 @@ def Book(Base: Any, registry: Any) -> Any:
 
 @pytest.fixture
 def titles(Book: Any) -> Callable[..., list[str]]:
-    """Gives the titles that are stored in an alias."""
+    """Return a function that returns the stored titles of an alias."""
     return lambda alias="default": [book.title for book in Book.objects.using(alias).order_by("title")]
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """No test leaves a block behind."""
+    """Check that a test leaves no block open."""
     yield
     assert innermost() is None
 
@@ -57,7 +48,6 @@ memory = pytest.mark.backends("sqlite-memory")
 
 
 def test_a_block_is_committed_at_its_end(databases: Any, Book: Any, titles: Any) -> None:
-    """O2."""
     with databases.atomic() as nothing:
         assert nothing is None
         book = Book(title="a").save()
@@ -66,7 +56,7 @@ def test_a_block_is_committed_at_its_end(databases: Any, Book: Any, titles: Any)
 
 
 def test_an_exception_undoes_the_block_and_goes_on(databases: Any, Book: Any, titles: Any) -> None:
-    """O2, J6: of whatever kind; rows and instances are as before, later work is unharmed."""
+    """Any exception is raised unchanged; rows and instances are as before, and later work succeeds."""
     for error in (LookupError("lost"), KeyboardInterrupt(), GeneratorExit(), SystemExit(1)):
         book = Book(title="a")
         with pytest.raises(type(error)) as caught, databases.atomic():
@@ -80,7 +70,7 @@ def test_an_exception_undoes_the_block_and_goes_on(databases: Any, Book: Any, ti
 
 
 def test_an_inner_block_is_undone_alone(databases: Any, Book: Any, titles: Any, way: str) -> None:
-    """O3: what was done before and after it in the outer block stays."""
+    """Writes before and after it in the outer block are committed."""
     first, second, third = (Book(title=title) for title in "abc")
     with databases.atomic():
         first.save()
@@ -101,7 +91,7 @@ def test_an_inner_block_is_undone_alone(databases: Any, Book: Any, titles: Any, 
 def test_an_outer_block_undoes_the_inner_ones_that_ended_well(
     databases: Any, Book: Any, titles: Any, way: str
 ) -> None:
-    """O3: at every depth."""
+    """At every depth."""
     books = [Book(title=title) for title in "abc"]
     with pytest.raises(LookupError), databases.atomic():
         with databases.atomic():
@@ -123,7 +113,7 @@ def test_an_outer_block_undoes_the_inner_ones_that_ended_well(
 
 
 def test_a_block_without_savepoint_joins_the_one_around_it(databases: Any, Book: Any, titles: Any) -> None:
-    """O4: it has no fate of its own."""
+    """Only the outer block commits or rolls back."""
     with databases.atomic():
         Book(title="a").save()
         with databases.atomic(savepoint=False):
@@ -138,7 +128,7 @@ def test_a_block_without_savepoint_joins_the_one_around_it(databases: Any, Book:
 def test_an_exception_in_a_joined_block_dooms_the_one_around_it(
     databases: Any, Book: Any, titles: Any
 ) -> None:
-    """O4, H16: it is never a silent rollback, although somebody caught the exception."""
+    """Even if the exception is caught, the rollback is reported."""
     error, book = LookupError("lost"), Book(title="a")
     with pytest.raises(TransactionError) as caught, databases.atomic():
         book.save()
@@ -149,14 +139,14 @@ def test_an_exception_in_a_joined_block_dooms_the_one_around_it(
     assert str(refused.value) == ("the block on 'default' is doomed by an earlier error: LookupError('lost')")
     assert refused.value.__cause__ is error
     assert str(caught.value) == (
-        "the block on 'default' was rolled back, since an error had doomed it: LookupError('lost')"
+        "the block on 'default' was rolled back because of an earlier error: LookupError('lost')"
     )
     assert caught.value.__cause__ is error
     assert (titles(), book.id) == ([], None)
 
 
 def test_a_savepoint_around_a_joined_block_confines_it(databases: Any, Book: Any, titles: Any) -> None:
-    """O4, O5: the nearest block that owns a savepoint is what is undone."""
+    """The nearest block with a savepoint is rolled back."""
     with databases.atomic():
         Book(title="a").save()
         with pytest.raises(TransactionError), databases.atomic():
@@ -168,7 +158,7 @@ def test_a_savepoint_around_a_joined_block_confines_it(databases: Any, Book: Any
 
 
 def test_a_database_error_dooms_the_block(databases: Any, Book: Any, titles: Any, way: str) -> None:
-    """O5, H16: every statement raises after it, reads too, and so does a normal end; the cause is the first error."""
+    """Every later statement, reads included, and a normal end raise an error whose cause is the first error."""
     Book(title="a").save()
     lost = Book(title="b")
     with pytest.raises(TransactionError) as caught, databases.atomic():
@@ -189,7 +179,7 @@ def test_a_database_error_dooms_the_block(databases: Any, Book: Any, titles: Any
             assert after.value.__cause__ is refused.value
     assert caught.value.__cause__ is refused.value
     assert str(caught.value).startswith(
-        "the block on 'default' was rolled back, since an error had doomed it: IntegrityError("
+        "the block on 'default' was rolled back because of an earlier error: IntegrityError("
     )
     assert titles() == ["a"]
     assert (lost.id, lost._state.adding) == (None, True)
@@ -197,7 +187,7 @@ def test_a_database_error_dooms_the_block(databases: Any, Book: Any, titles: Any
 
 
 def test_an_exception_out_of_a_doomed_block_goes_on_as_it_is(databases: Any, Book: Any, titles: Any) -> None:
-    """O5: only a normal end needs another."""
+    """It is not replaced by a TransactionError."""
     Book(title="a").save()
     with pytest.raises(LookupError) as caught, databases.atomic():
         Book(title="b").save()
@@ -211,7 +201,7 @@ def test_an_exception_out_of_a_doomed_block_goes_on_as_it_is(databases: Any, Boo
 def test_a_nested_block_is_the_way_to_catch_and_go_on(
     databases: Any, Book: Any, titles: Any, way: str
 ) -> None:
-    """DESIGN 8: the error ends with its savepoint."""
+    """The error dooms only the nested block."""
     Book(title="a").save()
     with databases.atomic():
         Book(title="b").save()
@@ -228,7 +218,7 @@ def test_a_nested_block_is_the_way_to_catch_and_go_on(
 
 @memory
 def test_a_durable_block_is_the_outermost(databases: Any, Book: Any, titles: Any) -> None:
-    """O9: inside any block of its alias it is an error before any SQL; the block around it goes on."""
+    """Inside another block of the alias it raises an error before any SQL; the outer block continues."""
     with databases.atomic():
         Book(title="a").save()
         for options in ({}, {"savepoint": False}, {"readonly": True}):
@@ -245,7 +235,7 @@ def test_a_durable_block_is_the_outermost(databases: Any, Book: Any, titles: Any
 
 @memory
 def test_a_block_may_be_a_decorator(databases: Any, Book: Any, titles: Any) -> None:
-    """O1: bare, called, with arguments; of functions, methods and objects that are called."""
+    """Without parentheses, with them and with arguments; on functions, methods and callable objects."""
     atomic = databases.atomic
 
     @atomic
@@ -287,7 +277,7 @@ def test_a_block_may_be_a_decorator(databases: Any, Book: Any, titles: Any) -> N
 
 @memory
 def test_a_decorated_function_opens_a_block_at_each_call(databases: Any, Book: Any, titles: Any) -> None:
-    """O1: nested where it calls itself; the inner one is undone alone."""
+    """Recursive calls are nested; an inner block is rolled back alone."""
 
     @databases.atomic
     def descend(depth: int) -> None:
@@ -305,7 +295,7 @@ def test_a_decorated_function_opens_a_block_at_each_call(databases: Any, Book: A
 
 @memory
 def test_one_block_object_can_be_entered_again_and_in_itself(databases: Any, Book: Any, titles: Any) -> None:
-    """O1: with another meaning each time, since it depends on what is open."""
+    """What it does depends on what is open at each entry."""
     block = databases.atomic()
     for title in "ab":
         with block:
@@ -319,7 +309,7 @@ def test_one_block_object_can_be_entered_again_and_in_itself(databases: Any, Boo
 
 
 class Awaiting:
-    """Its call is a coroutine."""
+    """A callable whose call returns a coroutine."""
 
     async def __call__(self) -> None: ...
 
@@ -328,7 +318,7 @@ class Awaiting:
 
 
 class Yielding:
-    """Its call is a generator."""
+    """A callable whose call returns a generator."""
 
     def __call__(self) -> Iterator[int]:
         yield 1
@@ -352,20 +342,29 @@ async def async_generator() -> AsyncIterator[int]:
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
-        (coroutine, "atomic() runs functions, and {} is a coroutine function"),
-        (functools.partial(coroutine), "atomic() runs functions, and {} is a coroutine function"),
-        (Awaiting(), "atomic() runs functions, and {} is a coroutine function"),
-        (generator, "atomic() would end before {}, a generator function, has run"),
-        (Yielding(), "atomic() would end before {}, a generator function, has run"),
-        (async_generator, "atomic() would end before {}, a generator function, has run"),
-        (5, "atomic() wants a function, not {}"),
-        ("archive", "atomic() wants a function, not {}"),
+        (coroutine, "atomic() cannot decorate {}: it is a coroutine function"),
+        (functools.partial(coroutine), "atomic() cannot decorate {}: it is a coroutine function"),
+        (Awaiting(), "atomic() cannot decorate {}: it is a coroutine function"),
+        (
+            generator,
+            "atomic() cannot decorate {}: it is a generator function, which runs after the call; write `with atomic():` inside it",
+        ),
+        (
+            Yielding(),
+            "atomic() cannot decorate {}: it is a generator function, which runs after the call; write `with atomic():` inside it",
+        ),
+        (
+            async_generator,
+            "atomic() cannot decorate {}: it is a generator function, which runs after the call; write `with atomic():` inside it",
+        ),
+        (5, "atomic() decorates functions, not {}"),
+        ("archive", "atomic() decorates functions, not {}"),
     ],
 )
 def test_what_does_its_work_after_it_has_returned_is_not_decorated(
     databases: Any, function: Any, problem: str
 ) -> None:
-    """O1: the block would be over before."""
+    """The block would end before the function has run."""
     with pytest.raises(TypeError) as caught:
         databases.atomic()(function)
     assert str(caught.value) == problem.format(repr(function))
@@ -375,7 +374,7 @@ def test_what_does_its_work_after_it_has_returned_is_not_decorated(
 def test_a_generator_left_open_shares_the_fate_of_the_block_around_it(
     databases: Any, Book: Any, titles: Any, way: str
 ) -> None:
-    """O3: committed with it; closed later it says nothing, run on it says that its block has ended."""
+    """It is committed with it. Closing the generator later is silent; resuming it raises an error."""
 
     def work(title: str) -> Iterator[Any]:
         with databases.atomic():
@@ -398,7 +397,7 @@ def test_a_generator_left_open_shares_the_fate_of_the_block_around_it(
 def test_a_generator_left_open_is_undone_with_the_block_around_it(
     databases: Any, Book: Any, titles: Any, way: str, depth: int
 ) -> None:
-    """O3, J6: rows and instances of all the blocks, whatever their number."""
+    """Rows and instances of all its blocks are restored."""
     books = [Book(title=title) for title in "abcd"]
 
     def work(book: Any) -> Iterator[None]:
@@ -431,7 +430,7 @@ def test_a_generator_left_open_is_undone_with_the_block_around_it(
 def test_a_doomed_block_left_open_dooms_the_one_around_it(
     databases: Any, Book: Any, titles: Any, way: str
 ) -> None:
-    """H16: its rollback is never silent, although its generator never came back."""
+    """The rollback is reported, although the generator was never resumed."""
     Book(title="a").save()
 
     def work() -> Iterator[None]:
@@ -454,7 +453,7 @@ def test_a_doomed_block_left_open_dooms_the_one_around_it(
 def test_a_block_left_open_that_cannot_be_released_dooms_the_one_around_it(
     databases: Any, Book: Any, titles: Any, way: str, outermost: bool
 ) -> None:
-    """H16: the database has forgotten its savepoint, and so more than that."""
+    """The database has lost the savepoint, and so possibly more."""
     book = Book(title="a")
 
     def work() -> Iterator[None]:
@@ -482,7 +481,7 @@ def test_a_block_left_open_that_cannot_be_released_dooms_the_one_around_it(
 def test_an_async_generator_closed_by_another_task_ends_its_block(
     databases: Any, Book: Any, titles: Any
 ) -> None:
-    """FEASIBILITY, Async 3 and 4: the task that it ran in has ended, and hands over."""
+    """The task that it ran in has ended, so the other task becomes the owner."""
 
     async def work() -> AsyncIterator[None]:
         with databases.atomic():
@@ -505,7 +504,7 @@ def test_an_async_generator_closed_by_another_task_ends_its_block(
 
 @memory
 def test_a_block_cannot_be_left_by_a_task_that_inherited_it(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8: the block of a running task is its own; it goes on unharmed."""
+    """The block belongs to the running task, and stays usable there."""
     block = databases.atomic()
 
     async def leave() -> None:
@@ -525,7 +524,7 @@ def test_a_block_cannot_be_left_by_a_task_that_inherited_it(databases: Any, Book
 
 @memory
 def test_leaving_what_was_not_entered_is_an_error(databases: Any) -> None:
-    """An error that is on its way is not replaced."""
+    """An exception that is already raised is not replaced."""
     block = databases.atomic()
     with pytest.raises(TransactionError, match=ENDED):
         block.__exit__(None, None, None)
@@ -534,7 +533,7 @@ def test_leaving_what_was_not_entered_is_an_error(databases: Any) -> None:
 
 @memory
 def test_two_aliases_are_two_transactions(databases: Any, Book: Any, titles: Any) -> None:
-    """O20: the inner commit stands whatever the outer does; each has its own fate."""
+    """The inner commit is final, whatever the outer block does."""
     with pytest.raises(LookupError), databases.atomic():
         Book(title="here").save()
         with databases.atomic("other"):
@@ -551,7 +550,7 @@ def test_two_aliases_are_two_transactions(databases: Any, Book: Any, titles: Any
 
 @memory
 def test_the_alias_is_the_current_one(databases: Any, Book: Any) -> None:
-    """DESIGN 5: a `using()` block or a running receiver, not the block around; resolved when it is entered."""
+    """That of a `using()` block or running receiver at the time of entry, not that of the surrounding block."""
 
     def inner() -> list[str]:
         return [scope.alias for scope in open_scopes(databases) if scope.kind == "block"]
@@ -570,7 +569,7 @@ def test_the_alias_is_the_current_one(databases: Any, Book: Any) -> None:
 
 
 def test_a_thread_has_its_own_blocks(databases: Any, Book: Any, titles: Any) -> None:
-    """O20: the same decorated function, the same object; neither sees the other's."""
+    """Two threads use the same decorated function and block object independently."""
     in_block, done = threading.Event(), threading.Event()
     shared = databases.atomic(readonly=True)
     depths: list[int] = []
@@ -598,7 +597,7 @@ def test_a_thread_has_its_own_blocks(databases: Any, Book: Any, titles: Any) -> 
 def test_a_thread_in_a_copied_context_is_refused_while_the_owner_lives(
     databases: Any, Book: Any, titles: Any
 ) -> None:
-    """DESIGN 8, N20: TransactionSharedError; the block is unharmed, and a thread that has ended hands over."""
+    """TransactionSharedError; the block stays usable. After its thread has ended, another becomes the owner."""
     answers: list[Any] = []
 
     def attempt() -> None:
@@ -630,7 +629,7 @@ def test_a_thread_in_a_copied_context_is_refused_while_the_owner_lives(
 
 @memory
 def test_a_child_task_cannot_use_the_block_that_it_inherits(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8: TransactionSharedError, before any signal; on another alias, and in a block's own task, all goes on."""
+    """TransactionSharedError before any signal; other aliases, and blocks of its own, are usable."""
 
     async def attempt() -> list[str]:
         answers = []
@@ -661,7 +660,7 @@ def test_a_child_task_cannot_use_the_block_that_it_inherits(databases: Any, Book
 
 @pytest.mark.servers_only
 def test_tasks_that_take_turns_have_transactions_of_their_own(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8: neither sees what the other has not committed, nor is undone with it."""
+    """Neither sees the other's uncommitted rows, nor is rolled back with it."""
 
     async def work(title: str, mine: asyncio.Event, theirs: asyncio.Event, *, fail: bool) -> list[str]:
         with contextlib.suppress(LookupError), databases.atomic():
@@ -686,7 +685,7 @@ def test_tasks_that_take_turns_have_transactions_of_their_own(databases: Any, Bo
 def test_tasks_in_the_block_of_their_thread_cannot_nest_in_each_other(
     databases: Any, Book: Any, titles: Any
 ) -> None:
-    """DESIGN 8: they share the block of the thread, but not a block that one of them has opened in it."""
+    """They share the block of the thread, but not a block that one of them has opened in it."""
 
     async def nest(opened: asyncio.Event, done: asyncio.Event) -> None:
         with databases.atomic():
@@ -709,13 +708,13 @@ def test_tasks_in_the_block_of_their_thread_cannot_nest_in_each_other(
     with databases.atomic():
         text = asyncio.run(main())
         Book(title="e").save()
-    assert text == "inside the open block on 'default' is one that belongs to another task"
+    assert text == "another task has opened a block inside the open block on 'default'"
     assert titles() == ["a", "b", "d", "e"]
 
 
 @memory
 def test_a_block_works_on_a_running_loop(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 9, T2: as in a notebook."""
+    """As in a notebook."""
 
     async def main() -> list[str]:
         with databases.atomic():
@@ -734,7 +733,7 @@ def test_a_block_works_on_a_running_loop(databases: Any, Book: Any, titles: Any)
 def test_a_block_inherited_through_a_fork_ends_without_a_word(
     databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DESIGN 2: the connection is the parent's, which goes on with it."""
+    """The connection belongs to the parent, which continues to use it."""
     block = databases.atomic()
     block.__enter__()
     book = Book(title="a").save()
@@ -753,7 +752,7 @@ def test_a_block_inherited_through_a_fork_ends_without_a_word(
 
 @memory
 def test_what_was_left_open_can_be_ended(databases: Any, Book: Any, titles: Any) -> None:
-    """R8: blocks are rolled back, the inner with the outer; what has ended, and what is no block, is not named."""
+    """Inner blocks are rolled back with outer ones; only aliases of blocks that were open are returned."""
     using, first, second = databases.using("other"), databases.atomic(), databases.atomic()
     other, over = databases.atomic("other"), databases.atomic()
     for each in (using, over):
@@ -775,7 +774,7 @@ def test_what_was_left_open_can_be_ended(databases: Any, Book: Any, titles: Any)
 
 @memory
 def test_an_inner_block_left_open_is_undone_alone(databases: Any, Book: Any, titles: Any) -> None:
-    """R8: a request may be made inside a block of its caller, which goes on; a joined one dooms it."""
+    """A surrounding block of the caller stays open; a joined block dooms it."""
     with databases.atomic():
         Book(title="a").save()
         before = set(open_scopes(databases))
@@ -795,7 +794,7 @@ def test_an_inner_block_left_open_is_undone_alone(databases: Any, Book: Any, tit
 
 @memory
 def test_a_block_that_cannot_begin_is_not_open(databases: Any, Book: Any, titles: Any) -> None:
-    """The error is the database's, or the routing's; nothing is left behind, and the next one works."""
+    """The error of the database or the routing is raised, and the next block works."""
 
     def fail(*_: Any) -> None:
         raise LookupError("no BEGIN")
@@ -813,7 +812,7 @@ def test_a_block_that_cannot_begin_is_not_open(databases: Any, Book: Any, titles
 
 @memory
 def test_an_atomic_block_says_what_it_is(databases: Any) -> None:
-    """It is the object that `atomic()` returns."""
+    """The context manager is an `Atomic`."""
     block = databases.atomic("other")
     assert isinstance(block, Atomic)
     assert block.owner is databases

@@ -1,4 +1,4 @@
-"""Channels: a statement reaches the database by the driver's cursor or through SQLAlchemy, with the same result."""
+"""Channels: a statement has the same result on the driver's cursor and through SQLAlchemy."""
 
 import contextlib
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from microorm import CommitOutcomeUnknown, Field, field
-from microorm.db.connection import Channel, Lone, lone_connection
+from microorm.db.connection import AutocommitConnection, Channel, autocommit_connection
 from tests.pools import unreturned
 
 ways = pytest.mark.parametrize("listened", [False, True], ids=["driver", "listened"])
@@ -26,7 +26,7 @@ def Book(Base: Any, registry: Any) -> Any:
 
 
 def kill(databases: Any, raw: Any) -> None:
-    """Let the server end the connection *raw*."""
+    """Make the server close the connection *raw*."""
     with databases.engine().connect() as connection:
         if databases.engine().dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_terminate_backend({raw.info.backend_pid}, 5000)"))
@@ -35,19 +35,19 @@ def kill(databases: Any, raw: Any) -> None:
 
 
 def listen(databases: Any) -> None:
-    """Let somebody hear the statements of `default`."""
+    """Add a listener for the statements of `default`."""
     event.listen(databases.engine(), "before_cursor_execute", lambda *_: None)
 
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_a_lone_statement_has_the_drivers_cursor_where_nobody_listens(databases: Any, Book: Any) -> None:
-    """And SQLAlchemy's connection where somebody does."""
+    """With a listener it runs on SQLAlchemy's connection."""
     database = databases.database("default")
-    with Lone(database, writes=False) as channel:
+    with AutocommitConnection(database, writes=False) as channel:
         assert channel.cursor is not None
         assert channel.database is database
     listen(databases)
-    with Lone(database, writes=True) as channel:
+    with AutocommitConnection(database, writes=True) as channel:
         assert channel.cursor is None
         assert channel.execute(select(text("42"))).scalar_one() == 42
         assert channel.connection.engine is databases.engine()
@@ -58,7 +58,7 @@ def test_a_lone_statement_has_the_drivers_cursor_where_nobody_listens(databases:
 def test_a_lone_write_is_committed_and_a_failed_one_leaves_nothing(
     databases: Any, Book: Any, listened: bool
 ) -> None:
-    """DESIGN 4: by itself; the connection goes back, and is as it was."""
+    """The connection returns to its state before."""
     if listened:
         listen(databases)
     book = Book(title="a").save()
@@ -78,7 +78,7 @@ def test_a_lone_write_is_committed_and_a_failed_one_leaves_nothing(
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_an_error_is_the_same_on_both_ways(databases: Any, Book: Any) -> None:
-    """FEASIBILITY: class, text, statement, and no parameters, which are hidden."""
+    """Class, text and statement are equal, and the parameters are hidden."""
     Book(title="s3cret").save()
     found = []
     for listened in (False, True):
@@ -96,8 +96,8 @@ def test_an_error_is_the_same_on_both_ways(databases: Any, Book: Any) -> None:
 
 @pytest.mark.backends("sqlite-memory")
 def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None:
-    """A mistake in Python is no database error, and does not cost the connection."""
-    with Lone(databases.database("default"), writes=False) as channel:
+    """A mistake in Python is not translated, and the connection stays usable."""
+    with AutocommitConnection(databases.database("default"), writes=False) as channel:
         error = LookupError("mine")
         assert channel.translated(error, "SELECT 1", ()) is error
         assert channel.cursor.execute("SELECT 1").fetchall() == [(1,)]
@@ -106,8 +106,8 @@ def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_an_interrupt_costs_the_connection(databases: Any) -> None:
-    """FEASIBILITY: nobody knows what it still has to say."""
-    with Lone(databases.database("default"), writes=True) as channel:
+    """Its state is unknown."""
+    with AutocommitConnection(databases.database("default"), writes=True) as channel:
         first = channel.raw.driver_connection
         interrupt = KeyboardInterrupt()
         assert channel.translated(interrupt, "SELECT 1", ()) is interrupt
@@ -122,11 +122,11 @@ def test_an_interrupt_costs_the_connection(databases: Any) -> None:
 @pytest.mark.backends("postgresql", "mariadb")
 @pytest.mark.parametrize("writes", [True, False])
 def test_a_connection_that_is_lost_is_dropped(databases: Any, writes: bool) -> None:
-    """DESIGN 8: of a write that commits by itself nobody knows what has become."""
+    """The outcome of a write in autocommit is unknown."""
     database = databases.database("default")
     driver = databases.engine().dialect.loaded_dbapi
     outcome = CommitOutcomeUnknown if writes else OperationalError
-    with pytest.raises(outcome) as caught, Lone(database, writes=writes) as channel:
+    with pytest.raises(outcome) as caught, AutocommitConnection(database, writes=writes) as channel:
         raw = channel.raw.driver_connection
         kill(databases, raw)
         try:
@@ -144,12 +144,12 @@ def test_a_connection_that_is_lost_is_dropped(databases: Any, writes: bool) -> N
 
 @pytest.mark.backends("mariadb")
 def test_a_commit_that_is_lost_has_an_unknown_outcome(databases: Any) -> None:
-    """DESIGN 8: where no spares are kept, and a statement needs a COMMIT of its own."""
+    """On a connection that needs a separate COMMIT."""
     database = databases.database("default")
-    databases.engine()  # which allows them
-    database.spares.close()
+    databases.engine()  # idle connections are allowed when it is made
+    database.idle_connections.close()
     with pytest.raises(CommitOutcomeUnknown) as caught:
-        with Lone(database, writes=True) as channel:
+        with AutocommitConnection(database, writes=True) as channel:
             channel.raw.driver_connection.close()
     assert str(caught.value) == "the connection to 'default' was lost while COMMIT ran"
     assert isinstance(caught.value.__cause__, DBAPIError)
@@ -159,10 +159,10 @@ def test_a_commit_that_is_lost_has_an_unknown_outcome(databases: Any) -> None:
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_a_lone_connection_commits_each_statement(databases: Any, Book: Any) -> None:
-    """DESIGN 2: unless it is for reading, where there is nothing to commit."""
+    """Unless it is for reading only."""
     database = databases.database("default")
     for committing in (True, False):
-        with contextlib.closing(lone_connection(database, committing=committing)) as connection:
+        with contextlib.closing(autocommit_connection(database, committing=committing)) as connection:
             connection.execute(insert(Book.__table__).values(title=str(committing)))
     written = {book.title for book in Book.objects}
     assert "True" in written
@@ -173,13 +173,13 @@ def test_a_lone_connection_commits_each_statement(databases: Any, Book: Any) -> 
 
 @pytest.mark.backends("postgresql")
 def test_a_connection_that_commits_by_itself_is_left_so(databases: Any) -> None:
-    """DESIGN 2: what its owner has set is its owner's; what was set here is taken back."""
+    """A mode set by the program stays; a mode set by microorm is reset."""
     database = databases.database("default")
     for own in (False, True):
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             raw.driver_connection.rollback()
             raw.driver_connection.autocommit = own
-        with Lone(database, writes=True) as channel:
+        with AutocommitConnection(database, writes=True) as channel:
             assert channel.raw.driver_connection.autocommit
         with contextlib.closing(databases.engine().raw_connection()) as raw:
             assert raw.driver_connection.autocommit is own
@@ -189,7 +189,7 @@ def test_a_connection_that_commits_by_itself_is_left_so(databases: Any) -> None:
 
 @pytest.mark.backends("sqlite-memory")
 def test_a_channel_that_cannot_open_leaves_nothing(databases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection goes back, whatever went wrong on the way to the cursor."""
+    """The connection returns to the pool, whichever step fails."""
     engine, database = databases.engine(), databases.database("default")
     with engine.connect() as connection:
         options, cursor = type(connection), type(connection.connection)
@@ -200,12 +200,12 @@ def test_a_channel_that_cannot_open_leaves_nothing(databases: Any, monkeypatch: 
     with monkeypatch.context() as broken:
         broken.setattr(cursor, "cursor", fail)
         with pytest.raises(LookupError):
-            Lone(database, writes=True)
+            AutocommitConnection(database, writes=True)
         assert engine.pool.checkedout() == 0
     with monkeypatch.context() as broken:
         broken.setattr(options, "execution_options", fail)
         with pytest.raises(LookupError):
-            lone_connection(database)
+            autocommit_connection(database)
         assert engine.pool.checkedout() == 0
-    with Lone(database, writes=True) as channel:
+    with AutocommitConnection(database, writes=True) as channel:
         assert isinstance(channel, Channel)

@@ -1,4 +1,4 @@
-"""Destinations: where an operation goes, with and without anything that has a say (DESIGN 4, 7)."""
+"""`RoutedDatabases`: the database of an operation, with and without routers and scopes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from microorm import Databases, UnknownAlias
 
 
 class Elsewhere:
-    """Reads come from `other`."""
+    """A router that reads from `other`."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str:
         return "other"
@@ -31,7 +31,7 @@ def test_where_nothing_has_a_say_the_home_is_read_and_written(databases: Databas
 
 
 def test_what_has_a_say_is_asked_at_once(databases: Databases) -> None:
-    """A router, a `using()` block and a running receiver; afterwards it is as before."""
+    """A router, a `using()` block and a running receiver take effect at once, and end with their scope."""
     with databases.atomic(), databases.using("other"):
         assert databases.for_write(object, None, None).alias == "other"
     with databases.receiving("other"):

@@ -1,4 +1,4 @@
-"""Engines: production defaults as the live connections have them, each of which can be overridden (DESIGN 2)."""
+"""Engines: the defaults for production reach the connections, and each of them can be overridden."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ memory_only = pytest.mark.backends("sqlite-memory")
 
 
 def ask(databases: Any, question: str, alias: str = "default") -> Any:
-    """The one answer to a question in SQL."""
+    """Return the single value of a query."""
     with databases.connection(alias) as connection:
         return connection.execute(text(question)).scalar_one()
 
 
 @pytest.mark.backends("sqlite-file", "sqlite-memory")
 def test_sqlite_is_set_up_for_work(databases: Any, backend: str) -> None:
-    """DESIGN 2: WAL for files, five seconds of patience, foreign keys checked, no transaction for a lone read."""
+    """WAL for files, a timeout of five seconds, foreign keys checked, and no transaction for a single read."""
     assert ask(databases, "PRAGMA journal_mode") == ("wal" if backend == "sqlite-file" else "memory")
     assert ask(databases, "PRAGMA busy_timeout") == 5000
     assert ask(databases, "PRAGMA foreign_keys") == 1
@@ -40,7 +40,7 @@ def test_sqlite_is_set_up_for_work(databases: Any, backend: str) -> None:
 
 @pytest.mark.servers_only
 def test_servers_are_set_up_for_work(databases: Any, backend: str) -> None:
-    """DESIGN 2: pre-ping, the last connection first, a short wait for one, UTC; nothing secret in errors."""
+    """Ping, LIFO, a short timeout of the pool, UTC; no secrets in errors."""
     engine, pool = databases.engine(), databases.engine().pool
     assert (pool._pre_ping, pool._pool.use_lifo, pool._timeout) == (True, True, 5)
     assert engine.hide_parameters
@@ -50,7 +50,7 @@ def test_servers_are_set_up_for_work(databases: Any, backend: str) -> None:
 
 @file_only
 def test_each_default_of_sqlite_can_be_overridden(url: str) -> None:
-    """DESIGN 2: in the mapping; what is not named stays."""
+    """In the mapping; other defaults stay."""
     settings = {
         "url": url,
         "connect_args": {"timeout": 0.25},
@@ -64,7 +64,7 @@ def test_each_default_of_sqlite_can_be_overridden(url: str) -> None:
         assert ask(databases, "PRAGMA foreign_keys") == 1
         assert not databases.engine().hide_parameters
         assert databases.engine().pool.size() == 1
-        assert set(settings) == {"url", *list(settings)[1:]}  # it is the caller's
+        assert set(settings) == {"url", *list(settings)[1:]}  # the caller's mapping is not changed
 
         def relax(connection: Any, **kwargs: Any) -> None:
             connection.execute("PRAGMA foreign_keys=OFF")
@@ -77,7 +77,7 @@ def test_each_default_of_sqlite_can_be_overridden(url: str) -> None:
 
 @pytest.mark.servers_only
 def test_each_default_of_a_server_can_be_overridden(url: str) -> None:
-    """DESIGN 2: in the mapping."""
+    """In the mapping."""
     settings = {
         "url": url,
         "pool_pre_ping": False,
@@ -95,7 +95,7 @@ def test_each_default_of_a_server_can_be_overridden(url: str) -> None:
 
 @pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 def test_connection_created_is_sent_once_for_each_connection(url: str, backend: str) -> None:
-    """Q5: with alias and driver's connection, sender the Databases; after it is set up; a reconnect sends again."""
+    """With alias and driver's connection, after it is set up; the sender is the Databases. A reconnect sends it again."""
     told: list[dict[str, Any]] = []
 
     def tell(**kwargs: Any) -> None:
@@ -124,7 +124,7 @@ def test_connection_created_is_sent_once_for_each_connection(url: str, backend: 
 
 @memory_only
 def test_an_error_of_a_receiver_is_the_connects(databases: Any) -> None:
-    """Q5, E2: nothing is pooled, and the next attempt connects anew."""
+    """The connection is not pooled, and the next attempt connects again."""
 
     def fail(**kwargs: Any) -> None:
         raise LookupError("no")
@@ -142,7 +142,7 @@ def test_an_error_of_a_receiver_is_the_connects(databases: Any) -> None:
 def test_a_file_that_somebody_holds_is_opened_all_the_same(
     url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """DESIGN 2: WAL is a property of the file, which a later connection sets; reading it needs no WAL."""
+    """WAL is stored in the file, and a later connection sets it."""
     caplog.set_level(logging.DEBUG, logger="microorm.engines")
     path = url.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
@@ -160,7 +160,7 @@ def test_a_file_that_somebody_holds_is_opened_all_the_same(
 
 @file_only
 def test_a_file_can_be_opened_for_reading_only(url: str) -> None:
-    """DESIGN 2: nothing is written to it by opening it."""
+    """Opening it writes nothing."""
     path = url.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path)) as made:
         made.execute("CREATE TABLE t (n INTEGER)")
@@ -173,7 +173,7 @@ def test_a_file_can_be_opened_for_reading_only(url: str) -> None:
 
 
 def make_book(databases: Databases) -> Any:
-    """A model with its table in `default`; titles are unique."""
+    """Return a model with its table in `default`; titles are unique."""
     registry = Registry(databases)
 
     class Book(Model, registry=registry):
@@ -185,7 +185,7 @@ def make_book(databases: Databases) -> Any:
 
 @pytest.fixture
 def begins_by_itself(tmp_path: Path) -> Iterator[Engine]:
-    """An SQLite engine set up as SQLAlchemy's manual shows: its owner sends BEGIN."""
+    """Return an SQLite engine that sends BEGIN itself, as in SQLAlchemy's documentation."""
     engine = create_engine(f"sqlite:///{tmp_path / 'given.db'}")
 
     @event.listens_for(engine, "connect")
@@ -205,7 +205,7 @@ def begins_by_itself(tmp_path: Path) -> Iterator[Engine]:
 def test_an_engine_that_was_given_works_and_stays_as_it_is(
     url: str, backend: str, kind: str, begins_by_itself: Engine
 ) -> None:
-    """DESIGN 2: blocks, savepoints, lone statements; afterwards it is its owner's, open, with nothing of ours on it."""
+    """Blocks, savepoints and single statements work. After `close()` it is open, and without microorm's listeners."""
     if (kind == "server") != (backend != "sqlite-file"):
         kind = "plain"
     engine = (
@@ -240,7 +240,7 @@ def test_an_engine_that_was_given_works_and_stays_as_it_is(
 
 @memory_only
 def test_who_listens_is_seen(databases: Any) -> None:
-    """DESIGN 13: an event or echo on the engine, and no longer when it is gone; our own listener does not count."""
+    """An event or echo on the engine counts until it is removed; microorm's own listener does not."""
     database, engine = databases.database("default"), databases.engine()
     assert not database.listened(engine)
     quiet: dict[str, Any] = {
@@ -274,7 +274,7 @@ def test_who_listens_is_seen(databases: Any) -> None:
 
 @memory_only
 def test_a_database_makes_its_engine_once(databases: Any) -> None:
-    """DESIGN 2: when it is first asked for, by however many threads."""
+    """At the first use, even by many threads at once."""
     found: list[Engine] = []
     threads = [threading.Thread(target=lambda: found.append(databases.engine())) for _ in range(4)]
     for thread in threads:
@@ -292,7 +292,7 @@ def test_a_database_makes_its_engine_once(databases: Any) -> None:
 
 @file_only
 def test_idle_connections_are_dropped_where_one_was_lost(databases: Any) -> None:
-    """R8: what cut one may have cut the others; once."""
+    """The others may be lost as well. It is done once."""
     database = databases.database("default")
     assert ask(databases, "SELECT 1") == 1
     pool = databases.engine().pool
@@ -308,7 +308,7 @@ def test_idle_connections_are_dropped_where_one_was_lost(databases: Any) -> None
 
 @pytest.mark.backends("sqlite-file", "sqlite-memory", "postgresql")
 def test_the_async_engine_reaches_the_same_database(databases: Any, backend: str) -> None:
-    """DESIGN 2, 9: a memory database is one for both; its connections are set up and told of like any other."""
+    """A database in memory is shared by both; its connections are set up and announced like others."""
     Book, told = make_book(databases), []
     Book(title="a").save()
 
@@ -340,27 +340,29 @@ def test_the_async_engine_reaches_the_same_database(databases: Any, backend: str
 
 
 def test_an_async_engine_that_cannot_be_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN 9, 11: a given engine's memory is its own; a driver for it may be missing, or may not be async."""
+    """For an Engine in memory, and for a driver that is missing or not async."""
     engine = create_engine("sqlite://")
     with Databases({"given": engine, "made": "sqlite://", "sync": "postgresql+pg8000://db/"}) as databases:
         with pytest.raises(ConfigurationError) as caught:
             databases.async_engine("given")
         assert str(caught.value) == (
-            "database 'given' is in the memory of an Engine, which no other can reach"
+            "database 'given' is in memory and was given as an Engine: an asyncio engine cannot reach it"
         )
         monkeypatch.setitem(__import__("sys").modules, "aiosqlite", None)
         with pytest.raises(
-            ConfigurationError, match=r"^the driver of database 'made' is missing: .*aiosqlite"
+            ConfigurationError, match=r"^the driver of database 'made' is not installed: .*aiosqlite"
         ):
             databases.async_engine("made")
-        with pytest.raises(ConfigurationError, match=r"^the driver of database 'sync' is missing: .*pg8000"):
+        with pytest.raises(
+            ConfigurationError, match=r"^the driver of database 'sync' is not installed: .*pg8000"
+        ):
             databases.async_engine("sync")
     engine.dispose()
 
 
 @memory_only
 def test_a_pool_can_be_chosen(url: str) -> None:
-    """DESIGN 2: a memory database lives on without a connection in it."""
+    """A database in memory stays alive without a connection in the pool."""
     with Databases({"default": {"url": url, "poolclass": NullPool}}) as databases:
         Book = make_book(databases)
         Book(title="a").save()
@@ -370,7 +372,7 @@ def test_a_pool_can_be_chosen(url: str) -> None:
 
 
 def test_foreign_keys_are_checked(databases: Any) -> None:
-    """DESIGN 2: on every database alike."""
+    """On all databases."""
     with databases.connection() as connection:
         for statement in (
             "CREATE TABLE shelf (id INTEGER PRIMARY KEY)",

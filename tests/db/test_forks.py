@@ -1,6 +1,6 @@
-"""Forks: a child process works with connections of its own, and its parent's go on working.
+"""Forks: a child process uses connections of its own, and those of its parent stay usable.
 
-Each test runs a program of its own, since it is not good to fork a test runner that has threads.
+Each test runs a separate program, since a test runner with threads should not be forked.
 """
 
 import os
@@ -109,14 +109,14 @@ say("parent", sorted(titles()))
 
 
 def run(program: str, url: str, *, given: bool = False) -> list[str]:
-    """What *program* says, run in a process of its own."""
+    """Run *program* in a process of its own, and return its output."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", f"GIVEN = {given}\n{WORLD}{program}", url],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -130,10 +130,10 @@ IDLE_SAYS = [
 
 
 def test_a_child_leaves_what_its_parent_has_open_alone(url: str, backend: str) -> None:
-    """DESIGN 2, 8: idle connections, an open block, which it can neither use nor end, and a block of a thread.
+    """Idle connections, an open block, which the child can neither use nor end, and a block of another thread.
 
-    A memory database is the process's own, and the child has a copy. SQLite's locks are beyond a fork: the child of
-    a block can read its file, and gets an error for a write.
+    A memory database is copied by the fork. SQLite's locks are not inherited: the child of a block can read the file,
+    and gets an error for a write.
     """
     is_server = backend in ("postgresql", "mariadb")
     idle = IDLE_SAYS if backend != "sqlite-memory" else [*IDLE_SAYS[:2], "parent ['first', 'of the parent']"]
@@ -161,12 +161,12 @@ def test_a_child_leaves_what_its_parent_has_open_alone(url: str, backend: str) -
 
 @pytest.mark.backends("sqlite-file", "postgresql")
 def test_a_child_leaves_the_connections_of_an_engine_that_was_given_alone(url: str) -> None:
-    """DESIGN 2: its pool is no other than one made here."""
+    """Its pool is treated like that of other engines."""
     assert run(IDLE, url, given=True) == IDLE_SAYS
 
 
 class Watched:
-    """Notes what it is told."""
+    """An object that records the calls of its methods."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -179,7 +179,7 @@ class Watched:
 
 
 def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the parent before the fork, in the child after it; forgetting twice does no harm."""
+    """`before_fork` in the parent, `after_fork` in the child; it may be forgotten twice."""
     monkeypatch.setattr("microorm.db.context._held", [])
     monkeypatch.setattr("microorm.db.context._Process.token", token := object())
     watched = Watched()
@@ -200,6 +200,6 @@ def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.Monke
 
 
 def test_what_is_watched_is_not_kept_alive() -> None:
-    """Except between the two ends of a fork."""
+    """Except during a fork."""
     forks.watch(Watched())
     assert not any(isinstance(known(), Watched) for known in forks._watched.valuerefs())

@@ -1,15 +1,15 @@
-"""Hooks: functions that run one after another, all of them, whatever one does."""
+"""`on_commit` functions run one after another, and all of them, whatever errors they raise."""
 
 import functools
 import logging
 
 import pytest
 
-from microorm.db.context import RECEIVER, Receiving, current_alias, innermost, run_hooks
+from microorm.db.context import RECEIVER, ReceiverScope, current_alias, innermost, run_hooks
 
 
 class Failing:
-    """A hook without a name."""
+    """A function without a name."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -22,7 +22,6 @@ class Failing:
 
 
 def test_hooks_run_in_order_with_no_arguments() -> None:
-    """O10."""
     ran: list[int] = []
     run_hooks(
         [(functools.partial(ran.append, n), robust) for n, robust in ((1, False), (2, True), (3, False))]
@@ -32,7 +31,6 @@ def test_hooks_run_in_order_with_no_arguments() -> None:
 
 
 def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> None:
-    """O16."""
     ran: list[int] = []
     first, second, third = LookupError("one"), ValueError("two"), OSError("three")
     with pytest.raises(LookupError) as caught:
@@ -48,13 +46,13 @@ def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> Non
     assert caught.value is first
     assert ran == [1, 2]
     assert caught.value.__notes__ == [
-        "another on_commit function failed, too: ValueError('two')",
-        "another on_commit function failed, too: OSError('three')",
+        "another on_commit function failed as well: ValueError('two')",
+        "another on_commit function failed as well: OSError('three')",
     ]
 
 
 def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
-    """O17: at ERROR, with the traceback, and with a name even where it has none."""
+    """At level ERROR, with the traceback and the name or repr."""
     error = LookupError("lost")
 
     def notify() -> None:
@@ -74,7 +72,7 @@ def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixtur
 
 
 def test_an_interrupt_is_nobodys_error() -> None:
-    """E5: it stops the program, and the hooks with it."""
+    """It ends the program, and the remaining functions do not run."""
     ran: list[int] = []
 
     def interrupt() -> None:
@@ -86,10 +84,10 @@ def test_an_interrupt_is_nobodys_error() -> None:
 
 
 def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
-    """DESIGN 5: after the scope has ended, and all of it."""
+    """All postponed functions run after the scope has ended."""
     ran: list[str | None] = []
     owner = object()
-    scope = Receiving(owner, "shop")
+    scope = ReceiverScope(owner, "shop")
     assert (scope.kind, scope.alias, scope.owner) == (RECEIVER, "shop", owner)
     scope.postpone(Failing(LookupError("one")))
     scope.postpone(lambda: ran.append(current_alias(owner, RECEIVER)))
@@ -100,11 +98,11 @@ def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
 
 
 def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() -> None:
-    """A scope that was closed out of order, as by a generator in another context, is nobody's parent."""
+    """A scope that was closed out of order, as by a generator in another context, does not become its parent."""
     owner = object()
-    outer, closed = Receiving(owner, "a"), Receiving(owner, "b")
+    outer, closed = ReceiverScope(owner, "a"), ReceiverScope(owner, "b")
     closed.closed = True
-    inner = Receiving(owner, "c")
+    inner = ReceiverScope(owner, "c")
     assert (innermost(), inner.parent, inner.plain) == (inner, outer, False)
     outer.finish()
     assert innermost() is inner
@@ -113,9 +111,9 @@ def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() 
 
 
 def test_nothing_put_off_survives_an_error() -> None:
-    """E2: the receivers after the one that failed do not run."""
+    """The receivers after the failed one do not run either."""
     ran: list[int] = []
-    scope = Receiving(object(), "shop")
+    scope = ReceiverScope(object(), "shop")
     scope.postpone(functools.partial(ran.append, 1))
     with pytest.raises(LookupError), scope:
         raise LookupError

@@ -1,4 +1,4 @@
-"""Observers: who is told of statements, and how a cursor is watched."""
+"""Observers: which functions are called with each statement, and how a cursor is wrapped."""
 
 import sqlite3
 
@@ -9,7 +9,7 @@ from microorm.db.engine import Observers, WatchedCursor
 
 
 def test_an_engine_is_listened_to_once_and_for_good() -> None:
-    """SQLAlchemy's lists of listeners are not changed while other threads may be in them."""
+    """SQLAlchemy's lists of listeners must not change while other threads may use them."""
     observers, engine = Observers(), create_engine("sqlite://")
     heard: list[str] = []
     assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0
@@ -22,7 +22,7 @@ def test_an_engine_is_listened_to_once_and_for_good() -> None:
         observers.add(engine, heard.append)
         connection.exec_driver_sql("SELECT 2")
     assert heard == ["SELECT 2"]
-    assert event.contains(engine, "before_cursor_execute", observers._hear)
+    assert event.contains(engine, "before_cursor_execute", observers._before_cursor_execute)
     observers.close()
     observers.close()
     assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0

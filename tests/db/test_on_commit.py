@@ -1,4 +1,4 @@
-"""`on_commit`: functions that run after the outermost commit of an alias, and never after a rollback (CONTRACT O)."""
+"""`on_commit`: functions run after the outermost commit of an alias, and never after a rollback."""
 
 import contextlib
 import functools
@@ -29,19 +29,19 @@ def Book(Base: Any, registry: Any) -> Any:
 
 @pytest.fixture
 def ran() -> list[Any]:
-    """What the functions of a test have noted."""
+    """A list in which the functions of a test record their calls."""
     return []
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """No test leaves a block behind."""
+    """Check that a test leaves no block open."""
     yield
     assert innermost() is None
 
 
 def test_with_nothing_open_it_runs_at_once(databases: Any, ran: list[Any]) -> None:
-    """O10: in the caller's face, errors too; a robust one's error is logged."""
+    """Errors are raised to the caller; those of a robust function are logged."""
     assert databases.on_commit(lambda: ran.append(1)) is None
     assert ran == [1]
     with pytest.raises(LookupError, match="mine"):
@@ -55,7 +55,7 @@ def fail(message: str) -> None:
 
 
 def test_it_waits_for_the_outermost_commit_in_order(databases: Any, Book: Any, ran: list[Any]) -> None:
-    """O10, O14: when they run nothing is open, and the rows are there."""
+    """When they run, no block is open, and the rows are committed."""
     with databases.atomic():
         databases.on_commit(lambda: ran.append("first"))
         with databases.atomic():
@@ -72,7 +72,7 @@ def test_it_waits_for_the_outermost_commit_in_order(databases: Any, Book: Any, r
 
 
 def test_a_rollback_drops_them_for_good(databases: Any, ran: list[Any]) -> None:
-    """O13: a later transaction does not run them."""
+    """A later transaction does not run them."""
     with contextlib.suppress(LookupError), databases.atomic():
         databases.on_commit(lambda: ran.append(1))
         raise LookupError
@@ -82,7 +82,7 @@ def test_a_rollback_drops_them_for_good(databases: Any, ran: list[Any]) -> None:
 
 
 def test_a_savepoint_drops_those_that_were_given_in_it(databases: Any, ran: list[Any]) -> None:
-    """O12: and in the blocks inside it; those around it stay."""
+    """And those of the blocks inside it; those of the surrounding block stay."""
     with databases.atomic():
         databases.on_commit(lambda: ran.append("a"))
         with contextlib.suppress(LookupError), databases.atomic():
@@ -102,7 +102,6 @@ def test_a_savepoint_drops_those_that_were_given_in_it(databases: Any, ran: list
 
 
 def test_a_doomed_block_runs_none(databases: Any, Book: Any, ran: list[Any]) -> None:
-    """O13, H16."""
     Book(title="a").save()
     with pytest.raises(TransactionError), databases.atomic():
         databases.on_commit(lambda: ran.append(1))
@@ -117,14 +116,14 @@ def test_a_doomed_block_runs_none(databases: Any, Book: Any, ran: list[Any]) -> 
 def test_all_run_and_the_first_error_is_raised_after_the_commit(
     databases: Any, Book: Any, ran: list[Any]
 ) -> None:
-    """O16: the row is committed by then, and the instance stays saved; the others are notes."""
+    """The row is committed, and the instance stays saved; further errors are notes."""
     book = Book(title="a")
     with pytest.raises(LookupError, match="first") as caught, databases.atomic():
         book.save()
         databases.on_commit(functools.partial(fail, "first"))
         databases.on_commit(lambda: ran.append(1))
         databases.on_commit(functools.partial(fail, "second"))
-    assert caught.value.__notes__ == ["another on_commit function failed, too: LookupError('second')"]
+    assert caught.value.__notes__ == ["another on_commit function failed as well: LookupError('second')"]
     assert ran == [1]
     assert (book._state.adding, Book.objects.get().title) == (False, "a")
     with databases.atomic():
@@ -133,7 +132,7 @@ def test_all_run_and_the_first_error_is_raised_after_the_commit(
 
 
 def test_a_robust_one_is_logged(databases: Any, ran: list[Any], caplog: pytest.LogCaptureFixture) -> None:
-    """O17: and the others run."""
+    """And the other functions run."""
     caplog.set_level(logging.DEBUG, logger="microorm.transactions")
 
     def notify() -> None:
@@ -150,7 +149,7 @@ def test_a_robust_one_is_logged(databases: Any, ran: list[Any], caplog: pytest.L
 
 
 def test_what_a_function_opens_and_gives_is_its_own(databases: Any, Book: Any, ran: list[Any]) -> None:
-    """O14, O15: its block's functions run at that block's commit, bare ones at once, before the remaining ones."""
+    """Functions registered in a block of its own run at the commit of that block; without a block, at once."""
 
     def first() -> None:
         ran.append("first")
@@ -167,7 +166,7 @@ def test_what_a_function_opens_and_gives_is_its_own(databases: Any, Book: Any, r
 
 
 def test_each_alias_has_its_own(databases: Any, ran: list[Any]) -> None:
-    """O10, O20: by name; with nothing open on that alias, at once."""
+    """By name; without an open block on that alias, at once."""
     with databases.atomic():
         databases.on_commit(lambda: ran.append("there"), using="other")
         assert ran == ["there"]
@@ -180,7 +179,7 @@ def test_each_alias_has_its_own(databases: Any, ran: list[Any]) -> None:
 
 
 def test_without_a_name_it_is_the_current_alias(databases: Any, ran: list[Any]) -> None:
-    """O11: the innermost of open block, `using()` block and running receiver."""
+    """The innermost of open block, `using()` block and running receiver."""
     with databases.atomic("other"):
         databases.on_commit(lambda: ran.append("block"))
         with databases.using("default"):
@@ -194,7 +193,7 @@ def test_without_a_name_it_is_the_current_alias(databases: Any, ran: list[Any]) 
 
 
 def test_what_cannot_be_called_or_run_is_refused(databases: Any) -> None:
-    """O18: TypeError; an unknown alias is UnknownAlias."""
+    """TypeError; an unknown alias is UnknownAlias."""
 
     async def coroutine() -> None: ...
 
@@ -204,20 +203,20 @@ def test_what_cannot_be_called_or_run_is_refused(databases: Any) -> None:
     for function in (5, None, "name"):
         with pytest.raises(TypeError) as caught:
             databases.on_commit(function)
-        assert str(caught.value) == f"on_commit() wants a callable, not {function!r}"
+        assert str(caught.value) == f"on_commit() needs a function, not {function!r}"
     with pytest.raises(TypeError) as caught:
         databases.on_commit(coroutine)
-    assert str(caught.value) == f"on_commit() calls functions, and {coroutine!r} is a coroutine function"
+    assert str(caught.value) == f"on_commit() cannot call {coroutine!r}: it is a coroutine function"
     awaited = Awaited()
     with pytest.raises(TypeError) as caught:
         databases.on_commit(awaited)
-    assert str(caught.value) == f"on_commit() calls functions, and {awaited!r} is a coroutine function"
+    assert str(caught.value) == f"on_commit() cannot call {awaited!r}: it is a coroutine function"
     with pytest.raises(UnknownAlias, match=r"^no database named 'othre'; configured: .*; nearest: 'other'$"):
         databases.on_commit(print, using="othre")
 
 
 def test_each_thread_has_its_own(databases: Any, ran: list[Any]) -> None:
-    """O20: another thread's block is not what a function waits for."""
+    """A function does not wait for a block of another thread."""
     with databases.atomic(readonly=True):
         databases.on_commit(lambda: ran.append("mine"))
         thread = threading.Thread(target=databases.on_commit, args=[lambda: ran.append("at once")])

@@ -13,7 +13,7 @@ from microorm.db.context import Owner, running_task
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
-    """What *function* returns, or raises, in a thread of its own."""
+    """Run *function* in a new thread, and return its result or raise its error."""
     results: list[Any] = []
 
     def run() -> None:
@@ -29,7 +29,7 @@ def in_thread(function: Callable[[], Any]) -> Any:
 
 
 def refusal(owner: Owner) -> str | None:
-    """What *owner* answers to whoever runs this."""
+    """Return the message of the error that *owner* raises here, or None."""
     try:
         owner.check("shop")
     except TransactionSharedError as error:
@@ -38,7 +38,7 @@ def refusal(owner: Owner) -> str | None:
 
 
 def test_there_is_a_running_task_only_on_a_loop() -> None:
-    """A thread may run a loop or not."""
+    """In any thread."""
 
     async def main() -> None:
         assert running_task() is asyncio.current_task()
@@ -48,7 +48,7 @@ def test_there_is_a_running_task_only_on_a_loop() -> None:
 
 
 def test_the_thread_that_opened_it_may_use_it_and_another_may_not() -> None:
-    """N20, DESIGN 8: while its thread lives; the message names alias and kind."""
+    """While the thread is alive; the message names the alias and the kind of owner."""
     owner = Owner()
     assert refusal(owner) is None
     assert in_thread(lambda: refusal(owner)) == "the open block on 'shop' belongs to another thread"
@@ -57,14 +57,14 @@ def test_the_thread_that_opened_it_may_use_it_and_another_may_not() -> None:
 
 
 def test_a_thread_that_has_ended_hands_over() -> None:
-    """FEASIBILITY, Async 4: to the next who comes, and then only to that one."""
+    """The next thread becomes the owner, and a third is refused."""
     owner = in_thread(Owner)
     assert refusal(owner) is None
     assert in_thread(lambda: refusal(owner)) == "the open block on 'shop' belongs to another thread"
 
 
 def test_a_task_may_use_its_own_and_its_child_may_not() -> None:
-    """DESIGN 8: a child task inherits an open block, and must not use it."""
+    """A child task inherits an open block, and must not use it."""
 
     async def main() -> None:
         owner = Owner()
@@ -81,7 +81,7 @@ def test_a_task_may_use_its_own_and_its_child_may_not() -> None:
 
 
 def test_a_task_that_is_done_hands_over_to_one_other() -> None:
-    """FEASIBILITY, Async 4: as a fixture of pytest-asyncio does; the next is the owner then."""
+    """As with a fixture of pytest-asyncio: the next task becomes the owner."""
 
     async def opened() -> Owner:
         return Owner()
@@ -105,7 +105,7 @@ def test_a_task_that_is_done_hands_over_to_one_other() -> None:
 
 
 def test_a_task_that_is_done_hands_over_to_a_thread_too() -> None:
-    """It does not matter that the thread it ran in goes on."""
+    """Even while the thread that the task ran in is alive."""
 
     async def opened() -> Owner:
         return Owner()
@@ -118,7 +118,7 @@ def test_a_task_that_is_done_hands_over_to_a_thread_too() -> None:
 
 
 def test_a_thread_lends_it_to_the_tasks_that_it_runs() -> None:
-    """It waits for them meanwhile: so async receivers share the transaction of a sync save."""
+    """It waits for them, so async receivers share the transaction of a sync save."""
     owner = Owner()
 
     async def main() -> str | None:
@@ -129,7 +129,7 @@ def test_a_thread_lends_it_to_the_tasks_that_it_runs() -> None:
 
 
 def test_a_task_of_another_thread_is_refused_like_the_thread() -> None:
-    """Also where both run a loop."""
+    """Also if both threads run a loop."""
     started, done = threading.Event(), threading.Event()
     owners: list[Owner] = []
 
@@ -153,7 +153,7 @@ def test_a_task_of_another_thread_is_refused_like_the_thread() -> None:
 
 
 def test_what_was_inherited_through_a_fork_belongs_to_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN 2: whatever thread or task asks."""
+    """Every thread and task of the child is refused."""
     owner = Owner()
     monkeypatch.setattr("microorm.db.context._Process.token", object())
     assert owner.forked

@@ -1,4 +1,4 @@
-"""Routing: which alias a model is read from and written to, and who is asked in what order."""
+"""Routing: which alias a model is read from and written to, and in which order routers are asked."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ PRECEDENCE = ("asked", "block", "routed", "loaded", "home", "receiver", "default
 
 
 class Recorder(Router):
-    """A router that answers what it is told to, and remembers what it was asked."""
+    """A router that returns given answers and records its calls."""
 
     def __init__(self, read: Any = None, write: Any = None) -> None:
         self.read, self.write = read, write
@@ -33,7 +33,7 @@ class Recorder(Router):
 
 
 class World:
-    """Databases in memory, and two models that have a table in each."""
+    """Databases in memory, and two models with a table in each."""
 
     def __init__(self, aliases: tuple[str, ...], routers: list[object], home: str | None = None) -> None:
         self.databases = Databases(dict.fromkeys(aliases, "sqlite://"), routers=routers)
@@ -59,7 +59,7 @@ class World:
 
 @pytest.fixture
 def world() -> Iterator[Callable[..., World]]:
-    """Makes a world of these aliases and routers."""
+    """Return a function that makes a world from aliases and routers."""
     made: list[World] = []
 
     def world(*aliases: str, routers: list[object] | None = None, home: str | None = None) -> World:
@@ -73,7 +73,7 @@ def world() -> Iterator[Callable[..., World]]:
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., None]]:
-    """Connects a function to a signal until the test is over."""
+    """Return a function that connects a receiver until the end of the test."""
     connected: list[tuple[Any, Any, Any]] = []
 
     def listen(signal: Any, sender: Any, function: Any) -> None:
@@ -87,14 +87,14 @@ def listen() -> Iterator[Callable[..., None]]:
 
 @pytest.mark.parametrize("rank", range(len(PRECEDENCE)))
 def test_each_rank_comes_before_the_next(rank: int) -> None:
-    """DESIGN 4, step 2, and N8: asked for, `using()` block, router, `_state.db`, home, receiver, default."""
+    """`using=`, `using()` block, router, `_state.db`, home, receiver, default."""
     named = dict.fromkeys(("using", "block", "routed", "loaded", "home", "receiver"))
     named.update(list(zip(named, PRECEDENCE, strict=False))[rank:])
     assert pick_alias(**named) == PRECEDENCE[rank]
 
 
 def test_an_empty_alias_is_an_answer() -> None:
-    """DESIGN 7: the first that is not None; an empty one is unknown, not passed over."""
+    """It is an unknown alias, and not skipped."""
     assert pick_alias(using=None, block=None, routed="", loaded="x", home=None, receiver=None) == ""
     assert DEFAULT_ALIAS == "default"
 
@@ -105,13 +105,13 @@ def test_an_empty_alias_is_an_answer() -> None:
         (rank, act)
         for rank, name in enumerate(PRECEDENCE)
         for act in ("save", "delete", "create", "bulk_create", "read")
-        if name != "loaded" or act in ("save", "delete")  # the others have no instance that was loaded
+        if name != "loaded" or act in ("save", "delete")  # the other operations have no loaded instance
     ],
 )
 def test_what_is_done_goes_where_the_highest_rank_says(
     rank: int, act: str, world: Callable[..., World], listen: Callable[..., None]
 ) -> None:
-    """N8, J15: for each way to write, and for reads, each rank wins over all below it."""
+    """For each kind of write, and for reads, each rank comes before all lower ones."""
     ranks = PRECEDENCE[rank:]
     router = Recorder("routed", "routed")
     routers = [router] if "routed" in ranks else []
@@ -155,7 +155,7 @@ def test_what_is_done_goes_where_the_highest_rank_says(
 
 
 def test_the_first_answer_that_is_not_none_wins() -> None:
-    """N2: in order; a router that lacks the method is passed over, and so is one that says None."""
+    """In order; a router without the method, or whose answer is None, is skipped."""
 
     class Partial:
         def allow_migrate(self, *arguments: Any, **hints: Any) -> bool:
@@ -169,7 +169,7 @@ def test_the_first_answer_that_is_not_none_wins() -> None:
 
 
 def test_a_router_hears_what_it_is_asked_about() -> None:
-    """The arguments and hints go to each router that has the method, as they are."""
+    """Arguments and hints are passed unchanged to each router that has the method."""
     heard: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     class Hearing:
@@ -181,7 +181,7 @@ def test_a_router_hears_what_it_is_asked_about() -> None:
 
 
 def test_an_error_inside_a_router_is_not_hidden(world: Callable[..., World]) -> None:
-    """N5: an AttributeError in a method is no missing method; nothing is written, later work goes on."""
+    """An AttributeError in a method is not taken for a missing method; nothing is written."""
 
     class Broken:
         broken = True
@@ -200,7 +200,7 @@ def test_an_error_inside_a_router_is_not_hidden(world: Callable[..., World]) -> 
 
 
 def test_a_router_leaves_it_all_to_the_next() -> None:
-    """DESIGN 7: `Router` is to derive from; each of its methods answers None."""
+    """The methods of the base class return None."""
     router = Router()
     assert router.db_for_read(object, instance=1) is None
     assert router.db_for_write(object, instance=1) is None
@@ -212,7 +212,7 @@ def test_a_router_leaves_it_all_to_the_next() -> None:
 def test_a_router_that_names_no_alias_is_an_error_before_any_signal(
     answer: Any, world: Callable[..., World], listen: Callable[..., None]
 ) -> None:
-    """DESIGN 7: an UnknownAlias, never a silent default; rows, instance and later work are unharmed."""
+    """UnknownAlias, rather than the default; rows and instance are unchanged."""
     router = Recorder(answer, answer)
     here = world("default", "archive", routers=[router])
     sent: list[Any] = []
@@ -232,7 +232,7 @@ def test_a_router_that_names_no_alias_is_an_error_before_any_signal(
 
 @pytest.mark.parametrize("answer", [False, 0])
 def test_a_falsy_answer_is_final_where_a_truth_is_asked_for(answer: Any) -> None:
-    """N4: the first that is not None wins; with no answer, the same alias is related and all is migrated."""
+    """Without any answer, relations need equal aliases, and all tables are created."""
 
     class Says:
         def __init__(self, answer: Any) -> None:
@@ -261,7 +261,7 @@ def test_a_falsy_answer_is_final_where_a_truth_is_asked_for(answer: Any) -> None
 
 
 def test_relations_are_asked_about_by_instance(world: Callable[..., World]) -> None:
-    """DESIGN 7: `allow_relation` is always asked, with both; without an answer the aliases are compared."""
+    """`allow_relation` is called with both instances; without an answer their aliases are compared."""
     asked: list[Any] = []
 
     class Asked:
@@ -281,7 +281,7 @@ def test_relations_are_asked_about_by_instance(world: Callable[..., World]) -> N
 
 
 def test_the_hints_are_the_instance_and_whether_a_block_is_open(world: Callable[..., World]) -> None:
-    """N6, N7: asked with the model; `instance` where one is saved or deleted, `in_atomic` always."""
+    """`instance` for a save or delete of one, `in_atomic` always."""
     router = Recorder()
     here = world("default", "archive", routers=[router])
     book = here.Book(title="Dune")
@@ -300,7 +300,7 @@ def test_the_hints_are_the_instance_and_whether_a_block_is_open(world: Callable[
 
 
 def test_writes_of_a_query_have_no_instance_to_hint_at(world: Callable[..., World]) -> None:
-    """N7, N10: create, bulk_create, update and delete ask where to write, with no instance; reads where to read."""
+    """create, bulk_create, update and delete ask for the database to write to, reads for the one to read from."""
     router = Recorder()
     here = world("default", routers=[router])
     query = here.Book.objects
@@ -320,7 +320,7 @@ def test_writes_of_a_query_have_no_instance_to_hint_at(world: Callable[..., Worl
 
 
 def test_a_router_goes_before_the_alias_a_row_came_from(world: Callable[..., World]) -> None:
-    """N8: a router beats `_state.db`; without an answer the row's alias holds (N3)."""
+    """Without an answer of a router, `_state.db` counts."""
     router = Recorder()
     here = world("default", "archive", "log", routers=[router])
     here.Book(title="Dune").save(using="archive")
@@ -332,7 +332,7 @@ def test_a_router_goes_before_the_alias_a_row_came_from(world: Callable[..., Wor
 
 
 def test_a_row_stays_where_it_was_loaded_or_saved(world: Callable[..., World]) -> None:
-    """N3, I21: an instance remembers its alias, and saves, refreshes and deletes there."""
+    """An instance is saved, refreshed and deleted in the alias it was loaded from."""
     here = world("default", "archive")
     book = here.Book(title="Dune").save(using="archive")
     book.title = "Emma"
@@ -348,7 +348,7 @@ def test_a_row_stays_where_it_was_loaded_or_saved(world: Callable[..., World]) -
 
 
 def test_a_save_to_another_alias_copies_the_row_and_moves_the_instance(world: Callable[..., World]) -> None:
-    """N15: the old row remains, the instance belongs to the other alias from now on; only its `using` is told."""
+    """The old row stays; the instance belongs to the other alias from now on; receivers get that alias."""
     here = world("default", "archive")
     told: list[str] = []
 
@@ -367,7 +367,7 @@ def test_a_save_to_another_alias_copies_the_row_and_moves_the_instance(world: Ca
 
 
 def test_a_refresh_reads_where_the_row_is(world: Callable[..., World]) -> None:
-    """N9: `_state.db` unless told otherwise, so that a stale replica does not matter."""
+    """From `_state.db` by default, so that a stale replica does not matter."""
     router = Recorder(read="replica")
     here = world("default", "replica", routers=[router])
     book = here.Book(title="Dune").save()
@@ -379,7 +379,7 @@ def test_a_refresh_reads_where_the_row_is(world: Callable[..., World]) -> None:
 
 
 def test_a_read_in_a_block_goes_where_the_model_is_written(world: Callable[..., World]) -> None:
-    """N9: only while a block is open on that alias; asked for by name, another alias is read all the same."""
+    """Only while a block is open on that alias; another alias can be read by its name."""
     router = Recorder(read="replica", write="primary")
     here = world("primary", "replica", "log", routers=[router])
     atomic, using = here.databases.atomic, here.databases.using
@@ -411,7 +411,7 @@ def test_a_read_in_a_block_goes_where_the_model_is_written(world: Callable[..., 
 def test_a_read_outside_any_block_does_not_ask_where_to_write(
     world: Callable[..., World], listen: Callable[..., None]
 ) -> None:
-    """A router may refuse writes altogether; a running receiver is no block."""
+    """A router may refuse writes; a running receiver is no block."""
 
     class ReadOnly:
         def db_for_write(self, model: type[Any], **hints: Any) -> str:
@@ -428,7 +428,7 @@ def test_a_read_outside_any_block_does_not_ask_where_to_write(
 
 
 def test_an_unknown_home_is_an_error_at_the_first_use(world: Callable[..., World]) -> None:
-    """DESIGN 2: an alias that nobody configured is never replaced by another."""
+    """An unknown alias is never replaced by another."""
     here = world("default", home="archive")
     with pytest.raises(UnknownAlias, match=r"^no database named 'archive'; configured: 'default'$"):
         here.Book(title="Dune").save()
@@ -436,7 +436,7 @@ def test_an_unknown_home_is_an_error_at_the_first_use(world: Callable[..., World
 
 
 def test_default_is_needed_only_where_something_resolves_to_it(world: Callable[..., World]) -> None:
-    """N1, DESIGN 2: without a `default`, what says where it belongs works."""
+    """Without a `default`, operations with another alias work."""
     here = world("archive", "log", home="log")
     assert here.Book(title="Dune").save()._state.db == "log"
     assert here.Trigger().save(using="archive")._state.db == "archive"
@@ -448,7 +448,7 @@ def test_default_is_needed_only_where_something_resolves_to_it(world: Callable[.
 
 
 def test_using_routes_what_is_in_it_and_nests(world: Callable[..., World]) -> None:
-    """DESIGN 2: reads, writes, `atomic()` and `on_commit()`; the innermost wins; an error ends it, too."""
+    """Reads, writes, `atomic()` and `on_commit()`; the innermost block counts; an error ends it as well."""
     here = world("default", "archive", "log")
     using = here.databases.using
     with using("archive"):
@@ -466,7 +466,7 @@ def test_using_routes_what_is_in_it_and_nests(world: Callable[..., World]) -> No
 
 
 def test_using_can_be_kept_and_entered_again_and_in_itself(world: Callable[..., World]) -> None:
-    """A `with` that is used a second time must not silently mean another database."""
+    """A second use must not silently mean another database."""
     here = world("default", "archive")
     archive = here.databases.using("archive")
     for _ in range(2):
@@ -480,7 +480,7 @@ def test_using_can_be_kept_and_entered_again_and_in_itself(world: Callable[..., 
 
 
 def test_using_counts_for_its_thread_alone(world: Callable[..., World]) -> None:
-    """DESIGN 2: another thread goes where it went before."""
+    """Other threads are not affected."""
     here = world("default", "archive")
     found: list[str] = []
     with here.databases.using("archive"):
@@ -492,7 +492,7 @@ def test_using_counts_for_its_thread_alone(world: Callable[..., World]) -> None:
 
 
 def test_using_counts_for_its_task_alone(world: Callable[..., World]) -> None:
-    """DESIGN 2: two tasks that take turns each keep their own."""
+    """Two tasks that take turns each keep their own."""
     here = world("default", "archive", "log")
     found: list[tuple[str, str]] = []
 
@@ -513,7 +513,7 @@ def test_using_counts_for_its_task_alone(world: Callable[..., World]) -> None:
 
 
 class Shelves(Router):
-    """Books live in `default`, everything else elsewhere, in `log` nothing."""
+    """A router: books are in `default`, other models elsewhere, and `log` has no tables."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -526,7 +526,7 @@ class Shelves(Router):
 
 
 def test_tables_are_made_and_dropped_where_the_routers_allow(world: Callable[..., World]) -> None:
-    """N18: `allow_migrate` is asked for each alias and model; `using=` is for one alias only."""
+    """`allow_migrate` is called for each alias and model; `using=` limits it to one alias."""
     router = Shelves()
     here = world("default", "archive", "log", routers=[router])
     label = here.Book.__schema__.label

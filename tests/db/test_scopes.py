@@ -1,4 +1,4 @@
-"""Scopes: what is going on here and now; one chain, from which what has ended is left out."""
+"""Scopes: the linked list of open scopes of a thread or task, in which closed ones are skipped."""
 
 import contextvars
 from typing import Any
@@ -9,8 +9,8 @@ from microorm.db.context import (
     BLOCK,
     RECEIVER,
     USING,
-    Entered,
-    Entrance,
+    ContextScope,
+    ReusableContext,
     Scope,
     Using,
     current_alias,
@@ -25,14 +25,14 @@ HERE, ELSEWHERE = object(), object()
 
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Any:
-    """Each test begins and ends with an empty chain."""
+    """Check that each test begins and ends without scopes."""
     assert innermost() is None
     yield
     assert innermost() is None
 
 
 def test_the_innermost_comes_first() -> None:
-    """A chain belongs to one context; what its scopes are about is asked by their owner."""
+    """Each context has a list of its own; scopes are found by their owner."""
     outer, foreign, inner = Scope(USING, HERE, "a"), Scope(USING, ELSEWHERE, "b"), Scope(RECEIVER, HERE, "c")
     with outer, foreign, inner:
         assert innermost() is inner
@@ -42,7 +42,7 @@ def test_the_innermost_comes_first() -> None:
 
 
 def test_the_current_alias_is_of_the_kinds_asked_for() -> None:
-    """DESIGN 5: what `on_commit` means by the current alias is not what `atomic` means."""
+    """`on_commit` and `atomic` consider different kinds of scopes."""
     with Scope(RECEIVER, HERE, "a"), Scope(USING, HERE, "b"), Scope(BLOCK, HERE, "c"):
         assert current_alias(HERE, BLOCK, USING, RECEIVER) == "c"
         assert current_alias(HERE, USING, RECEIVER) == "b"
@@ -52,7 +52,7 @@ def test_the_current_alias_is_of_the_kinds_asked_for() -> None:
 
 
 def test_routing_asks_for_the_innermost_of_each_kind() -> None:
-    """N8: a `using()` block and a running receiver have ranks of their own; an open block has none."""
+    """`using()` blocks and running receivers have separate ranks; open blocks have none."""
     assert routed_aliases(HERE) == (None, None)
     with Scope(USING, HERE, "a"), Scope(RECEIVER, HERE, "b"), Scope(BLOCK, HERE, "c"):
         assert routed_aliases(HERE) == ("a", "b")
@@ -63,7 +63,7 @@ def test_routing_asks_for_the_innermost_of_each_kind() -> None:
 
 
 def test_a_block_is_found_by_its_alias() -> None:
-    """O20: every alias has its own."""
+    """Each alias has its own."""
     first, second, third = Scope(BLOCK, HERE, "a"), Scope(BLOCK, HERE, "b"), Scope(BLOCK, HERE, "a")
     with first, second, Scope(USING, HERE, "b"), Scope(BLOCK, ELSEWHERE, "c"):
         assert open_block(HERE, "a") is first
@@ -76,7 +76,7 @@ def test_a_block_is_found_by_its_alias() -> None:
 
 
 def test_a_scope_that_ends_out_of_turn_is_passed_over() -> None:
-    """A generator that was left open may end after the scope it began in."""
+    """An unfinished generator may end after the scope it began in."""
     outer, inner, innermost_of_all = Scope(USING, HERE, "a"), Scope(BLOCK, HERE, "b"), Scope(USING, HERE, "c")
     outer.open()
     inner.open()
@@ -93,11 +93,11 @@ def test_a_scope_that_ends_out_of_turn_is_passed_over() -> None:
         assert nothing is None
         found = innermost()
         assert found is not None
-        assert found.parent is None  # what has ended is not kept alive
+        assert found.parent is None  # a closed scope is not kept alive
 
 
 def test_a_scope_closed_in_another_context_is_closed_in_all() -> None:
-    """FEASIBILITY, Async 3: there is no token to reset."""
+    """No token has to be reset."""
     around, scope = Scope(RECEIVER, HERE, "a"), Scope(USING, HERE, "b")
     assert (scope.closed, scope.parent) == (False, None)
     around.open()
@@ -111,10 +111,10 @@ def test_a_scope_closed_in_another_context_is_closed_in_all() -> None:
 
 
 def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
-    """A `with` that is entered in itself ends in order."""
-    entrance = Entrance(HERE)
+    """Nested entries of one `with` end in order."""
+    entrance = ReusableContext(HERE)
     assert entrance.leaving() is None
-    outer, inner = Entered(USING, entrance, "a"), Entered(USING, entrance, "b")
+    outer, inner = ContextScope(USING, entrance, "a"), ContextScope(USING, entrance, "b")
     outer.open()
     inner.open()
     assert (outer.owner, outer.kind, outer.alias) == (HERE, USING, "a")
@@ -128,7 +128,7 @@ def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
 
 
 def test_an_entrance_left_in_another_context_ends_the_newest() -> None:
-    """As a generator is that somebody else closes; the context it was entered in knows."""
+    """As if a generator is closed elsewhere; the context it was entered in notices it."""
     using = Using(HERE, "a")
     context = contextvars.copy_context()
     context.run(using.__enter__)
@@ -140,7 +140,7 @@ def test_an_entrance_left_in_another_context_ends_the_newest() -> None:
 
 
 def test_an_entrance_in_two_contexts_ends_the_scope_of_its_own() -> None:
-    """As one `with` object that two threads share."""
+    """As with one context manager that two threads share."""
     using = Using(HERE, "a")
     context = contextvars.copy_context()
     using.__enter__()
@@ -153,7 +153,7 @@ def test_an_entrance_in_two_contexts_ends_the_scope_of_its_own() -> None:
 
 
 def test_using_opens_a_scope_each_time() -> None:
-    """DESIGN 2: it may be kept, entered again and entered in itself."""
+    """It can be kept, entered again and nested in itself."""
     using = Using(HERE, "a")
     for _ in range(2):
         with using:

@@ -1,4 +1,4 @@
-"""Transactions: how one begins, what it refuses, how it ends, and what is left when it cannot end well (CONTRACT O)."""
+"""Transactions: how one begins, what it refuses, how it ends, and what an error at its end leaves."""
 
 import asyncio
 import contextlib
@@ -48,20 +48,20 @@ def Book(Base: Any, registry: Any) -> Any:
 
 @pytest.fixture
 def titles(Book: Any) -> Callable[..., list[str]]:
-    """Gives the titles that are stored in an alias."""
+    """Return a function that returns the stored titles of an alias."""
     return lambda alias="default": [book.title for book in Book.objects.using(alias).order_by("title")]
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """No test leaves a block behind."""
+    """Check that a test leaves no block open."""
     yield
     assert innermost() is None
 
 
 @contextlib.contextmanager
 def recorded(databases: Any, alias: str = "default") -> Iterator[list[str]]:
-    """Gives the SQL that goes through SQLAlchemy, which then is all of it."""
+    """Record the SQL; the listener makes all statements go through SQLAlchemy."""
     sent: list[str] = []
 
     def record(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -76,14 +76,14 @@ def recorded(databases: Any, alias: str = "default") -> Iterator[list[str]]:
 
 
 def drivers(databases: Any) -> Iterator[Any]:
-    """The driver's connection that a statement uses here and now."""
+    """Return the driver's connection that a statement would use."""
     with databases.connection("default") as connection:
         yield connection.connection.driver_connection
 
 
 @memory
 def test_a_block_says_begin_immediate_and_savepoints_by_number(databases: Any, Book: Any) -> None:
-    """DESIGN 2: on SQLite the lock is taken at the beginning; a block for reading takes none."""
+    """SQLite takes the lock at the beginning; a read-only block takes none."""
     with recorded(databases) as sent, databases.atomic():
         with databases.atomic(), databases.atomic():
             pass
@@ -105,7 +105,7 @@ def test_a_block_says_begin_immediate_and_savepoints_by_number(databases: Any, B
 
 @memory
 def test_savepoints_go_to_the_cursor_where_nobody_listens(databases: Any, Book: Any) -> None:
-    """FEASIBILITY: the raw way; one name for each depth."""
+    """With one name for each depth."""
     sent: list[str] = []
     with databases.atomic():
         (driver,) = drivers(databases)
@@ -130,7 +130,7 @@ def test_savepoints_go_to_the_cursor_where_nobody_listens(databases: Any, Book: 
 
 
 def test_a_readonly_block_reads_and_refuses_to_write(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8: TransactionError for each write through a model, before any signal; the block is not doomed."""
+    """TransactionError for each write through a model, before any signal; the block is not doomed."""
     kept = Book(title="a").save()
     sent: list[Any] = []
     pre_save.connect(lambda **kwargs: sent.append(kwargs), sender=Book, weak=False, dispatch_uid="readonly")
@@ -159,7 +159,7 @@ def test_a_readonly_block_reads_and_refuses_to_write(databases: Any, Book: Any, 
 
 
 def test_the_database_refuses_a_raw_write_in_a_readonly_block(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8, 11: its own error, which dooms the block; the connection writes again afterwards."""
+    """Its error dooms the block; later the connection can write again."""
     with pytest.raises(TransactionError) as caught, databases.atomic(readonly=True):
         with databases.connection() as connection, pytest.raises(DBAPIError) as refused:
             connection.execute(Book.__table__.insert().values(title="b"))
@@ -176,7 +176,7 @@ def test_the_database_refuses_a_raw_write_in_a_readonly_block(databases: Any, Bo
 
 
 def test_a_readonly_block_inside_another_ends_with_itself(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8: the block around it writes on; writes to another alias are not its business."""
+    """The outer block can write afterwards; other aliases are not affected."""
     with databases.atomic():
         Book(title="a").save()
         for options in ({}, {"savepoint": False}):
@@ -192,7 +192,7 @@ def test_a_readonly_block_inside_another_ends_with_itself(databases: Any, Book: 
 
 @pytest.mark.backends("sqlite-file")
 def test_a_block_for_reading_does_not_wait_for_a_writer(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 2: DEFERRED, and WAL lets it read what was committed before."""
+    """It begins deferred, and WAL lets it read what is committed."""
     Book(title="a").save()
     with contextlib.closing(sqlite3.connect(databases.engine().url.database, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -223,7 +223,7 @@ class World:
                 connection.exec_driver_sql(statement)
 
     def break_the_commit(self) -> None:
-        """Do what is found out at COMMIT only."""
+        """Do something that the database refuses only at COMMIT."""
         with self.databases.connection("default") as connection:
             connection.exec_driver_sql("INSERT INTO place VALUES (7)")
 
@@ -240,7 +240,7 @@ def world(databases: Any) -> World:
 @pytest.mark.backends("sqlite-file", "sqlite-memory", "postgresql")
 @ways
 def test_a_commit_that_fails_is_a_rollback(world: World, caplog: Any, listened: bool) -> None:
-    """O8: the error goes on, functions do not run, instances are as before, and the connection is as good as new."""
+    """The error is raised, functions do not run, instances are as before, and the connection is usable."""
     databases, Book, ran = world.databases, world.Book, []
     if listened:
         event.listen(databases.engine(), "before_cursor_execute", lambda *_: None)
@@ -261,7 +261,7 @@ def test_a_commit_that_fails_is_a_rollback(world: World, caplog: Any, listened: 
 
 @pytest.mark.backends("sqlite-memory", "postgresql")
 def test_a_save_whose_commit_fails_leaves_nothing(world: World) -> None:
-    """O8, H13: the transaction that a save opens for its receivers is no other."""
+    """The transaction that a save begins for its receivers behaves like any other."""
     Book = world.Book
 
     def spoil(**kwargs: Any) -> None:
@@ -279,7 +279,7 @@ def test_a_save_whose_commit_fails_leaves_nothing(world: World) -> None:
 
 @memory
 def test_an_error_of_a_listener_at_commit_is_a_rollback(databases: Any, Book: Any, titles: Any) -> None:
-    """O8: it is known that nothing was committed, whatever the error is."""
+    """Whatever the error is, nothing was committed."""
 
     def fail(connection: Any) -> None:
         raise LookupError("no COMMIT")
@@ -297,7 +297,7 @@ def test_an_error_of_a_listener_at_commit_is_a_rollback(databases: Any, Book: An
 
 @memory
 def test_an_interrupt_at_commit_drops_the_connection(databases: Any, Book: Any, titles: Any) -> None:
-    """O8: nobody knows what the connection still has to say; instances keep what was written."""
+    """Its state is unknown; instances keep their saved state."""
 
     def interrupt(connection: Any) -> None:
         raise KeyboardInterrupt
@@ -321,7 +321,7 @@ def test_an_interrupt_at_commit_drops_the_connection(databases: Any, Book: Any, 
 
 @memory
 def test_a_connection_lost_at_commit_leaves_the_outcome_unknown(databases: Any, Book: Any) -> None:
-    """DESIGN 8: functions do not run, and instances keep what was written, so that it can be looked up."""
+    """Functions do not run; instances keep their saved state, so that the program can look for the rows."""
     ran: list[int] = []
     lost = OperationalError("COMMIT", None, OSError("gone"), connection_invalidated=True)
 
@@ -341,7 +341,7 @@ def test_a_connection_lost_at_commit_leaves_the_outcome_unknown(databases: Any, 
 
 @memory
 def test_a_read_that_fails_dooms_the_block_too(databases: Any, Book: Any) -> None:
-    """O5: its error says what was sent."""
+    """The error shows the statement."""
     with pytest.raises(TransactionError) as caught, databases.atomic():
         with databases.connection() as connection:
             connection.exec_driver_sql("DROP TABLE book")
@@ -358,7 +358,7 @@ def test_a_read_that_fails_dooms_the_block_too(databases: Any, Book: Any) -> Non
 def test_a_connection_lost_in_an_inner_block_dooms_the_outer(
     databases: Any, Book: Any, listened: bool
 ) -> None:
-    """H16: what was done before the inner block is gone, too."""
+    """Writes before the inner block are lost as well."""
     if listened:
         event.listen(databases.engine(), "before_cursor_execute", lambda *_: None)
     book = Book(title="a")
@@ -374,7 +374,7 @@ def test_a_connection_lost_in_an_inner_block_dooms_the_outer(
 
 @memory
 def test_a_connection_is_watched_only_where_it_was_handed_out(databases: Any, Book: Any) -> None:
-    """DESIGN 13: and once, however many of its blocks are doomed."""
+    """And once, however many of its blocks are doomed."""
     Book(title="a").save()
 
     def doom() -> None:
@@ -396,7 +396,7 @@ def test_a_connection_is_watched_only_where_it_was_handed_out(databases: Any, Bo
 def test_a_rollback_that_fails_drops_the_connection(
     databases: Any, Book: Any, titles: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """O2: the error that led to it goes on; the instances are as before."""
+    """The error that caused it is raised; the instances are as before."""
 
     def fail(connection: Any) -> None:
         raise OSError("no ROLLBACK")
@@ -423,7 +423,7 @@ def test_a_rollback_that_fails_drops_the_connection(
 def test_a_savepoint_that_the_database_has_forgotten_dooms_the_block_around(
     databases: Any, Book: Any, titles: Any, listened: bool
 ) -> None:
-    """H16: a database may roll back all of a transaction for an error in it (a deadlock): never half of it, silently."""
+    """After some errors (deadlocks) a database rolls back the whole transaction; half of it is never committed."""
     if listened:
         event.listen(databases.engine(), "before_cursor_execute", lambda *_: None)
     with databases.connection("default") as connection:
@@ -450,7 +450,7 @@ def test_a_savepoint_that_the_database_has_forgotten_dooms_the_block_around(
 def test_a_savepoint_that_cannot_be_released_dooms_the_block_around(
     databases: Any, Book: Any, titles: Any, listened: bool
 ) -> None:
-    """H16: its error leaves the inner block, and the outer cannot end well; instances of both are as before."""
+    """Its error leaves the inner block, and the outer one is rolled back; instances of both are as before."""
     if listened:
         event.listen(databases.engine(), "before_cursor_execute", lambda *_: None)
     first, second = Book(title="a"), Book(title="b")
@@ -475,7 +475,7 @@ def test_a_savepoint_that_cannot_be_released_dooms_the_block_around(
 
 
 def test_an_error_on_the_connection_dooms_the_block(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 8, O5: one that was handed out refuses to go on, too; outside a block an error is an error."""
+    """The connection that was handed out then refuses statements. Outside a block it does not."""
     with databases.connection() as connection:
         with pytest.raises(DBAPIError):
             connection.exec_driver_sql("SELECT no_such_column FROM book")
@@ -496,7 +496,7 @@ def test_an_error_on_the_connection_dooms_the_block(databases: Any, Book: Any, t
 def test_a_connection_goes_on_after_the_savepoint_of_its_error(
     databases: Any, Book: Any, titles: Any
 ) -> None:
-    """DESIGN 8: it is the block that is doomed, not the connection."""
+    """The nested block is doomed, not the connection."""
     with databases.atomic():
         with databases.connection() as connection:
             for title in "ab":
@@ -513,7 +513,7 @@ def test_a_connection_goes_on_after_the_savepoint_of_its_error(
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_a_connection_that_commits_by_itself_has_no_blocks(url: str) -> None:
-    """DESIGN 2, 8: an engine that was set to AUTOCOMMIT could not undo anything; a lone save needs no undo."""
+    """An engine in AUTOCOMMIT could not roll back; single saves work."""
     if url.startswith("sqlite"):
         settings: Any = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=QueuePool, pool_size=1)
     else:
@@ -530,7 +530,7 @@ def test_a_connection_that_commits_by_itself_has_no_blocks(url: str) -> None:
             with pytest.raises(ConfigurationError) as caught:
                 databases.atomic().__enter__()
             assert str(caught.value) == (
-                "the connections of 'default' commit each statement, and a block needs a transaction"
+                "the connections of 'default' are in autocommit mode, and a block needs a transaction"
             )
         assert Book.objects.count() == 2
         assert unreturned(databases) == 0
@@ -540,7 +540,7 @@ def test_a_connection_that_commits_by_itself_has_no_blocks(url: str) -> None:
 
 @memory
 def test_a_driver_that_cannot_tell_whether_it_commits_is_trusted(url: str, monkeypatch: Any) -> None:
-    """DESIGN 2: not every driver knows."""
+    """Not every driver reports it."""
     engine = create_engine(url, poolclass=QueuePool)
 
     def unknown(raw: Any) -> bool:
@@ -557,7 +557,7 @@ def test_a_driver_that_cannot_tell_whether_it_commits_is_trusted(url: str, monke
 def test_a_child_keeps_what_it_inherited_without_using_it(
     databases: Any, Book: Any, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
-    """DESIGN 2: collected, it would say goodbye; one that was lost already has nothing to say."""
+    """If it was collected, it would be closed on the server. A lost one needs nothing."""
     inherited: list[Any] = []
     monkeypatch.setattr(transactions, "_inherited", inherited)
     databases.atomic(readonly=True).__enter__()
@@ -575,7 +575,7 @@ def test_a_child_keeps_what_it_inherited_without_using_it(
 
 @memory
 def test_what_has_no_connection_has_nothing_to_let_go_of(databases: Any, Book: Any) -> None:
-    """DESIGN 2: in a forked child, once and for all; a memory database is the child's own copy, and is rolled back."""
+    """In a forked child; a database in memory is a copy of the child, and is rolled back."""
     block = databases.atomic()
     block.__enter__()
     Book(title="a").save()
@@ -590,8 +590,10 @@ def test_what_has_no_connection_has_nothing_to_let_go_of(databases: Any, Book: A
 def test_a_write_elsewhere_is_noted_once_per_transaction(
     databases: Any, Book: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """DESIGN 8: whichever way it is written; not where a block is open there, and not for a read."""
-    text = "a write to 'other' inside a block on 'default' is a transaction of its own"
+    """For each kind of write; not if a block is open on that alias, and not for a read."""
+    text = (
+        "a write to 'other' inside a block on 'default' is not part of the block: it is committed separately"
+    )
     there = Book.objects.using("other")
     kept = Book(title="kept").save(using="other")
 
@@ -634,7 +636,7 @@ def test_a_write_elsewhere_is_noted_once_per_transaction(
 
 @memory
 def test_the_note_names_the_innermost_block(databases: Any, Book: Any, caplog: Any) -> None:
-    """DESIGN 8: of the alias that is not the one written to; once for each transaction."""
+    """Of another alias than the one written to; once for each transaction."""
     with Databases({"a": "sqlite://", "b": "sqlite://", "c": "sqlite://"}) as three:
         registry = Registry(three)
 
@@ -649,14 +651,14 @@ def test_the_note_names_the_innermost_block(databases: Any, Book: Any, caplog: A
                 Page().save(using="c")
             Page().save(using="c")
     assert [each.getMessage() for each in caplog.records] == [
-        "a write to 'c' inside a block on 'a' is a transaction of its own",
-        "a write to 'c' inside a block on 'b' is a transaction of its own",
+        "a write to 'c' inside a block on 'a' is not part of the block: it is committed separately",
+        "a write to 'c' inside a block on 'b' is not part of the block: it is committed separately",
     ]
 
 
 @memory
 def test_what_is_open_is_found_by_alias(databases: Any, Book: Any) -> None:
-    """O20: one transaction per alias, however deep its blocks are."""
+    """One transaction per alias, however deep its blocks are nested."""
     assert open_transaction(databases, "default") is None
     with databases.atomic():
         transaction = open_transaction(databases, "default")
@@ -677,7 +679,7 @@ def test_what_is_open_is_found_by_alias(databases: Any, Book: Any) -> None:
 
 @memory
 def test_what_is_put_off_waits_for_the_commit_or_for_the_receiver(databases: Any, Book: Any) -> None:
-    """DESIGN 5: with neither, there is nothing to wait for."""
+    """Without a block and a receiver, `postpone` returns False."""
     ran: list[str] = []
 
     def put_off(name: str, alias: str = "default") -> bool:
@@ -710,7 +712,7 @@ def test_what_is_put_off_waits_for_the_commit_or_for_the_receiver(databases: Any
 
 @memory
 def test_a_transaction_that_nobody_ends_lets_go_of_its_connection(databases: Any, Book: Any) -> None:
-    """A context that is dropped drops what it holds; the pool takes the connection back, rolled back."""
+    """When its context is collected, the pool takes the connection back and rolls it back."""
     block = databases.atomic()
     block.__enter__()
     Book(title="a").save()
@@ -727,7 +729,7 @@ def test_a_transaction_that_nobody_ends_lets_go_of_its_connection(databases: Any
 
 
 def test_a_statement_sees_what_the_block_did_before(databases: Any, Book: Any) -> None:
-    """O2: models and the connection share one transaction, and nobody else sees it."""
+    """Models and the connection share one transaction, which is isolated from others."""
     with databases.atomic():
         Book(title="a").save()
         with databases.connection() as connection:

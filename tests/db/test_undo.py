@@ -1,4 +1,4 @@
-"""Undo: before-images of instances, by level, newest first, and nothing kept alive."""
+"""The undo log: snapshots by level, restored newest first, which keep no instance alive."""
 
 import gc
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from microorm import Field, field
-from microorm.db.snapshots import Batch, UndoLog, apply_generated, image_of, restore
+from microorm.db.snapshots import Batch, SnapshotLog, apply_generated, restore, take_snapshot
 
 
 @pytest.fixture
 def Book(Base: Any) -> Any:
-    """A model; no row of it is ever stored here."""
+    """A model whose rows are never stored here."""
 
     class Book(Base):
         title: Field[str] = field(default="")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.backends("sqlite-memory")
 
 def test_what_was_made_goes_back_to_what_was_there(Book: Any) -> None:
     book = Book(title="a")
-    image = image_of(book)
+    image = take_snapshot(book)
     apply_generated(book, image, {"id": 5, "title": "made"})
     assert (book.id, book.title) == (5, "made")
     restore(image)
@@ -35,16 +35,16 @@ def test_what_was_made_goes_back_to_what_was_there(Book: Any) -> None:
 def test_what_was_not_there_is_gone_again(Book: Any) -> None:
     book = Book()
     del book.__dict__["pages"]
-    image = image_of(book)
+    image = take_snapshot(book)
     apply_generated(book, image, {"pages": 7})
     restore(image)
     assert "pages" not in vars(book)
 
 
 def test_what_the_user_has_set_since_stays(Book: Any) -> None:
-    """DESIGN 4: what the caller set stays."""
+    """A rollback does not overwrite it."""
     book = Book(title="a")
-    image = image_of(book)
+    image = take_snapshot(book)
     apply_generated(book, image, {"id": 5000, "title": "made"})
     book.title = "mine"
     restore(image)
@@ -53,7 +53,7 @@ def test_what_the_user_has_set_since_stays(Book: Any) -> None:
 
 def test_origin_and_loaded_row_go_back(Book: Any) -> None:
     book = Book()
-    image = image_of(book)
+    image = take_snapshot(book)
     before = (book._row_state, book._row)
     book._row_state, book._row = object(), ("x",)
     restore(image)
@@ -62,7 +62,7 @@ def test_origin_and_loaded_row_go_back(Book: Any) -> None:
 
 def test_settling_twice_remembers_the_first(Book: Any) -> None:
     book = Book(title="a")
-    image = image_of(book)
+    image = take_snapshot(book)
     apply_generated(book, image, {"title": "b"})
     apply_generated(book, image, {"title": "c"})
     restore(image)
@@ -70,9 +70,9 @@ def test_settling_twice_remembers_the_first(Book: Any) -> None:
 
 
 def test_an_image_keeps_nothing_alive(Book: Any) -> None:
-    """One entry per instance, held weakly: a rollback that never comes costs no instances."""
-    log, book = UndoLog(), Book()
-    image = image_of(book)
+    """One entry per instance, with a weak reference."""
+    log, book = SnapshotLog(), Book()
+    image = take_snapshot(book)
     log.record(image)
     del book
     gc.collect()
@@ -81,10 +81,10 @@ def test_an_image_keeps_nothing_alive(Book: Any) -> None:
 
 
 def test_two_saves_in_one_level_are_one_image(Book: Any) -> None:
-    """The rollback goes back to before the first, whatever the second made."""
-    log, book = UndoLog(), Book(title="a")
+    """A rollback restores the state before the first save."""
+    log, book = SnapshotLog(), Book(title="a")
     for number, made in enumerate(({"id": 5000}, {"title": "made", "id": 6000})):
-        image = image_of(book)
+        image = take_snapshot(book)
         apply_generated(book, image, made)
         log.record(image)
         assert book.id == (5000, 6000)[number]
@@ -93,9 +93,9 @@ def test_two_saves_in_one_level_are_one_image(Book: Any) -> None:
 
 
 def test_what_the_user_set_between_two_saves_stays(Book: Any) -> None:
-    log, book = UndoLog(), Book(title="a")
+    log, book = SnapshotLog(), Book(title="a")
     for made in ("first", "second"):
-        image = image_of(book)
+        image = take_snapshot(book)
         apply_generated(book, image, {"title": made})
         log.record(image)
         if made == "first":
@@ -105,13 +105,13 @@ def test_what_the_user_set_between_two_saves_stays(Book: Any) -> None:
 
 
 def test_an_inner_level_is_undone_alone(Book: Any) -> None:
-    """A savepoint: what was saved before it stays saved."""
-    log, book = UndoLog(), Book(title="a")
-    outer = image_of(book)
+    """As with a savepoint: what was saved before it stays saved."""
+    log, book = SnapshotLog(), Book(title="a")
+    outer = take_snapshot(book)
     apply_generated(book, outer, {"id": 5000})
     log.record(outer)
     log.push()
-    inner = image_of(book)
+    inner = take_snapshot(book)
     apply_generated(book, inner, {"title": "made"})
     log.record(inner)
     log.roll_back()
@@ -121,13 +121,13 @@ def test_an_inner_level_is_undone_alone(Book: Any) -> None:
 
 
 def test_a_released_level_belongs_to_the_one_around(Book: Any) -> None:
-    log, book, other = UndoLog(), Book(title="a"), Book(title="b")
-    outer = image_of(book)
+    log, book, other = SnapshotLog(), Book(title="a"), Book(title="b")
+    outer = take_snapshot(book)
     apply_generated(book, outer, {"id": 5000})
     log.record(outer)
     log.push()
     for each in (book, other):
-        inner = image_of(each)
+        inner = take_snapshot(each)
         apply_generated(each, inner, {"title": "made"})
         log.record(inner)
     log.release()
@@ -136,11 +136,11 @@ def test_a_released_level_belongs_to_the_one_around(Book: Any) -> None:
 
 
 def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> None:
-    """Images are found by identity, which a dead instance may have handed on."""
-    log = UndoLog()
+    """Snapshots are found by id, which may be reused after an instance is collected."""
+    log = SnapshotLog()
     for _ in range(50):
         book = Book(title="a")
-        image = image_of(book)
+        image = take_snapshot(book)
         apply_generated(book, image, {"title": "made"})
         log.record(image)
         last = book
@@ -149,8 +149,8 @@ def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> N
     assert last.title == "a"
 
 
-def settled(log: UndoLog, books: list[Any], first: int) -> None:
-    """Give *books* numbers from *first* on, which *log* takes back as those of one batch."""
+def settled(log: SnapshotLog, books: list[Any], first: int) -> None:
+    """Set the keys of *books* from *first* on, and record them in *log* as one batch."""
     numbers = list(range(first, first + len(books)))
     log.record_batch(Batch(books, books[0]._row_state, "id", numbers))
     for book, number in zip(books, numbers, strict=True):
@@ -158,8 +158,8 @@ def settled(log: UndoLog, books: list[Any], first: int) -> None:
 
 
 def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
-    """RowState, loaded row and key; what the user has set since stays."""
-    log, books = UndoLog(), [Book() for _ in range(3)]
+    """Row state, loaded row and key; what the user has set since stays."""
+    log, books = SnapshotLog(), [Book() for _ in range(3)]
     new = books[0]._row_state
     settled(log, books, 5000)
     books[1].id, books[2].title = 7, "mine"
@@ -170,20 +170,20 @@ def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
 
 
 def test_a_batch_keeps_nothing_alive(Book: Any) -> None:
-    log, books = UndoLog(), [Book(), Book()]
+    log, books = SnapshotLog(), [Book(), Book()]
     batch = Batch(books, books[0]._row_state, "id", [5000, 6000])
     log.record_batch(batch)
     del books[1]
     gc.collect()
-    assert len(list(batch.images())) == 1
+    assert len(list(batch.snapshots())) == 1
     log.roll_back()
 
 
 @pytest.mark.parametrize("released", [False, True])
 def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, released: bool) -> None:
-    """One instance was written and deleted before, one is deleted after; also where a savepoint was around these."""
-    log, books = UndoLog(), [Book(), Book(), Book()]
-    image = image_of(books[0])
+    """One instance was written and deleted before, one is deleted after; also with a savepoint around these."""
+    log, books = SnapshotLog(), [Book(), Book(), Book()]
+    image = take_snapshot(books[0])
     apply_generated(books[0], image, {"id": 4000})
     apply_generated(books[0], image, {"id": None})
     log.record(image)
@@ -191,7 +191,7 @@ def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, rele
         log.push()
     settled(log, books, 5000)
     for book in books[:2]:
-        image = image_of(book)
+        image = take_snapshot(book)
         apply_generated(book, image, {"id": None})
         log.record(image)
     if released:
@@ -202,7 +202,7 @@ def test_a_batch_and_what_came_before_and_after_go_back_together(Book: Any, rele
 
 
 def test_a_batch_of_a_released_level_is_kept_whole(Book: Any) -> None:
-    log, books = UndoLog(), [Book(), Book()]
+    log, books = SnapshotLog(), [Book(), Book()]
     log.push()
     settled(log, books, 5000)
     log.release()

@@ -1,4 +1,4 @@
-"""Undo, level by level, on something that is no model; and whatever the steps, by a property (DESIGN 4, H17)."""
+"""The undo log level by level, with objects that are no models, and by a property-based test."""
 
 import gc
 import weakref
@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.db.snapshots import UndoLog, apply_generated, image_of, restore
+from microorm.db.snapshots import SnapshotLog, apply_generated, restore, take_snapshot
 
 
 class Thing:
-    """What undo sees of an instance: its values, its state, its loaded row."""
+    """The attributes of an instance that the undo log uses."""
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -37,9 +37,9 @@ class Thing:
 state: "weakref.WeakKeyDictionary[Thing, tuple[Any, Any]]" = weakref.WeakKeyDictionary()
 
 
-def save(thing: Thing, log: UndoLog | None, **made: Any) -> Any:
-    """What a save does to *thing*: made values, a row, an state, and a note in the log."""
-    image = image_of(thing)
+def save(thing: Thing, log: SnapshotLog | None, **made: Any) -> Any:
+    """Do what a save does to *thing*: set generated values, row and state, and record it in the log."""
+    image = take_snapshot(thing)
     apply_generated(thing, image, made)
     thing._row_state, thing._row = object(), dict(vars(thing))
     if log is not None:
@@ -52,7 +52,7 @@ def look(thing: Thing) -> Any:
 
 
 def test_none_is_a_value_and_not_an_absence() -> None:
-    """A key that was None is None again; a value that was not there is not there again."""
+    """A key that was None is None again; a missing value is missing again."""
     thing = Thing(id=None)
     restore(save(thing, None, id=5, rank=None))
     assert vars(thing) == {"id": None}
@@ -63,7 +63,7 @@ def test_none_is_a_value_and_not_an_absence() -> None:
 
 
 def test_a_user_value_that_replaced_a_made_one_is_not_taken_for_it() -> None:
-    """Identity decides: an equal value that the user set is the user's."""
+    """Identity decides: an equal value that the user has set stays."""
     thing = Thing(text=None)
     image = save(thing, None, text="".join(["a", "b"]))
     thing.text = "".join(["a", "b"])
@@ -80,8 +80,8 @@ def test_a_deleted_attribute_stays_deleted() -> None:
 
 
 def test_a_rollback_goes_back_over_all_saves_of_a_level() -> None:
-    """One image per instance and level: the oldest, with all that was made since."""
-    log, thing = UndoLog(), Thing(stamp=0)
+    """One snapshot per instance and level: the oldest, with all values generated since."""
+    log, thing = SnapshotLog(), Thing(stamp=0)
     before = look(thing)
     save(thing, log, id=5, stamp=1)
     save(thing, log, stamp=2)
@@ -91,7 +91,7 @@ def test_a_rollback_goes_back_over_all_saves_of_a_level() -> None:
 
 
 def test_levels_go_back_one_by_one() -> None:
-    log, thing = UndoLog(), Thing(n=0)
+    log, thing = SnapshotLog(), Thing(n=0)
     looks = [look(thing)]
     for number in (1, 2, 3):
         save(thing, log, n=number)
@@ -108,8 +108,8 @@ def test_levels_go_back_one_by_one() -> None:
 
 
 def test_nothing_is_kept_alive_and_a_successor_is_not_confused() -> None:
-    """An instance that died is passed over; one at its address has an image of its own."""
-    log = UndoLog()
+    """A collected instance is skipped; a new one with its id has a snapshot of its own."""
+    log = SnapshotLog()
     things = [Thing(n=0) for _ in range(20)]
     dead = [weakref.ref(thing) for thing in things]
     for thing in things:
@@ -141,8 +141,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_whatever_happens_a_rollback_restores_what_was_made(steps: list[Any]) -> None:
-    """RowState and row of every level's beginning; a value is the user's last, or what it was before."""
-    log, things = UndoLog(), [Thing(a=("user", 0)) for _ in range(3)]
+    """State and row are those at the beginning of the level; a value is the last one of the user, or that before."""
+    log, things = SnapshotLog(), [Thing(a=("user", 0)) for _ in range(3)]
     levels = [[(each._row_state, each._row) for each in things]]
     last = [dict(vars(each)) for each in things]
     for number, (step, which, name) in enumerate(steps, start=1):

@@ -1,4 +1,4 @@
-"""URLs: what names a database, and how much of it is ever shown."""
+"""URLs: which database they name, and which parts are shown."""
 
 import pytest
 from sqlalchemy import make_url
@@ -37,7 +37,7 @@ from microorm.db.engine import is_memory, masked, read_url
     ],
 )
 def test_what_is_secret_is_never_shown(url: str, shown: str) -> None:
-    """DESIGN 2: neither the password, nor the rest of one with an @ in it, nor secrets in the query."""
+    """Neither the password, nor the rest of one with an @ in it, nor secrets in the query."""
     assert masked(make_url(url)) == shown
     assert "s3cret" not in shown
 
@@ -58,12 +58,12 @@ def test_what_is_secret_is_never_shown(url: str, shown: str) -> None:
     ],
 )
 def test_a_memory_database_is_known_as_one(url: str, memory: bool) -> None:
-    """DESIGN 2: it is one database for all threads, whichever way it is written."""
+    """It is shared by all threads, in whichever way it is written."""
     assert is_memory(make_url(url)) is memory
 
 
 def test_each_memory_database_is_one_of_its_own_unless_it_has_a_name() -> None:
-    """Two of `sqlite://` are two databases; two of the same name are the same."""
+    """Two times `sqlite://` are two databases; the same name is the same database."""
     unnamed = [read_url("a", url) for url in ("sqlite://", "sqlite://", "sqlite:///:memory:")]
     assert len({url.database for url in unnamed}) == 3
     assert all(url.database.startswith("file:/microorm-") for url in unnamed if url.database)
@@ -80,7 +80,7 @@ def test_each_memory_database_is_one_of_its_own_unless_it_has_a_name() -> None:
 
 
 def test_other_urls_stay_as_they_are() -> None:
-    """Whatever SQLAlchemy takes, as text or as its own URL."""
+    """Whatever SQLAlchemy accepts, as text or as its URL."""
     url = make_url("postgresql+psycopg://app:s3cret@db:5432/shop?sslmode=require")
     assert read_url("a", url) == url
     assert read_url("a", url.render_as_string(hide_password=False)) == url
@@ -90,19 +90,22 @@ def test_other_urls_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("s3cret", "is not a URL that SQLAlchemy can read"),
-        ("", "is not a URL that SQLAlchemy can read"),
-        ("postgresql://app:s3cret@db:port/shop", "is not a URL that SQLAlchemy can read"),
+        ("s3cret", "cannot be read by SQLAlchemy"),
+        ("", "cannot be read by SQLAlchemy"),
+        ("postgresql://app:s3cret@db:port/shop", "cannot be read by SQLAlchemy"),
         ("nosuch://app:s3cret@db/shop", "names 'nosuch', which SQLAlchemy does not know"),
         (
             "postgresql+nosuch://app:s3cret@db/shop",
             "names 'postgresql+nosuch', which SQLAlchemy does not know",
         ),
-        ("sqlite+aiosqlite:///s3cret.db", "names 'sqlite+aiosqlite', a driver for asyncio alone"),
+        (
+            "sqlite+aiosqlite:///s3cret.db",
+            "names 'sqlite+aiosqlite', which is for asyncio only; name a synchronous driver",
+        ),
     ],
 )
 def test_a_bad_url_is_an_error_that_does_not_repeat_it(url: str, problem: str) -> None:
-    """DESIGN 2: the alias is named, the reason, and no part that could be a password."""
+    """It names the alias and the reason, and no part that could be a password."""
     with pytest.raises(ConfigurationError) as caught:
         read_url("shop", url)
     assert str(caught.value) == f"the URL of database 'shop' {problem}"

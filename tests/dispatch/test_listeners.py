@@ -59,7 +59,7 @@ def in_threads(*functions: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(200)
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     assert errors == []
 
@@ -348,7 +348,7 @@ def test_threads_take_turns_at_connecting(signal: Signal) -> None:
 
     def hold() -> None:
         thread.start()
-        started.wait(60)
+        started.wait(200)
         in_threads(lambda: other.connect(hear))  # another signal has another lock
         thread.join(0.2)  # it cannot end; without the lock it most likely would
         order.append("held")
@@ -356,7 +356,7 @@ def test_threads_take_turns_at_connecting(signal: Signal) -> None:
     started = threading.Event()
     thread = threading.Thread(target=meanwhile, daemon=True)
     signal.connect(wait, dispatch_uid=Interrupting(hold))
-    thread.join(60)
+    thread.join(200)
     assert order == ["held", "connected"]
     assert [each.receiver for each in signal.receivers] == [wait, hear]
 

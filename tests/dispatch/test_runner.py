@@ -41,7 +41,7 @@ def python(source: str) -> str:
         [sys.executable, "-X", "dev", "-W", "error", "-c", source],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -9,12 +9,13 @@ from decimal import Decimal
 from typing import Any, TypedDict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func
 
 from microorm.fields import checks as values
 from microorm.fields.checks import Check, InvalidFieldValue, shown
+from tests.thorough import examples
 
 
 class Colour(enum.Enum):
@@ -208,6 +209,7 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("name", CHECKS)
+@settings(max_examples=examples(30))
 @given(value=NUMBERS | MOMENTS | TEXTS | OTHERS)
 def test_the_quick_way_and_the_careful_way_agree(name, value) -> None:
     """What the inlined condition lets through, the careful way takes, and leaves as it is."""

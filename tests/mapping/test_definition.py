@@ -752,7 +752,7 @@ def test_threads_that_use_a_model_first_prepare_it_once(Base, registry, prepared
     found: list[Any] = []
 
     def use() -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=200)
         found.append((Book.__schema__, Book(size=Later(1)).size))
 
     threads = [threading.Thread(target=use) for _ in range(6)]

@@ -1,4 +1,4 @@
-"""Many new instances get the keys and states that each would get by itself, and are put back after an error."""
+"""`bulk_create` gives new instances the keys and states of single saves, and an error restores them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from microorm.persistence.bulk import ROWS_PER_STATEMENT, WORTH_IT
 
 
 class Broken(Exception):
-    """What ends a block, so that all that is done in it is rolled back."""
+    """The error that ends a block, so that it is rolled back."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Saving: what routers and later receivers see of it, and what a doomed block says."""
+"""Saves: the hints of routers, later receivers, and the error of a doomed block."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from microorm.signals import post_save
 
 
 def test_routers_are_asked_with_the_model_and_the_instance(sqlite_url: str) -> None:
-    """N6, N7: the model's class; the instance of a save, delete or refresh, and none for create() and update()."""
+    """The model is always passed; the instance for a save, delete or refresh, not for create() and update()."""
     asked: list[tuple[str, Any, Any, bool]] = []
 
     class Watching:
@@ -45,7 +45,7 @@ def test_routers_are_asked_with_the_model_and_the_instance(sqlite_url: str) -> N
 
 
 def test_an_update_that_found_no_row_dooms_its_block_by_its_own_error(databases: Any, Base: Any) -> None:
-    """DESIGN 8: the cause of the TransactionError is the first error, although nobody listens."""
+    """It is the cause of the TransactionError, even without receivers."""
 
     class Book(Base):
         title: Field[str] = field(default="")
@@ -63,7 +63,7 @@ def test_an_update_that_found_no_row_dooms_its_block_by_its_own_error(databases:
 
 
 def test_receivers_after_a_save_in_a_save_see_the_row_where_it_is(databases: Any, Base: Any) -> None:
-    """H20: the alias stays what it is, and what the outer save changed is still told."""
+    """The alias is kept, and `changes()` still reports what the outer save changed."""
 
     class Book(Base):
         title: Field[str] = field(default="")

@@ -1,4 +1,4 @@
-"""What happens in the middle of a plain write: nobody is left believing what is not so."""
+"""Interrupts in the middle of a plain write leave each instance in a state that is true."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy.types import TypeDecorator
 
 import microorm
 from microorm import ConfigurationError, Databases, Field, ModelError, Registry, TransactionError, field
-from microorm.db.snapshots import UndoLog
+from microorm.db.snapshots import SnapshotLog
 
 
 @pytest.fixture
@@ -39,17 +39,18 @@ def test_an_interrupt_in_a_plain_write_dooms_the_block(
 
     with pytest.raises(TransactionError), databases.atomic():
         with monkeypatch.context() as patched:
-            patched.setattr(UndoLog, "record", interrupted)
+            patched.setattr(SnapshotLog, "record", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 getattr(book, written)()
     assert Book.objects.count() == (1 if written == "delete" else 0)
     assert (book.pk is None) is (written == "save")
 
 
-def test_a_disposed_engine_has_no_spare_left(Book: Any, databases: Databases, tmp_path: Path) -> None:
+def test_a_disposed_engine_has_no_spare_left(Book: Any, databases: Databases) -> None:
     Book(title="warm").save()
     databases.engine().dispose()
-    for each in tmp_path.glob("*.db*"):
+    file = Path(databases.engine().url.database or "")
+    for each in file.parent.glob(f"{file.name}*"):
         each.unlink()
     Book.__schema__.registry.create_all()
     Book(title="after").save()
@@ -91,7 +92,10 @@ def test_what_a_type_raises_is_the_same_for_one_row_and_for_many(databases: Data
 
 def test_the_driver_begins_no_transactions_of_its_own(sqlite_url: str) -> None:
     databases = Databases({"default": {"url": sqlite_url, "connect_args": {"isolation_level": "DEFERRED"}}})
-    with pytest.raises(ConfigurationError, match="'isolation_level' of database 'default' is 'DEFERRED'"):
+    with pytest.raises(
+        ConfigurationError,
+        match="^the connect_args of database 'default' set 'isolation_level' to 'DEFERRED'; leave it out",
+    ):
         databases.engine()
 
 

@@ -44,7 +44,7 @@ def test_a_child_does_not_close_the_stream_of_its_parent(url: str) -> None:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["child 20", "child ended with 0", "parent 19 20"]

@@ -1,4 +1,4 @@
-"""A block that somebody ends through its connection never looks like a success, and reads are undone with it."""
+"""A block whose transaction was ended through its connection raises an error, and values read in it are restored."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def Book(Base: Any, registry: Any) -> Any:
 
 @pytest.mark.parametrize("end", ["rollback", "commit", "close"])
 def test_a_block_ended_through_its_connection_is_an_error(databases: Any, Book: Any, end: str) -> None:
-    """DESIGN 8: never a silent rollback, and no hook for a row that may not be there."""
+    """The rollback is reported, and no `on_commit` function runs for a row that may be gone."""
     told: list[str] = []
     book = Book(title="a")
 
@@ -36,7 +36,7 @@ def test_a_block_ended_through_its_connection_is_an_error(databases: Any, Book: 
             databases.on_commit(lambda: told.append("hook"))
             with databases.connection() as connection:
                 getattr(connection, end)()
-    assert "the block on 'default' was ended through its connection" in str(caught.value)
+    assert "the transaction of the block on 'default' was ended through its connection" in str(caught.value)
     assert told == []
     assert (book.pk, book._state.adding) == (None, True)
     assert Book.objects.count() == (1 if end == "commit" else 0)
@@ -49,7 +49,10 @@ def test_no_statement_follows_in_a_block_that_was_ended(databases: Any, Book: An
             with databases.connection() as connection:
                 connection.rollback()
             Book(title="a").save()
-    assert str(caught.value.__cause__) == "the block on 'default' was ended through its connection"
+    assert (
+        str(caught.value.__cause__)
+        == "the transaction of the block on 'default' was ended through its connection"
+    )
     assert Book.objects.count() == 0
 
 
@@ -64,13 +67,13 @@ def test_an_outer_block_is_ended_with_the_inner_one(databases: Any, Book: Any) -
 
 
 def test_what_was_read_in_a_block_is_undone_with_it(databases: Any, Book: Any) -> None:
-    """DESIGN 4: the key goes, although the refresh has put an equal one in its place."""
+    """The key is removed, although the refresh has replaced it by an equal one."""
     Book.objects.bulk_create([Book(title="first") for _ in range(300)])
     book = Book(title="a")
     with pytest.raises(LookupError):
         with databases.atomic():
             book.save()
-            assert book.pk > 256  # no small number, of which there is one object only
+            assert book.pk > 256  # not a small int, which Python caches
             book.refresh_from_db()
             raise LookupError
     assert (book.pk, book._state.adding, book._state.db) == (None, True, None)
@@ -94,7 +97,7 @@ def test_a_refresh_of_an_update_that_is_rolled_back_counts_as_it_was(databases: 
 
 @pytest.mark.backends("mariadb")
 def test_a_block_is_not_committed_by_making_a_table(databases: Any, Book: Any) -> None:
-    """MariaDB commits when a table is made; inside a block that is refused before anything is sent."""
+    """MariaDB commits when a table is created; inside a block this is refused before any SQL."""
     registry = Registry(databases)
     with databases.atomic():
         Book(title="a").save()
@@ -109,7 +112,7 @@ def test_a_block_is_not_committed_by_making_a_table(databases: Any, Book: Any) -
 
 @pytest.mark.backends("sqlite-memory")
 def test_a_block_on_databases_that_were_closed_meanwhile_is_an_error(databases: Any, Book: Any) -> None:
-    """Another thread may close them; nothing goes on to the old ones in their name."""
+    """Another thread may close them; a block does not continue on the old connections."""
     database = databases.database("default")
     with databases.atomic():
         databases._databases["default"] = other = type(database)("default", "sqlite://", lambda *_: None)

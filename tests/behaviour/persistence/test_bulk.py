@@ -1,4 +1,4 @@
-"""Many rows at once: all or none, in few statements, keys in order (CONTRACT M; DESIGN 6)."""
+"""Bulk writes: all rows or none, few statements, and keys in the order of the objects."""
 
 import asyncio
 import random
@@ -26,12 +26,12 @@ MEMORY = pytest.mark.backends("sqlite-memory")
 
 
 class Broken(Exception):
-    """What the failing receivers raise."""
+    """The error of failing receivers."""
 
 
 @pytest.fixture
 def heard(Book, listen):
-    """All that receivers of `Book` were told of bulk creates, in order."""
+    """The arguments of all bulk signals that receivers of `Book` have got, in order."""
     heard: list[dict[str, Any]] = []
     for signal in (pre_bulk_create, post_bulk_create):
         listen(signal, lambda **kwargs: heard.append(kwargs), sender=Book)
@@ -39,7 +39,7 @@ def heard(Book, listen):
 
 
 def test_keys_and_state_come_back_in_order(Book, wire, stored):
-    """M2: the list comes back; each has the key of its own row, and nothing counts as changed."""
+    """The list is returned; each object has the key of its own row and no changes."""
     Book(title="before").save()
     titles = [f"t{number}" for number in range(20)]
     random.Random(7).shuffle(titles)
@@ -60,7 +60,7 @@ def test_keys_and_state_come_back_in_order(Book, wire, stored):
 
 
 def test_hundreds_of_rows_go_over_in_batches(Book, wire, stored):
-    """M2, DESIGN 6: at most `batch_size` rows in one statement."""
+    """A statement has at most `batch_size` rows."""
     books = [Book(title=f"t{number}", pages=number) for number in range(700)]
     Book.objects.bulk_create(books[:500])
     with wire.record() as sent:
@@ -71,7 +71,7 @@ def test_hundreds_of_rows_go_over_in_batches(Book, wire, stored):
 
 @pytest.mark.parametrize("size", [None, 2])
 def test_what_the_database_makes_is_read_back(Base, registry, stored, wire, size):
-    """M2: server defaults of each row, for made keys and for those that were there."""
+    """Server defaults of each row, for generated and for given keys."""
 
     class Event(Base):
         name: Field[str] = field(max_length=9)
@@ -98,7 +98,7 @@ def test_what_the_database_makes_is_read_back(Base, registry, stored, wire, size
 
 
 def test_rows_with_and_without_a_key_mix(Book, wire, stored):
-    """M2: those with a key go first, so that none of them is made for another; two statements, not one a row."""
+    """Rows with a key are inserted first, so that their keys are not generated for others; in two statements."""
     books = [Book(title=f"t{number}") for number in range(10)]
     for book in books[::2]:
         book.id = 100 + int(book.title[1:])
@@ -108,14 +108,14 @@ def test_rows_with_and_without_a_key_mix(Book, wire, stored):
     assert sorted(stored(Book, "id", "title")) == sorted((book.id, book.title) for book in books)
     made = [book.id for book in books[1::2]]
     assert made == sorted(made)
-    # The next key that the database would make is asked for by the second of these.
+    # The second of these has the key that the database would generate next.
     taker = Book(title="second")
     taker.id = max(stored(Book, "id")) + 1
     assert len({book.id for book in Book.objects.bulk_create([Book(title="first"), taker])}) == 2
 
 
 def test_keys_made_here_natural_and_composite_ones_are_inserted_as_they_are(Base, registry, stored, wire):
-    """M2: one statement."""
+    """In one statement."""
 
     class Token(Model[UUID], registry=registry):
         pass
@@ -137,7 +137,7 @@ def test_keys_made_here_natural_and_composite_ones_are_inserted_as_they_are(Base
 
 
 def test_rows_of_nothing_but_a_made_key(registry, stored):
-    """M2: INSERT … DEFAULT VALUES has no batch of its own everywhere."""
+    """Not every database can insert several rows of DEFAULT VALUES."""
 
     class Number(Model, registry=registry):
         pass
@@ -149,7 +149,7 @@ def test_rows_of_nothing_but_a_made_key(registry, stored):
 
 
 def test_expressions_are_inserted_and_read_back(Base, registry, undone, stored):
-    """DESIGN 3: one by one, beside the others; also those of a default or of on_update."""
+    """One by one, beside the other rows; also expressions of a default or of on_update."""
 
     class Event(Base):
         name: Field[str] = field(max_length=9)
@@ -176,7 +176,7 @@ def test_expressions_are_inserted_and_read_back(Base, registry, undone, stored):
 
 
 def test_no_objects_are_no_work(Book, heard, wire):
-    """DESIGN 6: no SQL, no signal."""
+    """No SQL and no signal."""
     with wire.everything() as sent:
         assert Book.objects.bulk_create([]) == []
     assert (sent, heard) == ([], [])
@@ -184,7 +184,7 @@ def test_no_objects_are_no_work(Book, heard, wire):
 
 @MEMORY
 def test_wrong_arguments_are_errors_before_anything(Base, registry, Book, heard, wire, databases):
-    """DESIGN 6: other models' instances, no instances, a batch size that is none; no block is doomed."""
+    """Instances of other models, other objects, an invalid batch size; no block is doomed."""
 
     class Other(Base):
         pass
@@ -194,11 +194,11 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Book, heard,
     with wire.record() as sent, databases.atomic():
         for objects, name in (([book, Other()], "Other"), (["x"], "str"), ([None], "NoneType")):
             with pytest.raises(
-                TypeError, match=f"^bulk_create\\(\\) of Book wants its instances, not {name}$"
+                TypeError, match=f"^bulk_create\\(\\) of Book takes instances of it, not of {name}$"
             ):
                 Book.objects.bulk_create(objects)
         for size in (0, -1, 2.0, "3", True):
-            with pytest.raises(ValueError, match=r"^batch_size= wants a positive int, not ") as raised:
+            with pytest.raises(ValueError, match=r"^batch_size= must be a positive int, not ") as raised:
                 Book.objects.bulk_create([book], batch_size=size)
             assert str(raised.value).endswith(repr(size))
         with pytest.raises(TypeError):
@@ -209,7 +209,7 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Book, heard,
 
 @MEMORY
 def test_a_value_that_does_not_fit_names_its_object(Book, databases, stored):
-    """DESIGN 3: InvalidValue, with a note; nothing was written and no block is doomed."""
+    """InvalidValue with a note; nothing was written, and no block is doomed."""
     books = [Book(title="a"), Book(title="b"), Book(title="x" * 41, pages="many")]
     with databases.atomic():
         with pytest.raises(InvalidValue) as raised:
@@ -219,7 +219,7 @@ def test_a_value_that_does_not_fit_names_its_object(Book, databases, stored):
     assert raised.value.__notes__ == ["in object 2 of bulk_create()"]
     books[2] = Book(title="c")
     books[2].id = Book.id + 1
-    with pytest.raises(InvalidValue, match=r"^Book\.id is the primary key, and wants a value"):
+    with pytest.raises(InvalidValue, match=r"^Book\.id is the primary key, and must be a value"):
         Book.objects.bulk_create(books)
     books[2].id = None
     assert [book.id for book in books] == [None] * 3
@@ -227,7 +227,7 @@ def test_a_value_that_does_not_fit_names_its_object(Book, databases, stored):
 
 
 def test_a_refused_row_takes_all_along(Base, registry, databases, stored):
-    """M2: the instances are as before; in a block it is doomed, and a nested block recovers."""
+    """The instances are as before; an open block is doomed, unless the write was in a nested one."""
 
     class Event(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -255,7 +255,7 @@ def test_a_refused_row_takes_all_along(Base, registry, databases, stored):
 
 
 def test_a_rollback_restores_the_instances(Base, registry, undone, stored):
-    """H17: keys, server and on_update values, state; what the caller set stays."""
+    """Keys, server and on_update values, and state; values set by the caller stay."""
 
     class Event(Base):
         name: Field[str] = field(max_length=9)
@@ -277,7 +277,7 @@ def test_a_rollback_restores_the_instances(Base, registry, undone, stored):
 
 @MEMORY
 def test_receivers_get_exactly_these_arguments(Book, listen, heard):
-    """DESIGN 6, M1: once for all, before and after; no signals of single saves."""
+    """One call before and one after; no signals of single saves."""
     single = []
     for signal in (pre_save, post_save):
         listen(signal, lambda **kwargs: single.append(kwargs), sender=Book)
@@ -298,7 +298,7 @@ def test_receivers_get_exactly_these_arguments(Book, listen, heard):
 
 @MEMORY
 def test_what_a_receiver_changes_is_written(Book, listen, stored):
-    """H11 for many."""
+    """As for a single save."""
 
     def change(objects, **kwargs):
         for each in objects:
@@ -313,7 +313,7 @@ def test_what_a_receiver_changes_is_written(Book, listen, stored):
 @MEMORY
 @pytest.mark.parametrize("signal", [pre_bulk_create, post_bulk_create])
 def test_an_error_in_a_receiver_undoes_all(Book, listen, databases, stored, signal):
-    """M2, H13: and dooms the block around."""
+    """And dooms the open block."""
 
     def fail(**kwargs):
         raise Broken
@@ -335,7 +335,6 @@ def test_an_error_in_a_receiver_undoes_all(Book, listen, databases, stored, sign
 
 @MEMORY
 def test_a_receiver_that_hides_an_error_creates_nothing(Book, databases, listen, stored):
-    """O5."""
 
     def hide(**kwargs):
         with pytest.raises(DBAPIError), databases.connection() as connection:
@@ -351,7 +350,7 @@ def test_a_receiver_that_hides_an_error_creates_nothing(Book, databases, listen,
 
 @MEMORY
 def test_receivers_of_the_commit_get_copies(Book, listen, undone, databases):
-    """DESIGN 5, M1: with their keys; never after a rollback."""
+    """With their keys; not after a rollback."""
     told = []
 
     def note(objects, **kwargs):
@@ -370,7 +369,7 @@ def test_receivers_of_the_commit_get_copies(Book, listen, undone, databases):
 
 @MEMORY
 def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book, listen, wire, databases):
-    """F3: for creating and for updating many; the block lives on."""
+    """For bulk_create and bulk_update; the block stays usable."""
     ran = []
 
     async def receive(**kwargs):
@@ -397,7 +396,6 @@ def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book
 
 @MEMORY
 def test_many_rows_on_another_alias_than_the_open_block_are_noted(Book, registry, databases, listen, caplog):
-    """DESIGN 8."""
     registry.create_all("other")
     listen(pre_update, lambda **kwargs: None, sender=Book)
     query = Book.objects.using("other")
@@ -406,7 +404,7 @@ def test_many_rows_on_another_alias_than_the_open_block_are_noted(Book, registry
         with databases.atomic():
             write()
         assert [record.getMessage() for record in caplog.records] == [
-            "a write to 'other' inside a block on 'default' is a transaction of its own"
+            "a write to 'other' inside a block on 'default' is not part of the block: it is committed separately"
         ]
     with databases.atomic("other", readonly=True):
         for write in (lambda: query.bulk_create([Book(title="x")]), lambda: query.update(pages=3)):
@@ -417,11 +415,11 @@ def test_many_rows_on_another_alias_than_the_open_block_are_noted(Book, registry
 
 @MEMORY
 def test_the_same_instance_twice_is_an_error(Book, wire):
-    """M2: it could have one key only; nothing is sent."""
+    """It could have only one key; nothing is sent."""
     book = Book(title="x")
     with (
         wire.everything() as sent,
-        pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) is object 0 again$"),
+        pytest.raises(ValueError, match=r"^bulk_create\(\) was given one object twice, at 0 and 2$"),
     ):
         Book.objects.bulk_create([book, Book(title="x"), book])
     assert sent == []
@@ -430,23 +428,23 @@ def test_the_same_instance_twice_is_an_error(Book, wire):
 
 @pytest.mark.parametrize("size", [None, 4])
 def test_progress_is_told_after_each_batch(Book, stored, databases, size):
-    """DESIGN 6: how many are done, of how many; they are not committed yet."""
+    """The number of rows that are written, but not committed yet, and the total."""
     done = []
 
     def progress(count, total):
         done.append((count, total, databases.database("default").is_memory or len(stored(Book))))
 
-    hidden = databases.database("default").is_memory  # where a reader would wait for the open block
+    hidden = databases.database("default").is_memory  # a reader would wait for the open block there
     books = [Book(title=f"t{number}") for number in range(10)]
     Book.objects.bulk_create(books, batch_size=size, progress=progress)
     assert done == [(count, 10, hidden) for count in ([10] if size is None else [4, 8, 10])]
-    with pytest.raises(TypeError, match=r"^progress= wants a function of two numbers, not 3$"):
+    with pytest.raises(TypeError, match=r"^progress= takes a function of two numbers, not 3$"):
         Book.objects.bulk_create([Book(title="x")], progress=3)
     assert Book.objects.bulk_create([], progress=progress) == []
 
 
 def test_an_error_in_the_last_batch_or_of_the_callers_function_undoes_all(Book, databases, stored):
-    """M2, H13: what was written before it, too, and the instances; a block around is doomed."""
+    """Rows written before it and the instances, too; an open block is doomed."""
     taken = Book(title="taken").save()
 
     def fail(done, total):
@@ -472,7 +470,6 @@ def test_an_error_in_the_last_batch_or_of_the_callers_function_undoes_all(Book, 
 
 
 def test_a_callers_function_that_hides_an_error_creates_nothing(Book, databases, stored):
-    """O5."""
 
     def hide(done, total):
         with pytest.raises(DBAPIError), databases.connection() as connection:
@@ -485,7 +482,7 @@ def test_a_callers_function_that_hides_an_error_creates_nothing(Book, databases,
 
 
 def test_each_object_can_have_its_own_signals(Book, listen, stored, heard):
-    """M1, H1, H2: those of a save that inserts, with exactly its arguments; in their place none of the batch."""
+    """Those of a save that inserts, with exactly its arguments, in place of the bulk signals."""
     told = []
 
     def before(**kwargs):
@@ -525,7 +522,6 @@ def test_each_object_can_have_its_own_signals(Book, listen, stored, heard):
 @MEMORY
 @pytest.mark.parametrize("signal", [pre_save, post_save])
 def test_an_error_in_a_receiver_of_one_object_undoes_all_of_them(Book, listen, databases, stored, signal):
-    """M2, H13."""
 
     def fail(instance, **kwargs):
         if instance.title == "b":
@@ -547,7 +543,7 @@ def test_an_error_in_a_receiver_of_one_object_undoes_all_of_them(Book, listen, d
 
 @MEMORY
 def test_each_objects_receivers_of_the_commit_wait_for_it(Book, listen, undone, databases):
-    """DESIGN 5: and are told nothing of what was undone."""
+    """After a rollback they are not called."""
     told = []
     listen(
         post_save,
@@ -564,7 +560,7 @@ def test_each_objects_receivers_of_the_commit_wait_for_it(Book, listen, undone, 
 
 
 def test_objects_refer_to_what_was_saved_meanwhile(Base, registry, stored):
-    """I19, H5: the keys of related instances are taken when the objects are written; without one nothing is."""
+    """Foreign keys are read from related instances at the write; if one has no key, nothing is written."""
 
     class Author(Base):
         name: Field[str] = field(max_length=9)

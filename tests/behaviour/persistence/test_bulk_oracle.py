@@ -1,4 +1,4 @@
-"""Random writes of many rows, compared with what plain Python makes of them (DESIGN 6)."""
+"""Random bulk writes, compared with a simple implementation in Python."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from microorm import Field, field
+from tests.thorough import examples
 
 names = st.sampled_from([None, "a", "b", "c", "é", "É", "a "])
 numbers = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
@@ -24,7 +25,7 @@ writes = st.lists(
 
 @pytest.fixture
 def Row(Base, registry):
-    """A model with a made key, a unique field that may be NULL, and two numbers."""
+    """A model with a generated key, a nullable unique field, and two numbers."""
 
     class Row(Base):
         name: Field[str | None] = field(default=None, max_length=3, unique=True)
@@ -36,7 +37,7 @@ def Row(Base, registry):
 
 
 def expected(kept: list[list[Any]], kind: str, given: list[tuple[Any, ...]]) -> list[list[Any]] | None:
-    """The rows that *kind* leaves; None for an error, which changes none."""
+    """Return the rows after a write of *kind*, or None for an error, which changes nothing."""
     after = [list(row) for row in kept]
     taken = {row[0]: row for row in after if row[0] is not None}
     told = [row[0] for row in given if row[0] is not None]
@@ -57,19 +58,19 @@ def expected(kept: list[list[Any]], kind: str, given: list[tuple[Any, ...]]) -> 
 
 
 def state(instance: Any) -> Any:
-    """What an error leaves as it was."""
+    """Return everything that an error must not change."""
     return dict(vars(instance)), instance.changes(), instance._state.adding
 
 
 def sorting(row: Any) -> list[tuple[bool, Any]]:
-    """An order of rows with Nones."""
+    """A sort key for rows that hold None."""
     return [(value is not None, value) for value in row]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes)
 def test_many_rows_are_written_as_plain_python_would(Row, stored, writes):
-    """DESIGN 6: rows, keys and loaded state; an error leaves all as it was."""
+    """Rows, keys and loaded state are equal; an error changes nothing."""
     Row.objects.delete()
     kept: list[list[Any]] = []
     known: list[Any] = []

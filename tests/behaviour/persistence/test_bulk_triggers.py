@@ -1,4 +1,4 @@
-"""Rows that are written at once get their own keys, whatever else happens to the table meanwhile."""
+"""Rows of a bulk write get their own keys, even if a trigger inserts others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The row that is there or a new one, whoever else asks (DESIGN 6; CONTRACT H16, H19, N10)."""
+"""`get_or_create` and `update_or_create`, also in many threads at once."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +30,12 @@ THREADS = 8
 
 
 class Broken(Exception):
-    """What the failing receivers raise."""
+    """The error of failing receivers."""
 
 
 @pytest.fixture
 def Word(Base, registry):
-    """A model with a made key and a unique field."""
+    """A model with a generated key and a unique field."""
 
     class Word(Base):
         text: Field[str] = field(max_length=9, unique=True)
@@ -49,7 +49,7 @@ def Word(Base, registry):
 
 @pytest.fixture
 def at_once() -> Iterator[Callable[..., list[Any]]]:
-    """Runs a function in many threads that start together; gives what they returned."""
+    """Return a function that runs another in many threads at once, and returns their results."""
     with ThreadPoolExecutor(THREADS) as pool:
 
         def at_once(function: Callable[[int], Any]) -> list[Any]:
@@ -65,7 +65,7 @@ def at_once() -> Iterator[Callable[..., list[Any]]]:
 
 
 def test_a_row_is_got_or_else_created(Word, stored):
-    """DESIGN 6: the values asked for and the defaults; functions are called, and only where a row is made."""
+    """From the looked-up values and the defaults; callable defaults are called only for a new row."""
     calls = []
 
     def count() -> int:
@@ -84,7 +84,7 @@ def test_a_row_is_got_or_else_created(Word, stored):
 
 
 def test_a_row_is_updated_or_else_created(Word, stored):
-    """DESIGN 6: expressions are computed by the database; `create_defaults` take the place of `defaults`."""
+    """Expressions are computed by the database; `create_defaults` replace `defaults`."""
     word, created = Word.objects.update_or_create(text="a", defaults={"count": 1})
     assert (word.count, created) == (1, True)
     again, created = Word.objects.update_or_create({"count": Word.count + 1, "code": lambda: 4}, text="a")
@@ -148,7 +148,7 @@ def test_a_relation_is_looked_for_under_one_name_and_set_under_the_other(Base, r
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_of_many_that_get_or_create_at_once_one_creates(Word, databases, at_once, stored, inside):
-    """DESIGN 6: nobody sees an IntegrityError, and all have the same row."""
+    """There is no IntegrityError, and all get the same row."""
 
     def ask(number: int) -> list[tuple[int, bool]]:
         found = []
@@ -169,7 +169,7 @@ def test_of_many_that_get_or_create_at_once_one_creates(Word, databases, at_once
 
 
 def test_of_many_that_update_or_create_at_once_none_is_lost(Word, at_once, stored):
-    """DESIGN 6: one creates, and each of the others updates what the one before it has left."""
+    """One creates the row, and each of the others updates the result of the one before."""
 
     def ask(number: int) -> list[bool]:
         created = []
@@ -185,7 +185,7 @@ def test_of_many_that_update_or_create_at_once_none_is_lost(Word, at_once, store
 
 
 def test_a_row_that_is_updated_is_locked_first(Word, at_once, databases, stored, listen):
-    """DESIGN 6: what a receiver computes from the instance is not computed from an old one."""
+    """A receiver never computes a value from a stale instance."""
     Word(text="a").save()
 
     def count(instance: Any, **kwargs: Any) -> None:
@@ -198,9 +198,9 @@ def test_a_row_that_is_updated_is_locked_first(Word, at_once, databases, stored,
     assert stored(Word, "count") == [3 * THREADS]
 
 
-@pytest.mark.servers_only  # nobody else writes while a block of SQLite is open
+@pytest.mark.servers_only  # SQLite allows no other writer while a block is open
 def test_the_guard_dooms_no_block_around(Word, databases, listen, stored):
-    """H16: an insert that another was faster with; the row is found although the transaction began before it."""
+    """If another insert was faster, its row is found, even in a transaction that began before it."""
     faster = Word(text="a")
 
     def overtake(**kwargs: Any) -> None:
@@ -220,7 +220,7 @@ def test_the_guard_dooms_no_block_around(Word, databases, listen, stored):
 
 
 def test_an_error_of_another_reason_is_raised(Word, databases, stored):
-    """DESIGN 6: of another unique field, a value that does not fit; the block around lives on."""
+    """For another unique field and for an invalid value; the open block stays usable."""
     Word(text="a", code=1).save()
     Word(text="b", code=2).save()
     with databases.atomic():
@@ -239,7 +239,7 @@ def test_an_error_of_another_reason_is_raised(Word, databases, stored):
 
 
 def test_an_error_in_a_receiver_undoes_all_of_it(Word, databases, listen, stored):
-    """H13, H19: the signals are sent inside a block of their own."""
+    """The signals are sent inside a block."""
 
     def fail(**kwargs: Any) -> None:
         raise Broken
@@ -258,7 +258,7 @@ def test_an_error_in_a_receiver_undoes_all_of_it(Word, databases, listen, stored
 
 @MEMORY
 def test_the_signals_are_those_of_a_save(Word, listen):
-    """H19: of a row that is there with the names of the defaults and of what fills itself at each save."""
+    """For an existing row, `update_fields` holds the defaults and the `on_update` fields."""
     heard = []
 
     def hear(signal: Any, created: Any = None, *, update_fields: Any, using: str, **kwargs: Any) -> None:
@@ -286,7 +286,6 @@ def test_the_signals_are_those_of_a_save(Word, listen):
 
 @MEMORY
 def test_no_defaults_and_nothing_that_fills_itself_save_nothing(Base, registry, listen):
-    """H6."""
 
     class Tag(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -301,7 +300,7 @@ def test_no_defaults_and_nothing_that_fills_itself_save_nothing(Base, registry, 
 
 @MEMORY
 def test_reads_go_where_rows_are_written(url, other_url):
-    """N10: the replica, which has not got the row yet, is not asked; the router is asked once."""
+    """The replica, which may lack the row, is not read; the router is asked once."""
     asked = []
 
     class Replica:
@@ -332,7 +331,7 @@ def test_reads_go_where_rows_are_written(url, other_url):
 
 @MEMORY
 def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, databases):
-    """DESIGN 6: and nothing is written."""
+    """Nothing is written."""
     Word(text="a").save()
     with wire.record() as sent:
         for text in "ab":
@@ -352,7 +351,7 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
             with pytest.raises(TypeError, match="^create_defaults= wants a dictionary of values, not 3$"):
                 Word.objects.update_or_create(text=text, create_defaults=3)
             for name in ("id", "pk"):
-                with pytest.raises(FieldError, match="is the primary key, which an update does not change$"):
+                with pytest.raises(FieldError, match="is the primary key, which update() cannot change$"):
                     Word.objects.update_or_create(text=text, defaults={name: 3})
         for query in (Word.objects[:3], Word.objects.distinct()):
             for method in ("get_or_create", "update_or_create"):
@@ -367,7 +366,6 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
 
 @MEMORY
 def test_in_a_block_for_reading_a_row_is_got_and_none_created(Word, databases):
-    """DESIGN 8."""
     word = Word(text="a").save()
     with databases.atomic(readonly=True):
         assert Word.objects.get_or_create(text="a") == (word, False)
@@ -376,7 +374,7 @@ def test_in_a_block_for_reading_a_row_is_got_and_none_created(Word, databases):
 
 
 def test_relations_are_asked_for_and_set_by_instances(Base, registry, stored):
-    """DESIGN 3, 6: by either name, and from the other side."""
+    """By both names of the relation, and from its other side."""
 
     class Author(Base):
         name: Field[str] = field(max_length=9)

@@ -1,4 +1,4 @@
-"""What a delete does, tells and takes back (CONTRACT J, single table; DESIGN 4)."""
+"""Deletes of one table: statements, signals, and the state of the instances."""
 
 import asyncio
 import threading
@@ -16,12 +16,12 @@ MEMORY = pytest.mark.backends("sqlite-memory")
 
 
 class Broken(Exception):
-    """What the failing receivers raise."""
+    """The error of failing receivers."""
 
 
 @pytest.fixture
 def heard(Book, listen):
-    """All that receivers of `Book` were told of deletes, in order."""
+    """The arguments of all delete signals that receivers of `Book` have got, in order."""
     heard: list[dict[str, Any]] = []
     listen(pre_delete, lambda **kwargs: heard.append(kwargs), sender=Book)
     listen(post_delete, lambda **kwargs: heard.append(kwargs), sender=Book)
@@ -37,7 +37,7 @@ def look(instance: Any) -> Any:
 def test_a_delete_is_one_statement_and_counts_its_row(
     Book, listen, wire, databases, stored, told, inside, undone
 ):
-    """J9, J4: `(total, {label: count})`; the made key is None after it, the rest of the instance as it was."""
+    """It returns `(total, {label: count})`; the generated key becomes None, and other values stay."""
     book, other = Book(title="x").save(), Book(title="y").save()
     if told:
         listen(pre_delete, lambda **kwargs: None, sender=Book)
@@ -56,7 +56,7 @@ def test_a_delete_is_one_statement_and_counts_its_row(
 
 
 def test_a_key_that_the_database_did_not_make_stays(Base, registry, stored):
-    """J4: natural, composite, and made here."""
+    """Natural, composite, and default keys."""
 
     class Token(Model[UUID], registry=registry):
         pass
@@ -79,7 +79,6 @@ def test_a_key_that_the_database_did_not_make_stays(Base, registry, stored):
 
 
 def test_deleting_an_absent_row_tells_all_the_same_and_counts_nothing(Book, heard, databases):
-    """J8."""
     for inside in (False, True):
         book = Book(title="x").save()
         with muted([pre_delete, post_delete]):
@@ -95,7 +94,7 @@ def test_deleting_an_absent_row_tells_all_the_same_and_counts_nothing(Book, hear
 
 @MEMORY
 def test_receivers_get_exactly_these_arguments(Book, heard):
-    """J1, J2, J4: the key is still there; `origin` is what delete() was called on."""
+    """The key is still set; `origin` is the object that delete() was called on."""
     keys = []
     book = Book(title="x").save()
     key = book.id
@@ -131,7 +130,7 @@ def test_delete_and_refresh_take_keywords_only(Book, stored, wire):
 
 @MEMORY
 def test_the_alias_told_is_the_one_deleted_from(Book, registry, heard, databases, stored):
-    """J15: using, then the block, then where the row came from."""
+    """`using=`, then the `using()` block, then `_state.db`."""
     registry.create_all("other")
     book = Book(title="x").save(using="other")
     book.save(using="default")
@@ -148,7 +147,7 @@ def test_the_alias_told_is_the_one_deleted_from(Book, registry, heard, databases
 
 @MEMORY
 def test_without_a_key_there_is_nothing_to_delete(Base, registry, Book, heard, wire, databases):
-    """J7: an error before anything, also for half a key and for what cannot be one; no block is doomed."""
+    """An error before any SQL, also for an incomplete or invalid key; no block is doomed."""
 
     class Pair(Base):
         left: Field[int] = field(primary_key=True)
@@ -176,7 +175,7 @@ def test_without_a_key_there_is_nothing_to_delete(Base, registry, Book, heard, w
 
 @MEMORY
 def test_all_are_told_before_the_first_row_goes_and_again_when_all_are_gone(Book, listen, wire):
-    """J3, J10: in the order of the query."""
+    """In the order of the query."""
     order = []
     for title in ("a", "b"):
         Book(title=title).save()
@@ -196,7 +195,6 @@ def test_all_are_told_before_the_first_row_goes_and_again_when_all_are_gone(Book
 
 
 def test_a_query_deletes_by_one_statement_where_nobody_listens(Book, wire, stored):
-    """J10."""
     for number in range(5):
         Book(title="x", pages=number).save()
     with wire.record() as sent:
@@ -210,7 +208,7 @@ def test_a_query_deletes_by_one_statement_where_nobody_listens(Book, wire, store
 
 @pytest.mark.parametrize("signal", [pre_delete, post_delete])
 def test_a_query_fetches_its_rows_where_somebody_listens(Book, listen, wire, stored, signal):
-    """J10, J2: `origin` is the query."""
+    """`origin` is the query."""
     told = []
     for number in range(3):
         Book(title="x", pages=number).save()
@@ -229,7 +227,7 @@ def test_a_query_fetches_its_rows_where_somebody_listens(Book, listen, wire, sto
 def test_a_failed_delete_leaves_rows_and_instance_as_they_were(
     Book, registry, databases, listen, stored, step, inside
 ):
-    """J5: receivers and SQL are one transaction; in a block, it is doomed; a nested block recovers."""
+    """Receivers and SQL share one transaction; an open block is doomed, unless the delete was in a nested one."""
     book = Book(title="x").save()
 
     def fail(instance, **kwargs):
@@ -264,7 +262,6 @@ def test_a_failed_delete_leaves_rows_and_instance_as_they_were(
 
 @MEMORY
 def test_a_receiver_that_hides_an_error_deletes_nothing(Book, databases, listen, stored):
-    """O5."""
 
     def hide(**kwargs):
         with pytest.raises(DBAPIError), databases.connection() as connection:
@@ -280,7 +277,7 @@ def test_a_receiver_that_hides_an_error_deletes_nothing(Book, databases, listen,
 
 
 def test_a_rollback_after_a_delete_restores_the_instance(Book, databases, stored, undone):
-    """J6: of the enclosing block, and of a savepoint; alone and by a query."""
+    """Of the open block and of a savepoint; for an instance and for a query."""
     book, other = Book(title="x").save(), Book(title="y").save()
     before = look(book)
     with undone():
@@ -307,7 +304,6 @@ def test_a_rollback_after_a_delete_restores_the_instance(Book, databases, stored
 
 @MEMORY
 def test_a_muted_delete_tells_nobody_and_dooms_nothing_early(Book, heard, databases):
-    """DESIGN 5."""
     book = Book(title="x").save()
     with muted([pre_delete, post_delete]):
         book.delete()
@@ -316,7 +312,6 @@ def test_a_muted_delete_tells_nobody_and_dooms_nothing_early(Book, heard, databa
 
 @MEMORY
 def test_a_delete_sends_no_save_signals_and_a_save_no_delete_signals(Book, listen, heard):
-    """M1."""
     saves = []
     listen(pre_save, lambda **kwargs: saves.append(1), sender=Book)
     listen(post_save, lambda **kwargs: saves.append(1), sender=Book)
@@ -328,7 +323,7 @@ def test_a_delete_sends_no_save_signals_and_a_save_no_delete_signals(Book, liste
 
 @MEMORY
 def test_a_receiver_may_save_elsewhere_in_the_same_transaction(Book, registry, listen, databases, stored):
-    """J5, DESIGN 5: the alias of the delete is the current one."""
+    """The alias of the delete is the current one."""
 
     class Audit(Model, registry=registry):
         text: Field[str]
@@ -356,10 +351,10 @@ def test_a_receiver_may_save_elsewhere_in_the_same_transaction(Book, registry, l
 
 @MEMORY
 class TestOnCommit:
-    """`delivery="on_commit"` for deletes (DESIGN 5)."""
+    """`delivery="on_commit"` for deletes."""
 
     def test_it_gets_a_copy_that_still_has_the_key(self, Book, listen, databases, undone):
-        """So that a deleted row can be told; `origin` is that copy, too."""
+        """`origin` is that copy, too."""
         told = []
 
         def note(instance, origin, using, **kwargs):
@@ -378,7 +373,7 @@ class TestOnCommit:
         assert told == [(keys[0], "alone", True, "default"), (keys[1], "inside", True, "default")]
 
     def test_with_nothing_open_the_row_is_gone_for_everybody(self, Book, listen, wire):
-        """One statement, without a transaction around it."""
+        """By one statement, without a transaction."""
         others = []
 
         def look(**kwargs):
@@ -394,7 +389,7 @@ class TestOnCommit:
         assert [each.split()[0] for each in sent] == ["DELETE", "SELECT"]
 
     def test_its_error_comes_when_the_row_is_gone(self, Book, listen, databases):
-        """O16: all of them run, and the instance is a deleted one."""
+        """All receivers run, and the instance is deleted."""
         ran = []
 
         def fail(**kwargs):
@@ -414,7 +409,7 @@ class TestOnCommit:
 
 @MEMORY
 def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book, listen, databases, wire):
-    """F3: for an instance and for a query; the block lives on; without a loop they run."""
+    """For an instance and for a query; the block stays usable; without a loop they run."""
     ran = []
 
     async def receive(**kwargs):
@@ -443,7 +438,7 @@ def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book
 
 @MEMORY
 def test_a_delete_in_a_readonly_block_is_refused(Book, heard, databases):
-    """DESIGN 8: for an instance and for a query; and the block lives on."""
+    """For an instance and for a query; the block stays usable."""
     book = Book(title="x").save()
     with databases.atomic(readonly=True):
         for delete in (book.delete, Book.objects.delete):
@@ -458,7 +453,6 @@ def test_a_delete_in_a_readonly_block_is_refused(Book, heard, databases):
 def test_a_delete_on_another_alias_than_the_open_block_is_noted(
     Book, registry, databases, listen, caplog, told
 ):
-    """DESIGN 8."""
     registry.create_all("other")
     book, rest = Book(title="x").save(using="other"), Book(title="y").save(using="other")
     if told:
@@ -468,14 +462,14 @@ def test_a_delete_on_another_alias_than_the_open_block_is_noted(
         with databases.atomic():
             delete()
         assert [record.getMessage() for record in caplog.records] == [
-            "a write to 'other' inside a block on 'default' is a transaction of its own"
+            "a write to 'other' inside a block on 'default' is not part of the block: it is committed separately"
         ]
     assert (rest.id is None, Book.objects.using("other").count()) == (False, 0)
 
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_an_instance_that_a_receiver_saved_again_keeps_its_key(Book, listen, databases, stored, inside):
-    """J4: it has a row again, the same or a new one; the others of the delete have none."""
+    """It has a row again, the same or a new one; other deleted instances lose their keys."""
     again, anew, gone = books = [Book(title=title).save() for title in ("again", "anew", "gone")]
     key = again.id
 

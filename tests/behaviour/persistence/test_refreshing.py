@@ -1,4 +1,4 @@
-"""Loading and refreshing: what an instance knows of its row (CONTRACT G2 to G5, I20; DESIGN 3)."""
+"""Loading and refreshing: values, loaded state and alias of an instance."""
 
 import copy
 from decimal import Decimal
@@ -11,7 +11,7 @@ MEMORY = pytest.mark.backends("sqlite-memory")
 
 
 def test_a_refresh_takes_all_values_from_the_row(Book, wire):
-    """I20: by one statement; what the caller set is gone, and nothing counts as changed."""
+    """By one statement; values set by the caller are replaced, and nothing counts as changed."""
     book = Book(title="x", pages=1, price=Decimal("1.50"), tags=["a"]).save()
     Book.objects.update(title="y", pages=2, price=None, tags=["b"])
     book.pages = 99
@@ -26,7 +26,7 @@ def test_a_refresh_takes_all_values_from_the_row(Book, wire):
 
 
 def test_a_refresh_of_some_fields_leaves_the_others(Book):
-    """I20: names or columns; what was set stays, and so does what it is compared with."""
+    """By names or columns; other fields keep their values and their loaded values."""
     book = Book(title="x", pages=1, tags=["a"]).save()
     Book.objects.update(title="y", pages=2, tags=["b"])
     book.title = "mine"
@@ -39,7 +39,7 @@ def test_a_refresh_of_some_fields_leaves_the_others(Book):
 
 @MEMORY
 def test_a_refresh_reads_where_the_row_is_unless_told_otherwise(Book, registry, databases):
-    """I20, N9: `_state.db`, `using=`, or the block; and the instance is there from then on."""
+    """From `_state.db`, `using=`, or the `using()` block, which becomes the alias of the instance."""
     registry.create_all("other")
     book = Book(title="here").save()
     book.save(using="other")
@@ -55,7 +55,7 @@ def test_a_refresh_reads_where_the_row_is_unless_told_otherwise(Book, registry, 
 
 @MEMORY
 def test_an_instance_that_was_never_loaded_is_refreshed_from_where_it_is_routed(registry, databases):
-    """I20: routers are asked, with the instance as a hint; then comes the model's home."""
+    """Routers are asked, with the instance as a hint; then the home of the model counts."""
     asked = []
 
     class Ask:
@@ -79,7 +79,7 @@ def test_an_instance_that_was_never_loaded_is_refreshed_from_where_it_is_routed(
 
 @MEMORY
 def test_an_instance_that_was_never_loaded_may_be_refreshed_by_its_key(Book):
-    """I20: then it is a loaded one."""
+    """It then counts as loaded."""
     key = Book(title="x", pages=5).save().id
     twin = Book(title="?")
     twin.id = key
@@ -93,7 +93,7 @@ def test_an_instance_that_was_never_loaded_may_be_refreshed_by_its_key(Book):
 
 
 def test_a_refresh_of_a_row_that_is_gone_leaves_the_instance(Book):
-    """I20: DoesNotExist says what was asked."""
+    """DoesNotExist names the key."""
     book = Book(title="x").save()
     Book.objects.delete()
     book.title = "mine"
@@ -104,7 +104,6 @@ def test_a_refresh_of_a_row_that_is_gone_leaves_the_instance(Book):
 
 @MEMORY
 def test_wrong_arguments_of_a_refresh_are_errors_before_any_sql(Book, wire):
-    """I20."""
     book = Book(title="x").save()
     wrong = Book(title="x")
     wrong.id = "7"
@@ -116,7 +115,7 @@ def test_wrong_arguments_of_a_refresh_are_errors_before_any_sql(Book, wire):
         for given in ("title", b"title", Book.title):
             with pytest.raises(TypeError) as raised:
                 book.refresh_from_db(fields=given)
-            assert str(raised.value) == f"fields wants a list of names or columns, not {given!r}"
+            assert str(raised.value) == f"fields must be a list of names or columns, not {given!r}"
         for names in (["titel"], ["author__name"], [3]):
             with pytest.raises(FieldError, match="^Book has no field"):
                 book.refresh_from_db(fields=names)
@@ -128,7 +127,7 @@ def test_wrong_arguments_of_a_refresh_are_errors_before_any_sql(Book, wire):
 
 @MEMORY
 def test_a_composite_key_is_refreshed_by_all_of_it(Base, registry):
-    """I20: and a key of another name."""
+    """Also a key with another name."""
 
     class Pair(Base):
         left: Field[int] = field(primary_key=True)
@@ -147,7 +146,6 @@ def test_a_composite_key_is_refreshed_by_all_of_it(Base, registry):
 
 
 def test_a_refresh_sees_what_the_open_block_wrote(Book, databases, undone):
-    """I20."""
     book = Book(title="x").save()
     twin = Book.objects.get(id=book.id)
     with undone():
@@ -161,7 +159,7 @@ def test_a_refresh_sees_what_the_open_block_wrote(Book, databases, undone):
 
 @MEMORY
 def test_a_copy_knows_what_was_loaded(Book):
-    """DESIGN 3: a copy's JSON is its own when it is deep."""
+    """A deep copy has JSON values of its own."""
     book = Book(title="x", tags=["a"]).save()
     loaded = Book.objects.get(id=book.id)
     loaded.title = "y"

@@ -1,4 +1,4 @@
-"""A save and a delete: all of it happens or nothing, and the instance always says what is stored."""
+"""A save and a delete happen completely or not at all, and the instance always agrees with its row."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from sqlalchemy.exc import IntegrityError
 
 import microorm
 from microorm import Field, TransactionError, field
-from microorm.db.snapshots import UndoLog
+from microorm.db.snapshots import SnapshotLog
 from microorm.signals import post_save
 
 
 @pytest.fixture
 def Note(Base: Any, registry: Any) -> Any:
-    """A model whose rows are written as they stand."""
+    """A model with plain values."""
 
     class Note(Base):
         text: Field[str] = field(max_length=20, unique=True)
@@ -32,7 +32,7 @@ def looks(instance: Any) -> tuple[Any, ...]:
 def test_row_and_instance_are_the_same_whatever_has_a_say(
     Note: Any, databases: Any, stored: Any, listen: Any, inside: bool
 ) -> None:
-    """An insert, an update, an update of a row that is gone, and a delete: plain, and with a router and a receiver."""
+    """An INSERT, an UPDATE, an UPDATE of a missing row, and a delete: plain, and with a router and a receiver."""
 
     def run(alias: str) -> list[Any]:
         seen = []
@@ -107,7 +107,7 @@ def test_a_receiver_that_raises_undoes_the_save(Note: Any, databases: Any, liste
 def test_an_interrupt_after_the_sql_leaves_the_instance(
     Note: Any, databases: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is changed before the block knows how to undo it."""
+    """Nothing is changed before the block has recorded how to restore it."""
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -115,7 +115,7 @@ def test_an_interrupt_after_the_sql_leaves_the_instance(
     note = Note(text="a")
     before = looks(note)
     with pytest.raises(KeyboardInterrupt), databases.atomic():
-        monkeypatch.setattr(UndoLog, "record", interrupted)
+        monkeypatch.setattr(SnapshotLog, "record", interrupted)
         note.save()
     assert looks(note) == before
 
@@ -144,7 +144,7 @@ def test_the_cursor_is_used_with_no_listener_and_unused_with_one(
 
 
 def test_what_is_sent_by_hand_is_seen_by_the_next_save(Note: Any, databases: Any) -> None:
-    """A block that was ended through its connection takes no more rows."""
+    """A block that was ended through its connection refuses further saves."""
     with pytest.raises(TransactionError), databases.atomic():
         with databases.connection() as connection:
             connection.execute(text("SELECT 1"))

@@ -1,4 +1,4 @@
-"""A save is all or nothing: whatever fails, the row and the instance are as before (DESIGN 4, H13 to H17)."""
+"""A save is all or nothing: after any error, the row and the instance are as before."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from microorm.signals import post_save, pre_save
 
 
 class Broken(Exception):
-    """What the failing receivers raise."""
+    """The error of failing receivers."""
 
 
 def look(instance: Any) -> dict[str, Any]:
-    """All that a failed save must leave as it was."""
+    """Return everything that a failed save must not change."""
     return {
         "values": dict(vars(instance)),
         "pk": instance.pk,
@@ -29,13 +29,13 @@ STEPS = ("pre_save", "on_update", "value", "sql", "not updated", "post_save")
 
 @pytest.fixture
 def breaks():
-    """The steps at which a save fails from now on."""
+    """The steps at which saves fail from now on."""
     return set()
 
 
 @pytest.fixture
 def Event(Base, registry, breaks, listen):
-    """A model with a stamp, a value made by the database, and a receiver before and after the save."""
+    """A model with an on_update field, a server default, and receivers before and after the save."""
     ticks = iter(range(1, 1000))
 
     def tick():
@@ -65,7 +65,7 @@ def Event(Base, registry, breaks, listen):
 
 
 def fail(Event, step, breaks) -> tuple[Any, dict[str, Any], type[Exception]]:
-    """An instance whose save fails at *step*, the flags to save it with, and the error."""
+    """Return an instance whose save fails at *step*, the flags of that save, and the error."""
     instance = Event.objects.get(name="kept")
     instance.note = "new"
     breaks.add(step)
@@ -83,12 +83,23 @@ def fail(Event, step, breaks) -> tuple[Any, dict[str, Any], type[Exception]]:
 
 @pytest.fixture
 def rows(Event):
+    return rows_again(Event)
+
+
+def rows_again(Event) -> list[Any]:
+    """The two rows that a failure is tried on, and no others."""
+    Event.objects.delete()
     return [Event(name="kept").save(), Event(name="taken").save()]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_failed_save_leaves_row_and_instance_as_they_were(Event, rows, breaks, stored, step):
-    """H13, H15, H3: with nothing open, one transaction holds receivers and SQL; an error undoes all of it."""
+def test_a_failed_save_leaves_row_and_instance_as_they_were(Event, breaks, stored, subtests):
+    """Outside a block, receivers and SQL share one transaction, which an error rolls back."""
+    for step in STEPS:
+        with subtests.test(step):
+            check_a_failed_save(Event, rows_again(Event), breaks, stored, step)
+
+
+def check_a_failed_save(Event, rows, breaks, stored, step) -> None:
     instance, flags, error = fail(Event, step, breaks)
     before, table = look(instance), stored(Event)
     with pytest.raises(error):
@@ -101,9 +112,15 @@ def test_a_failed_save_leaves_row_and_instance_as_they_were(Event, rows, breaks,
     assert stored(Event, "name", "note")[0] == ("other", "fine")
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_failed_insert_leaves_the_instance_new(Event, breaks, stored, step):
-    """H3: no key, no alias, still adding; saved again, it is inserted."""
+def test_a_failed_insert_leaves_the_instance_new(Event, breaks, stored, subtests):
+    """Without a key and an alias, and still adding; a later save inserts it."""
+    for step in STEPS:
+        with subtests.test(step):
+            Event.objects.delete()
+            check_a_failed_insert(Event, breaks, stored, step)
+
+
+def check_a_failed_insert(Event, breaks, stored, step) -> None:
     Event(name="taken").save()
     instance = Event(name="taken" if step == "sql" else "new", note="too long" if step == "value" else "x")
     breaks.add(step)
@@ -125,9 +142,14 @@ def test_a_failed_insert_leaves_the_instance_new(Event, breaks, stored, step):
     assert (instance.made, instance._state.adding, instance.changes()) == (7, False, {})
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_in_a_block_a_failed_save_dooms_it(Event, rows, databases, breaks, stored, step):
-    """H14, H16, O5: no statement works any more, and leaving normally is an error from the first one."""
+def test_in_a_block_a_failed_save_dooms_it(Event, databases, breaks, stored, subtests):
+    """Later statements and a normal end raise an error whose cause is the first one."""
+    for step in STEPS:
+        with subtests.test(step):
+            check_a_doomed_block(Event, rows_again(Event), databases, breaks, stored, step)
+
+
+def check_a_doomed_block(Event, rows, databases, breaks, stored, step) -> None:
     table, first = stored(Event), Event(name="first")
     block = databases.atomic()
     block.__enter__()
@@ -155,9 +177,7 @@ def test_in_a_block_a_failed_save_dooms_it(Event, rows, databases, breaks, store
     with pytest.raises(TransactionError) as left:
         block.__exit__(None, None, None)
     assert left.value.__cause__ is raised.value
-    assert str(left.value).startswith(
-        "the block on 'default' was rolled back, since an error had doomed it: "
-    )
+    assert str(left.value).startswith("the block on 'default' was rolled back because of an earlier error: ")
     assert stored(Event) == table
     assert (first.id, first._state.adding) == (None, True)
     instance.id, instance.name, instance.note = rows[0].id, "other", "fine"
@@ -174,9 +194,15 @@ def save_both(Event, instance, breaks, flags) -> None:
     instance.save(**flags)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_nested_block_is_the_way_to_catch_and_go_on(Event, rows, databases, breaks, stored, step):
-    """DESIGN 8: the savepoint takes back the failed save alone."""
+def test_a_nested_block_is_the_way_to_catch_and_go_on(Event, databases, breaks, stored, subtests):
+    """The savepoint rolls back the failed save alone."""
+    for step in STEPS:
+        with subtests.test(step):
+            rows_again(Event)
+            check_a_nested_block(Event, databases, breaks, stored, step)
+
+
+def check_a_nested_block(Event, databases, breaks, stored, step) -> None:
     with databases.atomic():
         first = Event(name="first").save()
         instance, flags, error = fail(Event, step, breaks)
@@ -192,7 +218,7 @@ def test_a_nested_block_is_the_way_to_catch_and_go_on(Event, rows, databases, br
 
 @pytest.mark.backends("sqlite-memory")
 def test_a_save_that_nothing_ran_for_dooms_no_block(Book, databases, listen, stored):
-    """DESIGN 4: a refused value or argument, before a receiver ran or SQL was sent, leaves the block alone."""
+    """A value or argument that is refused before receivers or SQL ran."""
     with databases.atomic():
         first = Book(title="first").save()
         for wrong in (
@@ -206,7 +232,7 @@ def test_a_save_that_nothing_ran_for_dooms_no_block(Book, databases, listen, sto
         unsent.id = Book.id + 1
         with pytest.raises(InvalidValue) as raised:
             unsent.save()
-        assert str(raised.value) == "Book.id is the primary key, and wants a value, not an expression"
+        assert str(raised.value) == "Book.id is the primary key, and must be a value, not an expression"
         listen(post_save, lambda **kwargs: None, sender=Book)
         with pytest.raises(InvalidValue):
             Book(title=3).save()
@@ -217,7 +243,7 @@ def test_a_save_that_nothing_ran_for_dooms_no_block(Book, databases, listen, sto
 
 @pytest.mark.backends("sqlite-memory")
 def test_an_update_that_found_no_row_dooms_the_block_although_nobody_listens(Book, databases):
-    """DESIGN 8: SQL was sent; the cause is the error."""
+    """SQL has run; the error is the cause."""
     book = Book(title="x").save()
     Book.objects.delete()
     with pytest.raises(TransactionError) as left, databases.atomic():
@@ -228,7 +254,7 @@ def test_an_update_that_found_no_row_dooms_the_block_although_nobody_listens(Boo
 
 @pytest.mark.backends("sqlite-memory")
 def test_receivers_that_did_not_run_doom_no_block(Book, databases, listen, stored):
-    """DESIGN 4: muted receivers and those that skip raw saves have not run."""
+    """Muted receivers, and those that skip raw saves."""
     listen(pre_save, lambda **kwargs: None, sender=Book, skip_raw=True)
     with databases.atomic():
         with pytest.raises(InvalidValue):
@@ -240,7 +266,7 @@ def test_receivers_that_did_not_run_doom_no_block(Book, databases, listen, store
 
 
 def test_a_receiver_that_hides_an_error_saves_nothing(Book, databases, listen, stored):
-    """O5: the block that the receiver doomed lets the save send no more SQL, and end no better."""
+    """The receiver has doomed the block, so the save sends no SQL and raises an error."""
 
     def hide(instance, **kwargs):
         with pytest.raises(DBAPIError), databases.connection() as connection:
@@ -257,7 +283,7 @@ def test_a_receiver_that_hides_an_error_saves_nothing(Book, databases, listen, s
 
 
 def test_a_post_save_receiver_that_hides_an_error_saves_nothing(Book, databases, listen, stored):
-    """O5: never a silent rollback."""
+    """The rollback is reported."""
 
     def hide(instance, **kwargs):
         with pytest.raises(DBAPIError), databases.connection() as connection:
@@ -265,7 +291,7 @@ def test_a_post_save_receiver_that_hides_an_error_saves_nothing(Book, databases,
 
     listen(post_save, hide, sender=Book)
     book = Book(title="x")
-    with pytest.raises(TransactionError, match="was rolled back, since an error had doomed it"):
+    with pytest.raises(TransactionError, match="was rolled back because of an earlier error"):
         book.save()
     assert (book.id, book._state.adding, stored(Book)) == (None, True, [])
 
@@ -273,7 +299,7 @@ def test_a_post_save_receiver_that_hides_an_error_saves_nothing(Book, databases,
 @pytest.mark.backends("sqlite-memory")
 @pytest.mark.parametrize("signal", [pre_save, post_save])
 def test_an_interruption_undoes_a_save_as_any_error_does(Book, databases, listen, stored, signal):
-    """H13: KeyboardInterrupt is no Exception."""
+    """KeyboardInterrupt is not an Exception."""
 
     def interrupt(**kwargs):
         raise KeyboardInterrupt
@@ -288,7 +314,7 @@ def test_an_interruption_undoes_a_save_as_any_error_does(Book, databases, listen
 
 
 def test_a_rollback_restores_every_instance_of_the_block(Event, rows, stored, undone):
-    """H17, J6: key, `_state`, on_update and server values, loaded values, however the row was written."""
+    """Key, `_state`, on_update and server values, and loaded values, however the row was written."""
     kept, taken = (Event.objects.get(name=name) for name in ("kept", "taken"))
     new, keyed, many = Event(name="new"), Event(name="keyed"), [Event(name="a"), Event(name="b")]
     keyed.id = 500
@@ -313,7 +339,7 @@ def test_a_rollback_restores_every_instance_of_the_block(Event, rows, stored, un
 
 
 def test_what_the_caller_set_stays_and_counts_as_changed_again(Event, rows, undone):
-    """DESIGN 4: a rollback takes back what microorm set, never what the caller did."""
+    """A rollback undoes what microorm has set, not what the caller has set."""
     instance = Event.objects.get(name="kept")
     stamp = instance.stamp
     instance.note = "saved"
@@ -330,7 +356,7 @@ def test_what_the_caller_set_stays_and_counts_as_changed_again(Event, rows, undo
 
 @pytest.mark.backends("sqlite-memory")
 def test_a_made_value_that_the_caller_replaced_stays_replaced(Event, undone):
-    """DESIGN 4: a key or stamp that the caller set after the save is the caller's."""
+    """A key or on_update value that the caller has set after the save."""
     instance = Event(name="x")
     with undone():
         instance.save()
@@ -342,7 +368,7 @@ def test_a_made_value_that_the_caller_replaced_stays_replaced(Event, undone):
 def test_each_savepoint_restores_the_instance_to_what_it_was_at_its_beginning(
     Event, databases, stored, undone
 ):
-    """O3: the same instance saved at several levels goes back level by level."""
+    """An instance that was saved at several levels is restored level by level."""
     instance = Event(name="zero")
     levels = [look(instance)]
     with undone():
@@ -371,7 +397,7 @@ def test_each_savepoint_restores_the_instance_to_what_it_was_at_its_beginning(
 
 
 def test_a_kept_savepoint_hands_its_instances_to_the_block_around_it(Event, databases, stored, undone):
-    """O12 for instances: released is not committed."""
+    """A released savepoint is not committed yet."""
     inner, both = Event(name="inner"), Event(name="both")
     before = [look(inner), look(both)]
     with undone():
@@ -389,7 +415,7 @@ def test_a_kept_savepoint_hands_its_instances_to_the_block_around_it(Event, data
 
 @pytest.mark.backends("sqlite-memory")
 def test_an_instance_that_died_is_no_trouble_for_a_rollback(Event, databases, stored, undone):
-    """FEASIBILITY: the undo log keeps nothing alive."""
+    """The undo log keeps no instance alive."""
     with undone():
         for number in range(50):
             Event(name=f"n{number}").save()
@@ -400,7 +426,7 @@ def test_an_instance_that_died_is_no_trouble_for_a_rollback(Event, databases, st
 
 @pytest.mark.backends("sqlite-file", "sqlite-memory", "postgresql")  # MariaDB defers no constraint
 def test_a_commit_that_the_database_refuses_restores_the_instances(databases, registry, listen, stored):
-    """O8, H13: alone, told, and in a block."""
+    """Outside a block, with receivers, and in a block."""
 
     class Node(
         Model,
@@ -426,7 +452,7 @@ def test_a_commit_that_the_database_refuses_restores_the_instances(databases, re
 
 
 def test_an_expression_is_readable_after_the_save(Book, databases, stored, wire):
-    """DESIGN 3: what it came to is read back, alone and in a block; other values stay."""
+    """Its result is read, outside and inside a block; other values stay."""
     book = Book(title="x", pages=10).save()
     book.pages = Book.pages + 1
     assert book.changed_fields == {"pages"}
@@ -445,7 +471,7 @@ def test_an_expression_is_readable_after_the_save(Book, databases, stored, wire)
 
 
 def test_an_expression_is_inserted_and_read_back_with_what_the_database_made(Event, stored, wire):
-    """DESIGN 3, H9: key, server default and expression; a row that is not there is inserted."""
+    """Key, server default and expression; a row that does not exist is inserted."""
     event = Event(name=func.lower("NEW"))
     with wire.record() as sent:
         event.save()
@@ -468,7 +494,7 @@ def test_an_expression_is_inserted_and_read_back_with_what_the_database_made(Eve
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_an_expression_that_is_not_saved_is_an_expression_still(Event, rows, breaks, undone, inside):
-    """H17: restored after an error and after a rollback, so that the next save does it again."""
+    """It is restored after an error and after a rollback, so that the next save evaluates it again."""
     event = Event.objects.get(name="kept")
     double = event.stamp * 0 + Event.id * 2
     event.note = "x"
@@ -491,7 +517,7 @@ def test_an_expression_that_is_not_saved_is_an_expression_still(Event, rows, bre
 
 
 def test_an_expression_for_a_row_that_is_gone_is_not_updated(Book):
-    """I5, I7: the same errors as with plain values."""
+    """With the same errors as for plain values."""
     book = Book(title="x").save()
     Book.objects.delete()
     book.pages = Book.pages + 1
@@ -504,7 +530,7 @@ def test_an_expression_for_a_row_that_is_gone_is_not_updated(Book):
 
 @pytest.mark.backends("sqlite-memory")
 def test_on_update_is_called_once_for_a_save(Base, registry):
-    """DESIGN 3: also where an expression needs a transaction of its own."""
+    """Also if an expression needs a transaction."""
     calls = []
 
     class Counter(Base):
@@ -519,7 +545,7 @@ def test_on_update_is_called_once_for_a_save(Base, registry):
 
 
 def test_a_change_in_place_is_noticed(Book, stored):
-    """DESIGN 4, 7: the loaded state of a mutable value is a copy; after load, save and partial save."""
+    """The loaded state has a copy of each mutable value; after load, save and partial save."""
     book = Book(title="x", tags=["a"]).save()
     book.tags.append("b")
     assert book.changes() == {"tags": (["a"], ["a", "b"])}
@@ -537,7 +563,7 @@ def test_a_change_in_place_is_noticed(Book, stored):
 
 
 def test_a_deleted_instance_is_inserted_again(Base, registry, Book, stored):
-    """DESIGN 4, 7: with a new key where the database makes it, else with its own."""
+    """With a new key if the database generates it, else with its own."""
 
     class Code(Base):
         code: Field[str] = field(primary_key=True, max_length=9)
@@ -551,7 +577,7 @@ def test_a_deleted_instance_is_inserted_again(Base, registry, Book, stored):
 
 
 def test_a_save_to_another_alias_copies_the_row_and_moves_the_instance(Book, registry, listen, stored):
-    """N15, I21: UPDATE, then INSERT; from then on the instance belongs to the other alias; the old row stays."""
+    """UPDATE, then INSERT; the instance then belongs to the other alias; the old row stays."""
     registry.create_all("other")
     created = []
     book = Book(title="x").save()
@@ -567,7 +593,7 @@ def test_a_save_to_another_alias_copies_the_row_and_moves_the_instance(Book, reg
 
 
 def test_a_failed_copy_leaves_the_instance_where_it_was(Book, registry, databases, stored, undone):
-    """N15, H17: by an error, and by a rollback on the other alias; the first alias is not concerned."""
+    """After an error, and after a rollback on the other alias; the first alias is not affected."""
     book = Book(title="x").save()
     with pytest.raises(DBAPIError):
         book.save(using="other")  # it has no table there

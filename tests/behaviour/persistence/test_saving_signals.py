@@ -1,4 +1,4 @@
-"""What receivers of a save are told, when, and what they may do (CONTRACT H, F, L; DESIGN 4 and 5)."""
+"""The signals of a save: their arguments, their order, and what receivers may do."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ BEFORE = {"signal", "sender", "instance", "raw", "using", "update_fields"}
 
 @pytest.fixture
 def heard(Book, listen):
-    """All that receivers of `Book` were told, in order."""
+    """The arguments of all save signals that receivers of `Book` have got, in order."""
     heard: list[dict[str, Any]] = []
     listen(pre_save, lambda **kwargs: heard.append(kwargs), sender=Book)
     listen(post_save, lambda **kwargs: heard.append(kwargs), sender=Book)
@@ -27,7 +27,7 @@ def heard(Book, listen):
 
 
 def test_receivers_get_exactly_these_arguments(Book, heard):
-    """H1, H4, H9, H10: `using` is the alias, never None."""
+    """`using` is the alias, never None."""
     book = Book(title="x").save()
     before, after = heard
     assert before == {
@@ -46,7 +46,7 @@ def test_receivers_get_exactly_these_arguments(Book, heard):
 
 
 def test_the_alias_told_is_the_one_written(Book, registry, heard, databases):
-    """H4, J15: by `using=`, by a block, by where the row came from."""
+    """By `using=`, by a `using()` block, and by `_state.db`."""
     registry.create_all("other")
     book = Book(title="x").save(using="other")
     book.save()
@@ -57,7 +57,7 @@ def test_the_alias_told_is_the_one_written(Book, registry, heard, databases):
 
 
 def test_update_fields_are_told_as_a_frozenset_of_declared_names(registry, listen):
-    """H5: whether names, columns, or both were given, in whatever iterable."""
+    """For names, columns, or both, in any iterable."""
     told = []
 
     class Entry(Model, registry=registry):
@@ -84,12 +84,12 @@ def test_update_fields_are_told_as_a_frozenset_of_declared_names(registry, liste
 
 
 def test_a_bare_string_for_update_fields_is_a_type_error_that_says_why(Book, heard):
-    """H8: it would be taken apart into letters."""
+    """It would be split into letters."""
     book = Book(title="x")
     for given in ("title", b"title", Book.title):
         with pytest.raises(TypeError) as raised:
             book.save(update_fields=given)
-        assert str(raised.value) == f"update_fields wants a list of names or columns, not {given!r}"
+        assert str(raised.value) == f"update_fields must be a list of names or columns, not {given!r}"
     with pytest.raises(TypeError):
         book.save(update_fields=3)
     assert heard == []
@@ -112,7 +112,7 @@ def test_a_bare_string_for_update_fields_is_a_type_error_that_says_why(Book, hea
         (
             {"update_fields": ["title", "id"]},
             FieldError,
-            "Book.id is the primary key, which an update does not change",
+            "Book.id is the primary key, which update() cannot change",
         ),
         ({"force_update": True}, ValueError, "Book has no key yet, and an update needs one"),
         (
@@ -123,7 +123,7 @@ def test_a_bare_string_for_update_fields_is_a_type_error_that_says_why(Book, hea
     ],
 )
 def test_a_wrong_argument_is_an_error_and_nobody_is_told(Book, heard, wire, databases, flags, error, message):
-    """H2, H7: checks come first; the block around is not concerned."""
+    """Arguments are checked first; the open block is not affected."""
     book = Book(title="x")
     with wire.record() as sent, databases.atomic():
         with pytest.raises(error) as raised:
@@ -134,13 +134,12 @@ def test_a_wrong_argument_is_an_error_and_nobody_is_told(Book, heard, wire, data
 
 
 def test_flags_are_keyword_only(Book):
-    """I18."""
     with pytest.raises(TypeError):
         Book(title="x").save(True)
 
 
 def test_a_save_happens_in_this_order(registry, listen, wire, databases):
-    """H2, H12: checks, pre_save, on_update, values, SQL, state, post_save."""
+    """Checks, pre_save, on_update, values, SQL, state, post_save."""
     order = []
 
     class Entry(Model, registry=registry):
@@ -172,7 +171,7 @@ def test_a_save_happens_in_this_order(registry, listen, wire, databases):
 
 
 def test_on_update_fills_what_is_saved_unless_raw(registry):
-    """H12: not when raw, and not a field outside update_fields."""
+    """Not in a raw save, and no field outside update_fields."""
     ticks = iter(range(1, 10))
 
     class Entry(Model, registry=registry):
@@ -192,7 +191,6 @@ def test_on_update_fills_what_is_saved_unless_raw(registry):
 
 
 def test_what_pre_save_changes_is_written_if_its_column_is(Book, listen):
-    """H11."""
 
     def change(instance, **kwargs):
         instance.title, instance.pages = instance.title.upper(), 77
@@ -209,7 +207,7 @@ def test_what_pre_save_changes_is_written_if_its_column_is(Book, listen):
 
 
 def test_pre_save_may_choose_the_key(Book, listen):
-    """H11, I2: the table is consulted after the receivers ran."""
+    """Whether the row exists is checked after the receivers."""
 
     def choose(instance, **kwargs):
         instance.id = 42
@@ -223,7 +221,7 @@ def test_pre_save_may_choose_the_key(Book, listen):
 
 
 def test_an_error_in_pre_save_prevents_the_sql(Book, listen, wire):
-    """H15, E2: and no further receiver runs."""
+    """Later receivers do not run."""
     ran = []
 
     def fail(**kwargs):
@@ -238,7 +236,6 @@ def test_an_error_in_pre_save_prevents_the_sql(Book, listen, wire):
 
 
 def test_an_error_of_the_database_comes_after_pre_save_and_instead_of_post_save(Book, heard):
-    """H3."""
     book = Book(title="x").save()
     twin = Book(title="y")
     twin.id = book.id
@@ -250,7 +247,7 @@ def test_an_error_of_the_database_comes_after_pre_save_and_instead_of_post_save(
 
 
 def test_receivers_see_what_the_save_changes(Book, listen):
-    """DESIGN 3: `changes()` and `changed_fields` work before, and after tell the same; then nothing is changed."""
+    """`changes()` and `changed_fields` are the same in both signals; afterwards nothing is changed."""
     seen = []
     listen(pre_save, lambda instance, **kwargs: seen.append(instance.changes()), sender=Book)
     listen(post_save, lambda instance, **kwargs: seen.append(instance.changes()), sender=Book)
@@ -272,7 +269,7 @@ def test_receivers_see_what_the_save_changes(Book, listen):
 
 @pytest.mark.backends("sqlite-file", "postgresql", "mariadb")  # in memory a reader waits for the writer
 def test_post_save_runs_before_the_commit(Book, listen, databases):
-    """H13, H14: nobody else sees the row yet; the receiver's own work is part of the same transaction."""
+    """Other connections do not see the row yet; writes of the receiver are in the same transaction."""
     others = []
 
     def look(instance, **kwargs):
@@ -289,7 +286,7 @@ def test_post_save_runs_before_the_commit(Book, listen, databases):
 
 
 def test_what_receivers_wrote_goes_with_the_save_that_failed(Book, registry, listen, databases):
-    """H13: one transaction holds it all, the receivers' saves of other models included."""
+    """Their saves of other models are rolled back, too."""
 
     class Audit(Model, registry=registry):
         text: Field[str]
@@ -315,7 +312,7 @@ def test_what_receivers_wrote_goes_with_the_save_that_failed(Book, registry, lis
 
 
 def test_while_a_receiver_runs_its_alias_is_the_current_one(Book, registry, listen, databases):
-    """DESIGN 5: for what names no alias: models, atomic(), on_commit()."""
+    """For models, atomic() and on_commit() without an alias."""
 
     class Audit(Model, registry=registry):
         text: Field[str]
@@ -343,14 +340,14 @@ def test_while_a_receiver_runs_its_alias_is_the_current_one(Book, registry, list
 
 
 def test_create_tells_as_a_save_does(Book, heard):
-    """H19: update_fields is None."""
+    """`update_fields` is None."""
     book = Book.objects.create(title="x")
     assert [(each["instance"] is book, each["update_fields"]) for each in heard] == [(True, None)] * 2
     assert heard[1]["created"] is True
 
 
 def test_a_save_in_post_save_recurses(Book, listen):
-    """H20: created, then not; the guard is the receiver's; `changes()` of each level is its own."""
+    """With `created` True, then False; the receiver has to stop it; each level has its own `changes()`."""
     seen = []
 
     def again(instance, created, **kwargs):
@@ -389,7 +386,7 @@ def test_a_save_in_post_save_recurses(Book, listen):
 
 
 def test_a_partial_save_in_post_save_keeps_what_was_loaded(Book, listen):
-    """H20: what the outer save wrote counts as loaded for the inner one, and when both are over."""
+    """What the outer save has written counts as loaded in the inner save and afterwards."""
     inner = []
 
     def count(instance, update_fields, **kwargs):
@@ -411,7 +408,7 @@ def test_a_partial_save_in_post_save_keeps_what_was_loaded(Book, listen):
 
 
 def test_a_save_in_pre_save_makes_the_outer_one_an_update(Book, listen, stored):
-    """H20, H9: the receiver's save inserted the row."""
+    """The save of the receiver has inserted the row."""
     created = []
 
     def first(instance, **kwargs):
@@ -427,7 +424,7 @@ def test_a_save_in_pre_save_makes_the_outer_one_an_update(Book, listen, stored):
 
 
 def test_a_nested_save_that_fails_and_was_caught_leaves_the_outer_one_telling(Book, listen, databases):
-    """H20, O3: a nested block is the way; the outer `changes()` is as before, and nothing is left of it."""
+    """In a nested block; `changes()` of the outer save are as before."""
     seen = []
 
     def nested(instance, created, **kwargs):
@@ -445,7 +442,7 @@ def test_a_nested_save_that_fails_and_was_caught_leaves_the_outer_one_telling(Bo
 
 
 def test_a_receiver_that_refreshes_sees_no_changes_any_more(Book, listen):
-    """I20: a refresh is a load."""
+    """A refresh counts as a load."""
     seen = []
 
     def refresh(instance, **kwargs):
@@ -458,7 +455,7 @@ def test_a_receiver_that_refreshes_sees_no_changes_any_more(Book, listen):
 
 
 def test_a_muted_signal_is_not_sent(Book, heard):
-    """A16, DESIGN 5: and the row is saved."""
+    """The row is saved."""
     with muted(pre_save, sender=Book):
         Book(title="x").save()
     assert [each["signal"] for each in heard] == [post_save]
@@ -469,7 +466,6 @@ def test_a_muted_signal_is_not_sent(Book, heard):
 
 
 def test_skip_raw_receivers_do_not_hear_raw_saves(Book, listen):
-    """H10, S6."""
     heard = []
     for signal in (pre_save, post_save):
         listen(signal, lambda raw, **kwargs: heard.append(raw), sender=Book, skip_raw=True)
@@ -480,7 +476,7 @@ def test_skip_raw_receivers_do_not_hear_raw_saves(Book, listen):
 
 
 def test_receivers_of_an_abstract_base_hear_its_models_on_request(Base, registry, listen):
-    """L4, A12: `subclasses=True`; the sender is the model itself."""
+    """With `subclasses=True`; the sender is the model itself."""
     heard = []
 
     class Named(Base, abstract=True):
@@ -501,7 +497,6 @@ def test_receivers_of_an_abstract_base_hear_its_models_on_request(Base, registry
 
 
 def test_nobody_else_is_told(Base, registry, Book, heard):
-    """A11, H18."""
 
     class Cat(Base):
         pass
@@ -512,7 +507,7 @@ def test_nobody_else_is_told(Base, registry, Book, heard):
 
 
 def test_operations_on_many_rows_tell_no_single_saves(Book, heard):
-    """M1: bulk_create, update, raw SQL."""
+    """bulk_create, update, and raw SQL."""
     Book.objects.bulk_create([Book(title="a"), Book(title="b")])
     Book.objects.update(pages=3)
     Book.objects.filter(title="a").update(pages=Book.pages + 1)
@@ -521,10 +516,10 @@ def test_operations_on_many_rows_tell_no_single_saves(Book, heard):
 
 
 class TestAsync:
-    """F2, F3: async receivers of model signals run one after another, in the saving thread and transaction."""
+    """Async receivers of model signals run one after another, in the thread and transaction of the save."""
 
     def test_they_run_in_order_after_the_sync_ones_in_thread_and_transaction(self, Book, listen, databases):
-        """F2: and see what the block holds."""
+        """They see the uncommitted rows of the block."""
         order: list[Any] = []
         turn = ContextVar("turn", default=0)
 
@@ -547,7 +542,7 @@ class TestAsync:
         assert turn.get() == 1
 
     def test_their_error_undoes_the_save(self, Book, listen):
-        """F2, H13: and the receivers after it do not run."""
+        """Later receivers do not run."""
         ran = []
 
         async def fail(**kwargs):
@@ -568,7 +563,7 @@ class TestAsync:
     def test_on_a_running_loop_it_is_an_error_before_anything_ran(
         self, Book, listen, wire, databases, signal
     ):
-        """F3: no receiver, no SQL, and the block lives on."""
+        """No receiver, no SQL, and the block stays usable."""
         ran = []
 
         async def receive(**kwargs):
@@ -593,7 +588,7 @@ class TestAsync:
         assert sorted(ran) == ["async", "sync"]
 
     def test_on_a_running_loop_sync_receivers_are_no_trouble(self, Book, heard):
-        """T2: scripts in notebooks."""
+        """As in notebooks."""
 
         async def main():
             Book(title="x").save()
@@ -603,10 +598,10 @@ class TestAsync:
 
 
 class TestOnCommit:
-    """`delivery="on_commit"`: after the commit of the alias that saved, and never after a rollback (DESIGN 5)."""
+    """`delivery="on_commit"`: after the commit of the alias, and never after a rollback."""
 
     def test_with_nothing_open_it_runs_when_the_row_is_committed(self, Book, listen, wire):
-        """One statement does the whole job, and no transaction is opened for the sake of the receiver."""
+        """The save is one statement, without a transaction for the receiver."""
         seen = []
 
         def look(instance, created, using, **kwargs):
@@ -622,7 +617,7 @@ class TestOnCommit:
         assert [text.split()[0] for text in sent] == ["INSERT", "SELECT"]
 
     def test_in_a_block_it_waits_for_the_outermost_commit(self, Book, listen, databases, undone):
-        """O12: in order; dropped with the savepoint it was registered in."""
+        """In order; discarded with the savepoint of its save."""
         seen = []
         listen(
             post_save,
@@ -644,7 +639,6 @@ class TestOnCommit:
         assert seen == ["a", "b", "c"]
 
     def test_an_immediate_receiver_that_fails_takes_it_along(self, Book, listen):
-        """H13."""
         seen = []
 
         def fail(**kwargs):
@@ -657,7 +651,7 @@ class TestOnCommit:
         assert seen == []
 
     def test_it_gets_everything_as_it_was_at_the_send(self, Book, listen, databases):
-        """A shallow copy: later changes of the instance do not show; key and `changes()` do."""
+        """In a shallow copy with its key and `changes()`; later changes of the instance do not affect it."""
         seen = []
 
         def look(signal, sender, instance, created, raw, using, update_fields):
@@ -690,7 +684,7 @@ class TestOnCommit:
         assert (book.pk, book.title) == (None, "z")
 
     def test_a_copy_that_the_receiver_saves_partly_knows_what_is_loaded(self, Book, listen):
-        """DESIGN 5, I7: the copy is an instance like any other."""
+        """It can be saved like any other instance."""
         seen = []
 
         def count(instance, created, **kwargs):
@@ -706,7 +700,7 @@ class TestOnCommit:
         assert (Book.objects.get().pages, Book.objects.get().title) == (2, "x")
 
     def test_it_runs_with_the_saved_alias_as_the_current_one(self, Book, registry, listen, databases):
-        """DESIGN 5: with nothing open, and after a block."""
+        """Outside blocks and after a block."""
         registry.create_all("other")
         aliases = []
 
@@ -721,7 +715,7 @@ class TestOnCommit:
         assert aliases == [True, True]
 
     def test_the_commit_it_waits_for_is_that_of_the_alias(self, Book, registry, listen, databases, caplog):
-        """O10, O20: a block on another alias does not hold it back."""
+        """A block on another alias does not delay it."""
         registry.create_all("other")
         seen = []
         listen(
@@ -736,7 +730,7 @@ class TestOnCommit:
         assert seen == ["x"]
 
     def test_its_error_comes_when_the_row_is_committed(self, Book, listen, databases):
-        """O16: all run; the first error is raised, the others are its notes; the instance stays saved."""
+        """All run; the first error is raised with the others as notes; the instance stays saved."""
         ran = []
 
         def fail(instance, **kwargs):
@@ -755,7 +749,7 @@ class TestOnCommit:
             alone.save()
         assert ran == ["first", "second", "third"]
         assert str(raised.value) == "first"
-        assert raised.value.__notes__ == ["another on_commit function failed, too: LookupError('second')"]
+        assert raised.value.__notes__ == ["another on_commit function failed as well: LookupError('second')"]
         with pytest.raises(LookupError, match="^first"), databases.atomic():
             inside.save()
         assert ran == ["first", "second", "third"] * 2
@@ -763,7 +757,6 @@ class TestOnCommit:
             assert (Book.objects.get(id=book.id), book.changes(), book._state.db) == (book, {}, "default")
 
     def test_a_weak_receiver_that_is_gone_by_then_is_dropped(self, Book, databases):
-        """DESIGN 5."""
         seen = []
 
         class Listener:
@@ -779,7 +772,6 @@ class TestOnCommit:
         assert seen == ["x"]
 
     def test_muting_counts_at_the_send(self, Book, listen, databases):
-        """DESIGN 5."""
         seen = []
         listen(
             post_save,
@@ -797,7 +789,7 @@ class TestOnCommit:
         assert seen == ["heard"]
 
     def test_async_receivers_are_awaited_after_the_commit(self, Book, listen, databases):
-        """F2: after the sync ones."""
+        """After the sync ones."""
         seen = []
 
         async def receive(instance, **kwargs):
@@ -818,7 +810,6 @@ class TestOnCommit:
         assert seen == ["alone", ("async", "alone"), "inside", ("async", "inside")]
 
     def test_skip_raw_counts_here_too(self, Book, listen):
-        """DESIGN 5."""
         seen = []
         listen(
             post_save,
@@ -833,7 +824,7 @@ class TestOnCommit:
 
 
 def test_writing_in_a_readonly_block_is_refused_before_anybody_is_told(Book, heard, databases):
-    """DESIGN 8: and the block lives on."""
+    """The block stays usable."""
     book = Book(title="x")
     with databases.atomic(readonly=True):
         with pytest.raises(TransactionError, match="^the block on 'default' is read-only$"):
@@ -846,7 +837,7 @@ def test_writing_in_a_readonly_block_is_refused_before_anybody_is_told(Book, hea
 def test_a_save_on_another_alias_than_the_open_block_is_noted_once(
     Book, registry, databases, listen, caplog, kind
 ):
-    """DESIGN 8: it is a transaction of its own."""
+    """It is not part of the block."""
     registry.create_all("other")
     book = Book(title="x").save(using="other")
     if kind in ("told", "on_commit"):
@@ -857,5 +848,5 @@ def test_a_save_on_another_alias_than_the_open_block_is_noted_once(
             book.pages = Book.pages + 1 if kind == "expression" else 7
             book.save()
     assert [record.getMessage() for record in caplog.records] == [
-        "a write to 'other' inside a block on 'default' is a transaction of its own"
+        "a write to 'other' inside a block on 'default' is not part of the block: it is committed separately"
     ]

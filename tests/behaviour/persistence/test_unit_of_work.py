@@ -1,4 +1,4 @@
-"""Several writes that happen together or not at all."""
+"""Units of work: several writes happen together or not at all."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ MEMORY = pytest.mark.backends("sqlite-memory")
 
 
 class Broken(Exception):
-    """What ends a unit."""
+    """The error that ends a unit."""
 
 
 @pytest.fixture(name="Word")

@@ -1,4 +1,4 @@
-"""One statement for many rows, and who is told of it (DESIGN 6, CONTRACT M1)."""
+"""`Query.update` and `bulk_update`: their statements and signals."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -27,11 +27,11 @@ MEMORY = pytest.mark.backends("sqlite-memory")
 
 
 class Broken(Exception):
-    """What the failing receivers raise."""
+    """The error of failing receivers."""
 
 
 def test_update_sets_values_and_expressions_in_all_rows_of_the_query(Book, shelf, wire, stored):
-    """DESIGN 6, M1: one statement; the number of rows, changed or not."""
+    """By one statement; it returns the number of rows, changed or not."""
     with wire.record() as sent:
         assert Book.objects.filter(Book.pages > 3).update(title="z", price=None) == 2
         assert Book.objects.filter(title="z").update(title="z") == 2
@@ -45,23 +45,21 @@ def test_update_sets_values_and_expressions_in_all_rows_of_the_query(Book, shelf
 
 @MEMORY
 def test_update_refuses_what_it_cannot_do(Book, wire):
-    """DESIGN 6: before anything is sent."""
+    """Before any SQL."""
     with wire.everything() as sent:
         for query in (Book.objects[:1], Book.objects[1:], Book.objects.limit(3), Book.objects.distinct()):
             for method, end in (("update", lambda q: q.update(pages=1)), ("delete", lambda q: q.delete())):
                 with pytest.raises(TypeError) as raised:
                     end(query)
                 assert str(raised.value) == (
-                    f"{method}() is for whole queries, and this one is limited or distinct"
+                    f"{method}() cannot be used on a query that is limited or distinct"
                 )
-        with pytest.raises(TypeError, match=r"^update\(\) wants at least one value$"):
+        with pytest.raises(TypeError, match=r"^update\(\) needs at least one value$"):
             Book.objects.update()
         with pytest.raises(InvalidValue) as wrong:
             Book.objects.update(pages="many", title=None, price=Decimal(1))
         assert set(wrong.value.problems) == {"pages", "title"}
-        with pytest.raises(
-            FieldError, match=r"^Book\.id is the primary key, which an update does not change$"
-        ):
+        with pytest.raises(FieldError, match=r"^Book\.id is the primary key, which update() cannot change$"):
             Book.objects.update(id=3)
         with pytest.raises(FieldError, match="^Book has no field 'pk'"):
             Book.objects.update(pk=3)
@@ -70,7 +68,7 @@ def test_update_refuses_what_it_cannot_do(Book, wire):
 
 @MEMORY
 def test_an_update_of_many_tells_its_own_signals(Book, shelf, listen, databases):
-    """DESIGN 6, M1: query, values, alias; after it, the count; all one transaction."""
+    """With query, values and alias, and the count afterwards, in one transaction."""
     heard: list[dict[str, Any]] = []
     listen(pre_update, lambda **kwargs: heard.append(kwargs), sender=Book)
     listen(post_update, lambda **kwargs: heard.append(kwargs), sender=Book)
@@ -94,7 +92,6 @@ def test_an_update_of_many_tells_its_own_signals(Book, shelf, listen, databases)
 
 @MEMORY
 def test_a_receiver_that_hides_an_error_updates_nothing(Book, shelf, listen, databases):
-    """O5."""
 
     def hide(**kwargs):
         with pytest.raises(DBAPIError), databases.connection() as connection:
@@ -114,7 +111,7 @@ def test_a_receiver_that_hides_an_error_updates_nothing(Book, shelf, listen, dat
 
 @MEMORY
 def test_a_receiver_changes_neither_the_update_nor_what_others_are_told(Book, shelf, listen):
-    """DESIGN 6, M1: the values told are a copy for each signal."""
+    """Each signal has its own copy of the values."""
     told = []
 
     def change(values, **kwargs):
@@ -129,7 +126,7 @@ def test_a_receiver_changes_neither_the_update_nor_what_others_are_told(Book, sh
 
 
 def test_fields_of_many_objects_are_written_by_their_keys(Book, shelf, stored, wire):
-    """DESIGN 6: each its own values; only these fields, by name or column; what was written counts as loaded."""
+    """Each object has its own values; only the named fields are written, and then count as loaded."""
     books = shelf.all()
     for book in books:
         book.title, book.pages, book.price = book.title * 2, book.pages * 10, Decimal(book.pages)
@@ -146,7 +143,7 @@ def test_fields_of_many_objects_are_written_by_their_keys(Book, shelf, stored, w
 
 
 def test_what_fills_itself_is_written_where_it_is_named(Base, registry, stored):
-    """DESIGN 3, 6: as by a save with `update_fields`."""
+    """As in a save with `update_fields`."""
 
     class Event(Base):
         name: Field[str] = field(max_length=9)
@@ -162,7 +159,7 @@ def test_what_fills_itself_is_written_where_it_is_named(Base, registry, stored):
 
 
 def test_composite_keys_and_expressions(Base, registry, stored):
-    """DESIGN 3, 6: an expression is read back."""
+    """The result of an expression is read."""
 
     class Pair(Base):
         left: Field[int] = field(primary_key=True)
@@ -186,7 +183,7 @@ def test_composite_keys_and_expressions(Base, registry, stored):
 
 
 def test_an_object_whose_row_is_gone_is_not_counted_and_stays_as_it_was(Book, shelf, stored):
-    """DESIGN 6: the number of rows that there were."""
+    """The number of existing rows is returned."""
     books = shelf.all()
     Book.objects.filter(title="b").delete()
     for book in books:
@@ -197,14 +194,12 @@ def test_an_object_whose_row_is_gone_is_not_counted_and_stays_as_it_was(Book, sh
 
 
 def test_rows_that_have_the_values_already_are_counted(Book, shelf):
-    """DESIGN 6."""
     books = shelf.all()
     for size in (None, 2):
         assert Book.objects.bulk_update(books, ["pages", "title"], batch_size=size) == 5
 
 
 def test_progress_of_an_update_is_told_after_each_batch(Book, shelf):
-    """DESIGN 6."""
     done: list[tuple[int, int]] = []
     Book.objects.bulk_update(shelf.all(), ["pages"], batch_size=2, progress=lambda *told: done.append(told))
     assert done == [(2, 5), (4, 5), (5, 5)]
@@ -213,7 +208,7 @@ def test_progress_of_an_update_is_told_after_each_batch(Book, shelf):
 def test_an_error_in_the_last_batch_or_of_the_callers_function_undoes_the_update(
     Base, registry, databases, stored
 ):
-    """H13, H17: rows and instances; a block around is doomed."""
+    """For rows and instances; an open block is doomed."""
 
     class Tag(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -239,7 +234,6 @@ def test_an_error_in_the_last_batch_or_of_the_callers_function_undoes_the_update
 
 
 def test_a_rollback_makes_what_was_written_changed_again(Book, shelf, undone, stored):
-    """H17."""
     books = shelf.all()
     for book in books:
         book.pages = 9
@@ -252,7 +246,7 @@ def test_a_rollback_makes_what_was_written_changed_again(Book, shelf, undone, st
 
 
 def test_values_that_were_not_loaded_are_not_overwritten_by_nothing(Book, shelf, stored):
-    """DESIGN 6: of an instance that was loaded without a field its value is loaded first."""
+    """A deferred field of an instance is loaded first."""
     books = Book.objects.only("title").order_by("title").all()
     for book in books:
         book.title = book.title.upper()
@@ -262,7 +256,7 @@ def test_values_that_were_not_loaded_are_not_overwritten_by_nothing(Book, shelf,
 
 @MEMORY
 def test_an_update_of_many_objects_sends_no_signal(Book, shelf, listen):
-    """M1: no row was saved alone, and no query and values say what was done."""
+    """Neither those of single saves nor `pre_update` and `post_update`."""
     told = []
     books = shelf.all()
     for signal in (pre_update, post_update, pre_save, post_save):
@@ -275,7 +269,7 @@ def test_an_update_of_many_objects_sends_no_signal(Book, shelf, listen):
 def test_objects_that_cannot_be_updated_are_errors_before_anything(
     Base, registry, Book, shelf, wire, databases
 ):
-    """DESIGN 6: and no block is doomed."""
+    """No block is doomed."""
 
     class Other(Base):
         pass
@@ -292,40 +286,40 @@ def test_objects_that_cannot_be_updated_are_errors_before_anything(
         (
             lambda: update([Other()], ["pages"]),
             TypeError,
-            "bulk_update() of Book wants its instances, not Other",
+            "bulk_update() of Book takes instances of it, not of Other",
         ),
         (
             lambda: update([*books, books[1]], ["pages"]),
             ValueError,
-            "object 5 of bulk_update() is object 1 again",
+            "bulk_update() was given one object twice, at 1 and 5",
         ),
         (
             lambda: update([*books, twin], ["pages"]),
             ValueError,
-            "object 5 of bulk_update() has the key of object 0: Book(id=1)",
+            "object 5 of bulk_update() has the same key as object 0: Book(id=1)",
         ),
-        (lambda: update(books, []), ValueError, "bulk_update() wants at least one field"),
-        (lambda: update(books, "pages"), TypeError, "fields wants a list of names or columns, not 'pages'"),
+        (lambda: update(books, []), ValueError, "bulk_update() needs at least one field"),
+        (lambda: update(books, "pages"), TypeError, "fields must be a list of names or columns, not 'pages'"),
         (lambda: update(books, ["pags"]), FieldError, "Book has no field 'pags'; nearest: 'pages'"),
         (lambda: update([], ["pags"]), FieldError, "Book has no field 'pags'; nearest: 'pages'"),
         (
             lambda: update(books, [Book.id]),
             FieldError,
-            "Book.id is the primary key, which an update does not change",
+            "Book.id is the primary key, which update() cannot change",
         ),
         (
             lambda: update(books, ["pages"], batch_size=0),
             ValueError,
-            "batch_size= wants a positive int, not 0",
+            "batch_size= must be a positive int, not 0",
         ),
         (
             lambda: update(books, ["pages"], progress=3),
             TypeError,
-            "progress= wants a function of two numbers, not 3",
+            "progress= takes a function of two numbers, not 3",
         ),
     ]
     for query in (Book.objects.filter(pages=3), Book.objects.filter(Book.pages > 3), Book.objects[:3]):
-        message = "bulk_update() knows its rows by their keys, and this query has conditions or a limit"
+        message = "bulk_update() finds rows by their keys; the query cannot have conditions or a limit"
         with pytest.raises(TypeError) as refused:
             query.bulk_update(books, ["pages"])
         assert str(refused.value) == message
@@ -347,7 +341,7 @@ def test_objects_that_cannot_be_updated_are_errors_before_anything(
 
 @MEMORY
 def test_relations_are_updated_by_instance_or_key_and_once(Base, registry, databases, listen, stored):
-    """DESIGN 6, H5, N13: receivers are told the name as it is declared."""
+    """Receivers get the declared name."""
 
     class Author(Base):
         name: Field[str] = field(max_length=9)
@@ -364,7 +358,7 @@ def test_relations_are_updated_by_instance_or_key_and_once(Base, registry, datab
     assert Essay.objects.update(author_id=author.id) == 1
     assert Essay.objects.filter(Essay.author.name == "a").update(author=None) == 1
     assert told == [{"author": author}, {"author": author.id}, {"author": None}]
-    with pytest.raises(TypeError, match=r"^update\(\) has two values for Essay\.author$"):
+    with pytest.raises(TypeError, match=r"^update\(\) got two values for Essay\.author$"):
         Essay.objects.update(author=author, author_id=author.id)
     with pytest.raises(UnsavedError):
         Essay.objects.update(author=Author(name="c"))
@@ -376,7 +370,7 @@ def test_relations_are_updated_by_instance_or_key_and_once(Base, registry, datab
 
 
 def test_values_of_every_kind_come_back_from_an_update_of_many(Base, registry, wire, stored):
-    """DESIGN 3, 6: as from a save, NULLs among them; on MariaDB, whose driver sends each row alone, by few statements."""
+    """As from a save, NULL included; by few statements on MariaDB, whose driver would send one for each row."""
 
     class Colour(Enum):
         RED = "red"

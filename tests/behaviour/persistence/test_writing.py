@@ -1,6 +1,6 @@
-"""Which SQL a save sends: the decision table of CONTRACT I, row by row, on every database and both ways.
+"""The SQL of a save in each case, on every database and channel.
 
-Each row is tried four times: with and without receivers, in a block and outside. The SQL is the same every time.
+Each case is tried four times: with and without receivers, inside a block and outside. The SQL is always the same.
 """
 
 from contextlib import nullcontext
@@ -19,14 +19,14 @@ INSERT, UPDATE, SELECT = "INSERT", "UPDATE", "SELECT"
 
 
 class Trial:
-    """Saves instances in the four circumstances, and compares what happened."""
+    """Save instances in the four circumstances, and compare the results."""
 
     def __init__(self, databases: Any, wire: Any) -> None:
         self.databases = databases
         self.wire = wire
 
     def expect(self, make: Any, verbs: list[str], end: Any, **flags: Any) -> None:
-        """`make().save(**flags)` sends *verbs*; *end* is `created`, or the class of the error."""
+        """Check that `make().save(**flags)` sends *verbs*; *end* is `created`, or the class of the error."""
         for told, inside in product((False, True), repeat=2):
             instance = make()
             heard: list[Any] = []
@@ -67,7 +67,7 @@ def trial(databases, wire):
 
 @pytest.fixture
 def models(registry):
-    """`Book`: a made key; `Token`: a key with a default; `Code`: a natural key; `Pair`: a composite one."""
+    """`Book`: a generated key; `Token`: a key with a default; `Code`: a natural key; `Pair`: a composite key."""
 
     class Book(Model, registry=registry):
         title: Field[str]
@@ -96,19 +96,19 @@ def with_key(instance: Any, key: Any) -> Any:
 
 @pytest.fixture
 def numbers():
-    """Keys that nobody has used."""
+    """Keys that are not used yet."""
     return count(1000)
 
 
 def test_without_a_key_it_inserts(trial, models):
-    """I1; H9."""
+    """And sets the key."""
     Book = models["Book"]
     trial.expect(lambda: Book(title="x"), [INSERT], True)
     assert Book.objects.count() == 4
 
 
 def test_a_key_set_by_hand_updates_its_row_or_else_inserts_it(trial, models, numbers):
-    """I2, H9: for made, natural and composite keys; two statements, never an upsert."""
+    """For generated, natural and composite keys; by two statements, never by an upsert."""
     Book, Code, Pair = models["Book"], models["Code"], models["Pair"]
     book = Book(title="x").save()
     Code(code="a").save()
@@ -124,7 +124,7 @@ def test_a_key_set_by_hand_updates_its_row_or_else_inserts_it(trial, models, num
 
 
 def test_a_loaded_row_is_updated_and_one_that_went_away_inserted_again(trial, models):
-    """I2: `created` tells what was done, not what the instance believed."""
+    """`created` reports what was done."""
     Book = models["Book"]
     book = Book(title="x").save()
 
@@ -138,7 +138,7 @@ def test_a_loaded_row_is_updated_and_one_that_went_away_inserted_again(trial, mo
 
 
 def test_a_loaded_instance_with_another_key_is_another_row(trial, models, numbers):
-    """I2, H9: the key that is set decides; the old row stays as it is."""
+    """The new key counts; the old row stays."""
     Book = models["Book"]
     book, other = Book(title="x").save(), Book(title="z").save()
     trial.expect(lambda: with_key(Book.objects.get(id=book.id), next(numbers)), [UPDATE, INSERT], True)
@@ -148,7 +148,7 @@ def test_a_loaded_instance_with_another_key_is_another_row(trial, models, number
 
 
 def test_a_key_with_a_default_inserts_only(trial, models):
-    """I3: a duplicate is an IntegrityError, never an overwritten row; once loaded, it is updated."""
+    """A duplicate is an IntegrityError, and the row is not overwritten; a loaded instance is updated."""
     Token = models["Token"]
     token = Token(title="x").save()
     trial.expect(lambda: Token(title="y"), [INSERT], True)
@@ -158,7 +158,6 @@ def test_a_key_with_a_default_inserts_only(trial, models):
 
 
 def test_force_insert_inserts_only(trial, models, numbers):
-    """I4."""
     Book = models["Book"]
     book = Book(title="x").save()
     trial.expect(lambda: Book(title="y"), [INSERT], True, force_insert=True)
@@ -168,7 +167,7 @@ def test_force_insert_inserts_only(trial, models, numbers):
 
 
 def test_force_update_updates_or_fails(trial, models, numbers):
-    """I5, V6: also on a new instance whose key has a default."""
+    """Also for a new instance whose key has a default."""
     Book, Token = models["Book"], models["Token"]
     book, token = Book(title="x").save(), Token(title="x").save()
     trial.expect(lambda: with_key(Book(title="y"), book.id), [UPDATE], False, force_update=True)
@@ -181,7 +180,7 @@ def test_force_update_updates_or_fails(trial, models, numbers):
 
 @pytest.mark.backends("sqlite-memory")
 def test_an_update_without_a_key_is_refused_before_anything(trial, models):
-    """I6: no signal, no SQL."""
+    """No signal and no SQL."""
     Book, Pair = models["Book"], models["Pair"]
     trial.expect(lambda: Book(title="x"), [], UnsavedError, force_update=True)
     trial.expect(lambda: Book(title="x"), [], UnsavedError, update_fields=["title"])
@@ -191,7 +190,7 @@ def test_an_update_without_a_key_is_refused_before_anything(trial, models):
 
 
 def test_update_fields_updates_these_and_nothing_else(trial, models, numbers):
-    """I7: the other columns stay as they are in the row; alone or with force_update."""
+    """Other columns of the row stay; alone or with force_update."""
     Book = models["Book"]
     book = Book(title="x", pages=7).save()
 
@@ -217,7 +216,7 @@ def test_update_fields_updates_these_and_nothing_else(trial, models, numbers):
 @pytest.mark.backends("sqlite-memory")
 @pytest.mark.parametrize("empty", [[], (), set(), frozenset(), "generator"])
 def test_no_update_fields_do_nothing(models, wire, listen, empty):
-    """I8, H6: no SQL, no signal, no state; the instance comes back."""
+    """No SQL, no signal, no change of state; the instance is returned."""
     heard: list[Any] = []
     listen(pre_save, lambda **kwargs: heard.append(kwargs), sender=models["Book"])
     book = models["Book"](title="x")
@@ -228,7 +227,7 @@ def test_no_update_fields_do_nothing(models, wire, listen, empty):
 
 @pytest.mark.backends("sqlite-memory")
 def test_contradicting_flags_are_refused_before_anything(trial, models):
-    """I9, H7: an empty update_fields contradicts force_insert, too."""
+    """An empty update_fields contradicts force_insert, too."""
     Book = models["Book"]
     book = Book(title="x").save()
     for flags in (
@@ -241,7 +240,7 @@ def test_contradicting_flags_are_refused_before_anything(trial, models):
 
 @pytest.mark.backends("sqlite-memory")
 def test_what_is_no_plain_field_is_refused_in_update_fields(trial, models):
-    """I10: an unknown name, the key, another model's column."""
+    """An unknown name, the key, a column of another model."""
     Book, Code = models["Book"], models["Code"]
     book = Book(title="x").save()
     for names in (["titel"], ["pk"], ["id"], [Book.id], [Code.title], [None], ["title", "titel"], [3]):
@@ -249,7 +248,6 @@ def test_what_is_no_plain_field_is_refused_in_update_fields(trial, models):
 
 
 def test_raw_tries_the_row_first_although_the_key_has_a_default(trial, models):
-    """I13."""
     Token = models["Token"]
     token = Token(title="x").save()
     trial.expect(lambda: with_key(Token(title="y"), token.id), [UPDATE], False, raw=True)
@@ -258,7 +256,7 @@ def test_raw_tries_the_row_first_although_the_key_has_a_default(trial, models):
 
 
 def test_a_model_that_is_all_key_is_looked_for_and_else_inserted(trial, registry, numbers):
-    """I15: there is nothing to UPDATE."""
+    """There are no columns to update."""
 
     class Number(Model, registry=registry):
         pass
@@ -280,7 +278,7 @@ def test_a_model_that_is_all_key_is_looked_for_and_else_inserted(trial, registry
 
 
 def test_a_key_that_the_database_makes_by_its_default_is_read_back(trial, registry, backend, stored):
-    """I1: a server default may make a key of any type."""
+    """A server default may generate a key of any type."""
     default = {"postgresql": "(gen_random_uuid()::text)", "mariadb": "(uuid())"}.get(
         backend, "(lower(hex(randomblob(16))))"
     )

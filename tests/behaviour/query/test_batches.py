@@ -60,8 +60,10 @@ def test_a_batch_fits_into_a_packet_of_mariadb(channel):
 
 
 @pytest.mark.parametrize("write", ["bulk_create", "upsert", "bulk_update"])
-def test_many_wide_rows_are_written_whatever_the_limits(Base, registry, databases, stored, write):
-    """DESIGN 6: more parameters, and more bytes, than one statement takes; nobody has to say a batch size."""
+@pytest.mark.parametrize("way", ["driver"])  # many bytes, which take time
+def test_many_wide_rows_are_written_whatever_the_limits(Base, registry, backend, stored, write):
+    """To MariaDB more bytes than its packet takes; no batch size has to be given."""
+    number, length = (300, 60_000) if backend == "mariadb" else (1_100, 400)
 
     class Wide(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -69,12 +71,12 @@ def test_many_wide_rows_are_written_whatever_the_limits(Base, registry, database
         rank: Field[int] = field(server_default="7")
 
     registry.create_all("default")
-    rows = [Wide(name=f"n{number}", text="x" * 4_000) for number in range(5_000)]
+    rows = [Wide(name=f"n{number}", text="x" * length) for number in range(number)]
     Wide.objects.bulk_create(rows, on_conflict="update" if write == "upsert" else None)
     if write == "bulk_update":
         for row in rows:
             row.text = "y" + row.name
-        assert Wide.objects.bulk_update(rows, ["text"]) == 5_000
+        assert Wide.objects.bulk_update(rows, ["text"]) == number
     assert stored(Wide, "id", "name") == [(row.id, row.name) for row in rows]
     assert stored(Wide, "text") == [row.text for row in rows]
     assert {row.rank for row in rows} == {7}

@@ -30,11 +30,11 @@ def test_only_column_expressions_reach_sql(Book, wire, given):
             with pytest.raises(TypeError) as raised:
                 getattr(Book.objects, method)(given)
             named = "filter" if method == "get" else method
-            assert str(raised.value) == f"{named}() wants column expressions, not {given!r}"
+            assert str(raised.value) == f"{named}() takes column expressions, not {given!r}"
         if not isinstance(given, str):
             with pytest.raises(TypeError) as raised:
                 Book.objects.order_by(given)
-            assert str(raised.value) == f"order_by() wants column expressions, not {given!r}"
+            assert str(raised.value) == f"order_by() takes column expressions, not {given!r}"
     assert sent == []
 
 
@@ -96,12 +96,12 @@ def test_bytes_that_are_too_long_equal_nothing(registry):
 def test_limit_and_offset_want_a_natural_number(Book, method):
     """DESIGN 6."""
     call = getattr(Book.objects, method)
-    with pytest.raises(ValueError, match=rf"^{method}\(\) wants no negative number, not -1$"):
+    with pytest.raises(ValueError, match=rf"^{method}\(\) cannot be negative, not -1$"):
         call(-1)
     for wrong in (1.0, "1", None, True):
         with pytest.raises(TypeError) as raised:
             call(wrong)
-        assert str(raised.value) == f"{method}() wants an int, not {wrong!r}"
+        assert str(raised.value) == f"{method}() takes an int, not {wrong!r}"
 
 
 @MEMORY
@@ -109,16 +109,16 @@ def test_a_slice_wants_natural_numbers_and_no_step(Book):
     """DESIGN 6."""
     objects = Book.objects
     for part in (slice(-1, None), slice(None, -1), slice(2, -1)):
-        with pytest.raises(ValueError, match="^a slice wants no negative number, not -1$"):
+        with pytest.raises(ValueError, match="^a slice cannot be negative, not -1$"):
             objects[part]
-    with pytest.raises(ValueError, match="^an index wants no negative number, not -1$"):
+    with pytest.raises(ValueError, match="^an index cannot be negative, not -1$"):
         objects[-1]
-    with pytest.raises(ValueError, match="^a query is sliced without a step$"):
+    with pytest.raises(ValueError, match="^a slice of a query cannot have a step$"):
         objects[::2]
     for wrong in ("1", 1.0, None, True):
-        with pytest.raises(TypeError, match="^an index wants an int, not "):
+        with pytest.raises(TypeError, match="^an index takes an int, not "):
             objects[wrong]
-    with pytest.raises(TypeError, match="^a slice wants an int, not '1'$"):
+    with pytest.raises(TypeError, match="^a slice takes an int, not '1'$"):
         objects["1":]
 
 

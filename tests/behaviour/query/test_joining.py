@@ -47,30 +47,27 @@ def test_rows_that_are_related_to_one_row_share_its_instance(shop):
     assert a.author is not d.author
 
 
-@pytest.mark.parametrize(
-    "choose",
-    [
-        lambda q: [q.get(title="b")],
-        lambda q: [q.filter(title="b").first()],
-        lambda q: [q.filter(title="c").first(), q.order_by("title").last()][:1],
-        lambda q: [q.filter(title="b").one_or_none()],
-        lambda q: q.order_by("title")[1:3].all(),
-        lambda q: [q.order_by("title")[1]],
-        lambda q: q.order_by("title").limit(2).offset(1).all(),
-        lambda q: q.distinct().all(),
-        lambda q: q.only("title").all(),
-        lambda q: q.defer("author", "title").all(),
-        lambda q: q.using("default").all(),
-        lambda q: list(q.in_bulk().values()),
-        lambda q: list(q.iterate(chunk=2)),
-        lambda q: list(q),
-    ],
-)
-def test_every_end_loads_what_is_related(shop, choose):
-    found = choose(shop.Book.objects.select_related("author.country"))
+def test_every_end_loads_what_is_related(shop):
+    query = shop.Book.objects.select_related("author.country")
+    found = [
+        query.get(title="b"),
+        query.filter(title="b").first(),
+        query.order_by("title").last(),
+        query.filter(title="b").one_or_none(),
+        *query.order_by("title")[1:3].all(),
+        query.order_by("title")[1],
+        *query.order_by("title").limit(2).offset(1).all(),
+        *query.distinct().all(),
+        *query.only("title").all(),
+        *query.defer("author", "title").all(),
+        *query.using("default").all(),
+        *query.in_bulk().values(),
+        *query.iterate(chunk=2),
+        *query,
+    ]
     with no_lazy_loads():
-        assert found
-        assert all(book.author.country.code in ("cl", "pe") for book in found)
+        assert len(found) > 40
+        assert {book.author.country.code for book in found} == {"cl", "pe"}
 
 
 def test_only_and_defer_load_the_key_that_it_is_found_by(shop, wire):
@@ -240,13 +237,13 @@ def test_mutable_values_of_related_rows_are_watched(shop):
     [
         (["autor"], FieldError, "Book.autor does not exist; nearest: 'author'"),
         (["author.contry"], FieldError, "Author.contry does not exist; nearest: 'country'"),
-        (["author_id"], FieldError, "Book.author_id is no relation"),
-        (["author.name"], FieldError, "Author.name is no relation"),
+        (["author_id"], FieldError, "Book.author_id is not a relation"),
+        (["author.name"], FieldError, "Author.name is not a relation"),
         (["author."], FieldError, "Author. does not exist"),
         ([""], FieldError, "Book. does not exist"),
-        (["tags"], FieldError, "Book.tags leads to many rows, which prefetch_related"),
+        (["tags"], FieldError, "Book.tags leads to many rows; use prefetch_related"),
         (["author.books"], FieldError, "Author.books leads to many rows"),
-        ([3], TypeError, "wants paths or their dotted names, not 3"),
+        ([3], TypeError, "takes paths or dotted names, not 3"),
         ([None], TypeError, "not None"),
         ([["author"]], TypeError, "wants paths"),
     ],
@@ -259,7 +256,7 @@ def test_what_is_no_path_to_one_row_is_refused(shop, paths, error, message):
 @MEMORY
 def test_paths_of_other_models_are_refused(shop):
     for path in (shop.Author.country, shop.Profile.author):
-        with pytest.raises(FieldError, match="does not begin at Book"):
+        with pytest.raises(FieldError, match="does not start at Book"):
             shop.Book.objects.select_related(path)
     for path in (shop.Book.author.name, shop.Book.title, shop.Book.author.id):
         with pytest.raises(FieldError, match="is a column"):

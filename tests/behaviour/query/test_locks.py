@@ -141,16 +141,14 @@ def test_it_is_refused_outside_a_block_that_may_write(Book, shelf, databases):
     query = shelf.for_update()
     ends = (query.all, query.get, query.first, query.last, query.values, lambda: next(query.iterate()))
     for end in ends:
-        with pytest.raises(
-            TransactionError, match=r"^for_update\(\) locks until a block ends, and none is open"
-        ):
+        with pytest.raises(TransactionError, match=r"^for_update\(\) needs an open block, and none is open"):
             end()
     with databases.atomic("other"), pytest.raises(TransactionError, match="none is open on 'default'$"):
         query.all()
     with databases.atomic(readonly=True):
         for end in ends:
             with pytest.raises(
-                TransactionError, match=r"^for_update\(\) locks rows, and the block on 'default' is "
+                TransactionError, match=r"^for_update\(\) needs a block that may write; that on 'default' is "
             ):
                 end()
         assert Book.objects.count() == 5
@@ -181,7 +179,7 @@ def test_wrong_arguments_are_told_at_the_call(Book):
     with pytest.raises(ValueError, match=r"^for_update\(\) cannot both"):
         Book.objects.for_update(nowait=True, skip_locked=True)
     for of in ("title", Book, Book.title, 3):
-        with pytest.raises(TypeError, match=r"^for_update\(\) wants a list for of="):
+        with pytest.raises(TypeError, match=r"^for_update\(\): of= must be a list, not "):
             Book.objects.for_update(of=of)
     with pytest.raises(FieldError, match="nearest: 'title'"):
         Book.objects.for_update(of=["titel"])

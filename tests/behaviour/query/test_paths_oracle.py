@@ -15,9 +15,11 @@ from sqlalchemy import and_, func, select
 from microorm import Field, ForeignKey, ManyToMany, Related, field, foreign_key, many_to_many, related
 from tests.behaviour.oracle import World, binary
 from tests.behaviour.questions import conditions, numbers, spread, texts, worlds
+from tests.thorough import examples
 
 EXAMPLES = settings(
-    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(8),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 MODELS = st.sampled_from(["book", "author", "country", "tag"])
 
@@ -129,7 +131,7 @@ def library(Base: Any, registry: Any, databases: Any) -> Library:
     return Library(models, through, databases.engine("default").dialect.name)
 
 
-@settings(EXAMPLES, max_examples=30)
+@settings(EXAMPLES, max_examples=examples(15))
 @given(world=worlds(), question=asked())
 def test_filter_and_exclude_along_paths_agree_with_the_oracle(library, undone, world, question):
     """DESIGN 6: in one call, one combination of related rows; `exclude` is the exact complement."""

@@ -16,7 +16,7 @@ def test_create_inserts_with_any_key(Book, wire, stored):
     with pytest.raises(DBAPIError):
         Book.objects.create(title="d", id=5)
     assert stored(Book, "id", "title") == [(1, "a"), (5, "b"), (6, "c")]
-    with pytest.raises(TypeError, match=r"^create\(\) has two values for Book.id$"):
+    with pytest.raises(TypeError, match=r"^create\(\) got two values for Book.id$"):
         Book.objects.create(title="d", id=7, pk=8)
     with pytest.raises(TypeError, match=r"^Book\(\) is missing 'title'"):
         Book.objects.create(pages=3)
@@ -41,7 +41,7 @@ def test_a_row_that_is_made_refers_to_no_row_of_another_alias(Base, registry, st
     values = (
         {"text": "a", "author": there} if method == "create" else {"defaults": {"author": there}, "text": "a"}
     )
-    with pytest.raises(CrossDatabaseRelation, match=r"'default' names Author\(id=1\) of 'other'$"):
+    with pytest.raises(CrossDatabaseRelation, match=r"'default' uses Author\(id=1\) of 'other'$"):
         getattr(Note.objects, method)(**values)
     assert stored(Note) == []
     getattr(Note.objects.using("other"), method)(**values)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from microorm import Field, field
 from tests.behaviour.oracle import COMPARISONS, Condition, junction, negation
+from tests.thorough import examples
 
 NUMBERS = st.none() | st.integers(-2, 2)
 NAMES = st.none() | st.sampled_from(["", "a", "A", "a ", "b", "é", "e", "中"])
@@ -95,7 +96,10 @@ def Row(Base, registry):
     return Row
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples(15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(rows=st.lists(ROWS, max_size=12), wanted=st.lists(CONDITIONS, max_size=3), equal=EQUALITIES)
 def test_filter_and_exclude_agree_with_the_oracle_and_are_complements(Row, rows, wanted, equal):
     """DESIGN 6: NULLs included; count, exists and first agree, too."""
@@ -128,7 +132,10 @@ def test_filter_and_exclude_agree_with_the_oracle_and_are_complements(Row, rows,
 PARTS = st.builds(slice, st.none() | st.integers(0, 9), st.none() | st.integers(0, 9))
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples(15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(parts=st.lists(PARTS, max_size=4), index=st.integers(0, 9))
 def test_slices_of_slices_agree_with_lists(Row, parts, index):
     """DESIGN 6: rows, count, exists, first and single rows."""

@@ -40,10 +40,10 @@ def test_raw_sql_gives_instances(Book, shelf, databases, backend):
     with databases.atomic(readonly=True):
         assert len(Book.objects.raw("SELECT * FROM book")) == 5
     for sql, message in (
-        ("SELECT id, title FROM book", "the SQL for Book lacks the column 'pages'"),
+        ("SELECT id, title FROM book", "raw(): the SQL for Book does not select the column 'pages'"),
         (
             "SELECT book.*, 1 AS odd FROM book",
-            "the SQL for Book selects the column 'odd', which is not its own",
+            "raw(): the SQL selects 'odd', which is not a column of Book",
         ),
     ):
         with pytest.raises(FieldError) as raised:
@@ -86,10 +86,10 @@ def test_raw_sql_that_writes_is_committed(Book, stored):
 
 def test_raw_wants_a_str_that_selects(Book, shelf, stored):
     """DESIGN 6: what gives no rows gives no instances; what the SQL did is its own affair."""
-    with pytest.raises(FieldError, match="^the SQL for Book selects nothing$"):
+    with pytest.raises(FieldError, match="^raw\\(\\): the SQL for Book selects nothing$"):
         Book.objects.raw("UPDATE book SET pages = 0")
     assert stored(Book, "pages") == [0] * 5
     for wrong in (None, 3, b"SELECT * FROM book"):
         with pytest.raises(TypeError) as raised:
             Book.objects.raw(wrong)
-        assert str(raised.value) == f"raw() wants SQL as a str, not {wrong!r}"
+        assert str(raised.value) == f"raw() takes SQL as a str, not {wrong!r}"

@@ -92,9 +92,9 @@ def test_first_and_one_or_none(Book, shelf):
 @MEMORY
 def test_a_query_has_neither_truth_nor_length(Book, shelf):
     """DESIGN 6: the errors name what to call; `list` and `in` work all the same."""
-    with pytest.raises(TypeError, match=r"^a query has no truth value; exists\(\) asks the database$"):
+    with pytest.raises(TypeError, match=r"^a query has no truth value; use exists\(\)$"):
         bool(shelf)
-    with pytest.raises(TypeError, match=r"^a query has no length; count\(\) asks the database$"):
+    with pytest.raises(TypeError, match=r"^a query has no length; use count\(\)$"):
         len(shelf)
     assert titles(list(shelf)) == titles(tuple(shelf)) == "abcde"
     first, *rest = shelf
@@ -173,13 +173,14 @@ def test_in_bulk_gives_instances_by_key(Book, shelf, wire):
         with pytest.raises(InvalidValue, match=r"^Book\.id "):
             Book.objects.in_bulk([wrong])
     for strings in ("12", b"12"):
-        with pytest.raises(TypeError, match=r"^in_bulk\(\) wants a list of keys, not "):
+        with pytest.raises(TypeError, match=r"^in_bulk\(\) takes a list of keys, not "):
             Book.objects.in_bulk(strings)
     for limited in (shelf[:2], shelf[2:], shelf.distinct()):
-        with pytest.raises(TypeError, match=r"^in_bulk\(\) finds keys in a whole query"):
+        with pytest.raises(TypeError, match=r"^in_bulk\(\) cannot look up keys in a query that is limited"):
             limited.in_bulk([a.id])
 
 
+@pytest.mark.parametrize("way", ["driver"])  # many keys, which take time
 def test_in_bulk_takes_thousands_of_keys(Book, wire):
     """Several statements, none of which has more parameters than a database takes."""
     made = Book.objects.bulk_create([Book(title="x") for _ in range(300)])
@@ -223,7 +224,7 @@ def test_a_grouped_query_gives_no_instances(Book, shelf):
         "delete": grouped.delete,
         "aggregate": lambda: grouped.aggregate(n=func.count()),
     }.items():
-        with pytest.raises(TypeError, match=rf"^{name}\(\) is about rows, and this query is grouped"):
+        with pytest.raises(TypeError, match=rf"^{name}\(\) needs rows, and this query is grouped"):
             end()
     for end in (
         grouped.get,

@@ -219,7 +219,7 @@ def test_aggregate_of_a_part_is_about_its_rows(Book, shelf, wire):
 def test_an_aggregate_is_about_all_rows_at_once(Book, shelf):
     """DESIGN 6: what gives a row for each of them is no aggregate, however many there are."""
     for query in (shelf, shelf.filter(title="z")):
-        with pytest.raises(TypeError, match=r"^aggregate\(\) wants expressions that make one row of all, "):
+        with pytest.raises(TypeError, match=r"^aggregate\(\) needs expressions that result in one row, not "):
             query.aggregate(pages=Book.pages)
 
 
@@ -243,15 +243,15 @@ def test_what_is_no_expression_is_refused(Book, shelf):
     ):
         with pytest.raises(FieldError, match=r"^Book has no field "):
             call()
-    with pytest.raises(TypeError, match=r"^aggregate\(\) wants at least one expression$"):
+    with pytest.raises(TypeError, match=r"^aggregate\(\) needs at least one expression$"):
         shelf.aggregate()
     for wrong in (3, None, "title", "count(*)", select(Book.id), Book):
-        with pytest.raises(TypeError, match=r"^aggregate\(\) wants column expressions, not "):
+        with pytest.raises(TypeError, match=r"^aggregate\(\) takes column expressions, not "):
             shelf.aggregate(n=wrong)
     for wrong in (3, None, Book, select(Book.id)):
-        with pytest.raises(TypeError, match=r"^(values|scalars)\(\) wants column expressions, not "):
+        with pytest.raises(TypeError, match=r"^(values|scalars)\(\) takes column expressions, not "):
             shelf.values(wrong)
-        with pytest.raises(TypeError, match=r"^(values|scalars)\(\) wants column expressions, not "):
+        with pytest.raises(TypeError, match=r"^(values|scalars)\(\) takes column expressions, not "):
             shelf.scalars(wrong)
 
 

@@ -134,7 +134,7 @@ def test_a_key_is_asked_for_as_pk_whatever_its_name(registry):
     with pytest.raises(Pair.DoesNotExist, match=r"^no Pair with left=2, right='b' in 'default'$"):
         Pair.objects.get(pk=(2, "b"))
     for wrong in (1, (1,), (1, "a", 2), [1, "a"], "1a"):
-        with pytest.raises(InvalidValue, match=r"^Pair\.pk wants a tuple of left, right, not "):
+        with pytest.raises(InvalidValue, match=r"^Pair\.pk must be a tuple of left, right, not "):
             Pair.objects.filter(pk=wrong)
     with pytest.raises(InvalidValue, match=r"^Pair\.left wants int"):
         Pair.objects.filter(pk=("a", 1))

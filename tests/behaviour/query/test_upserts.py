@@ -330,14 +330,14 @@ def test_relations_are_named_as_they_are_declared(Base, registry, stored):
     assert sorted(stored(Essay, "author_id", "editor_id")) == [(author.id, other.id), (other.id, other.id)]
     assert [(essay.author, essay.editor) for essay in essays] == [(author, other), (other, other)]
     with pytest.raises(
-        FieldError, match=r"^Essay: \(author\) is not unique; unique are \(id\), \(author, title\)$"
+        FieldError, match=r"^Essay: \(author\) is not unique; unique: \(id\), \(author, title\)$"
     ):
         Essay.objects.bulk_create(essays, on_conflict="ignore", unique_fields=["author_id"])
     with pytest.raises(FieldError, match=r"^Essay\.author is one of the unique fields"):
         Essay.objects.bulk_create(essays, on_conflict="update", update_fields=["author"])
     twins = [Essay(title="x", author=author) for _ in range(2)]
     with pytest.raises(
-        ValueError, match=r"^object 1 of bulk_create\(\) has the author=\d+, title='x' of object 0$"
+        ValueError, match=r"^object 1 of bulk_create\(\) has the same author=\d+, title='x' as object 0$"
     ):
         Essay.objects.bulk_create(twins, on_conflict="update")
 
@@ -372,7 +372,7 @@ def test_the_signals_are_those_of_the_batch(Event, listen):
 @MEMORY
 def test_two_of_the_same_unique_values_are_an_error_where_one_would_overwrite_the_other(Event, stored):
     """DESIGN 6: PostgreSQL refuses it, and the others take the last."""
-    with pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) has the name='a' of object 0$"):
+    with pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) has the same name='a' as object 0$"):
         Event.objects.bulk_create(
             [Event(name="a"), Event(name="b"), Event(name="a", note="x")], on_conflict="update"
         )
@@ -390,20 +390,20 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Event, wire)
     create = Event.objects.bulk_create
     event = Event(name="a")
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"on_conflict": "replace"}, ValueError, "on_conflict= is 'ignore' or 'update', not 'replace'"),
-        ({"unique_fields": ["name"]}, ValueError, "unique_fields= says nothing without on_conflict="),
+        ({"on_conflict": "replace"}, ValueError, "on_conflict= must be 'ignore' or 'update', not 'replace'"),
+        ({"unique_fields": ["name"]}, ValueError, "unique_fields= needs on_conflict="),
         (
             {"on_conflict": "ignore", "update_fields": ["note"]},
             ValueError,
-            "update_fields= says nothing without on_conflict='update'",
+            "update_fields= needs on_conflict='update'",
         ),
         (
             {"on_conflict": "update", "update_fields": "note"},
             TypeError,
-            "update_fields wants a list of names or columns, not 'note'",
+            "update_fields= must be a list of names or columns, not 'note'",
         ),
-        ({"on_conflict": "update", "update_fields": []}, ValueError, "update_fields= names no field"),
-        ({"on_conflict": "update", "unique_fields": []}, ValueError, "unique_fields= names no field"),
+        ({"on_conflict": "update", "update_fields": []}, ValueError, "update_fields= cannot be empty"),
+        ({"on_conflict": "update", "unique_fields": []}, ValueError, "unique_fields= cannot be empty"),
         (
             {"on_conflict": "update", "update_fields": ["nte"]},
             FieldError,
@@ -412,28 +412,28 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Event, wire)
         (
             {"on_conflict": "update", "unique_fields": ["note"]},
             FieldError,
-            "Event: (note) is not unique; unique are (id), (name)",
+            "Event: (note) is not unique; unique: (id), (name)",
         ),
         (
             {"on_conflict": "update", "unique_fields": ["name", "id"]},
             FieldError,
-            "Event: (name, id) is not unique; unique are (id), (name)",
+            "Event: (name, id) is not unique; unique: (id), (name)",
         ),
         (
             {"on_conflict": "update", "update_fields": ["name"]},
             FieldError,
-            "Event.name is one of the unique fields, which an upsert does not change",
+            "Event.name is one of the unique fields, which an upsert cannot change",
         ),
         (
             {"on_conflict": "update", "update_fields": [Event.id]},
             FieldError,
-            "Event.id is the primary key, which an upsert does not change",
+            "Event.id is the primary key, which an upsert cannot change",
         ),
-        ({"signals": "all"}, ValueError, "signals= is 'batch' or 'each', not 'all'"),
+        ({"signals": "all"}, ValueError, "signals= must be 'batch' or 'each', not 'all'"),
         (
             {"signals": "each", "on_conflict": "ignore"},
             ValueError,
-            "signals='each' and on_conflict= contradict each other: nobody knows what was created",
+            "signals='each' cannot be combined with on_conflict=",
         ),
     ]
     with wire.everything() as sent:
@@ -444,8 +444,8 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Event, wire)
         with pytest.raises(ValueError) as ambiguous:
             Person.objects.bulk_create([Person(name="a", mail="b")], on_conflict="update")
     assert sent == []
-    assert str(ambiguous.value) == "Person wants unique_fields=: unique are (id), (mail), (name)"
-    with pytest.raises(InvalidValue, match=r"^Event\.name is a unique field, and wants a value") as unfit:
+    assert str(ambiguous.value) == "Person needs unique_fields=; unique: (id), (mail), (name)"
+    with pytest.raises(InvalidValue, match=r"^Event\.name is a unique field, and must be a value") as unfit:
         create([event, Event(name=func.lower("A"))], on_conflict="update")
     assert unfit.value.__notes__ == ["in object 1 of bulk_create()"]
     assert event._state.adding

@@ -123,7 +123,7 @@ def test_no_object_of_another_alias_is_referred_to(Author, Novel) -> None:
         lathe.editor = there
     assert lathe.author is here
     with pytest.raises(
-        CrossDatabaseRelation, match=r"a query of Novel in 'default' names Author\(id=1\) of 'other'"
+        CrossDatabaseRelation, match=r"a query of Novel in 'default' uses Author\(id=1\) of 'other'"
     ):
         Novel.objects.filter(author=there).all()
     assert Novel.objects.using("other").filter(author=there).all() == []

@@ -20,7 +20,12 @@ from microorm import (
 )
 from microorm.signals import class_prepared
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model .* is defined again:RuntimeWarning")
+pytestmark = [
+    pytest.mark.backends(
+        "sqlite-memory"
+    ),  # which model takes the place of another is no matter of the database
+    pytest.mark.filterwarnings("ignore:the model .* is defined again:RuntimeWarning"),
+]
 
 
 @pytest.fixture

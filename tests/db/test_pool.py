@@ -1,4 +1,4 @@
-"""Spares: what is kept between two statements, and what is not."""
+"""Idle connections: which connections stay checked out between two statements."""
 
 import threading
 from typing import Any
@@ -9,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from microorm import Databases, Field, Model, Registry, field
-from microorm.db import pool as spares
-from microorm.db.connection import Lone
+from microorm.db import pool
+from microorm.db.connection import AutocommitConnection
 
 
 def world(url: Any) -> tuple[Databases, type[Any]]:
@@ -34,18 +34,18 @@ def test_the_next_lone_statement_uses_the_connection_of_the_last(sqlite_url: str
     with databases:
         note(text="a").save()
         assert checked_out(databases) == 1
-        first = databases.database("default").spares.take()
+        first = databases.database("default").idle_connections.take()
         assert first is not None
-        assert databases.database("default").spares.keep(*first)
+        assert databases.database("default").idle_connections.keep(*first)
         assert note.objects.get(text="a").text == "a"
-        again = databases.database("default").spares.take()
+        again = databases.database("default").idle_connections.take()
         assert again is not None
         assert again[0] is first[0]
         again[0].close()
 
 
 def test_a_block_never_waits_for_a_spare(sqlite_url: str) -> None:
-    """A pool of one connection keeps none as a spare."""
+    """A pool of one connection keeps none idle."""
     databases, note = world({"url": sqlite_url, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1})
     with databases:
         note(text="a").save()
@@ -59,7 +59,7 @@ def test_a_pool_that_keeps_nothing_keeps_no_spares(tmp_path: Any) -> None:
     databases, note = world({"url": f"sqlite:///{tmp_path / 'a.db'}", "poolclass": NullPool})
     with databases:
         note(text="a").save()
-        assert databases.database("default").spares.take() is None
+        assert databases.database("default").idle_connections.take() is None
 
 
 def test_a_statement_that_failed_leaves_no_spare(sqlite_url: str) -> None:
@@ -73,7 +73,7 @@ def test_a_statement_that_failed_leaves_no_spare(sqlite_url: str) -> None:
 
 
 def test_threads_do_not_share_a_spare(sqlite_url: str) -> None:
-    """More threads than spares, each reading and writing by itself; no row is lost, and few connections stay."""
+    """More threads than idle connections, each reading and writing; no row is lost, and few connections stay."""
     databases, note = world(sqlite_url)
     failures: list[BaseException] = []
 
@@ -101,17 +101,17 @@ def test_closing_gives_the_spares_back(sqlite_url: str) -> None:
     note(text="a").save()
     database, pool = databases.database("default"), databases.engine().pool
     databases.close()
-    assert database.spares.take() is None
+    assert database.idle_connections.take() is None
     assert pool.checkedout() == 0  # type: ignore[attr-defined]
     spare = (object(), object(), 1.0)
-    assert not database.spares.keep(*spare)  # type: ignore[arg-type]
+    assert not database.idle_connections.keep(*spare)  # type: ignore[arg-type]
 
 
 def test_a_child_process_forgets_its_parents_spares(sqlite_url: str) -> None:
     databases, note = world(sqlite_url)
     with databases:
         note(text="a").save()
-        spares = databases.database("default").spares
+        spares = databases.database("default").idle_connections
         spare = spares.take()
         assert spare is not None
         assert spares.keep(*spare)
@@ -126,17 +126,17 @@ def test_a_spare_commits_by_itself_and_goes_back_as_it_was(url: str) -> None:
     with databases:
         database = databases.database("default")
         note(text="a").save()
-        spare = database.spares.take()
+        spare = database.idle_connections.take()
         assert spare is not None
         assert database.commits_by_itself(spare[0])
-        assert database.spares.keep(*spare)
-        database.spares.clear()
+        assert database.idle_connections.keep(*spare)
+        database.idle_connections.clear()
         assert checked_out(databases) == 0
         for _ in range(2):
             with pytest.raises(LookupError), databases.atomic():
                 note(text="b").save()
                 raise LookupError
-        database.spares.clear()  # the last block left one
+        database.idle_connections.clear()  # the last block left one
         with databases.engine().connect() as connection, databases.engine().connect() as other:
             assert not database.commits_by_itself(connection.connection)
             assert not database.commits_by_itself(other.connection)
@@ -146,14 +146,14 @@ def test_a_spare_commits_by_itself_and_goes_back_as_it_was(url: str) -> None:
 def test_a_spare_goes_through_the_pool_when_its_time_is_over(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DESIGN 2: which pings it, recycles it, and tells its listeners."""
+    """The pool pings it, recycles it, and calls its listeners."""
     databases, note = world(url)
     with databases:
         note(text="a").save()
-        later = spares.monotonic() + 2 * spares.TRUSTED
-        monkeypatch.setattr(spares, "monotonic", lambda: later)
+        later = pool.monotonic() + 2 * pool.TRUSTED
+        monkeypatch.setattr(pool, "monotonic", lambda: later)
         assert checked_out(databases) == 1
-        assert databases.database("default").spares.take() is None
+        assert databases.database("default").idle_connections.take() is None
         assert checked_out(databases) == 0
         note(text="b").save()
         assert checked_out(databases) == 1
@@ -189,7 +189,7 @@ def test_a_block_that_waits_gets_the_connection_that_would_be_a_spare(url: str) 
     with databases:
         with databases.atomic(readonly=True):
             note.objects.count()
-            with Lone(databases.database("default"), writes=False):
+            with AutocommitConnection(databases.database("default"), writes=False):
                 thread = threading.Thread(target=read)
                 thread.start()
             thread.join()
@@ -197,7 +197,7 @@ def test_a_block_that_waits_gets_the_connection_that_would_be_a_spare(url: str) 
 
 
 def test_a_pool_that_somebody_hears_keeps_no_spares(url: str) -> None:
-    """Whoever sets a connection up when it is taken, or tidies when it goes back, does so for each statement."""
+    """Listeners that set up or clean up a connection are called for each statement."""
     databases, note = world(url)
     with databases:
         taken: list[Any] = []
@@ -211,13 +211,13 @@ def test_a_pool_that_somebody_hears_keeps_no_spares(url: str) -> None:
 @pytest.mark.backends("postgresql", "mariadb")
 def test_a_spare_does_not_hold_on_to_many_rows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     databases, note = world(url)
-    monkeypatch.setattr(spares, "MAX_ROWS", 2)
+    monkeypatch.setattr(pool, "MAX_ROWS", 2)
     with databases:
         note.objects.bulk_create([note(text=f"{number}") for number in range(3)])
         for _ in range(2):
             assert len(note.objects.filter(note.text.in_(["0", "1", "2"])).all()) == 3
             assert len(note.objects.all()) == 3
-        spare = databases.database("default").spares.take()
+        spare = databases.database("default").idle_connections.take()
         assert spare is not None
         assert spare[1].rowcount <= 2
-        assert databases.database("default").spares.keep(*spare)
+        assert databases.database("default").idle_connections.keep(*spare)
