@@ -1,8 +1,4 @@
-"""microorm: models with signals, and several databases, without a web framework.
-
-Fields say what a row holds, the model is the door, the query reads, saving writes, signals tell, databases say
-where, the router picks, the transaction groups, the migration changes the shape.
-"""
+"""Typed models, signals and several databases on SQLAlchemy Core, without a web framework."""
 
 import typing
 
@@ -56,19 +52,19 @@ drop_all = default_registry.drop_all
 
 
 def setup(entries: list[str] | tuple[str, ...]) -> None:
-    """Set up the applications of this process, as `microorm.apps.Apps.setup` says."""
-    from microorm import apps  # noqa: PLC0415 - loaded by those who have applications
+    """Set up the applications of this process; see `microorm.apps.Apps.setup`."""
+    from microorm import apps  # noqa: PLC0415 not every program has applications
 
     apps.setup(entries)
 
 
 def configure_project(start: "str | Path | None" = None) -> "Project":
-    """Configure the databases and set up the applications as `[tool.microorm]` of pyproject.toml says.
+    """Configure the databases and set up the applications from `[tool.microorm]` in pyproject.toml.
 
-    *start*: the file, or a folder to search from upward, else the working directory. Once more does nothing.
-    Returns what was read. Raises as `microorm.project.read_project` and `Project.set_up` do.
+    *start*: the file, or the folder from which to search upward, by default the working directory. A second call does
+    nothing. Returns the project. Raises the errors of `microorm.project.read_project` and `Project.set_up`.
     """
-    from microorm.project import read_project  # noqa: PLC0415 - loaded by those who have a project
+    from microorm.project import read_project  # noqa: PLC0415 not every program has a pyproject.toml
 
     project = read_project(start)
     project.set_up()

@@ -198,7 +198,7 @@ def test_setup_inside_setup_is_an_error(write: Any, world: Any, apps: Apps, plac
         if place == "models"
         else {"loop.apps": config("loop", **call)}
     )
-    with pytest.raises(RuntimeError, match=r"^setup\(\) was called by an application that it sets up$"):
+    with pytest.raises(RuntimeError, match=r"^setup\(\) was called by an application that is being set up$"):
         apps.setup(["loop"])
     assert (apps.ready, apps.configs) == (False, {})
 
@@ -216,7 +216,7 @@ def test_a_label_or_a_name_given_twice_is_an_error(write: Any, world: Any, apps:
     assert str(caught.value) == "two applications are labelled 'shop': 'shop' and 'old.shop'"
     with pytest.raises(ConfigurationError) as caught:
         apps.setup(["shop.apps.First", "shop.apps.Second"])
-    assert str(caught.value) == "the application 'shop' is named twice"
+    assert str(caught.value) == "the application 'shop' is listed twice"
     assert (world.log, apps.configs, apps.apps_ready) == ([], {}, False)
     apps.setup(["shop.apps.Second", "old.shop"])
     assert list(apps.configs) == ["second", "shop"]
@@ -227,7 +227,7 @@ def test_applications_of_one_registry_do_not_clash_either(write: Any, shop: None
     write({"old.shop.models": models("Old")})
     apps.setup(["shop"])
     others = Apps(apps.registry)
-    with pytest.raises(ConfigurationError, match=r"^the application 'shop' is named twice$"):
+    with pytest.raises(ConfigurationError, match=r"^the application 'shop' is listed twice$"):
         others.setup(["shop"])
     with pytest.raises(
         ConfigurationError, match="^two applications are labelled 'shop': 'shop' and 'old.shop'$"
@@ -242,7 +242,7 @@ def test_a_wrong_label_is_an_error(write: Any, world: Any, apps: Apps, label: ob
     write({"shop.apps": config("shop", more=f"label = {label!r}")})
     with pytest.raises(ConfigurationError) as caught:
         apps.setup(["shop"])
-    assert str(caught.value) == f"the label of 'shop' is an identifier, not {label!r}"
+    assert str(caught.value) == f"the label of 'shop' must be an identifier, not {label!r}"
 
 
 @pytest.mark.parametrize("name", ["", "my shop", "shop.", ".shop", "shop..books", 7])
@@ -251,7 +251,7 @@ def test_a_wrong_name_is_an_error(write: Any, world: Any, apps: Apps, name: obje
     write({"shop.apps": config("shop", "Shop", more=f"name = {name!r}")})
     with pytest.raises(ConfigurationError) as caught:
         apps.setup(["shop"])
-    assert str(caught.value) == f"the name of Shop is the dotted path of its package, not {name!r}"
+    assert str(caught.value) == f"the name of Shop must be the dotted path of its package, not {name!r}"
 
 
 def test_the_label_is_the_last_component_of_the_name_unless_given() -> None:
@@ -290,16 +290,16 @@ def test_an_entry_is_a_configuration_or_a_package(write: Any, world: Any, apps: 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("none", "'none.apps' wants exactly one AppConfig; found: none"),
-        ("two", "'two.apps' wants exactly one AppConfig; found: 'One', 'Two'"),
+        ("none", "'none.apps' must define exactly one AppConfig; found: none"),
+        ("two", "'two.apps' must define exactly one AppConfig; found: 'One', 'Two'"),
         ("two.apps", "'two.apps' is neither an AppConfig nor a package, but a module"),
         ("script", "'script' is neither an AppConfig nor a package, but a module"),
         ("two.apps.Tow", "'two.apps' has no AppConfig 'Tow'; nearest: 'Two'"),
         ("two.apps.Zebra", "'two.apps' has no AppConfig 'Zebra'"),
-        ("none.apps.Thing", "'none.apps.Thing' is a class, but no AppConfig"),
-        ("", "an application is named by its dotted path, not by ''"),
-        (".two", "an application is named by its dotted path, not by '.two'"),
-        ("two/apps", "an application is named by its dotted path, not by 'two/apps'"),
+        ("none.apps.Thing", "'none.apps.Thing' is a class, but not an AppConfig"),
+        ("", "an application must be a dotted path, not ''"),
+        (".two", "an application must be a dotted path, not '.two'"),
+        ("two/apps", "an application must be a dotted path, not 'two/apps'"),
     ],
 )
 def test_a_wrong_entry_is_an_error(write: Any, world: Any, apps: Apps, entry: str, message: str) -> None:
@@ -315,7 +315,7 @@ def test_a_wrong_entry_is_an_error(write: Any, world: Any, apps: Apps, entry: st
 @pytest.mark.parametrize("entries", ["shop", b"shop", None, {"shop"}, iter(["shop"]), [AppConfig], [None]])
 def test_entries_are_a_list_of_strings(apps: Apps, entries: Any) -> None:
     """TypeError for a string that is no list, for what has no order, and for what is no string."""
-    with pytest.raises(TypeError, match=r"setup\(\) wants a list|named by its dotted path"):
+    with pytest.raises(TypeError, match=r"setup\(\) takes a list|must be a dotted path"):
         apps.setup(entries)
 
 
@@ -485,9 +485,9 @@ def test_receivers_of_a_label_are_connected_by_ready_or_before(
 @pytest.mark.parametrize("label", ["Book", "shop.", ".Book", "shop.old.Book", "shop Book", ""])
 def test_a_sender_that_is_no_label_is_an_error(registry: Registry, label: str) -> None:
     """ValueError, from signals and from the registry."""
-    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not "):
+    with pytest.raises(ValueError, match="^a label must have the form 'app.Model', not "):
         post_save.connect(print, sender=label, registry=registry)
-    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not "):
+    with pytest.raises(ValueError, match="^a label must have the form 'app.Model', not "):
         registry.when_defined(label, print)
 
 

@@ -123,7 +123,7 @@ def test_a_model_that_waits_for_a_name_is_told_when_it_is_defined(Base, registry
     "label", ["", "Book", "shop.", ".Book", "a.b.Book", "shop Book", "shop.Bo ok", "1a.Book", "shop.Book\n"]
 )
 def test_a_label_has_the_form_app_model(registry, label) -> None:
-    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not ") as caught:
+    with pytest.raises(ValueError, match="^a label must have the form 'app.Model', not ") as caught:
         check_label(label)
     assert str(caught.value).endswith(repr(label))
     with pytest.raises(ValueError):

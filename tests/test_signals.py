@@ -100,7 +100,7 @@ def test_delivery_after_the_commit_is_for_what_follows_a_write(name: str) -> Non
     before = signal.receivers
     with pytest.raises(ValueError) as caught:
         signal.connect(quiet, delivery="later")
-    assert str(caught.value) == "delivery= is 'immediate' or 'on_commit', not 'later'"
+    assert str(caught.value) == "delivery= must be 'immediate' or 'on_commit', not 'later'"
     assert signal.receivers == before
     if name in POSTPONABLE:
         assert signal.connect(quiet, delivery="on_commit") is quiet
@@ -108,7 +108,7 @@ def test_delivery_after_the_commit_is_for_what_follows_a_write(name: str) -> Non
     else:
         with pytest.raises(ValueError) as caught:
             signal.connect(quiet, delivery="on_commit")
-        assert str(caught.value) == "delivery='on_commit' is for signals that are sent after a write"
+        assert str(caught.value) == "delivery='on_commit' is only available for signals sent after a write"
     assert signal.connect(quiet, delivery="immediate") is quiet
     assert signal.disconnect(quiet)
     assert signal.receivers == before
@@ -119,7 +119,9 @@ def test_a_sender_is_a_model_or_its_label(Book: Any) -> None:
     for wrong in (5, Book(title="a"), ["shop.Book"]):
         with pytest.raises(TypeError) as caught:
             post_save.connect(quiet, sender=wrong)
-        assert str(caught.value) == f"the sender of a model signal is a model or its label, not {wrong!r}"
+        assert (
+            str(caught.value) == f"the sender of a model signal must be a model or its label, not {wrong!r}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_a_label_has_two_names(label: str, registry: Any) -> None:
     ):
         with pytest.raises(ValueError) as caught:
             call()
-        assert str(caught.value) == f"a label has the form 'app.Model', not {label!r}"
+        assert str(caught.value) == f"a label must have the form 'app.Model', not {label!r}"
 
 
 def test_a_label_of_a_model_that_is_there_is_the_model(Book: Any, registry: Any, listen: Any) -> None:

@@ -53,7 +53,7 @@ def test_listeners_are_asked_for_by_label(Base: Any, registry: Any) -> None:
     assert post_save.has_listeners("shop.Page", registry=registry)
     assert post_save.has_listeners("shop.Nowhere")
     assert post_save.disconnect(log)
-    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not 'Page'$"):
+    with pytest.raises(ValueError, match="^a label must have the form 'app.Model', not 'Page'$"):
         post_save.has_listeners("Page")
 
 
@@ -80,11 +80,14 @@ def test_what_cannot_be_a_sender_is_not_muted_silently(Base: Any, registry: Any)
     """As `connect` refuses it; a plain signal takes anything."""
     page = define(Base, registry)(title="a")
     with (
-        pytest.raises(ValueError, match="^a label has the form 'app.Model', not 'Page'$"),
+        pytest.raises(ValueError, match="^a label must have the form 'app.Model', not 'Page'$"),
         muted(post_save, "Page"),
     ):
         raise AssertionError
-    with pytest.raises(TypeError, match="^the sender of a model signal is a model"), muted(post_save, page):
+    with (
+        pytest.raises(TypeError, match="^the sender of a model signal must be a model"),
+        muted(post_save, page),
+    ):
         raise AssertionError
     plain, log = Signal(), Log()
     plain.connect(log)

@@ -84,10 +84,10 @@ MAX_KEYS = 5000
 
 def missing(instance: Any) -> tuple[str, ...]:
     """Return the names of the fields that *instance* was loaded without and has no value for."""
-    origin, values = instance._row_state, instance.__dict__
-    if not origin.partial:
+    state, values = instance._row_state, instance.__dict__
+    if not state.partial:
         return ()
-    known = origin.layout.indexes
+    known = state.layout.indexes
     return tuple(name for name in instance.__schema__.names if name not in values and name not in known)
 
 
@@ -165,8 +165,8 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
 
 def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
     """Return whether a save of *instance* to *database* writes the row that it was loaded from."""
-    origin = instance._row_state
-    if origin.alias != database.alias or origin.adding:
+    state = instance._row_state
+    if state.alias != database.alias or state.adding:
         return False
     key = tuple(map(instance.__dict__.get, schema.key_names))
     return not any(isinstance(value, ClauseElement) for value in key) and key == _loaded_key(instance)
@@ -182,8 +182,8 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
 
     Inside receivers of `post_save`, `changes()` compares with the state before the save; they are added to it as well.
     """
-    origin = instance._row_state
-    before = origin.before
+    state = instance._row_state
+    before = state.before
     if before is not None and before[0].partial:
         earlier, row = before
         values = fresh | {name: earlier.layout.value(row, name) for name in earlier.layout.names}
@@ -193,4 +193,4 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
     apply_generated(instance, snapshot, fresh)
     layout = RowLayout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
-    instance._row_state = RowState(origin.alias, layout, adding=origin.adding, before=before)
+    instance._row_state = RowState(state.alias, layout, adding=state.adding, before=before)
