@@ -1,4 +1,4 @@
-"""Save an instance.
+"""Save: write an instance and send its signals.
 
 All saves have one order: check the arguments, choose the alias, send `pre_save`, set `on_update` values, check the
 values, run the SQL, set the state of the instance, send `post_save`. An error restores the instance; after a receiver or
