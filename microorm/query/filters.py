@@ -264,7 +264,9 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
         if field.name in row:
             raise TypeError(f"update() got two values for {schema.name}.{schema.reported[field.name]}")
         if field.primary_key:
-            raise FieldError(f"{schema.name}.{field.name} is the primary key, which an update does not change")
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
         if isinstance(value, ColumnElement):
             refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:
