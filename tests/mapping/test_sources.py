@@ -28,7 +28,7 @@ def test_a_schema_explains_what_was_generated_for_it() -> None:
         "# 'default' (sqlite): insert title, tags\nINSERT INTO book (title, tags) VALUES (?, ?)\ndef bind(row):",
         "# 'default' (sqlite): update title\nUPDATE book SET title=? WHERE book.id = ?",
         "# 'default' (sqlite): select\nSELECT book.id, book.title",
-        "# 'default' (sqlite): instances of the driver's rows of id, title\ndef build(rows, origin):",
+        "# 'default' (sqlite): instances of the driver's rows of id, title\ndef build(rows, state):",
     ):
         assert line in told
     assert "unused" not in told
