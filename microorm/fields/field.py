@@ -211,21 +211,34 @@ class Field(Generic[T]):
         )
 
 
+if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
+    class _Options(TypedDict, total=False):
+        unique: bool
+        index: bool
+        max_length: int | None
+        max_digits: int | None
+        decimal_places: int | None
+        type_: TypeEngine[Any] | type[TypeEngine[Any]] | None
+        column: str | None
+        timezone: bool | None
+
+    class _AllOptions(_Options, total=False):
+        primary_key: bool
+        on_update: Callable[[], Any] | None
+        server_default: Any
+        init: bool
+
+
 # Type checkers take the first match, so the overloads without a constructor argument come first.
 @overload
 def field(
     *,
     on_update: Callable[[], T],
     init: Literal[False] = False,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
     server_default: Any = ...,
+    **options: Unpack[_Options],
 ) -> Any: ...
 @overload
 def field(
@@ -233,63 +246,14 @@ def field(
     server_default: Any,
     init: Literal[False] = False,
     primary_key: bool = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
+    **options: Unpack[_Options],
 ) -> Any: ...
 @overload
-def field(
-    *,
-    default: T,
-    primary_key: bool = ...,
-    on_update: Callable[[], T] | None = ...,
-    server_default: Any = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    init: bool = ...,
-) -> Field[T]: ...
+def field(*, default: T, **options: Unpack[_AllOptions]) -> Field[T]: ...
 @overload
-def field(
-    *,
-    default_factory: Callable[[], T],
-    primary_key: bool = ...,
-    on_update: Callable[[], T] | None = ...,
-    server_default: Any = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    init: bool = ...,
-) -> Field[T]: ...
+def field(*, default_factory: Callable[[], T], **options: Unpack[_AllOptions]) -> Field[T]: ...
 @overload
-def field(
-    *,
-    primary_key: bool = ...,
-    unique: bool = ...,
-    index: bool = ...,
-    max_length: int | None = ...,
-    max_digits: int | None = ...,
-    decimal_places: int | None = ...,
-    type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = ...,
-    column: str | None = ...,
-    timezone: bool | None = ...,
-    init: bool = ...,
-) -> Any: ...
+def field(*, primary_key: bool = ..., init: bool = ..., **options: Unpack[_Options]) -> Any: ...
 def field(**options: Any) -> Any:
     """Declare a field of a model.
 

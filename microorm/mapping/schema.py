@@ -263,37 +263,30 @@ def _refuse_unquotable(label: str, what: str, name: str) -> None:
             raise ModelError(f"{label}: the name of the {what}, {name!r}, contains the character {each!r}")
 
 
-class LazyDialectOptions(dict[str, Any]):
+class LazyDialectOptions(Mapping[str, Any]):
     """The `dialect_options` of a table: *known*, and *lazy* options that are set when their dialect is looked up.
 
     SQLAlchemy imports a dialect to validate its options, which takes 20 ms; a program needs one dialect or none.
     """
 
     def __init__(self, known: Mapping[str, Any], lazy: Mapping[str, Any]) -> None:
-        super().__init__()
         self._known = known
         self._lazy = lazy
+        self._complete: dict[str, Any] = {}
 
-    def __missing__(self, dialect: str) -> Any:
-        options = self[dialect] = self._known[dialect]
-        for name, value in self._lazy.items():
-            if name.startswith(f"{dialect}_"):
-                options[name.removeprefix(f"{dialect}_")] = value
-        return options
+    def __getitem__(self, dialect: str) -> Any:
+        if dialect not in self._complete:
+            options = self._complete[dialect] = self._known[dialect]
+            for name, value in self._lazy.items():
+                if name.startswith(f"{dialect}_"):
+                    options[name.removeprefix(f"{dialect}_")] = value
+        return self._complete[dialect]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over all dialects that have options."""
-        for dialect in (*self._known, *(name.split("_")[0] for name in self._lazy)):
-            self[dialect]
-        return super().__iter__()
+        return iter(dict.fromkeys([*self._known, *(name.split("_")[0] for name in self._lazy)]))
 
-    def items(self) -> Any:
-        """Return the pairs of dialect and options."""
-        return [(dialect, self[dialect]) for dialect in self]
-
-    def values(self) -> Any:
-        """Return the options of all dialects."""
-        return [self[dialect] for dialect in self]
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def explain(schema: Any) -> str:

@@ -1,5 +1,6 @@
 """`field()`, and what a class body says of its fields, with the errors that say how to mend it."""
 
+import inspect
 import typing
 from typing import Any, ClassVar
 
@@ -31,7 +32,8 @@ def test_an_unknown_option_is_a_type_error_with_the_nearest() -> None:
 
 def test_every_option_that_checkers_know_is_known_at_run_time() -> None:
     for overload in typing.get_overloads(field):
-        options = dict.fromkeys(overload.__kwdefaults__ or ())
+        parameters = inspect.signature(overload).parameters.values()
+        options = dict.fromkeys(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
         assert isinstance(field(**options), Field)
         assert options
 
