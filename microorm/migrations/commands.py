@@ -20,9 +20,9 @@ from alembic.util import CommandError
 
 from microorm.apps import default_apps
 from microorm.errors import MigrationError
+from microorm.migrations.compare import read_rename
 from microorm.migrations.differences import described
 from microorm.migrations.history import History, parents
-from microorm.migrations.renames import read_rename
 from microorm.migrations.requests import ATTRIBUTE, Request, Step
 from microorm.migrations.targets import Target
 from microorm.registry import Registry, default_registry

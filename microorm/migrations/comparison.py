@@ -10,11 +10,11 @@ from alembic.util import DispatchPriority
 from sqlalchemy import MetaData, Table
 
 from microorm.migrations.checks import compare_checks
+from microorm.migrations.compare import OPTION, Rename, columns_of, rename_columns, rename_tables
+from microorm.migrations.compare import tables_of as renamed_tables
 from microorm.migrations.defaults import compare_default
 from microorm.migrations.keys import compare_keys
 from microorm.migrations.portable import render_item
-from microorm.migrations.renames import OPTION, Rename, columns_of, rename_columns, rename_tables
-from microorm.migrations.renames import tables_of as renamed_tables
 from microorm.migrations.restriction import TARGET
 from microorm.migrations.targets import Target
 

@@ -18,13 +18,13 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.lending import closed, lent
+from microorm.migrations.compare import forget_followers, refuse_unused
 from microorm.migrations.comparison import comparison
 from microorm.migrations.failures import Progress, current_heads, failure, first_line
 from microorm.migrations.history import History
 from microorm.migrations.locking import locked
 from microorm.migrations.merging import merged
 from microorm.migrations.recording import WRITING, record
-from microorm.migrations.renames import forget_followers, refuse_unused
 from microorm.migrations.requests import (
     ATTRIBUTE,
     Request,

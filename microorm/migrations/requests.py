@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.operations.ops import UpgradeOps
 
 from microorm.apps import Apps, default_apps
+from microorm.migrations.compare import Rename
 from microorm.migrations.history import History
-from microorm.migrations.renames import Rename
 from microorm.migrations.targets import Target
 from microorm.project import read_project
 from microorm.registry import Registry, default_registry

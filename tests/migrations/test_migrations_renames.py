@@ -10,7 +10,7 @@ import microorm
 from microorm import Field, ForeignKey, Model, field, foreign_key
 from microorm.errors import MigrationError
 from microorm.migrations import Migrations
-from microorm.migrations.renames import Rename, columns_of, read_rename, tables_of
+from microorm.migrations.compare import Rename, columns_of, read_rename, tables_of
 
 Anew = Callable[[], type[Model]]
 
