@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from alembic.autogenerate.api import AutogenContext
+from alembic.migration import MigrationContext
 from alembic.operations.ops import (
     AddColumnOp,
     AlterColumnOp,
     CreateForeignKeyOp,
+    CreateIndexOp,
     DropColumnOp,
     DropConstraintOp,
     ModifyTableOps,
     UpgradeOps,
 )
-from alembic.util import PriorityDispatchResult
-from sqlalchemy import ForeignKeyConstraint, MetaData, Table
+from alembic.runtime.plugins import Plugin
+from alembic.util import DispatchPriority, PriorityDispatchResult
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    ForeignKeyConstraint,
+    Index,
+    Inspector,
+    MetaData,
+    Table,
+    inspect,
+    text,
+)
+from sqlalchemy.schema import CreateTable, SchemaItem
 
 from microorm.errors import MigrationError, nearest
-from microorm.migrations.operations import RenamedColumn, RenamedTable
+from microorm.migrations.dialects import ByDialect, as_text, in_words, plain, render_item
+from microorm.migrations.operations import AddedCheck, ChangedKey, DroppedCheck, RenamedColumn, RenamedTable
+from microorm.migrations.targets import TARGET, Target
+from microorm.types import MARIADB
 
 OPTION = "microorm_renames"
 _NAME = r"[^.:]+"
@@ -198,3 +217,196 @@ def _compare_columns(
 def _gone(autogenerate: AutogenContext, stored: Table, wanted: Table) -> list[str]:
     renamed = set(columns_of(autogenerate.opts.get(OPTION, ()), wanted.name).values())
     return [each.name for each in stored.columns if each.name not in wanted.c and each.name not in renamed]
+
+
+def comparison(
+    target: Target, metadata: MetaData, known: frozenset[str], renames: tuple[Rename, ...]
+) -> dict[str, Any]:
+    """The options of `alembic.context.configure` by which *target* is compared with *metadata*.
+
+    *known*: the tables in the database that belong to models, or did; no other is looked at.
+    """
+    old_tables = tables_of(renames)
+
+    def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind != "table":
+            return True
+        return name in known and name not in old_tables.values() and target.allows(str(name))
+
+    def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
+        if kind == "table" and not reflected:
+            return target.allows(str(name)) and not _is_renamed_here(item, other)
+        if kind == "column" and reflected and other is None:
+            return name not in columns_of(renames, item.table.name).values()
+        return True
+
+    def _is_renamed_here(table: Table, stored: Any) -> bool:
+        return stored is None and table.name in old_tables
+
+    return {
+        TARGET: target,
+        OPTION: renames,
+        "target_metadata": metadata,
+        "include_name": include_name,
+        "include_object": include_object,
+        "compare_type": True,
+        "compare_server_default": compare_default,
+        "render_as_batch": True,  # SQLite changes a table by building it anew
+        "render_item": render_item,
+        "autogenerate_plugins": ["alembic.autogenerate.*", "microorm.migrations"],
+    }
+
+
+_JSON = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
+
+
+def compare_checks(
+    autogenerate: AutogenContext,
+    changes: ModifyTableOps,
+    schema: str | None,
+    name: str,
+    stored: Table | None,
+    wanted: Table | None,
+) -> PriorityDispatchResult:
+    """Add to *changes* the CHECKs that the table *name* lacks, has too many, or that say something else."""
+    connection = autogenerate.connection
+    if stored is None or wanted is None or connection is None:
+        return PriorityDispatchResult.CONTINUE
+    there = stored_checks(connection, name, schema)
+    asked = {
+        str(each.name): each for each in wanted.constraints if isinstance(each, CheckConstraint) and each.name
+    }
+    told = {check: _compiled(asked[check], connection) for check in asked.keys() & there.keys()}
+    # What PostgreSQL makes of its own words is not always these words: a CHECK that came back is told twice.
+    differing = _differing(told, there)
+    for _ in range(2):
+        if differing:
+            differing = _differing(_as_kept(connection, wanted, differing), there)
+    for check in sorted((there.keys() - asked.keys()) | differing.keys()):
+        changes.ops.append(DroppedCheck(check, name, as_text(there[check])))
+    for check in sorted((asked.keys() - there.keys()) | differing.keys()):
+        changes.ops.append(AddedCheck.of(name, check, in_words(asked[check].sqltext)))
+    return PriorityDispatchResult.CONTINUE
+
+
+def _differing(told: dict[str, str], there: dict[str, str]) -> dict[str, str]:
+    return {check: words for check, words in told.items() if _words(words) != _words(there[check])}
+
+
+def stored_checks(connection: Connection, table: str, schema: str | None = None) -> dict[str, str]:
+    """The named CHECKs of *table*: name → expression; not those by which MariaDB keeps a column to JSON."""
+    found = inspect(connection).get_check_constraints(table, schema=schema)
+    return {
+        str(each["name"]): each["sqltext"]
+        for each in found
+        if each["name"] is not None
+        and not ((json := _JSON.fullmatch(each["sqltext"])) and json[1] == each["name"])
+    }
+
+
+def _compiled(check: CheckConstraint, connection: Connection) -> str:
+    name = connection.dialect.name
+    words = in_words(check.sqltext)
+    return (
+        words.words["mariadb" if name in MARIADB else name] if isinstance(words, ByDialect) else plain(words)
+    )
+
+
+def _words(expression: str) -> str:
+    return " ".join(expression.split())
+
+
+def _as_kept(connection: Connection, table: Table, checks: dict[str, str]) -> dict[str, str]:
+    """The *checks* in the words of the database."""
+    columns = [Column(column.name, column.type) for column in table.columns]
+    told = [CheckConstraint(as_text(words), name=name) for name, words in checks.items()]
+    with momentary(connection, *columns, *told):
+        return stored_checks(connection, NAME)
+
+
+def compare_keys(
+    autogenerate: AutogenContext,
+    changes: ModifyTableOps,
+    schema: str | None,
+    name: str,
+    stored: Table | None,
+    wanted: Table | None,
+) -> PriorityDispatchResult:
+    """Add to *changes* that the table *name* has another primary key, and the indexes that only a name tells of."""
+    if wanted is None:
+        return PriorityDispatchResult.CONTINUE
+    if stored is not None:
+        before, after = _columns(stored), _columns(wanted)
+        if before != after:
+            changes.ops.append(ChangedKey(name, before, after))
+    connection = autogenerate.connection
+    if connection is not None and autogenerate.dialect.name == "sqlite":
+        there = set() if stored is None else _indexes(connection, name)
+        for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
+            if _on_expressions(index) and index.name not in there:
+                changes.ops.append(CreateIndexOp.from_index(index))
+    return PriorityDispatchResult.CONTINUE
+
+
+def _columns(table: Table) -> tuple[str, ...]:
+    return tuple(sorted(column.name for column in table.primary_key.columns))
+
+
+def _on_expressions(index: Index) -> bool:
+    return any(not isinstance(each, Column) for each in index.expressions)
+
+
+def _indexes(connection: Connection, table: str) -> set[str]:
+    query = text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
+    return set(connection.execute(query, {"table": table}).scalars())
+
+
+def compare_default(
+    migration: MigrationContext,
+    stored: Column[Any],
+    wanted: Column[Any],
+    stored_default: str | None,
+    wanted_default: Any,
+    rendered: str | None,
+) -> bool:
+    """Whether the default of the column *stored* is another than that of *wanted*; alembic's hook."""
+    if wanted_default is None:
+        return stored_default is not None
+    connection = migration.bind
+    if stored_default == rendered or connection is None:
+        return False
+    column = Column(wanted.name, wanted.type, server_default=wanted_default.arg)
+    with momentary(connection, column) as inspector:
+        (kept,) = inspector.get_columns(NAME)
+    return _bare(kept["default"]) != _bare(stored_default)
+
+
+def _bare(sql: str | None) -> str | None:
+    """*sql* without the brackets around all of it, which alembic adds to what SQLite tells."""
+    return None if sql is None else re.sub(r"^\((.*)\)$", r"\1", sql, flags=re.DOTALL)
+
+
+NAME = "microorm_momentary"
+
+
+@contextmanager
+def momentary(connection: Connection, *items: SchemaItem) -> Iterator[Inspector]:
+    """Let a table of columns and constraints be there, for as long as it is looked at."""
+    # Not by `Table.create`, which makes the types of its columns, too, and not by `Table.drop`, which drops them.
+    connection.execute(CreateTable(Table(NAME, MetaData(), *items, prefixes=["TEMPORARY"])))
+    try:
+        yield inspect(connection)
+    finally:
+        kind = "TABLE" if connection.dialect.name in ("sqlite", "postgresql") else "TEMPORARY TABLE"
+        connection.exec_driver_sql(f"DROP {kind} {NAME}")
+
+
+_PLUGIN = Plugin("microorm.migrations")
+_PLUGIN.add_autogenerate_comparator(compare_checks, "table", "microorm_checks")
+_PLUGIN.add_autogenerate_comparator(compare_keys, "table", "microorm_keys")
+_PLUGIN.add_autogenerate_comparator(
+    rename_columns, "table", "microorm_columns", priority=DispatchPriority.FIRST
+)
+_PLUGIN.add_autogenerate_comparator(
+    rename_tables, "schema", "microorm_tables", priority=DispatchPriority.FIRST
+)

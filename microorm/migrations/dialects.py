@@ -5,15 +5,29 @@ A model's expression is compiled for each; what databases tell of themselves is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, DefaultClause, Dialect, TextClause, make_url, text
-from sqlalchemy.exc import CompileError
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    DefaultClause,
+    Dialect,
+    TextClause,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import CompileError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
+from microorm import types
+from microorm.errors import ModelError
 from microorm.types import MARIADB
 
 _PLAIN: dict[str, Any] = {"paramstyle": "named"}  # else a % would be doubled
@@ -80,7 +94,7 @@ def plain(element: TextClause) -> str:
     return element.text.replace(r"\:", ":")
 
 
-def source_of(element: TextClause | ByDialect) -> str:
+def sql_source(element: TextClause | ByDialect) -> str:
     """How a revision writes *element*."""
     if isinstance(element, ByDialect):
         return f"by_dialect({', '.join(f'{name}={sql!r}' for name, sql in element.words.items())})"
@@ -97,3 +111,86 @@ def default_of(told: Mapping[str, Any]) -> DefaultClause | None:
         if isinstance(default, DefaultClause)
     }
     return DefaultClause(together(words)) if words and len(words) == len(told) else None
+
+
+# How wide a number is shown, and a character set that says what the collation says.
+_NOISE = re.compile(r"(?<=INT)\(\d+\)|(?<=INTEGER)\(\d+\)| CHARACTER SET utf8mb4(?= COLLATE)")
+
+
+def type_source(type_: TypeEngine[Any]) -> str | None:
+    """How a revision writes *type_*: an expression with `types`, or None where microorm has no name for it."""
+    if isinstance(type_, types.Choice):
+        type_ = types.value_type(type_.values)
+    wanted = {name: in_sql(type_, name) for name in DIALECTS}
+    for source, candidate in _candidates(type_):
+        if all(in_sql(candidate, name) == sql for name, sql in wanted.items()):
+            return source
+    return "sa.BigInteger()" if type(type_) is BigInteger else None
+
+
+def portable(reflected: Mapping[str, TypeEngine[Any]]) -> TypeEngine[Any]:
+    """One type for what databases of several dialects tell of one column."""
+    first = next(iter(reflected.values()))
+    for _, candidate in _candidates(first):
+        if all(in_sql(candidate, name) == in_sql(type_, name) for name, type_ in reflected.items()):
+            return candidate
+    combined = first
+    for name, type_ in list(reflected.items())[1:]:
+        combined = combined.with_variant(type_, *(types.MARIADB if name == "mariadb" else (name,)))
+    return combined
+
+
+def in_sql(type_: TypeEngine[Any], dialect: str) -> str:
+    """*type_* as the DDL of *dialect* has it; says so where it cannot be had there."""
+    try:
+        return _NOISE.sub("", type_.compile(dialect=DIALECTS[dialect]))
+    except (SQLAlchemyError, ModelError) as error:
+        return f"none: {error}"
+
+
+def _candidates(type_: TypeEngine[Any]) -> Iterator[tuple[str, TypeEngine[Any]]]:
+    """The types that microorm makes, of the size that *type_* has."""
+    length = getattr(type_, "length", None)
+    precision, scale = getattr(type_, "precision", None), getattr(type_, "scale", None)
+    yield "types.integer_type()", types.integer_type()
+    yield f"types.text_type({length or ''})", types.text_type(length)
+    yield f"types.bytes_type({length or ''})", types.bytes_type(length)
+    yield "types.UtcDateTime()", types.UtcDateTime()
+    yield "types.datetime_type(aware=False)", types.datetime_type(aware=False)
+    yield "types.time_type()", types.time_type()
+    yield "types.Duration()", types.Duration()
+    yield "types.uuid_type()", types.uuid_type()
+    yield "types.json_type()", types.json_type()
+    if isinstance(precision, int) and isinstance(scale, int):
+        yield f"types.ExactNumeric({precision}, {scale})", types.ExactNumeric(precision, scale)
+
+
+def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
+    """What alembic asks before it writes an item: types by microorm's names, SQL in the words of each dialect."""
+    if kind == "type":
+        return _type(item, autogenerate)
+    if kind == "server_default" and isinstance(item, DefaultClause) and not isinstance(item.arg, str):
+        return render_sql(item.arg, autogenerate)
+    if kind == "check" and isinstance(item, CheckConstraint) and isinstance(item.name, str):
+        return f"sa.CheckConstraint({render_sql(item.sqltext, autogenerate)}, name=op.f({str(item.name)!r}))"
+    return False
+
+
+def _type(item: TypeEngine[Any], autogenerate: AutogenContext) -> Any:
+    source = type_source(item)
+    if source is not None:
+        if source.startswith("types."):
+            autogenerate.imports.add("from microorm import types")
+        return source
+    module = type(item).__module__
+    if not module.startswith("sqlalchemy."):
+        autogenerate.imports.add(f"import {module}")
+    return False
+
+
+def render_sql(expression: Any, autogenerate: AutogenContext) -> str:
+    """How a revision writes *expression*, with the import that it needs."""
+    words = in_words(expression)
+    if isinstance(words, ByDialect):
+        autogenerate.imports.add("from microorm.migrations import by_dialect")
+    return sql_source(words)

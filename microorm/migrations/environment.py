@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alembic import context
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from alembic.operations.ops import MigrationScript
+from alembic.operations.ops import MigrationScript, UpgradeOps
 from alembic.util import CommandError
-from sqlalchemy import Connection, event, inspect
+from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import ExecutableDDLElement
 
+from microorm.apps import Apps, default_apps
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.lending import closed, lent
-from microorm.migrations.compare import forget_followers, refuse_unused
-from microorm.migrations.comparison import comparison
-from microorm.migrations.failures import Progress, current_heads, failure, first_line
+from microorm.migrations.compare import Rename, comparison, forget_followers, refuse_unused
 from microorm.migrations.history import History
-from microorm.migrations.locking import locked
-from microorm.migrations.merging import merged
-from microorm.migrations.recording import WRITING, record
-from microorm.migrations.requests import (
-    ATTRIBUTE,
-    Request,
-    Step,
-    known_tables,
-    labels_of,
-    stored_default,
-)
-from microorm.migrations.restriction import restrict
-from microorm.migrations.targets import Target, targets
+from microorm.migrations.plan import merged
+from microorm.migrations.report import Progress, current_heads, failure, first_line
+from microorm.migrations.targets import Target, locked, restrict, targets
+from microorm.project import read_project
+from microorm.registry import Registry, default_registry
 from microorm.signals import post_migrate, pre_migrate
 
 Asked = Callable[[tuple[str, ...], MigrationContext], Iterable[Any]]
@@ -290,3 +283,156 @@ def _refuse_broken(target: Target, connection: Connection, before: set[Any]) -> 
     if broken := _broken_references(target, connection) - before:
         table, row, other, _ = min(broken, key=repr)
         raise MigrationError(f"row {row} of {table!r} would refer to no row of {other!r}")
+
+
+ATTRIBUTE = "microorm"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One revision of one database: applied, taken back, or planned to be."""
+
+    alias: str
+    revision: str
+    message: str
+    down: bool
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Request:
+    """What one command wants. *seen* is called with each database, the revisions it is at, and alembic's context.
+
+    *wanted*: whether the command is for a database that is at these revisions. Unless it *acts*, steps are noted and
+    not done. *progress* is called after each step.
+    """
+
+    registry: Registry
+    apps: Apps | None = None
+    alias: str | None = None
+    renames: tuple[Rename, ...] = ()
+    acts: bool = True
+    wanted: Callable[[Target, tuple[str, ...]], bool] = lambda target, heads: True
+    seen: Callable[[Target, tuple[str, ...], MigrationContext], object] | None = None
+    progress: Callable[[Step], object] | None = None
+    steps: list[Step] = field(default_factory=list)
+    needs: list[tuple[Target, UpgradeOps]] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)  # tables in databases that do not hold them, or no more
+
+    @classmethod
+    def of_project(cls, folder: Path) -> Request:
+        """What plain `alembic` wants of the project that *folder* is in."""
+        read_project(folder).set_up()
+        return cls(default_registry, default_apps)
+
+    def note(self, step: Step) -> None:
+        """Keep a step, and tell of it."""
+        self.steps.append(step)
+        if self.progress is not None:
+            self.progress(step)
+
+    def senders(self) -> Iterable[object]:
+        """Who sends `pre_migrate` and `post_migrate`: each application that has models, or else the registry."""
+        configs = self.apps.configs if self.apps is not None else {}
+        owners = {label.partition(".")[0] for label in self.registry.models}
+        return [config for label, config in configs.items() if label in owners] or [self.registry]
+
+
+def known_tables(history: History, registry: Registry, heads: tuple[str, ...]) -> frozenset[str]:
+    """The tables that belong to models, or did; none in a database that no migration has touched.
+
+    Before the first revision a database counts as empty, so that the first one makes all its tables, whoever has made
+    those that are there.
+    """
+    if not heads and not history.revisions:
+        return frozenset()
+    _ = registry.metadata
+    return frozenset({*history.labels, *(model.__table__.name for model in registry.models.values())})
+
+
+def labels_of(registry: Registry) -> Mapping[str, str]:
+    """The label of each model's table."""
+    _ = registry.metadata
+    return {model.__table__.name: label for label, model in registry.models.items()}
+
+
+def stored_default(registry: Registry, table: str, column: str) -> tuple[bool, Any]:
+    """Whether the model of *table* has a value for rows without one in *column*, and which."""
+    for model in registry.models.values():
+        if model.__table__.name == table:
+            for each in model.__schema__.fields:
+                if each.column.name == column:
+                    found: tuple[bool, Any] = each.default_in_rows()
+                    return found
+    return False, None
+
+
+WRITING = "SQL is written, and no database is asked"
+
+
+def record(target: Target, asked: Asked, options: dict[str, Any], write: Callable[[str], object]) -> None:
+    """Give *write* the statements of the revisions that alembic is *asked* for, on a database like *target*."""
+    start = context.get_starting_revision_argument()
+    engine = create_engine("sqlite://")
+    databases = target.databases
+    with (
+        engine.connect() as connection,
+        closed(databases, WRITING, but=target.aliases),
+        lent(databases, target.aliases, connection),
+    ):
+        _prepare(target, connection, start, options)
+        write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")
+
+        def note(
+            conn: Connection, clauseelement: Any, multiparams: Any, params: Any, execution_options: Any
+        ) -> None:
+            for sql in _written(clauseelement, multiparams or [params], conn):
+                write(f"{sql};\n")
+
+        event.listen(connection, "before_execute", note)
+        _run(target, connection, asked, options)
+        write("COMMIT;\n\nPRAGMA foreign_keys=ON;\n")
+        connection.rollback()
+    engine.dispose()
+
+
+def _prepare(target: Target, connection: Connection, start: Any, options: dict[str, Any]) -> None:
+    """Bring the database to where the SQL begins."""
+    if start in (None, "base", ()):
+        return
+    script = context.script
+    before = list(script.iterate_revisions(start, "base"))[::-1]
+    migration = _configured(connection, lambda heads, migration: [], options)
+    with Operations.context(migration) as operations:
+        restrict(operations, target)
+        for revision in before:
+            revision.module.upgrade()
+    migration.stamp(script, start)
+
+
+def _run(target: Target, connection: Connection, asked: Asked, options: dict[str, Any]) -> None:
+    migration = _configured(connection, asked, options)
+    with Operations.context(migration) as operations:
+        restrict(operations, target)
+        migration.run_migrations()
+
+
+def _configured(connection: Connection, asked: Asked, options: dict[str, Any]) -> MigrationContext:
+    """A context beside that of the environment, which stays one without a database."""
+    return MigrationContext.configure(connection, opts={**options, "fn": asked, "script": context.script})
+
+
+def _written(statement: Any, rows: list[Any], connection: Connection) -> Iterable[str]:
+    """*statement* as text, once for each of *rows*; nothing for a question."""
+    if isinstance(statement, Select) or not isinstance(statement, ClauseElement):
+        return
+    if isinstance(statement, TextClause) and statement.text.lstrip().upper().startswith(("SELECT", "PRAGMA")):
+        return
+    for row in rows:
+        each: Any = statement
+        if row and isinstance(statement, TextClause):
+            each = statement.bindparams(**row)
+        elif isinstance(statement, Insert):
+            each = (statement.values(row) if row else statement).inline()  # else it would ask for its key
+        literal = {} if isinstance(statement, ExecutableDDLElement) else {"literal_binds": True}
+        yield str(each.compile(dialect=connection.dialect, compile_kwargs=literal)).strip()

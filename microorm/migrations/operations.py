@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from alembic.autogenerate import renderers
@@ -25,9 +28,8 @@ from alembic.operations.ops import (
 from sqlalchemy import TextClause
 from sqlalchemy.sql.elements import conv
 
-from microorm.migrations.dialects import ByDialect
-from microorm.migrations.portable import sql_source
-from microorm.migrations.zeros import zero_of
+from microorm.migrations.dialects import ByDialect, render_sql
+from microorm.types import Duration, ExactNumeric, UtcDateTime
 
 
 @Operations.register_operation("fill_column")
@@ -242,7 +244,7 @@ def _render_added_check(autogenerate: AutogenContext, check: AddedCheck) -> str:
     name = str(check.constraint_name)
     # Always in a batch: that is how all changes of a table are written.
     return (
-        f"batch_op.create_check_constraint(batch_op.f({name!r}), {sql_source(check.condition, autogenerate)})"
+        f"batch_op.create_check_constraint(batch_op.f({name!r}), {render_sql(check.condition, autogenerate)})"
     )
 
 
@@ -269,3 +271,30 @@ def _render_fill_column(autogenerate: AutogenContext, fill: FillColumnOp) -> str
     elif module != "builtins":
         autogenerate.imports.add(f"from {module} import {type(fill.value).__name__}")
     return f"op.fill_column({fill.table_name!r}, {written}, {value})"
+
+
+def zero_of(type_: sa.types.TypeEngine[Any]) -> Any:
+    """What stands for no value in a column that wants one; None where nothing can."""
+    for kind, zero in _ZEROS.items():
+        if isinstance(type_, kind):
+            return zero
+    return None
+
+
+# The kinds that derive from others come before these.
+_ZEROS: dict[type[sa.types.TypeEngine[Any]], Any] = {
+    UtcDateTime: datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
+    ExactNumeric: Decimal(0),
+    Duration: datetime.timedelta(),
+    sa.Boolean: False,
+    sa.Integer: 0,
+    sa.Float: 0.0,
+    sa.Numeric: Decimal(0),
+    sa.String: "",
+    sa.LargeBinary: b"",
+    sa.DateTime: datetime.datetime(1970, 1, 1),  # noqa: DTZ001 of a column without a zone
+    sa.Date: datetime.date(1970, 1, 1),
+    sa.Time: datetime.time(),
+    sa.Uuid: UUID(int=0),
+    sa.JSON: {},
+}

@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, func, text
 
 from microorm import Databases, Field, Model, field
 from microorm.migrations import Migrations
-from microorm.migrations.checks import stored_checks
+from microorm.migrations.compare import stored_checks
 
 pytestmark = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 Anew = Callable[[], type[Model]]

@@ -8,7 +8,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, inspect, text
 from sqlalchemy.types import TypeEngine
 
 from microorm import Databases
-from microorm.migrations.defaults import compare_default
+from microorm.migrations.compare import compare_default
 
 pytestmark = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 

@@ -13,7 +13,7 @@ from microorm.migrations.dialects import (
     default_of,
     in_words,
     plain,
-    source_of,
+    sql_source,
     together,
 )
 
@@ -32,10 +32,10 @@ def test_an_expression_is_told_as_each_would_write_it() -> None:
     quoted = in_words(TABLE.c.order > 3)
     assert isinstance(quoted, ByDialect)
     assert quoted.words == {"sqlite": '"order" > 3', "postgresql": '"order" > 3', "mariadb": "`order` > 3"}
-    assert source_of(quoted).startswith("by_dialect(sqlite='\"order\" > 3'")
+    assert sql_source(quoted).startswith("by_dialect(sqlite='\"order\" > 3'")
     same = in_words(TABLE.c.name.like("a%"))
     assert not isinstance(same, ByDialect)
-    assert source_of(same) == "sa.text(\"name LIKE 'a%'\")"
+    assert sql_source(same) == "sa.text(\"name LIKE 'a%'\")"
     assert in_words(quoted) is quoted
 
 
@@ -43,7 +43,7 @@ def test_a_colon_begins_no_parameter() -> None:
     text = as_text("name <> 'a :b'")
     assert plain(text) == "name <> 'a :b'"
     assert str(text.compile()) == "name <> 'a :b'"
-    assert eval(source_of(text), {"sa": sa}).compile().params == {}
+    assert eval(sql_source(text), {"sa": sa}).compile().params == {}
 
 
 def test_what_all_say_stands_once() -> None:

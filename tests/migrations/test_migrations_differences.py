@@ -19,7 +19,7 @@ from alembic.operations.ops import (
     UpgradeOps,
 )
 
-from microorm.migrations.differences import described
+from microorm.migrations.report import described
 
 
 @pytest.mark.parametrize(

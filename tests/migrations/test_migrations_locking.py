@@ -13,8 +13,7 @@ from sqlalchemy.exc import OperationalError
 from microorm import Databases
 from microorm.errors import MigrationError
 from microorm.migrations import Migrations
-from microorm.migrations.locking import locked
-from microorm.migrations.targets import targets
+from microorm.migrations.targets import locked, targets
 from tests.migrations.worker import after, before, migrations_of
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,9 +16,9 @@ from alembic.operations.ops import (
 from sqlalchemy.dialects import mysql
 
 from microorm import Databases, Registry, types
-from microorm.migrations.merging import merged
+from microorm.migrations.dialects import type_source
 from microorm.migrations.operations import OnlyOn
-from microorm.migrations.portable import source_of
+from microorm.migrations.plan import merged
 from microorm.migrations.targets import Target
 
 METADATA = sa.MetaData()
@@ -94,7 +94,7 @@ def test_what_was_is_told_for_every_dialect(places: dict[str, Target]) -> None:
             places["maria"]: gone(maria),
         }
     )
-    assert source_of(down[0].ops[0].column.type) == "types.text_type(9)"
+    assert type_source(down[0].ops[0].column.type) == "types.text_type(9)"
 
 
 def test_a_new_table_is_taken_back_whole(places: dict[str, Target]) -> None:

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, inspect, text
 
 from microorm import Databases
-from microorm.migrations.momentary import NAME, momentary
+from microorm.migrations.compare import NAME, momentary
 
 pytestmark = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 

@@ -12,6 +12,7 @@ from alembic.operations.ops import AddColumnOp, DropColumnOp, UpgradeOps
 
 from microorm import Field, Model, field, types
 from microorm.migrations import Migrations
+from microorm.migrations.dialects import render_item
 from microorm.migrations.operations import (
     AddedCheck,
     Dropped,
@@ -20,7 +21,6 @@ from microorm.migrations.operations import (
     RenamedColumn,
     RenamedTable,
 )
-from microorm.migrations.portable import render_item
 
 Anew = Callable[[], type[Model]]
 

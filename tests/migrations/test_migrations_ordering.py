@@ -18,8 +18,8 @@ from alembic.operations.ops import (
 )
 
 from microorm.migrations.operations import Dropped, Filled, RenamedColumn
-from microorm.migrations.ordering import Change, forget_indexes, modified, ordered
-from microorm.migrations.ordering import arranged as arrange
+from microorm.migrations.plan import Change, forget_indexes, modified, ordered
+from microorm.migrations.plan import arranged as arrange
 
 METADATA = sa.MetaData()
 AUTHOR = sa.Table("author", METADATA, sa.Column("id", sa.Integer, primary_key=True))

@@ -9,7 +9,7 @@ from alembic.operations.ops import AddColumnOp, UpgradeOps
 from sqlalchemy.dialects import mysql, sqlite
 
 from microorm import types
-from microorm.migrations.portable import portable, render_item, source_of
+from microorm.migrations.dialects import portable, render_item, type_source
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,9 @@ from microorm.migrations.portable import portable, render_item, source_of
     ],
 )
 def test_a_type_is_written_by_the_name_that_makes_it_again(type_: Any, source: str | None) -> None:
-    assert source_of(type_) == source
+    assert type_source(type_) == source
     if source is not None:
-        assert source_of(eval(source, {"types": types})) == source
+        assert type_source(eval(source, {"types": types})) == source
 
 
 def test_what_databases_tell_is_one_type_again() -> None:
@@ -43,8 +43,8 @@ def test_what_databases_tell_is_one_type_again() -> None:
         "postgresql": sa.VARCHAR(40),
         "mariadb": mysql.VARCHAR(40, charset="utf8mb4", collation=types.COLLATION),
     }
-    assert source_of(portable(told)) == "types.text_type(40)"
-    assert source_of(portable({"mariadb": mysql.BIGINT(display_width=20)})) == "types.integer_type()"
+    assert type_source(portable(told)) == "types.text_type(40)"
+    assert type_source(portable({"mariadb": mysql.BIGINT(display_width=20)})) == "types.integer_type()"
 
 
 def test_what_has_no_name_is_kept_in_the_words_of_each() -> None:

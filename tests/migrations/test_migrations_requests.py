@@ -12,8 +12,8 @@ import microorm
 from microorm import Databases, Field, Registry, field
 from microorm.apps import AppConfig, Apps
 from microorm.migrations import Migrations
+from microorm.migrations.environment import Request, Step, known_tables, labels_of, stored_default
 from microorm.migrations.history import History
-from microorm.migrations.requests import Request, Step, known_tables, labels_of, stored_default
 
 
 class Size(Enum):

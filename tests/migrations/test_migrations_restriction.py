@@ -12,7 +12,7 @@ import microorm
 from microorm import Databases, Field, Registry, field
 from microorm.errors import MigrationError
 from microorm.migrations import Migrations, on
-from microorm.migrations.restriction import tables_of
+from microorm.migrations.targets import changed_tables
 
 pytestmark = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 
@@ -128,8 +128,8 @@ def test_outside_a_migration_there_is_no_answer(migrations: Migrations) -> None:
         (ExecuteSQLOp("SELECT 1"), set()),
     ],
 )
-def test_the_tables_of_an_operation_are_known(operation: Any, tables: set[str]) -> None:
-    assert set(tables_of(operation)) == tables
+def test_the_changed_tables_an_operation_are_known(operation: Any, tables: set[str]) -> None:
+    assert set(changed_tables(operation)) == tables
 
 
 class Given:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from microorm import types
-from microorm.migrations.zeros import zero_of
+from microorm.migrations.operations import zero_of
 
 
 @pytest.mark.parametrize(
