@@ -1,4 +1,8 @@
-"""Renames: a table or a column that has another name, where it is told; to a comparison one is gone and one is new."""
+"""What autogenerate compares beside alembic's own comparisons: renames, CHECKs, keys, and defaults.
+
+A server rewrites a CHECK or a default. To compare it with the model's, that is given to the same server, as part of a
+temporary table, and read back.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,6 @@ from sqlalchemy import (
     Column,
     Connection,
     ForeignKeyConstraint,
-    Index,
     Inspector,
     MetaData,
     Table,
@@ -37,51 +40,95 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable, SchemaItem
 
 from microorm.errors import MigrationError, nearest
-from microorm.migrations.dialects import ByDialect, as_text, in_words, plain, render_item
-from microorm.migrations.operations import AddedCheck, ChangedKey, DroppedCheck, RenamedColumn, RenamedTable
+from microorm.migrations.dialects import compile_sql, dialect_name, literal_text, render_item, sql_for
+from microorm.migrations.operations import (
+    ChangePrimaryKeyOp,
+    CreateCheckOp,
+    DropCheckOp,
+    RenameColumnOp,
+    RenameTableOp,
+)
 from microorm.migrations.targets import TARGET, Target
-from microorm.types import MARIADB
 
-OPTION = "microorm_renames"
+TEMPORARY_TABLE = "microorm_temporary"
+
+_RENAMES = "microorm_renames"  # the option of alembic's context that holds the renames
 _NAME = r"[^.:]+"
 _RENAME = re.compile(rf"(?:({_NAME})\.)?({_NAME}):(?:({_NAME})\.)?({_NAME})")
+_JSON_CHECK = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
+_CONTINUE = PriorityDispatchResult.CONTINUE
 
 
 @dataclass(frozen=True)
 class Rename:
-    """From *old* to *new*: of a column of *table* (by its new name), or of a table where that is None."""
+    """A rename from *old* to *new*: of a column of *table*, by the table's new name, or of a table if that is None."""
 
     table: str | None
     old: str
     new: str
 
 
-def read_rename(given: str) -> Rename:
-    """The rename that `old:new` (tables) or `table.old:new` (columns) means. `MigrationError` where it means none."""
+def parse_rename(given: str) -> Rename:
+    """Parse `old:new` (a table) or `table.old:new` (a column). Raises `MigrationError` for anything else."""
     found = _RENAME.fullmatch(given)
     if found is None:
         raise MigrationError(
-            f"a rename is 'old:new' of a table or 'table.old:new' of a column, not {given!r}"
+            f"{given!r} is not a rename; write 'old:new' for a table or 'table.old:new' for a column"
         )
-    table, old, again, new = found.groups()
-    if (table is None and again is not None) or again not in (None, table):
-        raise MigrationError(f"a column stays in its table, and {given!r} names two")
+    table, old, new_table, new = found.groups()
+    if new_table not in (None, table):
+        raise MigrationError(f"the rename {given!r} names two tables; a column cannot move to another table")
     if old == new:
-        raise MigrationError(f"{given!r} changes nothing")
+        raise MigrationError(f"the rename {given!r} changes nothing")
     return Rename(table, old, new)
 
 
-def columns_of(renames: Iterable[Rename], table: str) -> dict[str, str]:
-    """The columns of *table* that are renamed: new name → old name."""
+def renamed_columns(renames: Iterable[Rename], table: str) -> dict[str, str]:
+    """Return the old names of the renamed columns of *table*, by their new ones."""
     return {each.new: each.old for each in renames if each.table == table}
 
 
-def tables_of(renames: Iterable[Rename]) -> dict[str, str]:
-    """The tables that are renamed: new name → old name."""
+def renamed_tables(renames: Iterable[Rename]) -> dict[str, str]:
+    """Return the old names of the renamed tables, by their new ones."""
     return {each.new: each.old for each in renames if each.table is None}
 
 
-def rename_columns(
+def compare_options(
+    target: Target, metadata: MetaData, known: frozenset[str], renames: tuple[Rename, ...]
+) -> dict[str, Any]:
+    """Return the options of `alembic.context.configure` that compare *target* with *metadata*.
+
+    *known* are the tables that belong or belonged to a model. Other tables of the database are ignored.
+    """
+    tables = renamed_tables(renames)
+
+    def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind != "table":
+            return True
+        return name in known and name not in tables.values() and target.allows(str(name))
+
+    def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
+        if kind == "table" and not reflected:
+            return target.allows(str(name)) and not (other is None and name in tables)
+        if kind == "column" and reflected and other is None:
+            return name not in renamed_columns(renames, item.table.name).values()
+        return True
+
+    return {
+        TARGET: target,
+        _RENAMES: renames,
+        "target_metadata": metadata,
+        "include_name": include_name,
+        "include_object": include_object,
+        "compare_type": True,
+        "compare_server_default": compare_default,
+        "render_as_batch": True,  # SQLite changes a table by building a new one
+        "render_item": render_item,
+        "autogenerate_plugins": ["alembic.autogenerate.*", "microorm.migrations"],
+    }
+
+
+def compare_renamed_columns(
     autogenerate: AutogenContext,
     changes: ModifyTableOps,
     schema: str | None,
@@ -89,93 +136,116 @@ def rename_columns(
     stored: Table | None,
     wanted: Table | None,
 ) -> PriorityDispatchResult:
-    """In the place of a new column that is a renamed one, say so in *changes*, with what else is new about it."""
+    """Replace new columns in *changes* that are renamed ones, and compare what else differs about them."""
     if stored is None or wanted is None:
-        return PriorityDispatchResult.CONTINUE
-    for new, old in columns_of(autogenerate.opts.get(OPTION, ()), wanted.name).items():
-        for place, change in enumerate(changes.ops):
+        return _CONTINUE
+    for new, old in renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).items():
+        for index, change in enumerate(changes.ops):
             if isinstance(change, AddColumnOp) and change.column.name == new and old in stored.c:
-                renamed = RenamedColumn(wanted.name, old, schema=schema, modify_name=new)
-                _compare_column(autogenerate, renamed, stored, old, wanted, new)
-                changes.ops[place] = renamed
-    return PriorityDispatchResult.CONTINUE
+                rename = RenameColumnOp(wanted.name, old, schema=schema, modify_name=new)
+                _compare_column(autogenerate, rename, stored.c[old], wanted.c[new])
+                changes.ops[index] = rename
+    return _CONTINUE
 
 
-def rename_tables(
+def compare_renamed_tables(
     autogenerate: AutogenContext, upgrade: UpgradeOps, schemas: Iterable[str | None]
 ) -> PriorityDispatchResult:
-    """Put the tables that are renamed, and what else is new about them, into *upgrade*.
+    """Add the renamed tables to *upgrade*, and what else differs about them.
 
     Raises `MigrationError` for a table in a schema, before anything is compared.
     """
     for table in autogenerate.sorted_tables:
         if table.schema is not None:
             raise MigrationError(
-                f"the table {table.fullname!r} is in a schema of its own, which no revision is made for"
+                f"the table {table.fullname!r} is in a schema; revisions are made for tables without one only"
             )
-    there = set(autogenerate.inspector.get_table_names())
-    for new, old in tables_of(autogenerate.opts.get(OPTION, ())).items():
+    existing = set(autogenerate.inspector.get_table_names())
+    for new, old in renamed_tables(autogenerate.opts.get(_RENAMES, ())).items():
         wanted = autogenerate.table_key_to_table.get(new)
-        if wanted is None or old not in there:
+        if wanted is None or old not in existing:
             continue
-        # As alembic reflects: a sequence that makes keys is no default.
-        seen = ("column_reflect", autogenerate.migration_context.impl.autogen_column_reflect)
-        stored = Table(old, MetaData(), autoload_with=autogenerate.connection, listeners=[seen])
-        changes = ModifyTableOps(new, [])
-        _compare_columns(autogenerate, changes, stored, wanted)
-        compare = autogenerate.comparators.dispatch("table", qualifier=autogenerate.dialect.name)
-        compare(autogenerate, changes, None, old, stored, wanted)
-        gone = _gone(autogenerate, stored, wanted)
-        changes.ops.extend(DropColumnOp.from_column_and_tablename(None, new, stored.c[each]) for each in gone)
-        for change in changes.ops:
-            if getattr(change, "table_name", None) == old:
-                change.table_name = new  # type: ignore[attr-defined]
-        upgrade.ops.append(RenamedTable(old, new))
+        # As alembic reflects: a sequence that makes keys is not a default.
+        listener = ("column_reflect", autogenerate.migration_context.impl.autogen_column_reflect)
+        stored = Table(old, MetaData(), autoload_with=autogenerate.connection, listeners=[listener])
+        changes = _compare_renamed_table(autogenerate, stored, wanted)
+        upgrade.ops.append(RenameTableOp(old, new))
         if changes.ops:
             upgrade.ops.append(changes)
-    return PriorityDispatchResult.CONTINUE
+    return _CONTINUE
 
 
-def refuse_unused(renames: Iterable[Rename], upgrades: Iterable[UpgradeOps], metadata: MetaData) -> None:
-    """Raise `MigrationError` for one of *renames* that no database has gone through."""
+def _compare_renamed_table(autogenerate: AutogenContext, stored: Table, wanted: Table) -> ModifyTableOps:
+    """Compare two tables whose names differ, as alembic compares tables of one name."""
+    changes = ModifyTableOps(wanted.name, [])
+    for column in wanted.columns:
+        if column.name not in stored.c:
+            changes.ops.append(AddColumnOp.from_column_and_tablename(None, wanted.name, column))
+            continue
+        change: Any = AlterColumnOp(wanted.name, column.name)
+        _compare_column(autogenerate, change, stored.c[column.name], column)
+        if change.has_changes():
+            changes.ops.append(change)
+    compare = autogenerate.comparators.dispatch("table", qualifier=autogenerate.dialect.name)
+    compare(autogenerate, changes, None, stored.name, stored, wanted)
+    kept = {*wanted.c.keys(), *renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).values()}
+    changes.ops.extend(
+        DropColumnOp.from_column_and_tablename(None, wanted.name, column)
+        for column in stored.columns
+        if column.name not in kept
+    )
+    for change in changes.ops:
+        if getattr(change, "table_name", None) == stored.name:
+            change.table_name = wanted.name
+    return changes
+
+
+def _compare_column(
+    autogenerate: AutogenContext, change: AlterColumnOp, stored: Column[Any], wanted: Column[Any]
+) -> None:
+    compare = autogenerate.comparators.dispatch("column", qualifier=autogenerate.dialect.name)
+    compare(autogenerate, change, None, wanted.table.name, wanted.name, stored, wanted)
+
+
+def check_renames(renames: Iterable[Rename], upgrades: Iterable[UpgradeOps], metadata: MetaData) -> None:
+    """Raise `MigrationError` for one of *renames* that does not occur in *upgrades*."""
     done: set[Rename] = set()
     for upgrade in upgrades:
         for change in upgrade.ops:
-            if isinstance(change, RenamedTable):
+            if isinstance(change, RenameTableOp):
                 done.add(Rename(None, change.table_name, change.new_table_name))
-            for each in change.ops if isinstance(change, ModifyTableOps) else ():
-                if isinstance(each, RenamedColumn):
-                    done.add(Rename(each.table_name, each.column_name, str(each.modify_name)))
+            for inner in change.ops if isinstance(change, ModifyTableOps) else ():
+                if isinstance(inner, RenameColumnOp):
+                    done.add(Rename(inner.table_name, inner.column_name, str(inner.modify_name)))
     for rename in renames:
         if rename not in done:
-            raise MigrationError(_why_unused(rename, metadata))
+            raise MigrationError(_why_not_renamed(rename, metadata))
 
 
-def _why_unused(rename: Rename, metadata: MetaData) -> str:
+def _why_not_renamed(rename: Rename, metadata: MetaData) -> str:
     table, tables = rename.table or rename.new, metadata.tables
     if table not in tables:
         return f"there is no table {table!r} in the models{nearest(table, tables)}"
     if rename.table is None:
-        return f"there is no table {rename.old!r} in a database that could become {rename.new!r}"
-    columns = tables[rename.table].c
+        return f"there is no table {rename.old!r} in a database to rename to {rename.new!r}"
+    columns = tables[table].c
     if rename.new not in columns:
-        return f"there is no column '{rename.table}.{rename.new}' in the models{nearest(rename.new, columns.keys())}"
-    return f"there is no column '{rename.table}.{rename.old}' in a database that could become {rename.new!r}"
+        return f"there is no column '{table}.{rename.new}' in the models{nearest(rename.new, columns.keys())}"
+    return f"there is no column '{table}.{rename.old}' in a database to rename to {rename.new!r}"
 
 
-def forget_followers(upgrade: UpgradeOps, renames: Iterable[Rename]) -> None:
-    """Take out the foreign keys that only follow a renamed table: databases let them follow by themselves."""
-    tables = tables_of(renames)
+def remove_followed_keys(upgrade: UpgradeOps, renames: Iterable[Rename]) -> None:
+    """Remove changes of foreign keys whose only cause is a rename: databases change these keys by themselves."""
+    tables = renamed_tables(renames)
     columns = {(each.table, each.new): each.old for each in renames}
     for changes in upgrade.ops:
         if not isinstance(changes, ModifyTableOps):
             continue
-        made = {each.constraint_name: each for each in changes.ops if isinstance(each, CreateForeignKeyOp)}
+        created = {each.constraint_name: each for each in changes.ops if isinstance(each, CreateForeignKeyOp)}
         for change in list(changes.ops):
-            if not isinstance(change, DropConstraintOp) or change.constraint_name not in made:
+            if not isinstance(change, DropConstraintOp) or change.constraint_name not in created:
                 continue
-            before = change.to_constraint()
-            after = made[change.constraint_name]
+            before, after = change.to_constraint(), created[change.constraint_name]
             if isinstance(before, ForeignKeyConstraint) and _follows(before, after, tables, columns):
                 changes.ops.remove(change)
                 changes.ops.remove(after)
@@ -187,77 +257,11 @@ def _follows(
     tables: dict[str, str],
     columns: dict[tuple[str | None, str], str],
 ) -> bool:
-    target = after.referent_table
-    remote = [columns.get((target, each), each) for each in after.remote_cols]
-    wanted = [f"{tables.get(target, target)}.{each}" for each in remote]
+    """Return whether *after* is *before* with the new names of *tables* and *columns*."""
+    table = after.referent_table
+    remote = [f"{tables.get(table, table)}.{columns.get((table, each), each)}" for each in after.remote_cols]
     local = [columns.get((after.source_table, each), each) for each in after.local_cols]
-    return [each.target_fullname for each in before.elements] == wanted and list(before.column_keys) == local
-
-
-def _compare_column(
-    autogenerate: AutogenContext, change: AlterColumnOp, stored: Table, old: str, wanted: Table, new: str
-) -> None:
-    compare = autogenerate.comparators.dispatch("column", qualifier=autogenerate.dialect.name)
-    compare(autogenerate, change, None, wanted.name, new, stored.c[old], wanted.c[new])
-
-
-def _compare_columns(
-    autogenerate: AutogenContext, changes: ModifyTableOps, stored: Table, wanted: Table
-) -> None:
-    for column in wanted.columns:
-        if column.name not in stored.c:
-            changes.ops.append(AddColumnOp.from_column_and_tablename(None, wanted.name, column))
-            continue
-        change: Any = AlterColumnOp(wanted.name, column.name)
-        _compare_column(autogenerate, change, stored, column.name, wanted, column.name)
-        if change.has_changes():
-            changes.ops.append(change)
-
-
-def _gone(autogenerate: AutogenContext, stored: Table, wanted: Table) -> list[str]:
-    renamed = set(columns_of(autogenerate.opts.get(OPTION, ()), wanted.name).values())
-    return [each.name for each in stored.columns if each.name not in wanted.c and each.name not in renamed]
-
-
-def comparison(
-    target: Target, metadata: MetaData, known: frozenset[str], renames: tuple[Rename, ...]
-) -> dict[str, Any]:
-    """The options of `alembic.context.configure` by which *target* is compared with *metadata*.
-
-    *known*: the tables in the database that belong to models, or did; no other is looked at.
-    """
-    old_tables = tables_of(renames)
-
-    def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
-        if kind != "table":
-            return True
-        return name in known and name not in old_tables.values() and target.allows(str(name))
-
-    def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
-        if kind == "table" and not reflected:
-            return target.allows(str(name)) and not _is_renamed_here(item, other)
-        if kind == "column" and reflected and other is None:
-            return name not in columns_of(renames, item.table.name).values()
-        return True
-
-    def _is_renamed_here(table: Table, stored: Any) -> bool:
-        return stored is None and table.name in old_tables
-
-    return {
-        TARGET: target,
-        OPTION: renames,
-        "target_metadata": metadata,
-        "include_name": include_name,
-        "include_object": include_object,
-        "compare_type": True,
-        "compare_server_default": compare_default,
-        "render_as_batch": True,  # SQLite changes a table by building it anew
-        "render_item": render_item,
-        "autogenerate_plugins": ["alembic.autogenerate.*", "microorm.migrations"],
-    }
-
-
-_JSON = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
+    return [each.target_fullname for each in before.elements] == remote and list(before.column_keys) == local
 
 
 def compare_checks(
@@ -268,60 +272,52 @@ def compare_checks(
     stored: Table | None,
     wanted: Table | None,
 ) -> PriorityDispatchResult:
-    """Add to *changes* the CHECKs that the table *name* lacks, has too many, or that say something else."""
+    """Add the named CHECKs to *changes* that the table lacks, has in excess, or has with another condition."""
     connection = autogenerate.connection
     if stored is None or wanted is None or connection is None:
-        return PriorityDispatchResult.CONTINUE
-    there = stored_checks(connection, name, schema)
-    asked = {
-        str(each.name): each for each in wanted.constraints if isinstance(each, CheckConstraint) and each.name
+        return _CONTINUE
+    present = stored_checks(connection, name, schema)
+    checks = {
+        str(each.name): each.sqltext
+        for each in wanted.constraints
+        if isinstance(each, CheckConstraint) and each.name
     }
-    told = {check: _compiled(asked[check], connection) for check in asked.keys() & there.keys()}
-    # What PostgreSQL makes of its own words is not always these words: a CHECK that came back is told twice.
-    differing = _differing(told, there)
+    dialect = dialect_name(connection.dialect.name)
+    changed = _differing(
+        {each: sql_for(checks[each], dialect) for each in checks.keys() & present.keys()}, present
+    )
+    # PostgreSQL may rewrite a CHECK again that it has rewritten once.
     for _ in range(2):
-        if differing:
-            differing = _differing(_as_kept(connection, wanted, differing), there)
-    for check in sorted((there.keys() - asked.keys()) | differing.keys()):
-        changes.ops.append(DroppedCheck(check, name, as_text(there[check])))
-    for check in sorted((asked.keys() - there.keys()) | differing.keys()):
-        changes.ops.append(AddedCheck.of(name, check, in_words(asked[check].sqltext)))
-    return PriorityDispatchResult.CONTINUE
-
-
-def _differing(told: dict[str, str], there: dict[str, str]) -> dict[str, str]:
-    return {check: words for check, words in told.items() if _words(words) != _words(there[check])}
+        if changed:
+            changed = _differing(_read_back(connection, wanted, changed), present)
+    for check in sorted((present.keys() - checks.keys()) | changed.keys()):
+        changes.ops.append(DropCheckOp(check, name, literal_text(present[check])))
+    for check in sorted((checks.keys() - present.keys()) | changed.keys()):
+        changes.ops.append(CreateCheckOp(check, name, compile_sql(checks[check])))
+    return _CONTINUE
 
 
 def stored_checks(connection: Connection, table: str, schema: str | None = None) -> dict[str, str]:
-    """The named CHECKs of *table*: name → expression; not those by which MariaDB keeps a column to JSON."""
+    """Return the named CHECKs of *table*: name → condition. MariaDB's own CHECKs of JSON columns are left out."""
     found = inspect(connection).get_check_constraints(table, schema=schema)
     return {
         str(each["name"]): each["sqltext"]
         for each in found
         if each["name"] is not None
-        and not ((json := _JSON.fullmatch(each["sqltext"])) and json[1] == each["name"])
+        and not ((json := _JSON_CHECK.fullmatch(each["sqltext"])) and json[1] == each["name"])
     }
 
 
-def _compiled(check: CheckConstraint, connection: Connection) -> str:
-    name = connection.dialect.name
-    words = in_words(check.sqltext)
-    return (
-        words.words["mariadb" if name in MARIADB else name] if isinstance(words, ByDialect) else plain(words)
-    )
+def _differing(checks: dict[str, str], present: dict[str, str]) -> dict[str, str]:
+    return {name: sql for name, sql in checks.items() if sql.split() != present[name].split()}
 
 
-def _words(expression: str) -> str:
-    return " ".join(expression.split())
-
-
-def _as_kept(connection: Connection, table: Table, checks: dict[str, str]) -> dict[str, str]:
-    """The *checks* in the words of the database."""
+def _read_back(connection: Connection, table: Table, checks: dict[str, str]) -> dict[str, str]:
+    """Return *checks* of *table* as the database rewrites them."""
     columns = [Column(column.name, column.type) for column in table.columns]
-    told = [CheckConstraint(as_text(words), name=name) for name, words in checks.items()]
-    with momentary(connection, *columns, *told):
-        return stored_checks(connection, NAME)
+    constraints = [CheckConstraint(literal_text(sql), name=name) for name, sql in checks.items()]
+    with temporary_table(connection, *columns, *constraints):
+        return stored_checks(connection, TEMPORARY_TABLE)
 
 
 def compare_keys(
@@ -332,33 +328,24 @@ def compare_keys(
     stored: Table | None,
     wanted: Table | None,
 ) -> PriorityDispatchResult:
-    """Add to *changes* that the table *name* has another primary key, and the indexes that only a name tells of."""
+    """Add another primary key to *changes*, and on SQLite the indexes on expressions, which are known by name only."""
     if wanted is None:
-        return PriorityDispatchResult.CONTINUE
-    if stored is not None:
-        before, after = _columns(stored), _columns(wanted)
-        if before != after:
-            changes.ops.append(ChangedKey(name, before, after))
+        return _CONTINUE
+    if stored is not None and (before := _key(stored)) != (after := _key(wanted)):
+        changes.ops.append(ChangePrimaryKeyOp(name, before, after))
     connection = autogenerate.connection
-    if connection is not None and autogenerate.dialect.name == "sqlite":
-        there = set() if stored is None else _indexes(connection, name)
+    if connection is not None and connection.dialect.name == "sqlite":
+        query = text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
+        present = set() if stored is None else set(connection.execute(query, {"table": name}).scalars())
         for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
-            if _on_expressions(index) and index.name not in there:
+            on_columns = all(isinstance(each, Column) for each in index.expressions)
+            if not on_columns and index.name not in present:
                 changes.ops.append(CreateIndexOp.from_index(index))
-    return PriorityDispatchResult.CONTINUE
+    return _CONTINUE
 
 
-def _columns(table: Table) -> tuple[str, ...]:
+def _key(table: Table) -> tuple[str, ...]:
     return tuple(sorted(column.name for column in table.primary_key.columns))
-
-
-def _on_expressions(index: Index) -> bool:
-    return any(not isinstance(each, Column) for each in index.expressions)
-
-
-def _indexes(connection: Connection, table: str) -> set[str]:
-    query = text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
-    return set(connection.execute(query, {"table": table}).scalars())
 
 
 def compare_default(
@@ -369,44 +356,41 @@ def compare_default(
     wanted_default: Any,
     rendered: str | None,
 ) -> bool:
-    """Whether the default of the column *stored* is another than that of *wanted*; alembic's hook."""
+    """Return whether two columns have different server defaults, as alembic's `compare_server_default`."""
     if wanted_default is None:
         return stored_default is not None
     connection = migration.bind
     if stored_default == rendered or connection is None:
         return False
     column = Column(wanted.name, wanted.type, server_default=wanted_default.arg)
-    with momentary(connection, column) as inspector:
-        (kept,) = inspector.get_columns(NAME)
-    return _bare(kept["default"]) != _bare(stored_default)
+    with temporary_table(connection, column) as inspector:
+        (read_back,) = inspector.get_columns(TEMPORARY_TABLE)
+    return _without_brackets(read_back["default"]) != _without_brackets(stored_default)
 
 
-def _bare(sql: str | None) -> str | None:
-    """*sql* without the brackets around all of it, which alembic adds to what SQLite tells."""
+def _without_brackets(sql: str | None) -> str | None:
+    """Strip the brackets that alembic adds around a default of SQLite."""
     return None if sql is None else re.sub(r"^\((.*)\)$", r"\1", sql, flags=re.DOTALL)
 
 
-NAME = "microorm_momentary"
-
-
 @contextmanager
-def momentary(connection: Connection, *items: SchemaItem) -> Iterator[Inspector]:
-    """Let a table of columns and constraints be there, for as long as it is looked at."""
-    # Not by `Table.create`, which makes the types of its columns, too, and not by `Table.drop`, which drops them.
-    connection.execute(CreateTable(Table(NAME, MetaData(), *items, prefixes=["TEMPORARY"])))
+def temporary_table(connection: Connection, *items: SchemaItem) -> Iterator[Inspector]:
+    """Create a temporary table of columns and constraints for the duration of the block."""
+    # `Table.create` and `Table.drop` would also create and drop the types of the columns.
+    connection.execute(CreateTable(Table(TEMPORARY_TABLE, MetaData(), *items, prefixes=["TEMPORARY"])))
     try:
         yield inspect(connection)
     finally:
         kind = "TABLE" if connection.dialect.name in ("sqlite", "postgresql") else "TEMPORARY TABLE"
-        connection.exec_driver_sql(f"DROP {kind} {NAME}")
+        connection.exec_driver_sql(f"DROP {kind} {TEMPORARY_TABLE}")
 
 
 _PLUGIN = Plugin("microorm.migrations")
 _PLUGIN.add_autogenerate_comparator(compare_checks, "table", "microorm_checks")
 _PLUGIN.add_autogenerate_comparator(compare_keys, "table", "microorm_keys")
 _PLUGIN.add_autogenerate_comparator(
-    rename_columns, "table", "microorm_columns", priority=DispatchPriority.FIRST
+    compare_renamed_columns, "table", "microorm_columns", priority=DispatchPriority.FIRST
 )
 _PLUGIN.add_autogenerate_comparator(
-    rename_tables, "schema", "microorm_tables", priority=DispatchPriority.FIRST
+    compare_renamed_tables, "schema", "microorm_tables", priority=DispatchPriority.FIRST
 )

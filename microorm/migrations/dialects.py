@@ -1,6 +1,7 @@
-"""Dialects: SQL in the words of each database, in one revision.
+"""SQL and column types that mean the same on every database, and how a revision writes them.
 
-A model's expression is compiled for each; what databases tell of themselves is kept beside each other.
+An expression of a model is compiled for each dialect. A type that a database reports (`VARCHAR(40) COLLATE …`) becomes
+the type of `microorm.types` that compiles to it. Where no text fits all databases, the text of each dialect is kept.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from microorm import types
 from microorm.errors import ModelError
 from microorm.types import MARIADB
 
-_PLAIN: dict[str, Any] = {"paramstyle": "named"}  # else a % would be doubled
+_NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
 
 DIALECTS: Mapping[str, Dialect] = {
-    name: make_url(f"{driver}://").get_dialect()(**_PLAIN)
+    name: make_url(f"{driver}://").get_dialect()(**_NAMED)
     for name, driver in (
         ("sqlite", "sqlite"),
         ("postgresql", "postgresql+psycopg"),
@@ -41,115 +42,113 @@ DIALECTS: Mapping[str, Dialect] = {
     )
 }
 
-
-class ByDialect(ColumnElement[Any]):
-    """SQL that each dialect has its own words for."""
-
-    inherit_cache = False
-
-    def __init__(self, words: Mapping[str, str]) -> None:
-        self.words = dict(words)
-
-
-@compiles(ByDialect)
-def _compiled(element: ByDialect, compiler: SQLCompiler, **options: Any) -> str:
-    name = compiler.dialect.name
-    words = element.words.get("mariadb" if name in MARIADB else name)
-    if words is None:
-        raise CompileError(f"the SQL is given for {', '.join(sorted(element.words))}, and not for {name}")
-    return compiler.process(as_text(words), **options)  # which doubles a % where the driver wants that
-
-
-def by_dialect(**words: str) -> ByDialect:
-    """SQL as each database has it: `by_dialect(sqlite="…", postgresql="…", mariadb="…")`, for a default or a CHECK."""
-    return ByDialect(words)
-
-
-def in_words(expression: ClauseElement) -> TextClause | ByDialect:
-    """*expression*, which may name columns of a model's table, as text that stands for itself."""
-    if isinstance(expression, ByDialect):
-        return expression
-    options = {"literal_binds": True, "include_table": False}
-    return together(
-        {
-            name: str(expression.compile(dialect=dialect, compile_kwargs=options))
-            for name, dialect in DIALECTS.items()
-        }
-    )
-
-
-def together(words: Mapping[str, str]) -> TextClause | ByDialect:
-    """What databases say of one thing: one text where all say the same."""
-    first, *others = dict.fromkeys(words.values())
-    return ByDialect(words) if others else as_text(first)
-
-
-def as_text(sql: str) -> TextClause:
-    """*sql* as it is: a colon in it begins no parameter."""
-    return text(sql.replace(":", r"\:"))
-
-
-def plain(element: TextClause) -> str:
-    """The SQL that `as_text` was given."""
-    return element.text.replace(r"\:", ":")
-
-
-def sql_source(element: TextClause | ByDialect) -> str:
-    """How a revision writes *element*."""
-    if isinstance(element, ByDialect):
-        return f"by_dialect({', '.join(f'{name}={sql!r}' for name, sql in element.words.items())})"
-    return f"sa.text({element.text!r})"
-
-
-def default_of(told: Mapping[str, Any]) -> DefaultClause | None:
-    """One default for what databases of several dialects tell of one column's; None where one has none."""
-    words = {
-        name: str(
-            default.arg if isinstance(default.arg, str) else default.arg.compile(dialect=DIALECTS[name])
-        )
-        for name, default in told.items()
-        if isinstance(default, DefaultClause)
-    }
-    return DefaultClause(together(words)) if words and len(words) == len(told) else None
-
-
-# How wide a number is shown, and a character set that says what the collation says.
+# The display width of an integer, and a character set that the collation implies.
 _NOISE = re.compile(r"(?<=INT)\(\d+\)|(?<=INTEGER)\(\d+\)| CHARACTER SET utf8mb4(?= COLLATE)")
 
 
-def type_source(type_: TypeEngine[Any]) -> str | None:
-    """How a revision writes *type_*: an expression with `types`, or None where microorm has no name for it."""
-    if isinstance(type_, types.Choice):
-        type_ = types.value_type(type_.values)
-    wanted = {name: in_sql(type_, name) for name in DIALECTS}
-    for source, candidate in _candidates(type_):
-        if all(in_sql(candidate, name) == sql for name, sql in wanted.items()):
-            return source
-    return "sa.BigInteger()" if type(type_) is BigInteger else None
+def dialect_name(name: str) -> str:
+    """Return the name of a dialect in `DIALECTS`: MySQL's is MariaDB's."""
+    return "mariadb" if name in MARIADB else name
 
 
-def portable(reflected: Mapping[str, TypeEngine[Any]]) -> TypeEngine[Any]:
-    """One type for what databases of several dialects tell of one column."""
-    first = next(iter(reflected.values()))
-    for _, candidate in _candidates(first):
-        if all(in_sql(candidate, name) == in_sql(type_, name) for name, type_ in reflected.items()):
-            return candidate
-    combined = first
-    for name, type_ in list(reflected.items())[1:]:
-        combined = combined.with_variant(type_, *(types.MARIADB if name == "mariadb" else (name,)))
+class ByDialect(ColumnElement[Any]):
+    """SQL that is written differently for each dialect."""
+
+    inherit_cache = False
+
+    def __init__(self, sql: Mapping[str, str]) -> None:
+        self.sql = dict(sql)
+
+
+@compiles(ByDialect)
+def _compile_by_dialect(element: ByDialect, compiler: SQLCompiler, **options: Any) -> str:
+    name = compiler.dialect.name
+    if (sql := element.sql.get(dialect_name(name))) is None:
+        raise CompileError(f"no SQL for the dialect {name!r}; given for: {', '.join(sorted(element.sql))}")
+    return compiler.process(literal_text(sql), **options)  # doubles a % if the driver needs that
+
+
+def by_dialect(**sql: str) -> ByDialect:
+    """Return SQL for each dialect, for a default or a CHECK: `by_dialect(sqlite="…", postgresql="…", mariadb="…")`."""
+    return ByDialect(sql)
+
+
+def literal_text(sql: str) -> TextClause:
+    """Return *sql* as a clause in which a colon does not begin a parameter."""
+    return text(sql.replace(":", r"\:"))
+
+
+def sql_for(expression: ClauseElement, dialect: str) -> str:
+    """Compile *expression* for *dialect*, with literal values and without the names of tables."""
+    if isinstance(expression, ByDialect):
+        return expression.sql[dialect]
+    options = {"literal_binds": True, "include_table": False}
+    return str(expression.compile(dialect=DIALECTS[dialect], compile_kwargs=options))
+
+
+def compile_sql(expression: ClauseElement) -> TextClause | ByDialect:
+    """Compile *expression* for every dialect."""
+    if isinstance(expression, ByDialect):
+        return expression
+    return combine_sql({name: sql_for(expression, name) for name in DIALECTS})
+
+
+def combine_sql(sql: Mapping[str, str]) -> TextClause | ByDialect:
+    """Return one clause for the *sql* of several dialects: plain text if it is the same for all."""
+    first, *others = dict.fromkeys(sql.values())
+    return ByDialect(sql) if others else literal_text(first)
+
+
+def combine_defaults(defaults: Mapping[str, Any]) -> DefaultClause | None:
+    """Return one default for those that databases report for one column, by dialect; None if one has none."""
+    sql = {
+        name: str(
+            default.arg if isinstance(default.arg, str) else default.arg.compile(dialect=DIALECTS[name])
+        )
+        for name, default in defaults.items()
+        if isinstance(default, DefaultClause)
+    }
+    return DefaultClause(combine_sql(sql)) if sql and len(sql) == len(defaults) else None
+
+
+def combine_types(reflected: Mapping[str, TypeEngine[Any]]) -> TypeEngine[Any]:
+    """Return one type for those that databases report for one column, by dialect."""
+    if (found := _find_type(reflected)) is not None:
+        return found[1]
+    (_, combined), *others = reflected.items()
+    for name, type_ in others:
+        combined = combined.with_variant(type_, *(MARIADB if name == "mariadb" else (name,)))
     return combined
 
 
-def in_sql(type_: TypeEngine[Any], dialect: str) -> str:
-    """*type_* as the DDL of *dialect* has it; says so where it cannot be had there."""
+def ddl_type(type_: TypeEngine[Any], dialect: str) -> str:
+    """Compile *type_* for the DDL of *dialect*, or return why it cannot be compiled."""
     try:
         return _NOISE.sub("", type_.compile(dialect=DIALECTS[dialect]))
     except (SQLAlchemyError, ModelError) as error:
         return f"none: {error}"
 
 
+def type_source(type_: TypeEngine[Any]) -> str | None:
+    """Return the expression with `types` that a revision uses for *type_*, or None if microorm has no such type."""
+    if isinstance(type_, types.Choice):
+        type_ = types.value_type(type_.values)
+    if (found := _find_type(dict.fromkeys(DIALECTS, type_))) is not None:
+        return found[0]
+    return "sa.BigInteger()" if type(type_) is BigInteger else None
+
+
+def _find_type(wanted: Mapping[str, TypeEngine[Any]]) -> tuple[str, TypeEngine[Any]] | None:
+    """Find the type of microorm that compiles as the *wanted* type of each dialect does."""
+    ddl = {name: ddl_type(type_, name) for name, type_ in wanted.items()}
+    for source, candidate in _candidates(next(iter(wanted.values()))):
+        if all(ddl_type(candidate, name) == sql for name, sql in ddl.items()):
+            return source, candidate
+    return None
+
+
 def _candidates(type_: TypeEngine[Any]) -> Iterator[tuple[str, TypeEngine[Any]]]:
-    """The types that microorm makes, of the size that *type_* has."""
+    """Yield the types of microorm, in the size of *type_*, with their source."""
     length = getattr(type_, "length", None)
     precision, scale = getattr(type_, "precision", None), getattr(type_, "scale", None)
     yield "types.integer_type()", types.integer_type()
@@ -166,9 +165,9 @@ def _candidates(type_: TypeEngine[Any]) -> Iterator[tuple[str, TypeEngine[Any]]]
 
 
 def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
-    """What alembic asks before it writes an item: types by microorm's names, SQL in the words of each dialect."""
+    """Render a type, a default or a CHECK for a revision, as alembic's option of this name."""
     if kind == "type":
-        return _type(item, autogenerate)
+        return _render_type(item, autogenerate)
     if kind == "server_default" and isinstance(item, DefaultClause) and not isinstance(item.arg, str):
         return render_sql(item.arg, autogenerate)
     if kind == "check" and isinstance(item, CheckConstraint) and isinstance(item.name, str):
@@ -176,21 +175,20 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
     return False
 
 
-def _type(item: TypeEngine[Any], autogenerate: AutogenContext) -> Any:
-    source = type_source(item)
-    if source is not None:
-        if source.startswith("types."):
-            autogenerate.imports.add("from microorm import types")
-        return source
-    module = type(item).__module__
-    if not module.startswith("sqlalchemy."):
-        autogenerate.imports.add(f"import {module}")
-    return False
-
-
 def render_sql(expression: Any, autogenerate: AutogenContext) -> str:
-    """How a revision writes *expression*, with the import that it needs."""
-    words = in_words(expression)
-    if isinstance(words, ByDialect):
-        autogenerate.imports.add("from microorm.migrations import by_dialect")
-    return sql_source(words)
+    """Render *expression* for a revision, and note the import that it needs."""
+    compiled = compile_sql(expression)
+    if isinstance(compiled, TextClause):
+        return f"sa.text({compiled.text!r})"
+    autogenerate.imports.add("from microorm.migrations import by_dialect")
+    return f"by_dialect({', '.join(f'{name}={sql!r}' for name, sql in compiled.sql.items())})"
+
+
+def _render_type(type_: TypeEngine[Any], autogenerate: AutogenContext) -> Any:
+    source = type_source(type_)
+    module = type(type_).__module__
+    if source is not None and source.startswith("types."):
+        autogenerate.imports.add("from microorm import types")
+    elif source is None and not module.startswith("sqlalchemy."):
+        autogenerate.imports.add(f"import {module}")
+    return source if source is not None else False
