@@ -56,7 +56,6 @@ _RENAMES = "microorm_renames"  # the option of alembic's context that holds the 
 _NAME = r"[^.:]+"
 _RENAME = re.compile(rf"(?:({_NAME})\.)?({_NAME}):(?:({_NAME})\.)?({_NAME})")
 _JSON_CHECK = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
-_CONTINUE = PriorityDispatchResult.CONTINUE
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def compare_options(
     }
 
 
-def compare_renamed_columns(
+def compare_table(
     autogenerate: AutogenContext,
     changes: ModifyTableOps,
     schema: str | None,
@@ -136,16 +135,40 @@ def compare_renamed_columns(
     stored: Table | None,
     wanted: Table | None,
 ) -> PriorityDispatchResult:
+    """Add to *changes* how the table differs: in renamed columns, CHECKs, its primary key, indexes on expressions."""
+    connection = autogenerate.connection
+    if stored is not None and wanted is not None:
+        _compare_renamed_columns(autogenerate, changes, stored, wanted)
+        if (before := _key(stored)) != (after := _key(wanted)):
+            changes.ops.append(ChangePrimaryKeyOp(name, before, after))
+        if connection is not None:
+            _compare_checks(connection, changes, name, wanted)
+    if wanted is not None and connection is not None and connection.dialect.name == "sqlite":
+        query = text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
+        present = set() if stored is None else set(connection.execute(query, {"table": name}).scalars())
+        for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
+            on_columns = all(isinstance(each, Column) for each in index.expressions)
+            if (
+                not on_columns and index.name not in present
+            ):  # alembic skips it, and only its name can be compared
+                changes.ops.append(CreateIndexOp.from_index(index))
+    return PriorityDispatchResult.CONTINUE
+
+
+def _key(table: Table) -> tuple[str, ...]:
+    return tuple(sorted(column.name for column in table.primary_key.columns))
+
+
+def _compare_renamed_columns(
+    autogenerate: AutogenContext, changes: ModifyTableOps, stored: Table, wanted: Table
+) -> None:
     """Replace new columns in *changes* that are renamed ones, and compare what else differs about them."""
-    if stored is None or wanted is None:
-        return _CONTINUE
     for new, old in renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).items():
         for index, change in enumerate(changes.ops):
             if isinstance(change, AddColumnOp) and change.column.name == new and old in stored.c:
-                rename = RenameColumnOp(wanted.name, old, schema=schema, modify_name=new)
+                rename = RenameColumnOp(wanted.name, old, modify_name=new)
                 _compare_column(autogenerate, rename, stored.c[old], wanted.c[new])
                 changes.ops[index] = rename
-    return _CONTINUE
 
 
 def compare_renamed_tables(
@@ -172,7 +195,7 @@ def compare_renamed_tables(
         upgrade.ops.append(RenameTableOp(old, new))
         if changes.ops:
             upgrade.ops.append(changes)
-    return _CONTINUE
+    return PriorityDispatchResult.CONTINUE
 
 
 def _compare_renamed_table(autogenerate: AutogenContext, stored: Table, wanted: Table) -> ModifyTableOps:
@@ -264,28 +287,17 @@ def _follows(
     return [each.target_fullname for each in before.elements] == remote and list(before.column_keys) == local
 
 
-def compare_checks(
-    autogenerate: AutogenContext,
-    changes: ModifyTableOps,
-    schema: str | None,
-    name: str,
-    stored: Table | None,
-    wanted: Table | None,
-) -> PriorityDispatchResult:
-    """Add the named CHECKs to *changes* that the table lacks, has in excess, or has with another condition."""
-    connection = autogenerate.connection
-    if stored is None or wanted is None or connection is None:
-        return _CONTINUE
-    present = stored_checks(connection, name, schema)
+def _compare_checks(connection: Connection, changes: ModifyTableOps, name: str, wanted: Table) -> None:
+    """Add to *changes* the named CHECKs that the table *name* lacks, has in excess, or has with another condition."""
+    present = stored_checks(connection, name)
     checks = {
         str(each.name): each.sqltext
         for each in wanted.constraints
         if isinstance(each, CheckConstraint) and each.name
     }
     dialect = dialect_name(connection.dialect.name)
-    changed = _differing(
-        {each: sql_for(checks[each], dialect) for each in checks.keys() & present.keys()}, present
-    )
+    compiled = {each: sql_for(checks[each], dialect) for each in checks.keys() & present.keys()}
+    changed = _differing(compiled, present)
     # PostgreSQL may rewrite a CHECK again that it has rewritten once.
     for _ in range(2):
         if changed:
@@ -294,12 +306,11 @@ def compare_checks(
         changes.ops.append(DropCheckOp(check, name, literal_text(present[check])))
     for check in sorted((checks.keys() - present.keys()) | changed.keys()):
         changes.ops.append(CreateCheckOp(check, name, compile_sql(checks[check])))
-    return _CONTINUE
 
 
-def stored_checks(connection: Connection, table: str, schema: str | None = None) -> dict[str, str]:
+def stored_checks(connection: Connection, table: str) -> dict[str, str]:
     """Return the named CHECKs of *table*: name → condition. MariaDB's own CHECKs of JSON columns are left out."""
-    found = inspect(connection).get_check_constraints(table, schema=schema)
+    found = inspect(connection).get_check_constraints(table)
     return {
         str(each["name"]): each["sqltext"]
         for each in found
@@ -318,34 +329,6 @@ def _read_back(connection: Connection, table: Table, checks: dict[str, str]) -> 
     constraints = [CheckConstraint(literal_text(sql), name=name) for name, sql in checks.items()]
     with temporary_table(connection, *columns, *constraints):
         return stored_checks(connection, TEMPORARY_TABLE)
-
-
-def compare_keys(
-    autogenerate: AutogenContext,
-    changes: ModifyTableOps,
-    schema: str | None,
-    name: str,
-    stored: Table | None,
-    wanted: Table | None,
-) -> PriorityDispatchResult:
-    """Add another primary key to *changes*, and on SQLite the indexes on expressions, which are known by name only."""
-    if wanted is None:
-        return _CONTINUE
-    if stored is not None and (before := _key(stored)) != (after := _key(wanted)):
-        changes.ops.append(ChangePrimaryKeyOp(name, before, after))
-    connection = autogenerate.connection
-    if connection is not None and connection.dialect.name == "sqlite":
-        query = text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
-        present = set() if stored is None else set(connection.execute(query, {"table": name}).scalars())
-        for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
-            on_columns = all(isinstance(each, Column) for each in index.expressions)
-            if not on_columns and index.name not in present:
-                changes.ops.append(CreateIndexOp.from_index(index))
-    return _CONTINUE
-
-
-def _key(table: Table) -> tuple[str, ...]:
-    return tuple(sorted(column.name for column in table.primary_key.columns))
 
 
 def compare_default(
@@ -386,11 +369,7 @@ def temporary_table(connection: Connection, *items: SchemaItem) -> Iterator[Insp
 
 
 _PLUGIN = Plugin("microorm.migrations")
-_PLUGIN.add_autogenerate_comparator(compare_checks, "table", "microorm_checks")
-_PLUGIN.add_autogenerate_comparator(compare_keys, "table", "microorm_keys")
-_PLUGIN.add_autogenerate_comparator(
-    compare_renamed_columns, "table", "microorm_columns", priority=DispatchPriority.FIRST
-)
+_PLUGIN.add_autogenerate_comparator(compare_table, "table", "microorm_table")
 _PLUGIN.add_autogenerate_comparator(
     compare_renamed_tables, "schema", "microorm_tables", priority=DispatchPriority.FIRST
 )

@@ -221,7 +221,7 @@ class Environment:
         if tables:
             raise MigrationError(
                 f"{target.alias!r} is at 'base', but has tables of the history: {', '.join(map(repr, tables))}; "
-                "if they are as the models say, note the revision with fake=True or --fake"
+                "if they match the models, record the revision with fake=True or --fake"
             )
 
     def _send(self, signal: Any, target: Target, plan: list[tuple[str, bool]]) -> None:

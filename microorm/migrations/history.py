@@ -57,20 +57,19 @@ class History:
 
     def applied(self, heads: Iterable[str]) -> frozenset[str]:
         """Return *heads* and all revisions before them. Raises `MigrationError` if the folder lacks one of them."""
-        by_id = {script.revision: script for script in self.revisions}
-        found: set[str] = set()
-        waiting = list(heads)
-        while waiting:
-            revision = waiting.pop()
-            if revision not in by_id:
-                raise MigrationError(f"the database is at {revision!r}, which is in no file{self._known}")
-            if revision not in found:
-                found.add(revision)
-                waiting.extend((*parents(by_id[revision]), *to_tuple(by_id[revision].dependencies, ())))
-        return frozenset(found)
+        heads = tuple(heads)
+        if unknown := set(heads) - {script.revision for script in self.revisions}:
+            raise MigrationError(
+                f"a database is at {name_revisions(unknown)}, but no file has this revision{self._known}"
+            )
+        applied = self.directory.iterate_revisions(heads, "base") if heads else ()
+        return frozenset(script.revision for script in applied)
 
     def find(self, revision: str) -> str:
-        """Return the identifier that begins with *revision*. Raises `MigrationError` unless there is exactly one."""
+        """Return the identifier that *revision* stands for: it, its beginning, `head` or `base`.
+
+        Raises `MigrationError` unless there is exactly one.
+        """
         if not revision:
             raise MigrationError(f"no revision {revision!r}{self._known}")
         try:
