@@ -103,7 +103,6 @@ def try_changes(changes: Sequence[Change], databases: Databases, folder: Path, d
         return
     after.migrate()
     assert after.check() == []
-    assert after.make("nothing") is None
     for trial in trials:
         trial.check_applied(databases)
 
@@ -124,8 +123,10 @@ def test_all_changes_are_found_applied_and_reverted(database: Databases, folder:
     try_changes(CHANGES, database, folder, backend.partition("-")[0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.title.replace(" ", "-"))
-def test_a_change_alone_is_found_applied_and_reverted(change: Change, sqlite_url: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "title", ["a new table", "two dropped tables that refer to each other", "a table comment"]
+)
+def test_a_database_may_begin_or_end_empty_or_need_nothing(title: str, sqlite_url: str, folder: Path) -> None:
+    (change,) = (each for each in CHANGES if each.title == title)
     with Databases(sqlite_url) as databases:
         try_changes([change], databases, folder, "sqlite")
