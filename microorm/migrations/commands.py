@@ -1,4 +1,4 @@
-"""Commands on a history: make a revision, migrate, show, check, print SQL; and the files of a new folder."""
+"""Commands: make a revision, migrate, show, check, print SQL; and the files of a new folder."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ class Migrations:
     def make(self, message: str, *, renames: Sequence[str] = (), empty: bool = False) -> Path | None:
         """Write a revision that makes the databases like the models; return its file, or None if they are already.
 
-        *renames* are `"old:new"` for tables and `"table.old:new"` for columns; without them a renamed table or column is
-        dropped and created. *empty* writes a revision without operations.
+        *renames* are `"old:new"` for tables and `"table.old:new"` for columns; without them a renamed table
+        or column is dropped and created. *empty* writes a revision without operations.
 
-        Raises `MigrationError` if a database is not at the newest revision or cannot be reached, if the history has two
-        heads, and if something to rename does not exist. Nothing is written then.
+        Raises `MigrationError` if a database is not at the newest revision or cannot be reached, if the
+        history has two heads, and if something to rename does not exist. Nothing is written then.
         """
         history = self._history()
         history.check_single_head()
@@ -137,14 +137,16 @@ class Migrations:
     ) -> list[Step]:
         """Upgrade or downgrade every database, or that of *alias*, to *revision*; return the steps.
 
-        *revision* is an identifier or its beginning, `"head"`, `"base"`, or relative to each database: `"+1"`, `"-1"`.
-        *fake* records the revision without executing anything. *progress* is called after each step. Sends `pre_migrate`
-        and `post_migrate` for each database. Waits for other processes that migrate the same database.
+        *revision* is an identifier or its beginning, `"head"`, `"base"`, or relative to each database:
+        `"+1"`, `"-1"`. *fake* records the revision without executing anything. *progress* is called after
+        each step. Sends `pre_migrate` and `post_migrate` for each database. Waits for other processes that
+        migrate the same database.
 
-        Raises `UnknownAlias`. Raises `MigrationError` for an unknown revision, for two heads, if a database cannot be
-        reached, if tables of the history exist though no revision is applied, and if a revision fails. The databases
-        before that one are migrated then. SQLite is where it was, PostgreSQL at the revision before the one that failed.
-        MariaDB commits each change of a table; the error lists the statements. `MigrationError.at` has the revisions.
+        Raises `UnknownAlias`. Raises `MigrationError` for an unknown revision, for two heads, if a database
+        cannot be reached, if tables of the history exist though no revision is applied, and if a revision
+        fails. The databases before that one are migrated then. SQLite is where it was, PostgreSQL at the
+        revision before the one that failed. MariaDB commits each change of a table; the error lists the
+        statements. `MigrationError.at` has the revisions.
         """
         if not fake:
             return self._move(revision, alias, execute=True, progress=progress)
@@ -156,7 +158,8 @@ class Migrations:
     def sql(self, revision: str = "head", *, alias: str | None = None) -> str:
         """Return the SQL from an empty database to *revision*, or from the first to the second of `"from:to"`.
 
-        It is returned for each database; none is connected to. Raises `MigrationError` for an unknown revision.
+        It is returned for each database; none is connected to. Raises `MigrationError` for an unknown
+        revision.
         """
         history = self._history()
         start, colon, end = revision.rpartition(":")

@@ -1,7 +1,7 @@
-"""What autogenerate compares beside alembic's own comparisons: renames, CHECKs, keys, and defaults.
+"""Compare: what autogenerate finds beside alembic's own comparisons, in renames, CHECKs, keys and defaults.
 
-A server rewrites a CHECK or a default. To compare it with the model's, that is given to the same server, as part of a
-temporary table, and read back.
+A server rewrites a CHECK or a default. To compare it with the model's, that is given to the same server, as
+part of a temporary table, and read back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""SQL and column types that mean the same on every database, and how a revision writes them.
+"""Dialects: SQL and column types that mean the same on every database, and how a revision writes them.
 
-An expression of a model is compiled for each dialect. A type that a database reports (`VARCHAR(40) COLLATE …`) becomes
-the type of `microorm.types` that compiles to it. Where no text fits all databases, the text of each dialect is kept.
+An expression of a model is compiled for each dialect. A type that a database reports (`VARCHAR(40) COLLATE
+…`) becomes the type of `microorm.types` that compiles to it. Where no text fits all databases, the text of
+each dialect is kept.
 """
 
 from __future__ import annotations

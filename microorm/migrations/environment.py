@@ -1,7 +1,8 @@
-"""What `env.py` runs: the command of alembic, on every database of the project, each once.
+"""Environment: what `env.py` runs, which is alembic's command on every database of the project, each once.
 
-alembic runs a command by running `env.py`. `Migrations` passes a `Request` with the configuration. If there is none, because
-plain `alembic` was called, the project's configuration says which databases and models there are.
+alembic runs a command by running `env.py`. `Migrations` passes a `Request` with the configuration. If there
+is none, because plain `alembic` was called, the project's configuration says which databases and models there
+are.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ Command = Callable[[tuple[str, ...], MigrationContext], Iterable[Any]]
 class Request:
     """What a command asks of the environment, and what the environment returns in *steps*.
 
-    *alias* limits the command to one database, and *aliases* to some of those. *on_visit* is called with each target, its
-    revisions and alembic's context. The steps are executed only if *execute* is true, and *progress* is called after each.
+    *alias* limits the command to one database, and *aliases* to some of those. *on_visit* is called with each
+    target, its revisions and alembic's context. The steps are executed only if *execute* is true, and
+    *progress* is called after each.
     """
 
     registry: Registry
@@ -117,8 +119,8 @@ def run(**options: Any) -> None:
 
     *options* are passed on to `alembic.context.configure`, and override microorm's.
 
-    Raises `MigrationError` if a database cannot be reached or a revision fails. The databases before that one are done,
-    and the error says at which revision each is.
+    Raises `MigrationError` if a database cannot be reached or a revision fails. The databases before that one
+    are done, and the error says at which revision each is.
     """
     request = context.config.attributes.get(ATTRIBUTE)
     if not isinstance(request, Request):

@@ -1,4 +1,4 @@
-"""The revisions in a folder, in the order of their history."""
+"""History: the revisions in a folder, oldest first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Operations of revisions beside alembic's own: fill a column, rename, change CHECKs, run on some databases only.
+"""Operations: what revisions do beside alembic's own operations, such as filling a column or running on some databases.
 
-`op.fill_column` may be used in revisions written by hand. The others are written by autogenerate as alembic's operations.
+`op.fill_column` may be used in revisions written by hand. The others are written by autogenerate as alembic's
+operations.
 """
 
 from __future__ import annotations

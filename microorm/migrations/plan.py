@@ -1,7 +1,7 @@
-"""What every database needs becomes one list of operations, in an order that every database can execute and reverse.
+"""Plan: one list of operations from what all databases need, in an order that each of them can execute and reverse.
 
-A change that all databases need that hold its table is written without a condition. Otherwise it is written for a dialect,
-if all databases of that dialect need it, or for the aliases that need it.
+A change that all databases need that hold its table is written without a condition. Otherwise it is written
+for a dialect, if all databases of that dialect need it, or for the aliases that need it.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def merge(
 ) -> tuple[UpgradeOps, DowngradeOps]:
     """Return the operations that all targets need, and those that reverse them.
 
-    *default_for* returns whether the column of a table has a default for rows that exist, and which. New tables that are
-    *elsewhere*, in a database that no longer holds them, were moved by a router: a database that runs the whole history
-    has them from an earlier revision.
+    *default_for* returns whether the column of a table has a default for rows that exist, and which. New
+    tables that are *elsewhere*, in a database that no longer holds them, were moved by a router: a database
+    that runs the whole history has them from an earlier revision.
 
     Raises `MigrationError` if a table has another primary key than its model.
     """
@@ -215,8 +215,8 @@ def _foreign_keys(table: str, metadata: sa.MetaData) -> frozenset[tuple[str, ...
 def _rank(operation: MigrateOperation, keys: frozenset[tuple[str, ...]]) -> int:
     """Return the position of *operation* in its table: drop before altering, and create afterwards.
 
-    A foreign key is dropped before the index that it uses, and created after it. MariaDB needs an index on the columns of
-    its foreign *keys* at all times, so such an index is dropped after another one was created.
+    A foreign key is dropped before the index that it uses, and created after it. MariaDB needs an index on
+    the columns of its foreign *keys* at all times, so such an index is dropped after another one was created.
     """
     if isinstance(operation, DropConstraintOp):
         return 0 if operation.constraint_type == "foreignkey" else 1
@@ -270,7 +270,7 @@ def _drop_tables(changes: list[Change]) -> tuple[list[DropTableOp], list[CreateF
 
 
 def _sort_by_reference(tables: Iterable[sa.Table]) -> tuple[list[sa.Table], list[sa.ForeignKeyConstraint]]:
-    """Sort *tables* so that each comes after those it refers to, ignoring the keys of cycles, which are returned, too."""
+    """Sort *tables* so that each comes after those it refers to; return also the keys of cycles, which are ignored."""
     left = {table.name: table for table in tables}
     ordered: list[sa.Table] = []
     cycle_keys: list[sa.ForeignKeyConstraint] = []

@@ -1,4 +1,4 @@
-"""What a command says: the steps that were done, where each database is after an error, how a database differs."""
+"""Report: the steps that were done, where each database is after an error, and how a database differs."""
 
 from __future__ import annotations
 

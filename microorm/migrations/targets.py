@@ -1,7 +1,7 @@
-"""The databases that migrations are applied to, and what the operations of a revision do on each.
+"""Targets: the databases that migrations are applied to, and what the operations of a revision do on each.
 
-Aliases of one database are one target. A target is locked while it is migrated. It runs only the operations of tables that
-the routers give to one of its aliases. On SQLite it keeps what rebuilding a table would lose.
+Aliases of one database are one target. A target is locked while it is migrated. It runs only the operations
+of tables that the routers give to one of its aliases. On SQLite it keeps what rebuilding a table would lose.
 """
 
 from __future__ import annotations
@@ -35,13 +35,8 @@ TARGET = "microorm_target"  # the option of alembic's context that holds the tar
 _PAUSE = 0.2
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
 _LOCAL = ("", "127.0.0.1", "::1")
-_LOCATION = (
-    "host",
-    "options",
-    "port",
-    "service",
-    "unix_socket",
-)  # the parts of a query that say where a database is
+# The parts of a URL's query that say where a database is.
+_LOCATION = ("host", "options", "port", "service", "unix_socket")
 _LOCKS = {
     "postgresql": (
         "SELECT pg_try_advisory_lock(hashtext('microorm migrations of ' || current_schema()))",
@@ -141,8 +136,8 @@ def labels_by_table(registry: Registry) -> dict[str, str]:
 def locked(target: Target, connection: Connection, max_wait: float = MAX_WAIT) -> Iterator[None]:
     """Keep other processes from migrating *target*; on SQLite foreign keys are off meanwhile.
 
-    A server's lock belongs to the session, so that it is released if the process is killed. On SQLite the transaction is
-    the lock, because it begins by writing.
+    A server's lock belongs to the session, so that it is released if the process is killed. On SQLite the
+    transaction is the lock, because it begins by writing.
 
     Raises `MigrationError` if another process holds the lock for *max_wait* seconds.
     """
@@ -214,10 +209,11 @@ def on(
 ) -> bool:
     """Return whether the database that is being migrated has *alias*, holds *table* and speaks *dialect*.
 
-    *missing* names a table that the database holds but does not have yet; this is False while SQL is only printed.
+    *missing* names a table that the database holds but does not have yet; this is False while SQL is only
+    printed.
 
-    Use it in a revision: `if on(table="book"): op.execute(...)`. Of several aliases or dialects one has to match.
-    `"mariadb"` and `"mysql"` are the same. An alias that is not configured never matches.
+    Use it in a revision: `if on(table="book"): op.execute(...)`. Of several aliases or dialects one has to
+    match. `"mariadb"` and `"mysql"` are the same. An alias that is not configured never matches.
 
     Raises `MigrationError` outside a migration, and `TypeError` without arguments.
     """
@@ -307,8 +303,8 @@ def changed_tables(operation: MigrateOperation) -> Iterator[str]:
 def _rebuilding(connection: Connection, table: str, options: dict[str, Any]) -> Iterator[set[str]]:
     """Keep what SQLite's *table* would lose in a batch with *options*, which alembic does by building a new table.
 
-    alembic reflects the table, creates the new one, copies the rows and renames it. Reflection does not find AUTOINCREMENT
-    and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
+    alembic reflects the table, creates the new one, copies the rows and renames it. Reflection does not find
+    AUTOINCREMENT and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
 
     Yields a set for the names of the indexes that the batch drops.
     """

@@ -66,7 +66,7 @@ def revise(migrations: Migrations, *lines: str) -> Path:
     made = migrations.make("by hand", empty=True)
     assert made is not None
     head, _, _ = made.read_text().partition("def upgrade()")
-    imports = "from decimal import Decimal\nimport datetime\nfrom microorm import types\nfrom microorm.migrations import on\n"
+    imports = "import datetime\nfrom decimal import Decimal\nfrom microorm import types\nfrom microorm.migrations import on\n"
     upgrade = indent("\n".join(lines), "    ")
     made.write_text(
         f"{head}{imports}\ndef upgrade() -> None:\n{upgrade}\n\ndef downgrade() -> None:\n    pass\n"

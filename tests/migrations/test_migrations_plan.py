@@ -1,4 +1,4 @@
-"""What several databases need becomes one list, in which each change is written once, in an order that works both ways."""
+"""What several databases need becomes one list: each change is written once, in an order that works both ways."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One database is one target, which is locked while it is migrated, gets its own operations, and loses nothing on SQLite."""
+"""One database is one target: it is locked while it is migrated, gets its own operations, and loses nothing."""
 
 import signal
 from collections.abc import Callable
