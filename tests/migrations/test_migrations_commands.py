@@ -171,7 +171,7 @@ def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases,
     registry = migrations.registry
     registry.create_all()
     with pytest.raises(
-        microorm.ConfigurationError, match="are made and dropped by migrations, which are at '0001'"
+        microorm.ConfigurationError, match="are managed by migrations, which are at '0001'"
     ):
         registry.drop_all()
 
@@ -179,7 +179,7 @@ def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases,
         text: Field[str]
 
     with pytest.raises(
-        microorm.ConfigurationError, match="the tables of 'default' are made and dropped by migrations"
+        microorm.ConfigurationError, match="the tables of 'default' are managed by migrations"
     ):
         registry.create_all()
     assert "later" not in tables(split, "default")
