@@ -114,7 +114,7 @@ def test_a_model_that_sets_attributes_in_its_own_way_is_loaded_past_it(databases
 
 
 def test_a_name_that_python_reads_otherwise_is_refused() -> None:
-    with pytest.raises(ModelError, match="to Python this name is 'fi'"):
+    with pytest.raises(ModelError, match="Python reads this name as 'fi'"):
         type(microorm.Model)(
             "Odd", (microorm.Model,), {"__annotations__": {"\ufb01": Field[int]}}, registry=Registry()
         )
