@@ -26,7 +26,7 @@ test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, Po
 	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
 	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 
-check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases
+check: servers format lint layers coverage  ## all that must hold before a commit, on three databases; the tests run the type checkers
 	@echo "== check: all passed"
 
 servers: $(VENV)/.dev  ## say which database servers answer, and where they were looked for

@@ -7,7 +7,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
-# Whose tables these are, for routers: a model may be gone one day.
+# The models of the tables, for routers: a model may be deleted one day.
 labels = ${repr(context.get("labels", {}))}
 
 

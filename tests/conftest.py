@@ -89,6 +89,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         measured.cov_controller.resume()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest, those with a time-out of their own, so that no process waits for one."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 def pytest_collection_finish() -> None:
     """IdleConnection each `gc.collect()` of a test the walk through thousands of collected tests."""
     gc.freeze()

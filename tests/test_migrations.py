@@ -14,7 +14,7 @@ from sqlalchemy import NullPool, create_engine, inspect
 import microorm
 from examples.flights.models import Audit, Flight
 from examples.flights.routers import SecondDatabase
-from microorm.migrations import Migrations, scaffold
+from microorm.migrations import Migrations, commands
 
 ROOT = Path(__file__).parent.parent
 MODELS = [each for label, each in microorm.default_registry.models.items() if label.startswith("flights.")]
@@ -144,8 +144,8 @@ def send(url: str, sql: str) -> None:
 
 
 def test_the_environment_is_the_one_that_init_writes() -> None:
-    assert (ROOT / "migrations" / "env.py").read_text() == scaffold.ENVIRONMENT
-    assert (ROOT / "migrations" / "script.py.mako").read_text() == scaffold.TEMPLATE
+    assert (ROOT / "migrations" / "env.py").read_text() == commands.ENVIRONMENT
+    assert (ROOT / "migrations" / "script.py.mako").read_text() == commands.TEMPLATE
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def paragraphs(text: str) -> list[str]:
 
 
 def changes() -> str:
-    """What becomes of each kind of change, as test_changes.py holds it against the databases."""
+    """What becomes of each kind of change, as tests/migrations/test_migrations_changes.py tries it on the databases."""
     rows = [
         [change.title, *("yes" if name in change.seen else "no" for name in ALL), change.note]
         for change in CHANGES

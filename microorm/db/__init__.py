@@ -1,1 +1,1 @@
-"""Aliases, connections, transactions and routing."""
+"""Databases: aliases, connections, transactions and routing."""

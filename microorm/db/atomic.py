@@ -1,4 +1,4 @@
-"""Atomic blocks (`atomic()`) and units of work.
+"""Atomic blocks: `atomic()`, and the unit of work of a single operation.
 
 An `Atomic` begins a transaction or a savepoint when it is entered, and commits or rolls back when it is left. A
 `UnitOfWork` runs the statements and receivers of one save, delete or bulk operation; after an error it restores the

@@ -1,4 +1,4 @@
-"""`Databases`: aliases, routers and transactions in one object.
+"""Databases: aliases, routers and transactions in one object.
 
 Instances are independent of each other; the functions of the package use `default_databases`.
 """

@@ -1,4 +1,4 @@
-"""Idle connections, ready for the next statement.
+"""Idle connections: ready for the next statement, without a check-out from the pool.
 
 Checking a connection out of SQLAlchemy's pool and in again costs more than most statements on SQLite; on a server, the
 ping of the pool and the switch to autocommit are added. So a few connections stay checked out between statements, with

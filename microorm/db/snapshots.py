@@ -1,4 +1,4 @@
-"""Snapshots of instances, which are restored when a transaction is rolled back.
+"""Snapshots: the state of instances, restored when a transaction is rolled back.
 
 A transaction has one undo log with a level for each savepoint. A level has one snapshot for each instance, or one for a
 batch of new instances. Snapshots refer to their instances weakly, so a transaction keeps no instance alive.

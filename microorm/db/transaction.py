@@ -1,4 +1,4 @@
-"""Transactions and the blocks in them.
+"""Transactions: one for each alias, and the blocks in them.
 
 A thread or task has at most one `Transaction` on each alias. The outermost block begins it; nested blocks are savepoints
 in it, or join the surrounding block. The first error in a block dooms it: it refuses further statements, and can only

@@ -1,14 +1,14 @@
-"""Commands: what can be done with a history: make a revision, migrate, show, check, write SQL."""
+"""Commands: make a revision, migrate, show, check, print SQL; and the files of a new folder."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alembic import command
 from alembic.autogenerate import produce_migrations
@@ -20,20 +20,61 @@ from alembic.util import CommandError
 
 from microorm.apps import default_apps
 from microorm.errors import MigrationError
-from microorm.migrations.differences import described
-from microorm.migrations.history import History, parents
-from microorm.migrations.renames import read_rename
-from microorm.migrations.requests import ATTRIBUTE, Request, Step
+from microorm.migrations.compare import parse_rename
+from microorm.migrations.environment import ATTRIBUTE, Request
+from microorm.migrations.history import History, name_revisions, parents
+from microorm.migrations.report import Step, behind, describe
 from microorm.migrations.targets import Target
 from microorm.registry import Registry, default_registry
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+ENVIRONMENT = '''"""Migrations of the models: alembic runs this file for each command, and microorm does the work."""
+
+from microorm import migrations
+
+migrations.run()
+'''
+
+TEMPLATE = r'''"""${message.replace("\\", r"\\").replace('"', r'\"')}"""
+
+import sqlalchemy as sa
+from alembic import op
+${imports + "\n" if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+# The models of the tables, for routers: a model may be deleted one day.
+labels = ${repr(context.get("labels", {}))}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}
+'''
+
+
+def write_environment(folder: str | Path) -> list[Path]:
+    """Write `env.py`, `script.py.mako` and an empty `versions/` into *folder*, and return the two files.
+
+    Raises `MigrationError` if one of them exists; nothing is written then.
+    """
+    folder = Path(folder)
+    files = {folder / "env.py": ENVIRONMENT, folder / "script.py.mako": TEMPLATE}
+    for path in (*files, folder / "versions"):
+        if path.exists():
+            raise MigrationError(f"{str(path)!r} already exists")
+    (folder / "versions").mkdir(parents=True)
+    for path, text in files.items():
+        path.write_text(text)
+    return list(files)
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision: its file, what it follows (*down*), and whether each database, by its alias, has it."""
+    """One revision: its file, the revisions it follows (*down*), and whether it is *applied*, by alias."""
 
     id: str
     message: str
@@ -44,16 +85,16 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something in which the database *alias* is not what the models say."""
+    """How the database *alias* differs from the models or from the history."""
 
     alias: str
     text: str
 
 
 class Migrations:
-    """One history of revisions in *folder*, and the databases of *registry* (else the default one) it is applied to.
+    """The history of revisions in *folder*, and the databases of *registry*, or of the default one.
 
-    Raises `MigrationError` where *folder* holds no `env.py`.
+    Raises `MigrationError` if *folder* has no `env.py`.
     """
 
     def __init__(self, folder: str | Path, registry: Registry | None = None) -> None:
@@ -66,28 +107,25 @@ class Migrations:
         return f"<Migrations in {str(self.folder)!r}>"
 
     def make(self, message: str, *, renames: Sequence[str] = (), empty: bool = False) -> Path | None:
-        """Write a revision with what the databases lack of the models; its file, or None where they lack nothing.
+        """Write a revision that makes the databases like the models; return its file, or None if they are already.
 
-        Each database is compared as it is. *renames*: `"old:new"` for tables, `"table.old:new"` for columns, which
-        are otherwise dropped and added. *empty*: a revision without changes, to be written by hand.
+        *renames* are `"old:new"` for tables and `"table.old:new"` for columns; without them a renamed table
+        or column is dropped and created. *empty* writes a revision without operations.
 
-        Raises `MigrationError` where a database is behind the newest revision or cannot be reached, where the history
-        has two heads, and for a rename of what is not there; nothing is written then.
+        Raises `MigrationError` if a database is not at the newest revision or cannot be reached, if the
+        history has two heads, and if something to rename does not exist. Nothing is written then.
         """
         history = self._history()
-        history.single_head()
-        options: dict[str, Any] = {"message": message, "rev_id": history.next_id()}
-        if empty:
-            return self._written(command.revision(self._config(self._request()), **options))
-        request = self._request(renames=tuple(map(read_rename, renames)), acts=False)
-        self._refuse_behind(history)
-        with _told():
-            made = command.revision(self._config(request), autogenerate=True, **options)
-        return self._written(made)
+        history.check_single_head()
+        request = self._request(renames=tuple(map(parse_rename, renames)), execute=False)
+        made = self._run(
+            command.revision, request, message=message, rev_id=history.next_id(), autogenerate=not empty
+        )
+        return Path(made.path) if made else None
 
     def plan(self, revision: str = "head", *, using: str | None = None) -> list[Step]:
-        """The steps that `migrate` would do, database by database. Raises as `migrate` does before it begins."""
-        return self._move(revision, using, acts=False)
+        """Return the steps that `migrate` would take, by database. Raises as `migrate` does before it begins."""
+        return self._move(revision, using, execute=False)
 
     def migrate(
         self,
@@ -97,48 +135,47 @@ class Migrations:
         fake: bool = False,
         progress: Callable[[Step], object] | None = None,
     ) -> list[Step]:
-        """Bring every database, or that of the alias *using*, to *revision*, up or down; the steps that were done.
+        """Upgrade or downgrade every database, or that of the alias *using*, to *revision*; return the steps.
 
-        *revision*: an identifier or the beginning of one, `"head"`, `"base"`, or `"+1"`, `"-1"` from where each is.
-        *fake*: only note that it is there. *progress* is called after each step. Sends `pre_migrate` and
-        `post_migrate` for each database (CONTRACT Q1, Q2). Who else migrates a database meanwhile is waited for.
+        *revision* is an identifier or its beginning, `"head"`, `"base"`, or relative to each database:
+        `"+1"`, `"-1"`. *fake* records the revision without executing anything. *progress* is called after
+        each step. Sends `pre_migrate` and `post_migrate` for each database. Waits for other processes that
+        migrate the same database.
 
-        Raises `UnknownAlias`, and `MigrationError`: for an unknown revision, two heads, a database that cannot be
-        reached, tables that are there though no revision made them, and a revision that fails. The databases before
-        it are done then; PostgreSQL is at the revision before the one that failed, SQLite where it was; of MariaDB,
-        which commits each change of a table, the error says which statements are done (`MigrationError.at`).
+        Raises `UnknownAlias`. Raises `MigrationError` for an unknown revision, for two heads, if a database
+        cannot be reached, if tables of the history exist though no revision is applied, and if a revision
+        fails. The databases before that one are migrated then. SQLite is where it was, PostgreSQL at the
+        revision before the one that failed. MariaDB commits each change of a table; the error lists the
+        statements. `MigrationError.at` has the revisions.
         """
         if not fake:
-            return self._move(revision, using, acts=True, progress=progress)
+            return self._move(revision, using, execute=True, progress=progress)
         self._history().find(revision)
         request = self._request(alias=using, progress=progress)
-        with _told():
-            command.stamp(self._config(request), revision)
+        self._run(command.stamp, request, revision)
         return request.steps
 
     def sql(self, revision: str = "head", *, using: str | None = None) -> str:
-        """The SQL that brings an empty database, or one at the first of `"from:to"`, to *revision*; for each database.
+        """Return the SQL from an empty database to *revision*, or from the first to the second of `"from:to"`.
 
-        No database is asked. Raises `MigrationError` for an unknown revision.
+        It is returned for each database; none is connected to. Raises `MigrationError` for an unknown
+        revision.
         """
         history = self._history()
         start, colon, end = revision.rpartition(":")
-        for each in (start, end) if colon else (end,):
-            history.find(each)
-        written = StringIO()
-        config = self._config(self._request(alias=using), written)
-        down = bool(start) and history.find(end) not in _after(history, start)
-        with _told():
-            if down:
-                command.downgrade(config, f"{start}:{end}", sql=True)
-            else:
-                command.upgrade(config, revision, sql=True)
-        return written.getvalue()
+        first, last = history.find(start) if colon else "base", history.find(end)
+        output = StringIO()
+        request = self._request(alias=using)
+        if first != "base" and last in {"base", *history.applied([first])} - {first}:
+            self._run(command.downgrade, request, f"{start}:{end}", output=output, sql=True)
+        else:
+            self._run(command.upgrade, request, revision, output=output, sql=True)
+        return output.getvalue()
 
     def show(self) -> list[Revision]:
-        """The revisions, oldest first. Raises `MigrationError` where a database cannot be reached."""
+        """Return the revisions, oldest first. Raises `MigrationError` if a database cannot be reached."""
         history = self._history()
-        applied = {target: history.applied(heads) for target, heads in self._heads().items()}
+        applied = {target: history.applied(heads) for target, heads in self._heads(history).items()}
         return [
             Revision(
                 script.revision,
@@ -155,101 +192,121 @@ class Migrations:
         ]
 
     def check(self) -> list[Difference]:
-        """What is not as it should be: databases that are behind, else in what they differ from the models.
+        """Return the databases that are not at the newest revision; if all are, how they differ from the models.
 
-        Nothing where all agree. Raises `MigrationError` where a database cannot be reached.
+        Raises `MigrationError` if a database cannot be reached.
         """
         history = self._history()
-        behind = [
-            Difference(alias, f"{target.at(heads)}, and the newest is {_named(history)}")
-            for target, heads in self._heads().items()
-            for alias in target.aliases
-            if tuple(sorted(heads)) != history.heads
-        ]
-        return behind or self.compare()
+        lagging: list[Difference] = []
+        differences: list[Difference] = []
+
+        def check(target: Target, heads: tuple[str, ...], migration: MigrationContext) -> None:
+            if text := behind(target, heads, history):
+                lagging.extend(Difference(alias, text) for alias in target.aliases)
+            elif not lagging:
+                differences.extend(self._compare(target, migration))
+
+        self._visit(history, check)
+        return lagging or differences
 
     def compare(self) -> list[Difference]:
-        """In what the databases differ from the models as they are now, whatever revision they are at.
-
-        Raises as `check` does.
-        """
+        """Return how the databases differ from the models, whatever their revisions. Raises as `check` does."""
         found: list[Difference] = []
-
-        def compare(target: Target, heads: tuple[str, ...], migration: MigrationContext) -> None:
-            needed = produce_migrations(migration, self.registry.metadata).upgrade_ops or UpgradeOps([])
-            found.extend(Difference(target.alias, text) for text in described(needed))
-
-        self._visit(compare)
+        self._visit(
+            self._history(), lambda target, heads, migration: found.extend(self._compare(target, migration))
+        )
         return found
 
     def merge(self, message: str) -> Path:
-        """Write the revision that joins all heads; its file. `MigrationError` where there is nothing to join."""
+        """Write a revision that joins all heads; return its file. Raises `MigrationError` if there is only one."""
         history = self._history()
         if len(history.heads) < 2:
-            raise MigrationError(f"the history has one head, {_named(history)}, and nothing to join")
-        with _told():
-            made = command.merge(
-                self._config(self._request()), list(history.heads), message=message, rev_id=history.next_id()
+            raise MigrationError(
+                f"the history has one head, {name_revisions(history.heads)}; nothing to join"
             )
-        path = self._written(made)
-        assert path is not None
-        return path
+        revisions = list(history.heads)
+        made = self._run(command.merge, self._request(), revisions, message=message, rev_id=history.next_id())
+        return Path(made.path)
 
     def _move(
         self,
         revision: str,
         alias: str | None,
         *,
-        acts: bool,
+        execute: bool,
         progress: Callable[[Step], object] | None = None,
     ) -> list[Step]:
-        history = self._history()
-        if revision == "head":
-            history.single_head()
-        if revision[:1] not in ("+", "-"):
-            history.find(revision)
-        if acts:  # what cannot be done somewhere is not begun anywhere
-            self._move(revision, alias, acts=False)
-        heads = self._heads(alias)
-        down = {target.alias for target, at in heads.items() if _goes_down(history, revision, at)}
+        directions = self._directions(revision, alias)
         steps: list[Step] = []
-        for going, move in ((True, command.downgrade), (False, command.upgrade)):
-            aliases = {target.alias for target in heads if (target.alias in down) is going}
-            if not aliases:
-                continue
-            request = self._request(alias=alias, acts=acts, progress=progress)
-            request.wanted = lambda target, at, aliases=aliases: target.alias in aliases  # type: ignore[misc]
-            with _told():
-                move(self._config(request), revision)
-            steps.extend(request.steps)
+        # Everything is planned before anything is executed: a plan that fails on one database changes none.
+        for executing in (False, True) if execute else (False,):
+            steps.clear()
+            for move, aliases in directions:
+                request = self._request(alias=alias, aliases=aliases, execute=executing, progress=progress)
+                self._run(move, request, revision)
+                steps.extend(request.steps)
         return steps
 
-    def _refuse_behind(self, history: History) -> None:
-        for target, heads in self._heads().items():
-            if tuple(sorted(heads)) != history.heads:
-                raise MigrationError(f"{target.at(heads)}, and the newest revision is {_named(history)}")
+    def _directions(
+        self, revision: str, alias: str | None
+    ) -> list[tuple[Callable[..., Any], frozenset[str] | None]]:
+        """Return alembic's commands that lead to *revision*, each with its databases by alias; None for all."""
+        history = self._history()
+        if revision == "head":
+            history.check_single_head()
+        if revision == "base" or revision.startswith("-"):
+            return [(command.downgrade, None)]
+        if revision.startswith("+"):
+            return [(command.upgrade, None)]
+        found = history.find(revision)
+        if revision == "head":
+            return [(command.upgrade, None)]
+        heads = self._heads(history, alias)
+        down = {
+            target.alias for target, at in heads.items() if found not in at and found in history.applied(at)
+        }
+        up = {target.alias for target in heads} - down
+        both = ((command.downgrade, frozenset(down)), (command.upgrade, frozenset(up)))
+        return [(move, aliases) for move, aliases in both if aliases]
 
-    def _heads(self, alias: str | None = None) -> dict[Target, tuple[str, ...]]:
+    def _compare(self, target: Target, migration: MigrationContext) -> Iterator[Difference]:
+        needed = produce_migrations(migration, self.registry.metadata).upgrade_ops or UpgradeOps([])
+        return (Difference(target.alias, text) for text in describe(needed))
+
+    def _heads(self, history: History, alias: str | None = None) -> dict[Target, tuple[str, ...]]:
         found: dict[Target, tuple[str, ...]] = {}
-        self._visit(lambda target, heads, migration: found.setdefault(target, heads), alias)
+        self._visit(history, lambda target, heads, migration: found.setdefault(target, heads), alias)
         return found
 
     def _visit(
-        self, seen: Callable[[Target, tuple[str, ...], MigrationContext], object], alias: str | None = None
+        self,
+        history: History,
+        visit: Callable[[Target, tuple[str, ...], MigrationContext], object],
+        alias: str | None = None,
     ) -> None:
-        request = self._request(alias=alias, acts=False, seen=seen)
-        config = self._config(request)
-        with _told():
-            history = History.of(config)
-            with EnvironmentContext(config, history.directory, fn=lambda heads, migration: []):
-                history.directory.run_env()
+        """Call *visit* with each target, its revisions and alembic's context."""
+        config = self._config(self._request(alias=alias, execute=False, on_visit=visit))
+        with _alembic_errors(), EnvironmentContext(config, history.directory, fn=lambda heads, migration: []):
+            history.directory.run_env()
 
-    def _request(self, **wanted: Any) -> Request:
+    def _run(
+        self,
+        run: Callable[..., Any],
+        request: Request,
+        *arguments: Any,
+        output: StringIO | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run a command of alembic."""
+        with _alembic_errors():
+            return run(self._config(request, output), *arguments, **options)
+
+    def _request(self, **options: Any) -> Request:
         apps = default_apps if self.registry is default_registry else None
-        return Request(self.registry, apps, **wanted)
+        return Request(self.registry, apps, **options)
 
     def _config(self, request: Request, output: StringIO | None = None) -> Config:
-        # What runs after a revision was written, a formatter say, stands in the project's file.
+        # The project's file has the hooks that run after a revision was written, such as a formatter.
         files = (each / "pyproject.toml" for each in self.folder.parents)
         options: dict[str, Any] = {"toml_file": next((each for each in files if each.is_file()), None)}
         quiet = Namespace(quiet=True, autogenerate=True)
@@ -260,37 +317,10 @@ class Migrations:
     def _history(self) -> History:
         return History.of(self._config(self._request()))
 
-    def _written(self, made: Any) -> Path | None:
-        scripts = made if isinstance(made, list) else [made]
-        return Path(scripts[0].path) if scripts and scripts[0] else None
-
-
-def _goes_down(history: History, revision: str, heads: tuple[str, ...]) -> bool:
-    if revision == "base" or revision.startswith("-"):
-        return True
-    if revision in ("head", "heads") or revision.startswith("+"):
-        return False
-    wanted = history.find(revision)
-    return wanted not in heads and wanted in history.applied(heads)
-
-
-def _after(history: History, start: str) -> frozenset[str]:
-    """The revisions that follow *start*, and itself."""
-    first = history.find(start)
-    return frozenset(
-        each.revision
-        for each in history.revisions
-        if first == "base" or first in history.applied([each.revision])
-    ) | {"base" if first == "base" else first}
-
-
-def _named(history: History) -> str:
-    return " and ".join(map(repr, history.heads)) or "'base'"
-
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what alembic refuses into a `MigrationError`."""
+def _alembic_errors() -> Iterator[None]:
+    """Turn the errors of alembic's commands into `MigrationError`."""
     try:
         yield
     except CommandError as error:

@@ -1,25 +1,41 @@
-"""Dialects: SQL in the words of each database, in one revision.
+"""Dialects: SQL and column types that mean the same on every database, and how a revision writes them.
 
-A model's expression is compiled for each; what databases tell of themselves is kept beside each other.
+An expression of a model is compiled for each dialect. A type that a database reports (`VARCHAR(40) COLLATE
+…`) becomes the type of `microorm.types` that compiles to it. Where no text fits all databases, the text of
+each dialect is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, DefaultClause, Dialect, TextClause, make_url, text
-from sqlalchemy.exc import CompileError
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    DefaultClause,
+    Dialect,
+    TextClause,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import CompileError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
+from microorm.errors import ModelError
+from microorm.fields import types
 from microorm.fields.types import MARIADB
 
-_PLAIN: dict[str, Any] = {"paramstyle": "named"}  # else a % would be doubled
+_NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
 
 DIALECTS: Mapping[str, Dialect] = {
-    name: make_url(f"{driver}://").get_dialect()(**_PLAIN)
+    name: make_url(f"{driver}://").get_dialect()(**_NAMED)
     for name, driver in (
         ("sqlite", "sqlite"),
         ("postgresql", "postgresql+psycopg"),
@@ -27,73 +43,153 @@ DIALECTS: Mapping[str, Dialect] = {
     )
 }
 
+# The display width of an integer, and a character set that the collation implies.
+_NOISE = re.compile(r"(?<=INT)\(\d+\)|(?<=INTEGER)\(\d+\)| CHARACTER SET utf8mb4(?= COLLATE)")
+
+
+def dialect_name(name: str) -> str:
+    """Return the name of a dialect in `DIALECTS`: MySQL's is MariaDB's."""
+    return "mariadb" if name in MARIADB else name
+
 
 class ByDialect(ColumnElement[Any]):
-    """SQL that each dialect has its own words for."""
+    """SQL that is written differently for each dialect."""
 
     inherit_cache = False
 
-    def __init__(self, words: Mapping[str, str]) -> None:
-        self.words = dict(words)
+    def __init__(self, sql: Mapping[str, str]) -> None:
+        self.sql = dict(sql)
 
 
 @compiles(ByDialect)
-def _compiled(element: ByDialect, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_by_dialect(element: ByDialect, compiler: SQLCompiler, **options: Any) -> str:
     name = compiler.dialect.name
-    words = element.words.get("mariadb" if name in MARIADB else name)
-    if words is None:
-        raise CompileError(f"the SQL is given for {', '.join(sorted(element.words))}, and not for {name}")
-    return compiler.process(as_text(words), **options)  # which doubles a % where the driver wants that
+    if (sql := element.sql.get(dialect_name(name))) is None:
+        raise CompileError(f"no SQL for the dialect {name!r}; given for: {', '.join(sorted(element.sql))}")
+    return compiler.process(literal_text(sql), **options)  # doubles a % if the driver needs that
 
 
-def by_dialect(**words: str) -> ByDialect:
-    """SQL as each database has it: `by_dialect(sqlite="…", postgresql="…", mariadb="…")`, for a default or a CHECK."""
-    return ByDialect(words)
+def by_dialect(**sql: str) -> ByDialect:
+    """Return SQL for each dialect, for a default or a CHECK: `by_dialect(sqlite="…", postgresql="…", mariadb="…")`."""
+    return ByDialect(sql)
 
 
-def in_words(expression: ClauseElement) -> TextClause | ByDialect:
-    """*expression*, which may name columns of a model's table, as text that stands for itself."""
-    if isinstance(expression, ByDialect):
-        return expression
-    options = {"literal_binds": True, "include_table": False}
-    return together(
-        {
-            name: str(expression.compile(dialect=dialect, compile_kwargs=options))
-            for name, dialect in DIALECTS.items()
-        }
-    )
-
-
-def together(words: Mapping[str, str]) -> TextClause | ByDialect:
-    """What databases say of one thing: one text where all say the same."""
-    first, *others = dict.fromkeys(words.values())
-    return ByDialect(words) if others else as_text(first)
-
-
-def as_text(sql: str) -> TextClause:
-    """*sql* as it is: a colon in it begins no parameter."""
+def literal_text(sql: str) -> TextClause:
+    """Return *sql* as a clause in which a colon does not begin a parameter."""
     return text(sql.replace(":", r"\:"))
 
 
-def plain(element: TextClause) -> str:
-    """The SQL that `as_text` was given."""
-    return element.text.replace(r"\:", ":")
+def sql_for(expression: ClauseElement, dialect: str) -> str:
+    """Compile *expression* for *dialect*, with literal values and without the names of tables."""
+    if isinstance(expression, ByDialect):
+        return expression.sql[dialect]
+    options = {"literal_binds": True, "include_table": False}
+    return str(expression.compile(dialect=DIALECTS[dialect], compile_kwargs=options))
 
 
-def source_of(element: TextClause | ByDialect) -> str:
-    """How a revision writes *element*."""
-    if isinstance(element, ByDialect):
-        return f"by_dialect({', '.join(f'{name}={sql!r}' for name, sql in element.words.items())})"
-    return f"sa.text({element.text!r})"
+def compile_sql(expression: ClauseElement) -> TextClause | ByDialect:
+    """Compile *expression* for every dialect."""
+    if isinstance(expression, ByDialect):
+        return expression
+    return combine_sql({name: sql_for(expression, name) for name in DIALECTS})
 
 
-def default_of(told: Mapping[str, Any]) -> DefaultClause | None:
-    """One default for what databases of several dialects tell of one column's; None where one has none."""
-    words = {
+def combine_sql(sql: Mapping[str, str]) -> TextClause | ByDialect:
+    """Return one clause for the *sql* of several dialects: plain text if it is the same for all."""
+    first, *others = dict.fromkeys(sql.values())
+    return ByDialect(sql) if others else literal_text(first)
+
+
+def combine_defaults(defaults: Mapping[str, Any]) -> DefaultClause | None:
+    """Return one default for those that databases report for one column, by dialect; None if one has none."""
+    sql = {
         name: str(
             default.arg if isinstance(default.arg, str) else default.arg.compile(dialect=DIALECTS[name])
         )
-        for name, default in told.items()
+        for name, default in defaults.items()
         if isinstance(default, DefaultClause)
     }
-    return DefaultClause(together(words)) if words and len(words) == len(told) else None
+    return DefaultClause(combine_sql(sql)) if sql and len(sql) == len(defaults) else None
+
+
+def combine_types(reflected: Mapping[str, TypeEngine[Any]]) -> TypeEngine[Any]:
+    """Return one type for those that databases report for one column, by dialect."""
+    if (found := _find_type(reflected)) is not None:
+        return found[1]
+    (_, combined), *others = reflected.items()
+    for name, type_ in others:
+        combined = combined.with_variant(type_, *(MARIADB if name == "mariadb" else (name,)))
+    return combined
+
+
+def ddl_type(type_: TypeEngine[Any], dialect: str) -> str:
+    """Compile *type_* for the DDL of *dialect*, or return why it cannot be compiled."""
+    try:
+        return _NOISE.sub("", type_.compile(dialect=DIALECTS[dialect]))
+    except (SQLAlchemyError, ModelError) as error:
+        return f"none: {error}"
+
+
+def type_source(type_: TypeEngine[Any]) -> str | None:
+    """Return the expression with `types` that a revision uses for *type_*, or None if microorm has no such type."""
+    if isinstance(type_, types.Choice):
+        type_ = types.value_type(type_.values)
+    if (found := _find_type(dict.fromkeys(DIALECTS, type_))) is not None:
+        return found[0]
+    return "sa.BigInteger()" if type(type_) is BigInteger else None
+
+
+def _find_type(wanted: Mapping[str, TypeEngine[Any]]) -> tuple[str, TypeEngine[Any]] | None:
+    """Find the type of microorm that compiles as the *wanted* type of each dialect does."""
+    ddl = {name: ddl_type(type_, name) for name, type_ in wanted.items()}
+    for source, candidate in _candidates(next(iter(wanted.values()))):
+        if all(ddl_type(candidate, name) == sql for name, sql in ddl.items()):
+            return source, candidate
+    return None
+
+
+def _candidates(type_: TypeEngine[Any]) -> Iterator[tuple[str, TypeEngine[Any]]]:
+    """Yield the types of microorm, in the size of *type_*, with their source."""
+    length = getattr(type_, "length", None)
+    precision, scale = getattr(type_, "precision", None), getattr(type_, "scale", None)
+    yield "types.integer_type()", types.integer_type()
+    yield f"types.text_type({length or ''})", types.text_type(length)
+    yield f"types.bytes_type({length or ''})", types.bytes_type(length)
+    yield "types.UtcDateTime()", types.UtcDateTime()
+    yield "types.datetime_type(aware=False)", types.datetime_type(aware=False)
+    yield "types.time_type()", types.time_type()
+    yield "types.Duration()", types.Duration()
+    yield "types.uuid_type()", types.uuid_type()
+    yield "types.json_type()", types.json_type()
+    if isinstance(precision, int) and isinstance(scale, int):
+        yield f"types.ExactNumeric({precision}, {scale})", types.ExactNumeric(precision, scale)
+
+
+def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
+    """Render a type, a default or a CHECK for a revision, as alembic's option of this name."""
+    if kind == "type":
+        return _render_type(item, autogenerate)
+    if kind == "server_default" and isinstance(item, DefaultClause) and not isinstance(item.arg, str):
+        return render_sql(item.arg, autogenerate)
+    if kind == "check" and isinstance(item, CheckConstraint) and isinstance(item.name, str):
+        return f"sa.CheckConstraint({render_sql(item.sqltext, autogenerate)}, name=op.f({str(item.name)!r}))"
+    return False
+
+
+def render_sql(expression: Any, autogenerate: AutogenContext) -> str:
+    """Render *expression* for a revision, and note the import that it needs."""
+    compiled = compile_sql(expression)
+    if isinstance(compiled, TextClause):
+        return f"sa.text({compiled.text!r})"
+    autogenerate.imports.add("from microorm.migrations import by_dialect")
+    return f"by_dialect({', '.join(f'{name}={sql!r}' for name, sql in compiled.sql.items())})"
+
+
+def _render_type(type_: TypeEngine[Any], autogenerate: AutogenContext) -> Any:
+    source = type_source(type_)
+    module = type(type_).__module__
+    if source is not None and source.startswith("types."):
+        autogenerate.imports.add("from microorm import types")
+    elif source is None and not module.startswith("sqlalchemy."):
+        autogenerate.imports.add(f"import {module}")
+    return source if source is not None else False

@@ -1,179 +1,248 @@
-"""Environment: what a project's `env.py` calls, whoever runs it: alembic's command, on every database, each once."""
+"""Environment: what `env.py` runs, which is alembic's command on every database of the project, each once.
+
+alembic runs a command by running `env.py`. `Migrations` passes a `Request` with the configuration. If there
+is none, because plain `alembic` was called, the project's configuration says which databases and models there
+are.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alembic import context
 from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.operations.ops import MigrationScript
+from alembic.operations.ops import MigrationScript, UpgradeOps
 from alembic.util import CommandError
-from sqlalchemy import Connection, event, inspect
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    Insert,
+    Select,
+    TextClause,
+    create_engine,
+    event,
+    inspect,
+)
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import ExecutableDDLElement
 
+from microorm.apps import Apps, default_apps
 from microorm.db.transaction import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.migrations.comparison import comparison
-from microorm.migrations.failures import Progress, current_heads, failure, first_line
+from microorm.migrations.compare import Rename, check_renames, compare_options, remove_followed_keys
 from microorm.migrations.history import History
-from microorm.migrations.locking import locked
-from microorm.migrations.merging import merged
-from microorm.migrations.recording import WRITING, record
-from microorm.migrations.renames import forget_followers, refuse_unused
-from microorm.migrations.requests import (
-    ATTRIBUTE,
-    Request,
-    Step,
-    known_tables,
-    labels_of,
-    stored_default,
+from microorm.migrations.plan import merge
+from microorm.migrations.report import Progress, Step, behind, failure, first_line
+from microorm.migrations.targets import (
+    Target,
+    labels_by_table,
+    locked,
+    models_by_table,
+    restricted,
+    targets,
 )
-from microorm.migrations.restriction import restrict
-from microorm.migrations.targets import Target, targets
+from microorm.project import read_project
+from microorm.registry import Registry, default_registry
 from microorm.signals import post_migrate, pre_migrate
 
-Asked = Callable[[tuple[str, ...], MigrationContext], Iterable[Any]]
+ATTRIBUTE = "microorm"  # of alembic's configuration, for the request
+PRINTING = "SQL is printed, not executed"
+
+Command = Callable[[tuple[str, ...], MigrationContext], Iterable[Any]]
+
+
+@dataclass(slots=True)
+class Request:
+    """What a command asks of the environment, and what the environment returns in *steps*.
+
+    *alias* limits the command to one database, and *aliases* to some of those. *on_visit* is called with each
+    target, its revisions and alembic's context. The steps are executed only if *execute* is true, and
+    *progress* is called after each.
+    """
+
+    registry: Registry
+    apps: Apps | None = None
+    alias: str | None = None
+    aliases: frozenset[str] | None = None
+    renames: tuple[Rename, ...] = ()
+    execute: bool = True
+    on_visit: Callable[[Target, tuple[str, ...], MigrationContext], object] | None = None
+    progress: Callable[[Step], object] | None = None
+    steps: list[Step] = field(default_factory=list)
+    needs: list[tuple[Target, UpgradeOps]] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)  # tables in databases that do not hold them
+
+    @classmethod
+    def of_project(cls, folder: Path) -> Request:
+        """Return the request of plain `alembic` in the project of *folder*."""
+        read_project(folder).set_up()
+        return cls(default_registry, default_apps)
+
+    def add(self, step: Step) -> None:
+        """Note a step that is done."""
+        self.steps.append(step)
+        if self.progress is not None:
+            self.progress(step)
+
+    def senders(self) -> Iterable[object]:
+        """Return the senders of `pre_migrate` and `post_migrate`: the applications with models, or the registry."""
+        configs = self.apps.configs if self.apps is not None else {}
+        owners = {label.partition(".")[0] for label in self.registry.models}
+        return [config for label, config in configs.items() if label in owners] or [self.registry]
+
+
+def known_tables(history: History, registry: Registry) -> frozenset[str]:
+    """Return the tables that belong or belonged to a model.
+
+    Before the first revision there are none, so that it creates all tables, even if some exist already.
+    """
+    return frozenset({*history.labels, *models_by_table(registry)}) if history.revisions else frozenset()
+
+
+def default_for_rows(registry: Registry, table: str, column: str) -> tuple[bool, Any]:
+    """Return whether *column* has a default for rows that exist, and the value to store."""
+    model = models_by_table(registry).get(table)
+    for each in model.__schema__.fields if model is not None else ():
+        if each.column.name == column:
+            found: tuple[bool, Any] = each.default_in_rows()
+            return found
+    return False, None
 
 
 def run(**options: Any) -> None:
-    """Run the command that alembic was called for, on every database of the project, each once.
+    """Run alembic's command on every database of the project, each once; all that `env.py` has to call.
 
-    The whole of an `env.py`. *options* go to `alembic.context.configure`, for what a project wants otherwise.
-    Raises `MigrationError` where a database cannot be reached and where a revision fails; the databases before that
-    one are done by then, and each is at a revision that the error names.
+    *options* are passed on to `alembic.context.configure`, and override microorm's.
+
+    Raises `MigrationError` if a database cannot be reached or a revision fails. The databases before that one
+    are done, and the error says at which revision each is.
     """
     request = context.config.attributes.get(ATTRIBUTE)
     if not isinstance(request, Request):
         request = Request.of_project(Path(context.script.dir))
     history = History(context.script)
     context.configure(dialect_name="sqlite")
-    asked: Asked = context.get_context().opts["fn"]
-    places = targets(request.registry, history.labels, request.alias)
-    environment = Environment(request, history, asked, places, options)
-    for target in places:
+    command: Command = context.get_context().opts["fn"]
+    environment = Environment(
+        request, history, command, targets(request.registry, history.labels, request.alias), options
+    )
+    for target in environment.targets:
         if context.is_offline_mode():
-            environment.write(target)
-        else:
-            environment.visit(target)
+            environment.print_sql(target)
+        elif request.aliases is None or target.alias in request.aliases:
+            with _connect(target) as connection, _expected_warnings_ignored():
+                environment.visit(target, connection)
 
 
+@dataclass(frozen=True, slots=True)
 class Environment:
     """One run of one command."""
 
-    def __init__(
-        self, request: Request, history: History, asked: Asked, places: list[Target], options: dict[str, Any]
-    ) -> None:
-        self.request = request
-        self.history = history
-        self.asked = asked
-        self.targets = places
-        self.options = options
+    request: Request
+    history: History
+    command: Command
+    targets: list[Target]
+    options: dict[str, Any]
 
-    def write(self, target: Target) -> None:
-        """Write the SQL for *target*, which is not asked for anything."""
-        context.configure(
-            url=target.database.url,
-            literal_binds=True,
-            fn=self.asked,
-            **self._options(target, ()),
-            **self.options,
-        )
+    def print_sql(self, target: Target) -> None:
+        """Print the SQL of the command for *target*, without connecting to it."""
+        options = {**self._options(target), **self.options}
+        context.configure(url=target.database.url, literal_binds=True, fn=self.command, **options)
         context.static_output(f"-- {', '.join(target.aliases)} ({target.dialect})\n")
-        with _quiet():
+        with _expected_warnings_ignored():
             if target.dialect == "sqlite":
-                options = {**self._options(target, ()), **self.options}
-                record(target, self.asked, options, context.static_output)
+                print_sqlite(target, self.command, options, context.static_output)
                 return
+            migration = context.get_context()
             with (
-                Operations.context(context.get_context()) as operations,
-                forbidden(target.databases, WRITING),
+                restricted(migration, target),
+                forbidden(target.databases, PRINTING),
+                context.begin_transaction(),
             ):
-                restrict(operations, target)
-                with context.begin_transaction():
-                    context.get_context().run_migrations()
+                migration.run_migrations()
 
-    def visit(self, target: Target) -> None:
+    def visit(self, target: Target, connection: Connection) -> None:
         """Run the command on *target*."""
-        with _connected(target) as connection, _quiet():
-            self._run(target, connection)
-
-    def _run(self, target: Target, connection: Connection) -> None:
-        migration = self._configured(target, connection, self.asked)
-        heads = migration.get_current_heads()
-        if self.request.seen is not None:
-            self.request.seen(target, heads, migration)
-        if not self.request.wanted(target, heads):
-            return
+        request, progress = self.request, Progress(target)
+        migration = self._configure(target, connection, progress)
+        heads = self._heads(target, migration)
+        if request.on_visit is not None:
+            request.on_visit(target, heads, migration)
         try:
-            steps = list(self.asked(heads, migration))
+            infos = [step.info for step in self.command(heads, migration)]
         except CommandError as error:
-            raise MigrationError(f"{target.at(heads)}: {error}") from error
+            lag = behind(target, heads, self.history) if "revision_context" in migration.opts else ""
+            raise MigrationError(lag or f"{target.at(heads)}: {error}") from error
         connection.rollback()
-        if not self.request.acts:
-            self.request.steps.extend(_step(target, each.info, 0.0) for each in steps)
+        steps = [Step.of(target, info) for info in infos]
+        if not request.execute:
+            request.steps.extend(steps)
             return
-        moves = "destination_rev" in migration.opts
-        plan = [(_step(target, each.info, 0.0).revision, not each.info.is_upgrade) for each in steps]
-        if moves:
-            self._refuse_strange_tables(target, connection, heads, steps)
-            self._tell(pre_migrate, target, plan)
+        migrates = "destination_rev" in migration.opts
+        plan = [(step.revision, step.down) for step in steps]
+        if migrates:
+            if not heads and infos and not any(info.is_stamp for info in infos):
+                self._refuse_existing_tables(target, connection)
+            self._send(pre_migrate, target, plan)
         if steps:
             with locked(target, connection):
-                self._do(target, connection)
-        if moves:
-            self._tell(post_migrate, target, plan)
+                self._execute(migration, connection, progress)
+        if migrates:
+            self._send(post_migrate, target, plan)
 
-    def _refuse_strange_tables(
-        self, target: Target, connection: Connection, heads: tuple[str, ...], steps: list[Any]
-    ) -> None:
-        """Raise `MigrationError` where tables of the history are in a database that no revision has touched."""
-        if heads or not steps or any(step.info.is_stamp for step in steps):
-            return
-        there = set(inspect(connection).get_table_names())
-        connection.rollback()
-        strange = sorted(table for table in self.history.labels.keys() & there if target.allows(table))
-        if strange:
+    def _configure(self, target: Target, connection: Connection, progress: Progress) -> MigrationContext:
+        def command(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Any]:
+            for step in self.command(heads, migration):
+                if target.dialect != "sqlite":  # which does all steps in one transaction
+                    self._note_committed(progress)
+                progress.begin(step.info)
+                yield step
+
+        options = {**self._options(target), "on_version_apply": progress.end, **self.options}
+        context.configure(connection=connection, fn=command, **options)
+        return context.get_context()
+
+    def _heads(self, target: Target, migration: MigrationContext) -> tuple[str, ...]:
+        try:
+            return migration.get_current_heads()
+        except DBAPIError as error:
             raise MigrationError(
-                f"{target.alias!r} is at 'base', and has tables that no revision made to its end: "
-                f"{', '.join(map(repr, strange))}"
+                f"the revision of {target.alias!r} cannot be read: {first_line(error)}"
+            ) from error
+
+    def _refuse_existing_tables(self, target: Target, connection: Connection) -> None:
+        """Raise `MigrationError` if *target*, which has no revision, has tables that the history creates."""
+        existing = set(inspect(connection).get_table_names())
+        connection.rollback()
+        tables = sorted(table for table in self.history.labels.keys() & existing if target.allows(table))
+        if tables:
+            raise MigrationError(
+                f"{target.alias!r} is at 'base', but has tables of the history: {', '.join(map(repr, tables))}; "
+                "if they match the models, record the revision with fake=True or --fake"
             )
 
-    def _tell(self, signal: Any, target: Target, plan: list[tuple[str, bool]]) -> None:
+    def _send(self, signal: Any, target: Target, plan: list[tuple[str, bool]]) -> None:
         for sender in self.request.senders():
             signal.send(sender, using=target.alias, plan=plan)
 
-    def _do(self, target: Target, connection: Connection) -> None:
-        """Do the steps: on SQLite all in one transaction, else each in one of its own."""
-        progress = Progress(target)
-        done: list[Step] = []  # and not yet committed
-
-        def asked(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Any]:
-            for step in self.asked(heads, migration):
-                if target.dialect != "sqlite":
-                    self._note(done)
-                progress.begin(_step(target, step.info, 0.0).revision)
-                yield step
-
-        def applied(*, step: Any, **_: Any) -> None:
-            done.append(_step(target, step, progress.end()))
-
-        migration = self._configured(target, connection, asked, on_version_apply=applied)
+    def _execute(self, migration: MigrationContext, connection: Connection, progress: Progress) -> None:
+        """Execute the steps: on SQLite in one transaction, on other databases each in its own."""
+        target = progress.target
         event.listen(connection, "after_cursor_execute", progress.note)
         try:
             with (
-                Operations.context(migration) as operations,
+                restricted(migration, target),
                 adopted(target.databases, target.aliases, connection),
+                context.begin_transaction(),
             ):
-                restrict(operations, target)
-                with context.begin_transaction():
-                    broken = _broken_references(target, connection)
-                    migration.run_migrations()
-                    _refuse_broken(target, connection, broken)
+                dangling = _dangling_references(target, connection)
+                migration.run_migrations()
+                _refuse_dangling(target, connection, dangling)
         except BaseException as error:
             connection.rollback()
             failed = failure(progress, error, self.targets, self.options)
@@ -183,24 +252,17 @@ class Environment:
             raise
         finally:
             event.remove(connection, "after_cursor_execute", progress.note)
-        self._note(done)
+        self._note_committed(progress)
 
-    def _note(self, done: list[Step]) -> None:
-        while done:
-            self.request.note(done.pop(0))
+    def _note_committed(self, progress: Progress) -> None:
+        while progress.steps:
+            self.request.add(progress.steps.pop(0))
 
-    def _configured(
-        self, target: Target, connection: Connection, asked: Asked, **more: Any
-    ) -> MigrationContext:
-        settings = self._options(target, self._heads(connection))
-        context.configure(connection=connection, fn=asked, **settings, **more, **self.options)
-        return context.get_context()
-
-    def _options(self, target: Target, heads: tuple[str, ...]) -> dict[str, Any]:
+    def _options(self, target: Target) -> dict[str, Any]:
         request = self.request
-        known = known_tables(self.history, request.registry, heads)
+        known = known_tables(self.history, request.registry)
         return {
-            **comparison(target, request.registry.metadata, known, request.renames),
+            **compare_options(target, request.registry.metadata, known, request.renames),
             "transactional_ddl": target.dialect in ("sqlite", "postgresql"),
             "transaction_per_migration": target.dialect != "sqlite",
             "process_revision_directives": lambda migration, revision, scripts: self._gather(
@@ -208,53 +270,37 @@ class Environment:
             ),
         }
 
-    def _heads(self, connection: Connection) -> tuple[str, ...]:
-        try:
-            return current_heads(connection, self.options)
-        except DBAPIError as error:
-            raise MigrationError(f"no revision could be read: {first_line(error)}") from error
-        finally:
-            connection.rollback()
-
     def _gather(self, target: Target, migration: MigrationContext, scripts: list[MigrationScript]) -> None:
-        """Keep what *target* needs; with the last one make one script of all of it, or none where nothing is needed."""
+        """Collect what *target* needs. After the last target, merge it into one script, or remove an empty one."""
         request, script = self.request, scripts[0]
-        forget_followers(script.upgrade_ops_list[-1], request.renames)
-        request.needs.append((target, script.upgrade_ops_list[-1]))
+        registry, upgrade = request.registry, script.upgrade_ops_list[-1]
+        remove_followed_keys(upgrade, request.renames)
+        request.needs.append((target, upgrade))
         if migration.bind is not None:
-            there = inspect(migration.bind).get_table_names()
-            request.elsewhere.update(table for table in there if not target.allows(table))
+            tables = inspect(migration.bind).get_table_names()
+            request.elsewhere.update(table for table in tables if not target.allows(table))
         if target is not self.targets[-1]:
             return
-        refuse_unused(request.renames, [needed for _, needed in request.needs], request.registry.metadata)
-        upgrade, downgrade = merged(
+        check_renames(request.renames, [needed for _, needed in request.needs], registry.metadata)
+        upgrade, script.downgrade_ops = merge(
             request.needs,
-            request.registry.metadata,
-            lambda table, column: stored_default(request.registry, table, column),
+            registry.metadata,
+            lambda table, column: default_for_rows(registry, table, column),
             frozenset(request.elsewhere),
         )
-        script.upgrade_ops, script.downgrade_ops = upgrade, downgrade
+        script.upgrade_ops = upgrade
         if "template_args" in migration.opts:
-            touched = {change.table_name for _, needed in request.needs for change in needed.ops}  # type: ignore[attr-defined]
-            labels = {
-                table: label for table, label in labels_of(request.registry).items() if table in touched
-            }
+            changed = {change.table_name for _, needed in request.needs for change in needed.ops}  # type: ignore[attr-defined]
+            labels = {table: label for table, label in labels_by_table(registry).items() if table in changed}
             migration.opts["template_args"]["labels"] = labels
-        # `alembic check` wants a script to look at; `revision --autogenerate` would write one that does nothing.
+        # `alembic check` needs a script; `revision --autogenerate` would write an empty one.
         if upgrade.is_empty() and getattr(context.config.cmd_opts, "autogenerate", False):
             scripts[:] = []
 
 
-def _step(target: Target, info: Any, seconds: float) -> Step:
-    revision = info.up_revision
-    if revision is None:  # a stamp at base
-        return Step(target.alias, "base", "", not info.is_upgrade, seconds)
-    return Step(target.alias, revision.revision, revision.doc or "", not info.is_upgrade, seconds)
-
-
 @contextmanager
-def _connected(target: Target) -> Iterator[Connection]:
-    """A connection that nobody has after, so that what a revision sets in it is gone with it."""
+def _connect(target: Target) -> Iterator[Connection]:
+    """Open a connection that is not used again, so that the settings that a revision changes end with it."""
     try:
         opened = target.database.engine.connect()
     except ConfigurationError:
@@ -265,31 +311,85 @@ def _connected(target: Target) -> Iterator[Connection]:
         try:
             yield connection
         finally:
-            # Not detached: of such a one SQLAlchemy cannot set the isolation level, as `autocommit_block` does.
+            # Not detached, because `autocommit_block` cannot set the isolation level of a detached connection.
             if target.dialect != "sqlite":
                 connection.invalidate()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let nobody be warned of what is taken care of."""
+def _expected_warnings_ignored() -> Iterator[None]:
     with warnings.catch_warnings():
-        # Tables that refer to each other in a circle are sorted when a revision is made.
+        # Tables that refer to each other are sorted when a revision is made.
         warnings.filterwarnings("ignore", "Cannot correctly sort tables")
-        # An index on an expression is nobody's but the database's; a table that is built anew keeps it.
+        # Indexes on expressions are compared by name, and kept when a table is rebuilt.
         warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
         warnings.filterwarnings("ignore", "autogenerate skipping metadata-specified expression-based index")
         yield
 
 
-def _broken_references(target: Target, connection: Connection) -> set[Any]:
+def _dangling_references(target: Target, connection: Connection) -> set[Any]:
     if target.dialect != "sqlite":
         return set()
     return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
 
 
-def _refuse_broken(target: Target, connection: Connection, before: set[Any]) -> None:
-    """Raise `MigrationError` where rows refer to rows that are not there, and did not before."""
-    if broken := _broken_references(target, connection) - before:
-        table, row, other, _ = min(broken, key=repr)
-        raise MigrationError(f"row {row} of {table!r} would refer to no row of {other!r}")
+def _refuse_dangling(target: Target, connection: Connection, before: set[Any]) -> None:
+    """Raise `MigrationError` if rows refer to missing rows, and did not *before*."""
+    if dangling := _dangling_references(target, connection) - before:
+        table, row, other, _ = min(dangling, key=repr)
+        raise MigrationError(f"row {row} of {table!r} would refer to a missing row of {other!r}")
+
+
+def print_sqlite(
+    target: Target, command: Command, options: dict[str, Any], write: Callable[[str], object]
+) -> None:
+    """Pass the statements of *command* to *write*, by running it on an empty database in memory.
+
+    SQLite changes a table by building a new one from what it knows of the old one, so a database is needed.
+    """
+    start: Any = context.get_starting_revision_argument()
+    script = context.script
+    engine = create_engine("sqlite://")
+
+    def configure(connection: Connection, command: Command) -> MigrationContext:
+        return MigrationContext.configure(connection, opts={**options, "fn": command, "script": script})
+
+    def note(connection: Connection, statement: Any, many: Any, one: Any, execution_options: Any) -> None:
+        for sql in _literal(statement, many or [one], connection):
+            write(f"{sql};\n")
+
+    with (
+        engine.connect() as connection,
+        forbidden(target.databases, PRINTING, but=target.aliases),
+        adopted(target.databases, target.aliases, connection),
+    ):
+        if start not in (None, "base", ()):
+            migration = configure(connection, lambda heads, migration: [])
+            with restricted(migration, target):
+                for revision in list(script.iterate_revisions(start, "base"))[::-1]:
+                    revision.module.upgrade()
+            migration.stamp(script, start)
+        write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")
+        event.listen(connection, "before_execute", note)
+        migration = configure(connection, command)
+        with restricted(migration, target):
+            migration.run_migrations()
+        write("COMMIT;\n\nPRAGMA foreign_keys=ON;\n")
+        connection.rollback()
+    engine.dispose()
+
+
+def _literal(statement: Any, rows: list[Any], connection: Connection) -> Iterator[str]:
+    """Yield the text of *statement* for each of *rows*; nothing if it only reads."""
+    if isinstance(statement, Select) or not isinstance(statement, ClauseElement):
+        return
+    if isinstance(statement, TextClause) and statement.text.lstrip().upper().startswith(("SELECT", "PRAGMA")):
+        return
+    for row in rows:
+        each: Any = statement
+        if row and isinstance(statement, TextClause):
+            each = statement.bindparams(**row)
+        elif isinstance(statement, Insert):
+            each = (statement.values(row) if row else statement).inline()  # otherwise it would return its key
+        literal = {} if isinstance(statement, ExecutableDDLElement) else {"literal_binds": True}
+        yield str(each.compile(dialect=connection.dialect, compile_kwargs=literal)).strip()

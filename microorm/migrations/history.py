@@ -1,118 +1,113 @@
-"""History: the revisions in a folder, and what they say of tables whose models may be gone."""
+"""History: the revisions in a folder, oldest first."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING
 
 from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 
 from microorm.errors import MigrationError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from alembic.config import Config
+
+MAX_NAMED = 5  # revisions in a message
+
+
+def name_revisions(heads: Iterable[str]) -> str:
+    """Return revisions as a message names them."""
+    return " and ".join(map(repr, sorted(heads))) or "'base'"
 
 
 class History:
-    """The revisions of one folder, oldest first. `MigrationError` where a file of it cannot be read."""
+    """The revisions of one folder, oldest first. Raises `MigrationError` if a file cannot be read."""
 
     def __init__(self, directory: ScriptDirectory) -> None:
         self.directory = directory
-        with readable(directory.dir), warnings.catch_warnings():
-            # Of two files with one identifier alembic would keep the one that it reads last.
+        with _readable(directory.dir), warnings.catch_warnings():
+            # If two files have one identifier, alembic uses the one that it reads last.
             warnings.filterwarnings("error", "Revision .* is present more than once")
             self.revisions: list[Script] = list(directory.walk_revisions())[::-1]
 
     @classmethod
     def of(cls, config: Config) -> History:
-        """The history that *config* speaks of."""
-        with readable(config.get_main_option("script_location") or ""):
+        """Read the history in the folder that *config* names."""
+        with _readable(config.get_main_option("script_location") or ""):
             directory = ScriptDirectory.from_config(config)
         return cls(directory)
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The revisions that none follows: one, none before the first, several where two were made side by side."""
+        """The newest revisions, sorted: one as a rule, none in an empty folder, several if the history has branches."""
         return tuple(sorted(self.directory.get_heads()))
 
     @property
     def labels(self) -> dict[str, str]:
-        """For each table that a revision touches the label of its model, as the newest says."""
+        """The label of the model of each table that a revision names; the newest revision wins."""
         found: dict[str, str] = {}
         for script in self.revisions:
             found.update(getattr(script.module, "labels", {}))
         return found
 
     def applied(self, heads: Iterable[str]) -> frozenset[str]:
-        """*heads* and all revisions before them. `MigrationError` where one of them is not in the folder."""
-        by_id = {script.revision: script for script in self.revisions}
-        found: set[str] = set()
-        waiting = list(heads)
-        while waiting:
-            revision = waiting.pop()
-            if revision not in by_id:
-                raise MigrationError(
-                    f"the database is at {revision!r}, and no file has this revision{self.known}"
-                )
-            if revision not in found:
-                found.add(revision)
-                waiting.extend((*parents(by_id[revision]), *depended_on(by_id[revision])))
-        return frozenset(found)
+        """Return *heads* and all revisions before them. Raises `MigrationError` if the folder lacks one of them."""
+        heads = tuple(heads)
+        if unknown := set(heads) - {script.revision for script in self.revisions}:
+            raise MigrationError(
+                f"a database is at {name_revisions(unknown)}, but no file has this revision{self._known}"
+            )
+        applied = self.directory.iterate_revisions(heads, "base") if heads else ()
+        return frozenset(script.revision for script in applied)
 
     def find(self, revision: str) -> str:
-        """The whole identifier that *revision* begins. `MigrationError` where there is no such revision, or several."""
+        """Return the identifier that *revision* stands for: it, its beginning, `head` or `base`.
+
+        Raises `MigrationError` unless there is exactly one.
+        """
         if not revision:
-            raise MigrationError(f"no revision {revision!r}{self.known}")
+            raise MigrationError(f"no revision {revision!r}{self._known}")
         try:
             found = self.directory.get_revision(revision)
         except CommandError as error:
-            raise MigrationError(
-                f"no revision {revision!r}{nearest(revision, [each.revision for each in self.revisions])}{self.known}"
-                if "Can't locate" in str(error)
-                else str(error)
-            ) from None
+            if "Can't locate" not in str(error):
+                raise MigrationError(str(error)) from None
+            similar = nearest(revision, [each.revision for each in self.revisions])
+            raise MigrationError(f"no revision {revision!r}{similar}{self._known}") from None
         return found.revision if found is not None else "base"
 
-    def single_head(self) -> None:
-        """Raise `MigrationError` where two revisions claim to be the newest."""
+    def check_single_head(self) -> None:
+        """Raise `MigrationError` if the history has several heads."""
         if len(self.heads) > 1:
-            names = " and ".join(map(repr, self.heads))
-            raise MigrationError(f"the history has {len(self.heads)} heads, {names}, which no revision joins")
+            raise MigrationError(
+                f"the history has {len(self.heads)} heads, {name_revisions(self.heads)}, which no revision joins"
+            )
 
     def next_id(self) -> str:
-        """The identifier of the next revision: one more than the highest number among them."""
+        """Return the identifier of the next revision: one more than the highest number."""
         numbers = [int(each.revision) for each in self.revisions if each.revision.isdecimal()]
         return f"{max(numbers, default=0) + 1:04}"
 
     @property
-    def known(self) -> str:
-        """The newest revisions, for a message."""
-        names = [repr(each.revision) for each in self.revisions[-5:]]
+    def _known(self) -> str:
+        names = [repr(each.revision) for each in self.revisions[-MAX_NAMED:]]
         more = "…, " if len(self.revisions) > len(names) else ""
         return f"; known: {more}{', '.join(names) or 'none'}"
 
 
 def parents(script: Script) -> tuple[str, ...]:
-    """The revisions that *script* follows."""
-    down = script.down_revision
-    return () if down is None else (down,) if isinstance(down, str) else tuple(down)
-
-
-def depended_on(script: Script) -> tuple[str, ...]:
-    """The revisions that *script* depends on beside."""
-    needed = script.dependencies
-    return () if needed is None else (needed,) if isinstance(needed, str) else tuple(needed)
+    """Return the revisions that *script* follows."""
+    return to_tuple(script.down_revision, ())
 
 
 @contextmanager
-def readable(folder: object) -> Iterator[None]:
-    """Turn what reading revisions raises into a `MigrationError` that names the file."""
+def _readable(folder: str) -> Iterator[None]:
+    """Turn errors of reading revisions into a `MigrationError` that names the file in *folder*."""
     try:
         yield
     except MigrationError:
@@ -120,19 +115,14 @@ def readable(folder: object) -> Iterator[None]:
     except (CommandError, UserWarning) as error:
         raise MigrationError(str(error)) from error
     except Exception as error:
-        file, line = _place_of(error, str(folder))
+        file, line = _origin(error, folder)
         raise MigrationError(f"{file}:{line} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _place_of(error: BaseException, folder: str) -> tuple[str, int | None]:
-    """The file and line in *folder* where *error* comes from."""
+def _origin(error: BaseException, folder: str) -> tuple[str, int | None]:
+    """Return the file in *folder*, and the line, that *error* comes from."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
-    found: tuple[str, int | None] = (folder, None)
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if Path(file).is_relative_to(Path(folder).absolute()):
-            found = file, trace.tb_lineno
-        trace = trace.tb_next
-    return found
+    inside = Path(folder).absolute()
+    frames = [each for each in extract_tb(error.__traceback__) if Path(each.filename).is_relative_to(inside)]
+    return (frames[-1].filename, frames[-1].lineno) if frames else (folder, None)

@@ -1,42 +1,68 @@
-"""Operations: what a revision can say beside alembic's own: values for rows that are there, changes of some databases.
+"""Operations: what revisions do beside alembic's own operations, such as filling a column or running on some databases.
 
-`op.fill_column` is for revisions written by hand, too.
+`op.fill_column` may be used in revisions written by hand. The others are written by autogenerate as alembic's
+operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations import MigrateOperation, Operations
-from alembic.operations.ops import (
-    AddColumnOp,
-    AlterColumnOp,
-    CreateCheckConstraintOp,
-    DropColumnOp,
-    DropConstraintOp,
-    ModifyTableOps,
-    OpContainer,
-    RenameTableOp,
-)
-from sqlalchemy import TextClause
+from alembic.operations import MigrateOperation, Operations, ops
+from alembic.operations.ops import AddColumnOp, AlterColumnOp, ModifyTableOps, OpContainer
 from sqlalchemy.sql.elements import conv
+from sqlalchemy.types import TypeEngine
 
-from microorm.migrations.dialects import ByDialect
-from microorm.migrations.portable import sql_source
-from microorm.migrations.zeros import zero_of
+from microorm.fields.types import Duration, ExactNumeric, UtcDateTime
+from microorm.migrations.dialects import render_sql
+
+# Derived types come before their bases.
+_ZEROS: dict[type[TypeEngine[Any]], Any] = {
+    UtcDateTime: datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
+    ExactNumeric: Decimal(0),
+    Duration: datetime.timedelta(),
+    sa.Boolean: False,
+    sa.Integer: 0,
+    sa.Float: 0.0,
+    sa.Numeric: Decimal(0),
+    sa.String: "",
+    sa.LargeBinary: b"",
+    sa.DateTime: datetime.datetime(1970, 1, 1),  # noqa: DTZ001 of a column without a time zone
+    sa.Date: datetime.date(1970, 1, 1),
+    sa.Time: datetime.time(),
+    sa.Uuid: UUID(int=0),
+    sa.JSON: {},
+}
+
+
+def zero_value(type_: TypeEngine[Any]) -> Any:
+    """Return the value that fills a NOT NULL column of *type_* whose values were dropped, or None if there is none."""
+    return next((zero for kind, zero in _ZEROS.items() if isinstance(type_, kind)), None)
+
+
+def altered(operation: AlterColumnOp) -> tuple[str, ...]:
+    """Name what *operation* changes: type, nullability, default, comment."""
+    changes = {
+        "type": operation.modify_type is not None,
+        "nullability": operation.modify_nullable is not None,
+        "default": operation.modify_server_default is not False,
+        "comment": operation.modify_comment is not False,
+    }
+    return tuple(name for name, changed in changes.items() if changed)
 
 
 @Operations.register_operation("fill_column")
 class FillColumnOp(MigrateOperation):
-    """Give the rows that have none a value in one column."""
+    """Set one column in the rows where it is NULL."""
 
-    def __init__(
-        self, table_name: str, column_name: str, type_: sa.types.TypeEngine[Any], value: Any
-    ) -> None:
+    def __init__(self, table_name: str, column_name: str, type_: TypeEngine[Any], value: Any) -> None:
         self.table_name = table_name
         self.column_name = column_name
         self.type_ = type_
@@ -44,228 +70,197 @@ class FillColumnOp(MigrateOperation):
 
     @classmethod
     def fill_column(
-        cls,
-        operations: Operations,
-        table_name: str,
-        column_name: str,
-        type_: sa.types.TypeEngine[Any],
-        value: Any,
+        cls, operations: Operations, table_name: str, column_name: str, type_: TypeEngine[Any], value: Any
     ) -> Any:
         """Set *column_name* to *value* in each row of *table_name* where it is NULL."""
         return operations.invoke(cls(table_name, column_name, type_, value))
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For `alembic check`."""
+        """Describe the operation for `alembic check`."""
         return ("fill_column", self.table_name, self.column_name, self.value)
 
 
 @Operations.implementation_for(FillColumnOp)
 def fill_column(operations: Operations, operation: FillColumnOp) -> None:
-    """Run a `FillColumnOp`."""
+    """Execute a `FillColumnOp`."""
     column: sa.ColumnClause[Any] = sa.column(operation.column_name, operation.type_)
     table = sa.table(operation.table_name, column)
     value = sa.literal(operation.value, operation.type_)
     operations.execute(sa.update(table).where(column.is_(None)).values({column: value}))
 
 
-class Filled(OpContainer):
-    """A column that wants a value, for a table that may have rows: added or narrowed when each has one."""
+class RequiredColumnOps(OpContainer):
+    """Make a column NOT NULL in a table that may have rows: add it as nullable if it is new, fill it, then alter it."""
 
-    def __init__(self, wanted: AddColumnOp | AlterColumnOp, column: sa.Column[Any], value: Any) -> None:
-        table = wanted.table_name
-        narrowed = AlterColumnOp(
-            table, column.name, existing_type=column.type, existing_nullable=True, modify_nullable=False
-        )
-        fill = FillColumnOp(table, column.name, column.type, value)
-        steps: list[MigrateOperation] = [fill, ModifyTableOps(table, [narrowed])]
-        if isinstance(wanted, AddColumnOp):
-            loose = sa.Column(column.name, column.type, nullable=True)
-            steps.insert(0, ModifyTableOps(table, [AddColumnOp(table, loose)]))
-        super().__init__(steps)
+    def __init__(self, operation: AddColumnOp | AlterColumnOp, column: sa.Column[Any], value: Any) -> None:
+        table = operation.table_name
+        steps: list[MigrateOperation] = [FillColumnOp(table, column.name, column.type, value)]
+        narrow = operation
+        if isinstance(operation, AddColumnOp):
+            steps.insert(0, _add_nullable(table, column))
+            narrow = AlterColumnOp(
+                table, column.name, existing_type=column.type, existing_nullable=True, modify_nullable=False
+            )
+        super().__init__([*steps, ModifyTableOps(table, [narrow])])
         self.table_name = table
-        self._wanted = wanted
+        self._operation = operation
 
     def reverse(self) -> ModifyTableOps:
-        """What takes it back: a column that goes takes its values along."""
-        return ModifyTableOps(self.table_name, [self._wanted.reverse()])
+        """Drop the column, or make it nullable, without a step for its values."""
+        return ModifyTableOps(self.table_name, [self._operation.reverse()])
 
 
-class Dropped(OpContainer):
-    """A column that goes, and whose values are gone with it: it comes back with the zero of its type.
+class DropRequiredColumnOps(ModifyTableOps):
+    """Drop a NOT NULL column, which comes back with the zero of its type.
 
-    One that is *bound* to a constraint, which a zero might break, comes back as one that may be NULL.
+    A *constrained* column comes back as nullable, because a zero might violate the constraint.
     """
 
-    def __init__(self, drop: DropColumnOp, *, bound: bool = False) -> None:
-        super().__init__([ModifyTableOps(drop.table_name, [drop])])
-        self._drop = drop
-        self._bound = bound
+    def __init__(self, drop: ops.DropColumnOp, *, constrained: bool = False) -> None:
+        super().__init__(drop.table_name, [drop])
+        self._column = drop.to_column()
+        self._constrained = constrained
 
-    def reverse(self) -> MigrateOperation:
-        """The column, with a value for each row."""
-        column, adding = self._drop.to_column(), self._drop.reverse()
-        if self._bound:
-            loose = sa.Column(column.name, column.type, nullable=True)
-            return ModifyTableOps(self._drop.table_name, [AddColumnOp(self._drop.table_name, loose)])
-        zero = zero_of(column.type)
-        return (
-            ModifyTableOps(self._drop.table_name, [adding]) if zero is None else Filled(adding, column, zero)
-        )
+    def reverse(self) -> Any:
+        """Add the column, with a value for each row."""
+        added = super().reverse()
+        if self._constrained:
+            return _add_nullable(self.table_name, self._column)
+        zero = zero_value(self._column.type)
+        return added if zero is None else RequiredColumnOps(added.ops[0], self._column, zero)  # type: ignore[arg-type]
 
 
-class RenamedColumn(AlterColumnOp):
-    """A column that has another name, and may have changed besides."""
+def _add_nullable(table: str, column: sa.Column[Any]) -> ModifyTableOps:
+    return ModifyTableOps(table, [AddColumnOp(table, sa.Column(column.name, column.type, nullable=True))])
+
+
+class RenameColumnOp(AlterColumnOp):
+    """Rename a column, and perhaps alter it."""
 
     def reverse(self) -> AlterColumnOp:
-        """The same with the names in the place of each other."""
+        """Swap the names, and undo what is altered."""
         back = super().reverse()
-        new = str(self.modify_name)
-        reversed_ = RenamedColumn(back.table_name, new, schema=back.schema, modify_name=self.column_name)
-        for attribute in ("type", "nullable", "server_default", "comment"):
-            for when in ("existing", "modify"):
-                name = f"{when}_{attribute}"
-                setattr(reversed_, name, getattr(back, name))
-        return reversed_
+        back.column_name, back.modify_name = str(self.modify_name), self.column_name
+        return back
 
     def has_changes(self) -> bool:
-        """Always: its name."""
+        """Return True: the name changes."""
         return True
 
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For `alembic check`."""
-        return ("rename_column", self.table_name, self.column_name, self.modify_name)
+
+class RenameTableOp(ops.RenameTableOp):
+    """Rename a table; alembic's operation cannot be reversed."""
+
+    def reverse(self) -> RenameTableOp:
+        """Swap the names."""
+        return RenameTableOp(self.new_table_name, self.table_name, schema=self.schema)
 
 
-class RenamedTable(RenameTableOp):
-    """A table that has another name."""
-
-    def reverse(self) -> RenamedTable:
-        """The way back."""
-        return RenamedTable(self.new_table_name, self.table_name, schema=self.schema)
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For `alembic check`."""
-        return ("rename_table", self.table_name, self.new_table_name)
-
-
-class AddedCheck(CreateCheckConstraintOp):
-    """A CHECK, in the words of each dialect."""
-
-    @classmethod
-    def of(cls, table: str, name: str, condition: TextClause | ByDialect) -> AddedCheck:
-        """The CHECK *name* of *table*."""
-        return cls(conv(name), table, condition)
-
-    def reverse(self) -> DroppedCheck:
-        """The way back."""
-        return DroppedCheck(str(self.constraint_name), self.table_name, self.condition)
-
-
-class DroppedCheck(DropConstraintOp):
-    """A CHECK that goes, and what it said."""
+class CreateCheckOp(ops.CreateCheckConstraintOp):
+    """Add a CHECK whose *condition* may differ by dialect. *name* is final: no naming convention applies."""
 
     def __init__(self, name: str, table: str, condition: Any) -> None:
-        # A name that is complete: the naming convention adds nothing to it.
-        super().__init__(conv(name), table, type_="check", _reverse=AddedCheck(conv(name), table, condition))
+        super().__init__(conv(name), table, condition)
+
+    def reverse(self) -> DropCheckOp:
+        """Drop the CHECK."""
+        return DropCheckOp(str(self.constraint_name), self.table_name, self.condition)
+
+
+class DropCheckOp(ops.DropConstraintOp):
+    """Drop a CHECK, and keep its *condition* for the way back."""
+
+    def __init__(self, name: str, table: str, condition: Any) -> None:
+        super().__init__(conv(name), table, type_="check", _reverse=CreateCheckOp(name, table, condition))
         self.condition = condition
 
-    def reverse(self) -> AddedCheck:
-        """The way back."""
-        return AddedCheck.of(self.table_name, str(self.constraint_name), self.condition)
+    def reverse(self) -> CreateCheckOp:
+        """Add the CHECK again."""
+        return CreateCheckOp(str(self.constraint_name), self.table_name, self.condition)
 
 
-class ChangedKey(MigrateOperation):
-    """A table whose primary key is made of other columns; no revision is written for that."""
+class ChangePrimaryKeyOp(MigrateOperation):
+    """Say that a table has another primary key than its model; no revision can be made for that."""
 
     def __init__(self, table_name: str, stored: tuple[str, ...], wanted: tuple[str, ...]) -> None:
         self.table_name = table_name
         self.stored = stored
         self.wanted = wanted
 
-    def reverse(self) -> ChangedKey:
-        """The other way round."""
-        return ChangedKey(self.table_name, self.wanted, self.stored)
+    def __str__(self) -> str:
+        stored, wanted = (
+            ", ".join(map(repr, columns)) or "missing" for columns in (self.stored, self.wanted)
+        )
+        return f"the primary key of {self.table_name!r} is {stored}, but {wanted} in the models"
 
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For `alembic check`."""
-        return ("change_key", self.table_name, self.stored, self.wanted)
+    def reverse(self) -> ChangePrimaryKeyOp:
+        """Swap the keys."""
+        return ChangePrimaryKeyOp(self.table_name, self.wanted, self.stored)
 
 
-class OnlyOn(OpContainer):
-    """Changes that some databases need and others that hold the table do not: those of an alias, of a dialect, or those
-    in which a table is missing, which was given to them after it was made elsewhere."""
+class ConditionalOps(OpContainer):
+    """Operations for some of the databases that hold the table.
 
-    def __init__(
-        self,
-        operations: Sequence[MigrateOperation],
-        *,
-        alias: tuple[str, ...] = (),
-        dialect: tuple[str, ...] = (),
-        missing: str | None = None,
-    ) -> None:
+    *condition* is one argument of `on`: `alias`, `dialect`, or `missing` for a table that a router has moved.
+    """
+
+    def __init__(self, operations: Sequence[MigrateOperation], condition: Mapping[str, Any]) -> None:
         super().__init__(operations)
-        self.asked = {"alias": alias, "dialect": dialect, "missing": missing}
+        self.condition = condition
 
-    def reverse(self) -> OnlyOn:
-        """The way back, on the same databases. A table that was missing stays: the revision that made it takes it along."""
-        if self.asked["missing"] is not None:
-            return OnlyOn([])
-        back = [operation.reverse() for operation in reversed(self.ops)]
-        return OnlyOn(back, **self.asked)  # type: ignore[arg-type]
+    def reverse(self) -> ConditionalOps:
+        """Reverse the operations on the same databases.
+
+        A table that was missing stays: the revision that creates it elsewhere drops it on all databases.
+        """
+        reversible = () if "missing" in self.condition else reversed(self.ops)
+        return ConditionalOps([operation.reverse() for operation in reversible], self.condition)
 
 
-def _rendered(autogenerate: AutogenContext, operations: Sequence[MigrateOperation]) -> list[str]:
+def _render(autogenerate: AutogenContext, operations: Sequence[MigrateOperation]) -> list[str]:
     lines: list[str] = []
     for operation in operations:
-        found = renderers.dispatch(operation)(autogenerate, operation)
-        lines.extend([found] if isinstance(found, str) else found)
+        rendered = renderers.dispatch(operation)(autogenerate, operation)
+        lines.extend([rendered] if isinstance(rendered, str) else rendered)
     return lines
 
 
-@renderers.dispatch_for(OnlyOn)
-def _render_only_on(autogenerate: AutogenContext, only: OnlyOn) -> list[str]:
-    if not only.ops:
+@renderers.dispatch_for(ConditionalOps)
+def _render_conditional(autogenerate: AutogenContext, conditional: ConditionalOps) -> list[str]:
+    if not conditional.ops:
         return []
     autogenerate.imports.add("from microorm.migrations import on")
-    ((name, value),) = ((name, value) for name, value in only.asked.items() if value)
-    asked = value[0] if isinstance(value, tuple) and len(value) == 1 else value
-    return [f"if on({name}={asked!r}):", *_rendered(autogenerate, only.ops), ""]
+    ((name, value),) = conditional.condition.items()
+    value = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+    return [f"if on({name}={value!r}):", *_render(autogenerate, conditional.ops), ""]
 
 
-@renderers.dispatch_for(Filled)
-def _render_filled(autogenerate: AutogenContext, filled: Filled) -> list[str]:
-    return _rendered(autogenerate, filled.ops)
+@renderers.dispatch_for(RequiredColumnOps)
+def _render_required_column(autogenerate: AutogenContext, required: RequiredColumnOps) -> list[str]:
+    return _render(autogenerate, required.ops)
 
 
-@renderers.dispatch_for(AddedCheck)
-def _render_added_check(autogenerate: AutogenContext, check: AddedCheck) -> str:
-    name = str(check.constraint_name)
-    # Always in a batch: that is how all changes of a table are written.
-    return (
-        f"batch_op.create_check_constraint(batch_op.f({name!r}), {sql_source(check.condition, autogenerate)})"
-    )
+@renderers.dispatch_for(CreateCheckOp)
+def _render_create_check(autogenerate: AutogenContext, check: CreateCheckOp) -> str:
+    # All changes of a table are written as one batch.
+    name, condition = str(check.constraint_name), render_sql(check.condition, autogenerate)
+    return f"batch_op.create_check_constraint(batch_op.f({name!r}), {condition})"
 
 
-@renderers.dispatch_for(Dropped)
-def _render_dropped(autogenerate: AutogenContext, dropped: Dropped) -> list[str]:
-    return _rendered(autogenerate, dropped.ops)
-
-
-@renderers.dispatch_for(RenamedTable)
-def _render_renamed_table(autogenerate: AutogenContext, renamed: RenamedTable) -> str:
-    return f"op.rename_table({renamed.table_name!r}, {renamed.new_table_name!r})"
+@renderers.dispatch_for(RenameTableOp)
+def _render_rename_table(autogenerate: AutogenContext, rename: RenameTableOp) -> str:
+    return f"op.rename_table({rename.table_name!r}, {rename.new_table_name!r})"
 
 
 @renderers.dispatch_for(FillColumnOp)
 def _render_fill_column(autogenerate: AutogenContext, fill: FillColumnOp) -> str:
-    # A column as alembic writes it: `op.add_column('table', sa.Column('name', TYPE, nullable=True))`.
+    # Name and type as alembic renders them: `op.add_column('table', sa.Column('name', TYPE, nullable=True))`.
     adding = AddColumnOp(fill.table_name, sa.Column(fill.column_name, fill.type_))
-    (text,) = _rendered(autogenerate, [adding])
-    written = text[text.index("sa.Column(") + len("sa.Column(") : text.rindex(", nullable")]
+    (rendered,) = _render(autogenerate, [adding])
+    column = rendered[rendered.index("sa.Column(") + len("sa.Column(") : rendered.rindex(", nullable")]
     module = type(fill.value).__module__
-    value = repr(fill.value)
     if module == "datetime":
         autogenerate.imports.add("import datetime")
     elif module != "builtins":
         autogenerate.imports.add(f"from {module} import {type(fill.value).__name__}")
-    return f"op.fill_column({fill.table_name!r}, {written}, {value})"
+    return f"op.fill_column({fill.table_name!r}, {column}, {fill.value!r})"

@@ -1,105 +1,377 @@
-"""Targets: the databases that migrations are applied to, each once, however many aliases it has."""
+"""Targets: the databases that migrations are applied to, and what the operations of a revision do on each.
+
+Aliases of one database are one target. A target is locked while it is migrated. It runs only the operations
+of tables that the routers give to one of its aliases. On SQLite it keeps what rebuilding a table would lose.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from sqlalchemy import URL
+from alembic import op
+from alembic.migration import MigrationContext
+from alembic.operations import MigrateOperation, Operations
+from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
+from sqlalchemy import URL, CheckConstraint, Connection, String, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.databases import Databases
-from microorm.db.engine import Database, is_memory
-from microorm.errors import ConfigurationError
-from microorm.fields.types import MARIADB
+from microorm.db.engine import BEGIN, Database, is_memory
+from microorm.errors import ConfigurationError, MigrationError
+from microorm.migrations.dialects import dialect_name, literal_text
+from microorm.migrations.history import name_revisions
 from microorm.registry import Registry
 
+MAX_WAIT = 60.0  # seconds that a lock is waited for
+TARGET = "microorm_target"  # the option of alembic's context that holds the target
+
+_PAUSE = 0.2
 _PORTS = {"postgresql": 5432, "mariadb": 3306}
-_HERE = ("", "127.0.0.1", "::1")
-# What in a query says where a database is, and not how to speak with it.
-_WHERE = ("host", "options", "port", "service", "unix_socket")
+_LOCAL = ("", "127.0.0.1", "::1")
+# The parts of a URL's query that say where a database is.
+_LOCATION = ("host", "options", "port", "service", "unix_socket")
+_LOCKS = {
+    "postgresql": (
+        "SELECT pg_try_advisory_lock(hashtext('microorm migrations of ' || current_schema()))",
+        "SELECT pg_advisory_unlock(hashtext('microorm migrations of ' || current_schema()))",
+    ),
+    "mariadb": (
+        "SELECT GET_LOCK(CONCAT('microorm_', MD5(DATABASE())), 0)",
+        "SELECT RELEASE_LOCK(CONCAT('microorm_', MD5(DATABASE())))",
+    ),
+}
+_log = logging.getLogger("microorm.migrations")
 
 
 class Target:
-    """One database: the *aliases* that mean it, and which tables the routers give it."""
+    """One database: the *aliases* that name it, and the tables that the routers give to them.
+
+    *labels* has the labels of tables whose models may be gone.
+    """
 
     def __init__(self, registry: Registry, aliases: tuple[str, ...], labels: Mapping[str, str]) -> None:
         self.aliases = aliases
         self.databases: Databases = registry.databases
         self.database: Database = self.databases.database(aliases[0])
-        self._labels = labels
-        self._models = tables_of(registry)
+        self._models = models_by_table(registry)
+        self._labels = {**labels, **labels_by_table(registry)}
 
     def __repr__(self) -> str:
         return f"<Target {', '.join(map(repr, self.aliases))}>"
 
     @property
     def alias(self) -> str:
-        """The alias to speak of it by: the first that was configured."""
+        """The first alias that was configured, which names the database in messages."""
         return self.aliases[0]
 
     @property
     def dialect(self) -> str:
-        """The name of its dialect, one for both names of MariaDB's."""
-        return "mariadb" if self.database.dialect in MARIADB else self.database.dialect
+        """The name of the dialect, in `dialects.DIALECTS`."""
+        return dialect_name(self.database.dialect)
 
     def allows(self, table: str) -> bool:
-        """Whether one of its aliases holds *table*; one that no model had is everywhere (CONTRACT N18)."""
-        label, model = self._models.get(table, (self._labels.get(table), None))
-        if label is None:
+        """Return whether one of the aliases holds *table*. A table without a label is on all databases."""
+        if (label := self._labels.get(table)) is None:
             return True
+        model = self._models.get(table)
         return any(self.databases.allows_migration(alias, label, model) for alias in self.aliases)
 
-    def at(self, heads: tuple[str, ...]) -> str:
-        """Where it is, in words."""
-        return f"{self.alias!r} is at {revisions(heads)}"
+    def at(self, heads: Iterable[str]) -> str:
+        """Say in a message that the database is at *heads*."""
+        return f"{self.alias!r} is at {name_revisions(heads)}"
 
 
 def targets(registry: Registry, labels: Mapping[str, str], alias: str | None = None) -> list[Target]:
-    """The databases of *registry*, or the one of *alias*. *labels*: what the history says whose table each was.
+    """Return the databases of *registry*, or that of *alias*. *labels* has the labels of the history's tables.
 
-    Raises `UnknownAlias`, and `ConfigurationError` where no database is configured.
+    Raises `UnknownAlias`, and `ConfigurationError` if no database is configured.
     """
     databases = registry.databases
     if alias is not None:
         databases.database(alias)
     if not databases.aliases:
         raise ConfigurationError("no database is configured")
-    places: dict[Any, list[str]] = {}
+    groups: dict[Any, list[str]] = {}
     for each in databases.aliases:
-        places.setdefault(place(databases.database(each).url), []).append(each)
+        groups.setdefault(identity(databases.database(each).url), []).append(each)
     return [
         Target(registry, tuple(aliases), labels)
-        for aliases in places.values()
+        for aliases in groups.values()
         if alias is None or alias in aliases
     ]
 
 
-def place(url: URL) -> tuple[object, ...]:
-    """What two URLs of one database have in common: not the user, nor the name that means this machine."""
-    backend = url.get_backend_name()
+def identity(url: URL) -> tuple[object, ...]:
+    """Return a key that is equal for two URLs of one database: without the user, and with one name for this machine."""
+    backend = dialect_name(url.get_backend_name())
     if backend == "sqlite":
         database = url.database or ""
         is_file = not is_memory(url) and not database.startswith("file:")
         return backend, os.path.realpath(database) if is_file else database
-    backend = "mariadb" if backend in MARIADB else backend
     host = (url.host or "").lower()
-    query = tuple(sorted((name, value) for name, value in url.query.items() if name in _WHERE))
+    query = tuple(sorted((name, value) for name, value in url.query.items() if name in _LOCATION))
+    port = url.port or _PORTS.get(backend)
+    return backend, "localhost" if host in _LOCAL else host, port, url.database, query
+
+
+def models_by_table(registry: Registry) -> dict[str, Any]:
+    """Return the models by the names of their tables."""
+    _ = registry.metadata  # also creates the tables of models that wait for another model
+    return {model.__table__.name: model for model in registry.models.values()}
+
+
+def labels_by_table(registry: Registry) -> dict[str, str]:
+    """Return the labels of the models by the names of their tables."""
+    return {table: model.__schema__.label for table, model in models_by_table(registry).items()}
+
+
+@contextmanager
+def locked(target: Target, connection: Connection, max_wait: float = MAX_WAIT) -> Iterator[None]:
+    """Keep other processes from migrating *target*; on SQLite foreign keys are off meanwhile.
+
+    A server's lock belongs to the session, so that it is released if the process is killed. On SQLite the
+    transaction is the lock, because it begins by writing.
+
+    Raises `MigrationError` if another process holds the lock for *max_wait* seconds.
+    """
+    if target.dialect == "sqlite":
+        with _without_foreign_keys(connection, max_wait):
+            yield
+        return
+    if target.dialect not in _LOCKS:
+        yield
+        return
+    acquire, release = _LOCKS[target.dialect]
+    _acquire(target, connection, acquire, max_wait)
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError):  # a lost connection has lost its lock
+            connection.rollback()
+            connection.execute(text(release))
+            connection.commit()
+
+
+def _acquire(target: Target, connection: Connection, acquire: str, max_wait: float) -> None:
+    deadline = time.monotonic() + max_wait
+    waiting = False
+    while True:
+        acquired = connection.execute(text(acquire)).scalar()
+        connection.commit()
+        if acquired:
+            return
+        if time.monotonic() >= deadline:
+            raise MigrationError(
+                f"another process has been migrating {target.alias!r} for at least {max_wait:g} seconds"
+            )
+        if not waiting:
+            waiting = True
+            _log.info("waiting for another process that migrates %r", target.alias)
+        time.sleep(_PAUSE)
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection, max_wait: float) -> Iterator[None]:
+    """Switch off the foreign keys of SQLite, and wait longer for its lock; both are possible outside a transaction only.
+
+    With foreign keys, replacing a table would delete the rows that refer to it.
+    """
+    connection.rollback()
+    cursor = connection.connection.cursor()
+    (checked,) = cursor.execute("PRAGMA foreign_keys").fetchone()
+    (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+    cursor.execute("PRAGMA foreign_keys=OFF")
+    cursor.execute(f"PRAGMA busy_timeout={int(max_wait * 1000)}")
+    connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execution_options(**{BEGIN: "BEGIN"})
+        cursor.execute(f"PRAGMA busy_timeout={timeout:d}")
+        cursor.execute(f"PRAGMA foreign_keys={checked:d}")
+        cursor.close()
+
+
+def on(
+    *,
+    alias: str | Iterable[str] | None = None,
+    table: str | None = None,
+    dialect: str | Iterable[str] | None = None,
+    missing: str | None = None,
+) -> bool:
+    """Return whether the database that is being migrated has *alias*, holds *table* and speaks *dialect*.
+
+    *missing* names a table that the database holds but does not have yet; this is False while SQL is only
+    printed.
+
+    Use it in a revision: `if on(table="book"): op.execute(...)`. Of several aliases or dialects one has to
+    match. `"mariadb"` and `"mysql"` are the same. An alias that is not configured never matches.
+
+    Raises `MigrationError` outside a migration, and `TypeError` without arguments.
+    """
+    if alias is None and table is None and dialect is None and missing is None:
+        raise TypeError("on() needs at least one of alias=, table=, dialect=, missing=")
+    target = current_target()
     return (
-        backend,
-        "localhost" if host in _HERE else host,
-        url.port or _PORTS.get(backend),
-        url.database,
-        query,
+        (alias is None or not set(_several(alias)).isdisjoint(target.aliases))
+        and (table is None or target.allows(table))
+        and (dialect is None or target.dialect in map(dialect_name, _several(dialect)))
+        and (missing is None or (target.allows(missing) and _is_missing(missing)))
     )
 
 
-def tables_of(registry: Registry) -> dict[str, tuple[str, Any]]:
-    """The tables of the models, with the label and the model of each."""
-    _ = registry.metadata  # those that wait for a name have tables, too
-    return {model.__table__.name: (label, model) for label, model in registry.models.items()}
+def _several(given: str | Iterable[str]) -> Iterable[str]:
+    return (given,) if isinstance(given, str) else given
 
 
-def revisions(heads: tuple[str, ...]) -> str:
-    """Revisions as a message names them."""
-    return " and ".join(map(repr, sorted(heads))) or "'base'"
+def _is_missing(table: str) -> bool:
+    return not op.get_context().as_sql and not inspect(op.get_bind()).has_table(table)
+
+
+def current_target() -> Target:
+    """Return the database that is being migrated. Raises `MigrationError` outside a migration."""
+    try:
+        options = op.get_context().opts
+    except (NameError, AttributeError):  # alembic has no context
+        options = {}
+    target = options.get(TARGET)
+    if not isinstance(target, Target):
+        raise MigrationError("no migration is running")
+    return target
+
+
+@contextmanager
+def restricted(migration: MigrationContext, target: Target) -> Iterator[None]:
+    """Run revisions in the block with operations that skip the tables that *target* does not hold."""
+    with Operations.context(migration) as operations:
+        invoke, batch_alter_table = operations.invoke, operations.batch_alter_table
+
+        def invoke_allowed(operation: MigrateOperation) -> Any:
+            if all(target.allows(table) for table in changed_tables(operation)):
+                return invoke(operation)
+            # The next operation may insert rows into the table that was not created.
+            return operation.to_table() if isinstance(operation, CreateTableOp) else None
+
+        @contextmanager
+        def batch_alter_allowed(table_name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
+            if not target.allows(table_name):
+                yield _SkippedBatch()
+            elif target.dialect != "sqlite" or options.get("copy_from") is not None:
+                with batch_alter_table(table_name, *arguments, **options) as batch_op:
+                    yield batch_op
+            else:
+                with (
+                    _rebuilding(operations.get_bind(), table_name, options) as dropped,
+                    batch_alter_table(table_name, *arguments, **options) as batch_op,
+                ):
+                    yield batch_op
+                    dropped.update(call[1][0].name for call in batch_op.impl.batch if call[0] == "drop_index")
+
+        # alembic creates the Operations, whose methods its module-level functions call.
+        setattr(operations, "invoke", invoke_allowed)  # noqa: B010 mypy refuses to assign to a method
+        setattr(operations, "batch_alter_table", batch_alter_allowed)  # noqa: B010
+        yield
+
+
+class _SkippedBatch:
+    """The batch of a table that the database does not hold: accepts every operation and does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **options: None
+
+
+def changed_tables(operation: MigrateOperation) -> Iterator[str]:
+    """Yield the tables that *operation* changes; none if it is SQL."""
+    if isinstance(operation, BulkInsertOp):
+        yield operation.table.name
+    if isinstance(operation, RenameTableOp):
+        yield operation.new_table_name
+    for attribute in ("source_table", "table_name"):
+        if isinstance(name := getattr(operation, attribute, None), str):
+            yield name
+
+
+@contextmanager
+def _rebuilding(connection: Connection, table: str, options: dict[str, Any]) -> Iterator[set[str]]:
+    """Keep what SQLite's *table* would lose in a batch with *options*, which alembic does by building a new table.
+
+    alembic reflects the table, creates the new one, copies the rows and renames it. Reflection does not find
+    AUTOINCREMENT and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
+
+    Yields a set for the names of the indexes that the batch drops.
+    """
+    kept = _indexes_and_triggers(connection, table)
+    highest_key = _complete_options(connection, table, options)
+    # Otherwise the last renaming fails if a view uses the table, which does not exist at that moment.
+    (legacy,) = connection.exec_driver_sql("PRAGMA legacy_alter_table").one()
+    connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
+    dropped: set[str] = set()
+    try:
+        yield dropped
+    finally:
+        connection.exec_driver_sql(f"PRAGMA legacy_alter_table={legacy:d}")
+    present = _indexes_and_triggers(connection, table).keys() | dropped
+    for name, sql in kept.items():
+        if name not in present:
+            connection.execute(literal_text(sql))
+    if highest_key is not None:
+        forget = text("DELETE FROM sqlite_sequence WHERE name = :table")
+        restore = text("INSERT INTO sqlite_sequence VALUES (:table, :key)")
+        connection.execute(forget, {"table": table})
+        connection.execute(restore, {"table": table, "key": highest_key})
+
+
+def _complete_options(connection: Connection, table: str, options: dict[str, Any]) -> int | None:
+    """Add what reflection does not find to the *options* of a batch; return the highest key that *table* ever gave."""
+    query = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :table")
+    sql = connection.execute(query, {"table": table}).scalar() or ""
+    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", sql)
+    table_options: dict[str, Any] = {}
+    highest_key: int | None = None
+    if re.search(r"\bAUTOINCREMENT\b", unquoted, re.IGNORECASE):
+        table_options["sqlite_autoincrement"] = True
+        sequence = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+        highest_key = connection.execute(sequence, {"table": table}).scalar()
+    if re.search(r"\bWITHOUT\s+ROWID\b", unquoted, re.IGNORECASE):
+        table_options["sqlite_with_rowid"] = False
+    options["table_kwargs"] = {**table_options, **options.get("table_kwargs", {})}
+    reflect = dict(options.get("reflect_kwargs", {}))
+    listeners = [*reflect.get("listeners", ()), ("column_reflect", _collation_setter(sql))]
+    options["reflect_kwargs"] = {**reflect, "listeners": listeners}
+    options["table_args"] = (*_unnamed_checks(connection, table), *options.get("table_args", ()))
+    return highest_key
+
+
+def _indexes_and_triggers(connection: Connection, table: str) -> dict[str, str]:
+    """Return the SQL of the indexes and triggers of *table*, by name."""
+    query = text(
+        "SELECT name, sql FROM sqlite_master"
+        " WHERE tbl_name = :table AND type IN ('trigger', 'index') AND sql IS NOT NULL"
+    )
+    return {row.name: row.sql for row in connection.execute(query, {"table": table})}
+
+
+def _collation_setter(sql: str) -> Callable[..., None]:
+    """Return a listener that gives each reflected column its collation in *sql*."""
+
+    def set_collation(inspector: Any, table: Any, column: Any) -> None:
+        name = re.escape(column["name"])
+        found = re.search(rf"[\"`\[\s(,]{name}[\"`\]\s][^,]*?\bCOLLATE\s+[\"'`\[]?(\w+)", sql, re.IGNORECASE)
+        if found and isinstance(column["type"], String):
+            column["type"].collation = found[1]
+
+    return set_collation
+
+
+def _unnamed_checks(connection: Connection, table: str) -> list[CheckConstraint]:
+    if not (inspector := inspect(connection)).has_table(table):
+        return []
+    found = inspector.get_check_constraints(table)
+    return [CheckConstraint(text(each["sqltext"])) for each in found if each["name"] is None]

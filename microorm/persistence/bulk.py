@@ -1,4 +1,4 @@
-"""`bulk_create`: insert many instances by few statements.
+"""Bulk create: insert many instances by few statements.
 
 All rows are checked before the first statement. A generated loop collects the rows of new objects that hold plain
 values; other rows are collected one by one. Rows of the same fields form a group, which is written in batches.

@@ -1,4 +1,4 @@
-"""Collect the rows of a delete and its dependent rows, as `on_delete` says, and find the order to delete them in.
+"""Collector: the rows of a delete, their dependent rows as `on_delete` says, and the order to delete them in.
 
 Nothing is written here. Dependent rows are loaded level by level, with one query for each foreign key: all fields if the
 model has receivers, else only keys. Rows without receivers or dependants are not loaded; they are deleted by the value

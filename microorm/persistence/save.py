@@ -1,4 +1,4 @@
-"""Save an instance.
+"""Save: write an instance and send its signals.
 
 All saves have one order: check the arguments, choose the alias, send `pre_save`, set `on_update` values, check the
 values, run the SQL, set the state of the instance, send `post_save`. An error restores the instance; after a receiver or
@@ -145,37 +145,45 @@ def write(
             refresh_foreign_keys(schema, instance, snapshot)
         database, transaction = databases.place(schema, using, instance, writes=True)
         work.database, work.transaction = database, transaction
-        inside, channel, around = transaction is not None, None, snapshot[1].before
-        if around is not None:  # a receiver saves the instance whose save it is told of
+        inside, around = transaction is not None, snapshot[1].before
+        if around is not None:  # a receiver of post_save saves the same instance
             instance._row_state = snapshot[1].without_before()
         given_options = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, given_options)
         if before or (after and not inside and runs_at_once(after)):
-            inside, channel = True, work.begin()
+            inside = True
+            work.begin()
             if before:
                 _send_before(schema, work, instance, options, database.alias)
                 # A receiver may have assigned an instance, or given values that were not loaded.
                 options = _prepared(schema, database, instance, given_options, snapshot)
         earlier = (instance._row_state, instance._row)
-        plans = database.plans.get(schema) or plans_of(schema, database)
-        plan, row = collect(schema, plans, instance, options, snapshot)
-        has_expressions = row.__class__ is ExpressionRow
-        if channel is None:
-            channel = work.begin(several=has_expressions)
-        else:
-            work.check()  # a receiver may have doomed the block
-        work.dirty = True
-        if has_expressions:
-            created = write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
-        else:
-            created = write_row(schema, channel, instance, options, plan, row, snapshot)
+        created = _write_checked(schema, work, instance, options, snapshot)
         if inside and after:
             send_post_save(schema, database.alias, instance, options, earlier, created=created)
         if around is not None and inside:
             instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
         send_post_save(schema, database.alias, instance, options, earlier, created=created)
+
+
+def _write_checked(
+    schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, snapshot: Snapshot
+) -> bool:
+    """Check the values of *instance* and write its row; return True for an INSERT."""
+    plans = work.database.plans.get(schema) or plans_of(schema, work.database)
+    plan, row = collect(schema, plans, instance, options, snapshot)
+    has_expressions = row.__class__ is ExpressionRow
+    channel = work.channel
+    if channel is None:
+        channel = work.begin(several=has_expressions)
+    else:
+        work.check()  # a receiver may have doomed the block
+    work.dirty = True
+    if has_expressions:
+        return write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
+    return write_row(schema, channel, instance, options, plan, row, snapshot)
 
 
 def _prepared(

@@ -62,22 +62,18 @@ def conditions(
 
 def plain_equalities(schema: Schema, equalities: dict[str, Any]) -> Equal | None:
     """Return names and checked values of *equalities*; None unless all are fields, or `pk` alone, with plain values."""
-    if "pk" in equalities:
-        names, key = schema.key_names, equalities["pk"]
-        if len(equalities) > 1:
-            return None
-        if len(names) == 1:
-            equalities = {names[0]: key}
-        elif isinstance(key, tuple) and len(key) == len(names):
-            equalities = dict(zip(names, key, strict=True))
-        else:
-            return None
     names = tuple(equalities)
     collect = schema.collectors.get(names)
     if collect is None:
+        if names == ("pk",):
+            names, key = schema.key_names, equalities["pk"]
+            if len(names) == 1:
+                equalities = {names[0]: key}
+            elif isinstance(key, tuple) and len(key) == len(names):
+                equalities = dict(zip(names, key, strict=True))
         if not schema.by_name.keys() >= equalities.keys():
             return None
-        collect = schema.collector(names)
+        collect = schema.collectors.get(names) or schema.collector(names)
     try:
         row = collect(equalities)
     except InvalidValue:
@@ -264,7 +260,9 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
         if field.name in row:
             raise TypeError(f"update() got two values for {schema.name}.{schema.reported[field.name]}")
         if field.primary_key:
-            raise FieldError(f"{schema.name}.{field.name} is the primary key, which update() cannot change")
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
         if isinstance(value, ColumnElement):
             refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:

@@ -253,32 +253,36 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
     engine has listeners for statements, goes through SQLAlchemy's `Connection`.
     """
     schema: Schema = query._model.__schema__
-    limit, key = query._limit, None
-    if most is not None and (limit is None or limit > most):
-        for name in schema.key_names:
-            if name not in equal[0]:
-                limit = most
+    key: tuple[Any, ...] | None
     plain = len(query.__dict__) == 1 or query.__dict__.keys() <= _PLAIN
     if plain:
         database, transaction = schema.registry.databases.place(schema, query._using, writes=False)
-        key, row = ("select", equal[0], limit), equal[1] if limit is None else (*equal[1], limit)
+        key, row = ("select", equal[0], most), equal[1]
     else:
         query._refuse_grouped("all")
         database, transaction = query._place()
-        key, row = _key_and_row(query, equal, limit)
+        key, row = _key_and_row(query, equal, most)
     with transaction or AutocommitConnection(database, writes=False) as channel:
         if key is None or channel.cursor is None:
-            whole = query._with(_equal=equal, _limit=limit)._whole
-            return query._made(channel.execute(whole.statement).fetchall(), database)
+            limited = query._with(_equal=equal, _limit=_limit(query, equal, most))._whole
+            return query._made(channel.execute(limited.statement).fetchall(), database)
         plans = database.plans.get(schema) or plans_of(schema, database)
         select = plans.statements.get(key) or plans.cached(
-            key, partial(CompiledQuery, query, equal, limit, database)
+            key, partial(CompiledQuery, query, equal, most, database)
         )
         found: list[M] = select.instances(channel, row + select.constants)
     return found if plain else query._with_prefetched(found)
 
 
-def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[tuple[Any, ...] | None, Row]:
+def _limit(query: Results[Any], equal: Equal, most: int | None) -> int | None:
+    """Return the limit of the SELECT: the query's own, or *most*, which a condition on the whole key makes needless."""
+    limit: int | None = query._limit
+    if most is None or (limit is not None and limit <= most):
+        return limit
+    return limit if {*query._schema.key_names} <= {*equal[0]} else most
+
+
+def _key_and_row(query: Results[Any], equal: Equal, most: int | None) -> tuple[tuple[Any, ...] | None, Row]:
     """Return the cache key of the SELECT of *query*, or None where it has none, and the values of its parameters."""
     names, row = equal
     where, order = query._where or NO_EXPRESSIONS, cacheable(query._schema, query._order)
@@ -293,6 +297,7 @@ def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[
     if len(parameters) > 1 and len({*map(id, parameters)}) < len(parameters):
         return None, row  # a parameter that is used twice becomes one in the SQL
     row = (*row, *[each.value for each in parameters])
+    limit = _limit(query, equal, most)
     row += tuple([each for each in (limit, query._offset or None) if each is not None])
     key = ("select", names, limit is None, not query._offset, where.key, order.key)
     return (*key, query._names, query._paths, query._order_paths), row
@@ -301,25 +306,25 @@ def _key_and_row(query: Results[Any], equal: Equal, limit: int | None) -> tuple[
 class CompiledQuery(CompiledSelect):
     """The SELECT of a query.
 
-    Its parameters are the values of fields, those of conditions and order, limit and offset, and then *constants*: those that
-    SQLAlchemy adds for the database.
+    Its parameters are the values of fields, those of conditions and order, limit and offset, and then *constants*: the limit
+    of a plain query, and those that SQLAlchemy adds for the database.
     """
 
     __slots__ = ("constants",)
 
-    def __init__(self, query: Results[Any], equal: Equal, limit: int | None, database: Database) -> None:
+    def __init__(self, query: Results[Any], equal: Equal, most: int | None, database: Database) -> None:
         equalities = query._equal_expressions(equal)
         binds: list[Any] = [each.right for each in equalities]
         where: Any = query._where or NO_EXPRESSIONS
         order: Any = cacheable(query._schema, query._order)
         binds += where.parameters + order.parameters
-        plain = query._with(_where=(*where, *equalities), _equal=NO_EQUAL, _limit=None, _offset=0)._whole
-        statement = plain.statement
+        unlimited = query._with(_where=(*where, *equalities), _equal=NO_EQUAL, _limit=None, _offset=0)._whole
+        statement, limit = unlimited.statement, _limit(query, equal, most)
         for part, add in ((limit, "limit"), (query._offset or None, "offset")):
             if part is not None:
                 bind: BindParameter[int] = BindParameter(None, part, type_=Integer(), unique=True)
                 statement = getattr(statement, add)(bind)
-                binds.append(bind)
+                binds += () if query.__dict__.keys() <= _PLAIN else (bind,)
         compiled: Any = statement.compile(dialect=database.engine.dialect)
         known = {*map(id, binds)}
         added = [bind for bind in compiled.bind_names if id(bind) not in known]

@@ -349,7 +349,7 @@ def test_a_read_that_fails_dooms_the_block_too(databases: Any, Book: Any) -> Non
             Book.objects.get(title="a")
     assert caught.value.__cause__ is lost.value
     assert lost.value.statement.startswith("SELECT book.id, book.title")
-    assert lost.value.params == ("a",)
+    assert lost.value.params[0] == "a"
     assert Book.objects.count() == 0
 
 

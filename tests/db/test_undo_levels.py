@@ -22,8 +22,8 @@ class Thing:
         return state[self][0]
 
     @_row_state.setter
-    def _row_state(self, value: Any) -> None:
-        state[self] = (value, state[self][1])
+    def _row_state(self, row_state: Any) -> None:
+        state[self] = (row_state, state[self][1])
 
     @property
     def _row(self) -> Any:

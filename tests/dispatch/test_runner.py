@@ -35,10 +35,14 @@ async def fail(error: BaseException) -> None:
     raise error
 
 
+# In development mode asyncio warns of what takes longer than a tenth of a second, as all may on a busy machine.
+PATIENT = "import logging; logging.getLogger('asyncio').addFilter(lambda record: ' took ' not in record.getMessage())\n"
+
+
 def python(source: str) -> str:
     """What a fresh process prints when it runs *source*, where every warning is an error and none was."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", source],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PATIENT + source],
         capture_output=True,
         text=True,
         timeout=250,

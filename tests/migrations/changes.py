@@ -1,6 +1,6 @@
-"""Changes: one of each kind that a model can go through, and what becomes of the rows that are there.
+"""One change of each kind that models go through, and what becomes of the existing rows.
 
-`docs/migrations.md` has the table of them; test_changes.py holds both against the databases.
+`docs/migrations.md` has the table of them, and test_migrations_changes.py tries them on the databases.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from sqlalchemy import CheckConstraint, Index, UniqueConstraint, func
 
 from microorm import Field, ForeignKey, ManyToMany, Related, foreign_key, many_to_many, related
 from microorm import field as column
+from tests.migrations.shop import define
 
 ALL = ("sqlite", "postgresql", "mariadb")
 Models = Callable[[Any], None]
@@ -21,9 +22,10 @@ Models = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Change:
-    """*before* and *after* define models on a base. *rows*: of the table `book`, as dictionaries.
+    """One change: *before* and *after* define models on a base; *rows* are those of *table* before it.
 
-    *expected*: what the rows have in columns that are new or were changed. *seen*: where it is detected.
+    *expected* are the values of new or changed columns after it, or functions that check them. *seen* are the dialects
+    on which the change is found. *renames* are of a column of a table, or of a table.
     """
 
     title: str
@@ -31,10 +33,10 @@ class Change:
     after: Models
     rows: tuple[dict[str, Any], ...] = ({"id": 1, "title": "Dune"}, {"id": 2, "title": "Emma"})
     expected: dict[str, Any] = field(default_factory=dict)
-    renames: tuple[str, ...] = ()
+    renames: tuple[tuple[str | None, str, str], ...] = ()  # table, old name, new name
     seen: tuple[str, ...] = ALL
     table: str = "book"
-    returns: tuple[str, ...] = ()  # columns that come back as such that may be NULL
+    returns: tuple[str, ...] = ()  # columns that come back as nullable
     note: str = ""
 
 
@@ -61,66 +63,33 @@ class MoreSizes(Enum):
 
 
 def book(**fields: Any) -> Models:
-    """A model `Book` with a title and *fields*: name → annotation, or a pair of annotation and `field()`."""
-
-    def define(base: Any) -> None:
-        made("Book", base, {"title": (Field[str], column(max_length=40)), **fields})
-
-    return define
-
-
-def made(name: str, base: Any, fields: dict[str, Any], **keywords: Any) -> Any:
-    """A model made from data."""
-    body: dict[str, Any] = {"__annotations__": {}, "__module__": __name__}
-    for each, declared in fields.items():
-        annotation, value = declared if isinstance(declared, tuple) else (declared, None)
-        body["__annotations__"][each] = annotation
-        if value is not None:
-            body[each] = value
-    return type(base)(name, (base,), body, **keywords)
+    """A model `Book` with a title and *fields*, as `define` takes them."""
+    return lambda base: define(base, "Book", {"title": TITLE, **fields})
 
 
 def with_args(*table_args: Any, **fields: Any) -> Models:
-    """The same with constraints and indexes of the table."""
-
-    def define(base: Any) -> None:
-        title = (Field[str], column(max_length=40))
-        made(
-            "Book",
-            base,
-            {"title": title, "pages": (Field[int], column(default=0)), **fields},
-            table_args=table_args,
-        )
-
-    return define
+    """The same with pages, and constraints and indexes of the table."""
+    pages = (Field[int], column(default=0))
+    return lambda base: define(
+        base, "Book", {"title": TITLE, "pages": pages, **fields}, table_args=table_args
+    )
 
 
-def with_author(on_book: Any = None, *, name: str = "Author") -> Models:
-    """Books and authors; *on_book*: the field by which a book has one."""
+def with_author(on_book: Any = None) -> Models:
+    """Books and authors; *on_book* returns the `foreign_key()` of a book's author."""
 
-    def define(base: Any) -> None:
-        author = made(name, base, {"name": (Field[str], column(max_length=40))})
-        fields: dict[str, Any] = {"title": (Field[str], column(max_length=40))}
-        if on_book is not None:
-            fields["author"] = (ForeignKey[author | None], on_book())
-        made("Book", base, fields)
+    def models(base: Any) -> None:
+        author = define(base, "Author", {"name": TITLE})
+        fields = {} if on_book is None else {"author": (ForeignKey[author | None], on_book())}
+        define(base, "Book", {"title": TITLE, **fields})
 
-    return define
-
-
-def authors_alone(base: Any) -> None:
-    """Authors, and no books."""
-    made("Author", base, {"name": (Field[str], column(max_length=40))})
+    return models
 
 
 def with_tags(base: Any) -> None:
     """Books and tags, many to many."""
-    tag = made("Tag", base, {"name": (Field[str], column(max_length=40))})
-    made(
-        "Book",
-        base,
-        {"title": (Field[str], column(max_length=40)), "tags": (ManyToMany[tag], many_to_many())},
-    )
+    tag = define(base, "Tag", {"name": TITLE})
+    define(base, "Book", {"title": TITLE, "tags": (ManyToMany[tag], many_to_many())})
 
 
 def in_a_circle(base: Any) -> None:
@@ -136,79 +105,81 @@ def in_a_circle(base: Any) -> None:
         text: Field[str]
 
 
+TITLE = (Field[str], column(max_length=40))
 PLAIN = book()
 PAGES = {"id": 1, "title": "Dune", "pages": 412}, {"id": 2, "title": "Emma", "pages": 0}
 
 CHANGES = (
     Change("a new table", lambda base: None, PLAIN, rows=()),
-    Change("a table that goes", with_author(), PLAIN),
-    Change("a new table that refers to one that is there", PLAIN, with_author()),
+    Change("a dropped table", with_author(), PLAIN),
+    Change("a new table that refers to an existing one", PLAIN, with_author()),
     Change("a new table between two (many-to-many)", PLAIN, with_tags),
     Change("two new tables that refer to each other", lambda base: None, in_a_circle, rows=()),
+    Change("two dropped tables that refer to each other", in_a_circle, lambda base: None, rows=()),
     Change(
-        "a table renamed",
+        "a renamed table",
         PLAIN,
-        lambda base: made("Volume", base, {"title": (Field[str], column(max_length=40))}),
-        renames=("book:volume",),
-        note="where it is told",
+        lambda base: define(base, "Volume", {"title": TITLE}),
+        renames=((None, "book", "volume"),),
+        note="with `--rename`",
     ),
     Change(
-        "a column that may be NULL",
+        "a new nullable column",
         PLAIN,
         book(pages=(Field[int | None], column(default=None))),
         expected={"pages": None},
     ),
     Change(
-        "a column with a default in Python",
+        "a new column with a default in Python",
         PLAIN,
         book(pages=(Field[int], column(default=7))),
         expected={"pages": 7},
-        note="the rows get the default",
+        note="existing rows get the default",
     ),
     Change(
-        "a column with a default of JSON",
+        "a new column with a JSON default",
         PLAIN,
         book(tags=(Field[list[str]], column(default_factory=list))),
         expected={"tags": []},
-        note="the rows get the default",
+        note="existing rows get the default",
     ),
     Change(
-        "a column with a default of the server",
+        "a new column with a server default",
         PLAIN,
         book(pages=(Field[int], column(server_default="5"))),
         expected={"pages": 5},
     ),
     Change(
-        "a column with a moment as default of the server",
+        "a new column with a timestamp as server default",
         PLAIN,
         book(at=(Field[datetime], column(server_default=func.now()))),
         expected={"at": lambda value: abs((datetime.now(UTC) - value).total_seconds()) < 3600},
     ),
-    Change("a column that goes", book(pages=(Field[int], column(default=0))), PLAIN, rows=PAGES),
+    Change("a dropped column", book(pages=(Field[int], column(default=0))), PLAIN, rows=PAGES),
     Change(
-        "a column renamed",
+        "a renamed column",
         book(pages=(Field[int], column(default=0))),
         book(length=(Field[int], column(default=0))),
         rows=PAGES,
-        renames=("book.pages:length",),
+        renames=(("book", "pages", "length"),),
         expected={"length": lambda value: value in (412, 0)},
-        note="where it is told",
+        note="with `--rename`",
     ),
     Change(
-        "a column renamed that has an index",
+        "a renamed column with an index",
         book(pages=(Field[int], column(default=0, index=True))),
         book(length=(Field[int], column(default=0, index=True))),
         rows=PAGES,
-        renames=("book.pages:book.length",),
+        renames=(("book", "pages", "length"),),
         expected={"length": lambda value: value in (412, 0)},
-        note="where it is told",
+        note="with `--rename`",
     ),
     Change(
         "a longer string",
         PLAIN,
-        lambda base: made("Book", base, {"title": (Field[str], column(max_length=80))}),
+        lambda base: define(base, "Book", {"title": (Field[str], column(max_length=80))}),
     ),
-    Change("a string without a limit", PLAIN, lambda base: made("Book", base, {"title": Field[str]})),
+    Change("a string without a limit", PLAIN, lambda base: define(base, "Book", {"title": Field[str]})),
     Change(
         "more digits",
         book(price=(Field[Decimal], column(max_digits=6, decimal_places=2))),
@@ -223,10 +194,10 @@ CHANGES = (
         expected={"pages": lambda value: value in (412.0, 0.0)},
     ),
     Change(
-        "a column that may be NULL now", book(pages=Field[int]), book(pages=Field[int | None]), rows=PAGES
+        "a column that becomes nullable", book(pages=Field[int]), book(pages=Field[int | None]), rows=PAGES
     ),
     Change(
-        "a column that may no longer be NULL",
+        "a column that becomes NOT NULL",
         book(pages=(Field[int | None], column(default=None))),
         book(pages=(Field[int], column(default=3))),
         rows=({"id": 1, "title": "Dune", "pages": 412}, {"id": 2, "title": "Emma", "pages": None}),
@@ -234,50 +205,50 @@ CHANGES = (
         note="NULLs get the default",
     ),
     Change(
-        "a default of the server, new",
+        "a new server default",
         book(pages=Field[int]),
         book(pages=(Field[int], column(server_default="5"))),
         rows=PAGES,
     ),
     Change(
-        "a default of the server, another",
+        "another server default",
         book(pages=(Field[int], column(server_default="5"))),
         book(pages=(Field[int], column(server_default="6"))),
         rows=PAGES,
     ),
     Change(
-        "a default of the server that goes",
+        "a dropped server default",
         book(pages=(Field[int], column(server_default="5"))),
         book(pages=Field[int]),
         rows=PAGES,
     ),
     Change("an index", book(pages=Field[int]), book(pages=(Field[int], column(index=True))), rows=PAGES),
     Change(
-        "an index that goes", book(pages=(Field[int], column(index=True))), book(pages=Field[int]), rows=PAGES
+        "a dropped index", book(pages=(Field[int], column(index=True))), book(pages=Field[int]), rows=PAGES
     ),
     Change(
-        "an index of several columns", with_args(), with_args(Index("ix_both", "title", "pages")), rows=PAGES
+        "an index on several columns", with_args(), with_args(Index("ix_both", "title", "pages")), rows=PAGES
     ),
     Change(
         "a unique column",
         PLAIN,
-        lambda base: made("Book", base, {"title": (Field[str], column(max_length=40, unique=True))}),
+        lambda base: define(base, "Book", {"title": (Field[str], column(max_length=40, unique=True))}),
     ),
     Change(
-        "a unique constraint that goes",
+        "a dropped unique constraint",
         with_args(UniqueConstraint("title", "pages")),
         with_args(),
         rows=PAGES,
     ),
     Change("a CHECK", with_args(), with_args(CheckConstraint("pages >= 0", name="pages")), rows=PAGES),
     Change(
-        "a CHECK that says something else",
+        "a CHECK with another condition",
         with_args(CheckConstraint("pages >= 0", name="pages")),
         with_args(CheckConstraint("pages >= 0 AND pages < 5000", name="pages")),
         rows=PAGES,
     ),
     Change(
-        "a CHECK that goes", with_args(CheckConstraint("pages >= 0", name="pages")), with_args(), rows=PAGES
+        "a dropped CHECK", with_args(CheckConstraint("pages >= 0", name="pages")), with_args(), rows=PAGES
     ),
     Change(
         "an Enum with another member",
@@ -299,25 +270,25 @@ CHANGES = (
         expected={"author_id": None},
     ),
     Change(
-        "a foreign key that goes",
+        "a dropped foreign key",
         with_author(lambda: foreign_key(default=None)),
         with_author(),
         rows=({"id": 1, "title": "Dune", "author_id": None},),
     ),
     Change(
-        "a foreign key that is no constraint any more",
+        "a foreign key without a constraint",
         with_author(lambda: foreign_key(default=None)),
         with_author(lambda: foreign_key(default=None, constraint=False)),
         rows=({"id": 1, "title": "Dune", "author_id": None},),
     ),
     Change(
-        "a foreign key that is unique now",
+        "a foreign key that becomes unique",
         with_author(lambda: foreign_key(default=None)),
         with_author(lambda: foreign_key(default=None, unique=True)),
         rows=({"id": 1, "title": "Dune", "author_id": None},),
     ),
     Change(
-        "a comment of a table",
+        "a table comment",
         with_args(),
         with_args({"comment": "What we lend"}),
         rows=PAGES,
@@ -325,36 +296,36 @@ CHANGES = (
         note="SQLite has no comments",
     ),
     Change(
-        "a table that goes and refers to one that stays",
+        "a dropped table that refers to an existing one",
         with_author(lambda: foreign_key(default=None)),
-        authors_alone,
+        lambda base: define(base, "Author", {"name": TITLE}),
         rows=(),
     ),
     Change(
-        "an Enum of numbers",
+        "a new Enum of numbers",
         PLAIN,
         book(stars=(Field[Stars], column(default=Stars.TWO))),
         expected={"stars": Stars.TWO},
-        note="the rows get the default",
+        note="existing rows get the default",
     ),
     Change(
-        "an Enum that goes",
+        "a dropped Enum",
         book(size=(Field[Size], column(default=Size.S))),
         PLAIN,
         rows=({"id": 1, "title": "Dune", "size": Size.M},),
         returns=("size",),
-        note="comes back as one that may be NULL",
+        note="comes back as nullable",
     ),
     Change(
-        "a unique column that goes",
+        "a dropped unique column",
         book(code=(Field[int], column(unique=True))),
         PLAIN,
         rows=({"id": 1, "title": "Dune", "code": 4}, {"id": 2, "title": "Emma", "code": 5}),
         returns=("code",),
-        note="comes back as one that may be NULL",
+        note="comes back as nullable",
     ),
     Change(
-        "another type and no NULL at once",
+        "another type and NOT NULL at once",
         book(note=(Field[str | None], column(default=None, max_length=5))),
         book(note=(Field[str], column(default="none", max_length=15))),
         rows=({"id": 1, "title": "Dune", "note": "good"}, {"id": 2, "title": "Emma", "note": None}),

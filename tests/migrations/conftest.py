@@ -1,15 +1,13 @@
-"""What the tests of migrations share: a folder of migrations, and registries over the same databases, one after another."""
+"""What the tests of migrations share: a folder of migrations, and which server the quick tests use."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import pytest
 
-import microorm
-from microorm import Registry
-from microorm.migrations import Migrations, write_environment
+from microorm import Databases
+from microorm.migrations import write_environment
+from tests.migrations.shop import Split
 
 SERVERS = ("postgresql", "mariadb")
 
@@ -22,22 +20,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def anew(databases: microorm.Databases) -> Callable[[], Any]:
-    """Gives a base class with a registry of its own, as a program has that is started again, over the same databases."""
-
-    def anew() -> Any:
-        class Base(microorm.Model, registry=Registry(databases), app="shop", abstract=True):
-            pass
-
-        return Base
-
-    return anew
+def database(url):
+    """One database, of the alias `default`."""
+    with Databases(url) as databases:
+        yield databases
 
 
 @pytest.fixture
-def migrations(folder: Path) -> Callable[[Any], Migrations]:
-    """Gives the migrations of the models that derive from a base class."""
-    return lambda base: Migrations(folder, base.__options__.registry)
+def split(url, other_url):
+    """Two databases, and a router that gives each its tables."""
+    with Databases({"default": url, "other": other_url}, routers=[Split()]) as databases:
+        yield databases
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,228 +1,161 @@
-"""The path of a project: a first revision, rows, a second one, back and forth, on one database and on several."""
+"""The commands on a history: make, migrate, show, check; on several databases, each of which gets its own tables."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
 
 import microorm
 from microorm import Databases, Field, Registry, field
 from microorm.errors import MigrationError, UnknownAlias
 from microorm.migrations import Migrations, Step, write_environment
+from tests.migrations.shop import (
+    Split,
+    columns,
+    define,
+    execute,
+    history,
+    migrated,
+    new_base,
+    revise,
+    tables,
+)
 
-pytestmark = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
-
-
-class Split:
-    """`shop.Event` lives on the alias `other`, all else on `default`."""
-
-    def allow_migrate(self, alias: str, label: str, model: Any = None, **hints: Any) -> bool:
-        return (alias == "other") == (label == "shop.Event")
-
-    def db_for_write(self, model: Any, **hints: Any) -> str | None:
-        return "other" if model.__name__ == "Event" else None
-
-    db_for_read = db_for_write
-
-
-@pytest.fixture
-def split(url: str, other_url: str) -> Any:
-    """Two databases, between which a router parts the tables."""
-    with Databases({"default": url, "other": other_url}, routers=[Split()]) as databases:
-        yield databases
-
-
-def base_of(databases: Databases) -> Any:
-    class Base(microorm.Model, registry=Registry(databases), app="shop", abstract=True):
-        pass
-
-    return Base
+TITLE = (Field[str], field(max_length=40))
 
 
 def first(base: Any) -> Any:
-    class Book(base):
-        title: Field[str] = field(max_length=40)
-
-    class Event(base):
-        text: Field[str]
-
-    return Book, Event
+    return define(base, "Book", {"title": TITLE}), define(base, "Event", {"text": Field[str]})
 
 
 def second(base: Any) -> Any:
-    class Book(base):
-        title: Field[str] = field(max_length=80)
-        pages: Field[int] = field(default=0)
-
-    class Event(base):
-        text: Field[str]
-        level: Field[int] = field(default=1, index=True)
-
-    return Book, Event
+    title = (Field[str], field(max_length=80))
+    level = (Field[int], field(default=1, index=True))
+    book = define(base, "Book", {"title": title, "pages": (Field[int], field(default=0))})
+    return book, define(base, "Event", {"text": Field[str], "level": level})
 
 
-def tables(databases: Databases, alias: str) -> set[str]:
-    with databases.engine(alias).connect() as connection:
-        return set(inspect(connection).get_table_names())
-
-
-def test_each_database_gets_the_tables_that_are_its_own(split: Databases, folder: Path) -> None:
-    base = base_of(split)
+def made(databases: Databases, folder: Path) -> Migrations:
+    """A history whose first revision is not applied."""
+    base = new_base(databases)
     first(base)
-    migrations = Migrations(folder, base.__options__.registry)
-    made = migrations.make("first")
-    assert made is not None
-    assert made.name == "0001_first.py"
-    assert migrations.migrate() != []
+    migrations = history(base, folder)
+    assert migrations.make("first") is not None
+    return migrations
+
+
+def short(steps: list[Step]) -> list[tuple[str, str, bool]]:
+    return [(step.alias, step.revision, step.down) for step in steps]
+
+
+@pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
+def test_two_databases_go_from_revision_to_revision_and_back(split: Databases, folder: Path) -> None:
+    old = new_base(split)
+    Book, Event = first(old)
+    migrations = history(old, folder)
+    path = migrations.make("first")
+    assert path is not None
+    assert path.name == "0001_first.py"
+    assert short(migrations.migrate()) == [("default", "0001", False), ("other", "0001", False)]
     assert tables(split, "default") == {"book", "alembic_version"}
     assert tables(split, "other") == {"event", "alembic_version"}
     assert migrations.check() == []
-
-
-def test_rows_are_there_after_the_second_revision(split: Databases, folder: Path) -> None:
-    old = base_of(split)
-    Book, Event = first(old)
-    migrations = Migrations(folder, old.__options__.registry)
-    migrations.make("first")
-    migrations.migrate()
     Book(title="Dune").save()
     Event(text="opened").save()
-    new = base_of(split)
+
+    new = new_base(split)
     Book, Event = second(new)
-    migrations = Migrations(folder, new.__options__.registry)
+    migrations = history(new, folder)
     assert migrations.make("second") is not None
-    assert [(step.alias, step.revision, step.down) for step in migrations.plan()] == [
-        ("default", "0002", False),
-        ("other", "0002", False),
-    ]
-    migrations.migrate()
+    planned = [("default", "0002", False), ("other", "0002", False)]
+    assert short(migrations.plan()) == planned
+    assert short(migrations.migrate()) == planned
     assert [(book.title, book.pages) for book in Book.objects] == [("Dune", 0)]
     assert [(event.text, event.level) for event in Event.objects] == [("opened", 1)]
     assert migrations.check() == []
     assert migrations.make("third") is None
 
-
-def test_up_and_down_and_up_again(split: Databases, folder: Path) -> None:
-    base = base_of(split)
-    first(base)
-    migrations = Migrations(folder, base.__options__.registry)
-    migrations.make("first")
-    migrations.migrate()
     steps = migrations.migrate("base")
-    assert [(step.alias, step.revision, step.down) for step in steps] == [
-        ("default", "0001", True),
-        ("other", "0001", True),
-    ]
+    reverted = [("0002", True), ("0001", True)]
+    assert short(steps) == [(alias, *each) for alias in ("default", "other") for each in reverted]
     assert tables(split, "default") == tables(split, "other") == {"alembic_version"}
-    migrations.migrate("+1")
+    migrations.migrate("+2")
     assert migrations.check() == []
     assert migrations.migrate() == []
 
 
+@pytest.mark.backends("sqlite-file")
 def test_one_alias_goes_ahead_and_the_other_follows(split: Databases, folder: Path) -> None:
-    base = base_of(split)
-    first(base)
-    migrations = Migrations(folder, base.__options__.registry)
-    migrations.make("first")
+    migrations = made(split, folder)
     assert [step.alias for step in migrations.migrate(using="other")] == ["other"]
     (revision,) = migrations.show()
     assert revision.applied == {"default": False, "other": True}
-    assert (revision.id, revision.message, revision.down, revision.path.name) == (
-        "0001",
-        "first",
-        (),
-        "0001_first.py",
-    )
-    assert [each.text for each in migrations.check()] == ["'default' is at 'base', and the newest is '0001'"]
-    with pytest.raises(MigrationError, match="'default' is at 'base', and the newest revision is '0001'"):
+    assert (revision.id, revision.message, revision.down) == ("0001", "first", ())
+    assert revision.path.name == "0001_first.py"
+    behind = "'default' is at 'base', and the newest revision is '0001'"
+    assert [each.text for each in migrations.check()] == [behind]
+    with pytest.raises(MigrationError, match=behind):
         migrations.make("second")
     migrations.migrate()
     assert migrations.check() == []
 
 
+@pytest.mark.backends("sqlite-file")
 def test_a_revision_between_is_reached_from_above_and_from_below(split: Databases, folder: Path) -> None:
-    base = base_of(split)
-    first(base)
-    migrations = Migrations(folder, base.__options__.registry)
-    migrations.make("first")
+    migrations = made(split, folder)
     migrations.make("by hand", empty=True)
     migrations.make("once more", empty=True)
     migrations.migrate("0001", using="default")
     migrations.migrate(using="other")
-    steps = migrations.migrate("0002")
-    assert sorted((step.alias, step.revision, step.down) for step in steps) == [
-        ("default", "0002", False),
-        ("other", "0003", True),
-    ]
+    assert sorted(short(migrations.migrate("0002"))) == [("default", "0002", False), ("other", "0003", True)]
 
 
+@pytest.mark.backends("sqlite-file")
 def test_a_new_alias_catches_up_from_the_start(url: str, other_url: str, folder: Path) -> None:
     with Databases(url) as databases:
-        base = base_of(databases)
-        first(base)
-        migrations = Migrations(folder, base.__options__.registry)
-        migrations.make("first")
-        migrations.migrate()
+        made(databases, folder).migrate()
     with Databases({"default": url, "other": other_url}, routers=[Split()]) as databases:
-        base = base_of(databases)
+        base = new_base(databases)
         first(base)
-        migrations = Migrations(folder, base.__options__.registry)
-        assert [(step.alias, step.revision) for step in migrations.migrate()] == [("other", "0001")]
+        assert short(history(base, folder).migrate()) == [("other", "0001", False)]
         assert tables(databases, "other") == {"event", "alembic_version"}
 
 
+@pytest.mark.backends("sqlite-file")
 def test_two_aliases_of_one_database_migrate_once(url: str, folder: Path) -> None:
     with Databases({"default": url, "other": url}, routers=[Split()]) as databases:
-        base = base_of(databases)
-        first(base)
-        migrations = Migrations(folder, base.__options__.registry)
-        migrations.make("first")
+        migrations = made(databases, folder)
         assert [step.alias for step in migrations.migrate()] == ["default"]
         assert tables(databases, "default") == {"book", "event", "alembic_version"}
         assert migrations.show()[0].applied == {"default": True, "other": True}
         assert migrations.check() == []
 
 
-def test_what_one_database_lacks_is_said_for_it_alone(
-    databases: Databases, anew: Callable[[], Any], migrations: Callable[[Any], Migrations]
-) -> None:
-    old = anew()
-    first(old)
-    migrations(old).make("first")
-    migrations(old).migrate()
-    with databases.connection("other") as connection:
-        connection.execute(text("ALTER TABLE book ADD COLUMN pages BIGINT"))
-        connection.commit()
-    new = anew()
-
-    class Book(new):
-        title: Field[str] = field(max_length=40)
-        pages: Field[int | None] = field(default=None)
-
-    class Event(new):
-        text: Field[str]
-
-    made = migrations(new).make("pages")
-    assert made is not None
-    assert "if on(alias='default'):" in made.read_text()
-    migrations(new).migrate()
-    assert [
-        each for each in migrations(new).compare() if "pages" in each.text and "missing" in each.text
-    ] == []
-    migrations(new).migrate("-1")
+@pytest.mark.backends("sqlite-file")
+def test_what_one_database_lacks_is_added_to_it_alone(databases: Databases, folder: Path) -> None:
+    made(databases, folder).migrate()
+    execute(databases, "ALTER TABLE book ADD COLUMN pages BIGINT", using="other")
+    new = new_base(databases)
+    define(new, "Book", {"title": TITLE, "pages": (Field[int | None], field(default=None))})
+    define(new, "Event", {"text": Field[str]})
+    migrations = history(new, folder)
+    path = migrations.make("pages")
+    assert path is not None
+    assert "if on(alias='default'):" in path.read_text()
+    migrations.migrate()
+    assert "pages" in columns(databases, "default")
+    migrations.migrate("-1")
+    assert "pages" not in columns(databases, "default")
+    assert "pages" in columns(databases, "other")
 
 
-def test_fake_notes_that_it_is_there(split: Databases, folder: Path) -> None:
-    base = base_of(split)
-    first(base)
-    base.__options__.registry.create_all()
-    migrations = Migrations(folder, base.__options__.registry)
-    migrations.make("first")
+@pytest.mark.backends("sqlite-file")
+def test_fake_records_a_revision_where_its_tables_exist(split: Databases, folder: Path) -> None:
+    migrations = made(split, folder)
+    migrations.registry.create_all()
     with pytest.raises(
         MigrationError,
-        match="'default' is at 'base', and has tables that no revision made to its end: 'book'",
+        match="'default' is at 'base', but has tables of the history: 'book'; .* fake=True or --fake",
     ):
         migrations.migrate()
     assert migrations.show()[0].applied == {"default": False, "other": False}
@@ -231,22 +164,16 @@ def test_fake_notes_that_it_is_there(split: Databases, folder: Path) -> None:
     assert migrations.check() == []
 
 
-def test_tables_that_migrations_keep_are_not_made_or_dropped_by_others(
-    split: Databases, folder: Path
-) -> None:
-    base = base_of(split)
-    first(base)
-    registry = base.__options__.registry
-    migrations = Migrations(folder, registry)
-    migrations.make("first")
+@pytest.mark.backends("sqlite-file")
+def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases, folder: Path) -> None:
+    migrations = made(split, folder)
     migrations.migrate()
+    registry = migrations.registry
     registry.create_all()
-    with pytest.raises(
-        microorm.ConfigurationError, match="are made and dropped by migrations, which are at '0001'"
-    ):
+    with pytest.raises(microorm.ConfigurationError, match="are managed by migrations, which are at '0001'"):
         registry.drop_all()
 
-    class Later(base):
+    class Later(microorm.Model, registry=registry, app="shop"):
         text: Field[str]
 
     with pytest.raises(
@@ -256,11 +183,9 @@ def test_tables_that_migrations_keep_are_not_made_or_dropped_by_others(
     assert "later" not in tables(split, "default")
 
 
+@pytest.mark.backends("sqlite-file")
 def test_an_unknown_alias_or_revision_changes_nothing(split: Databases, folder: Path) -> None:
-    base = base_of(split)
-    first(base)
-    migrations = Migrations(folder, base.__options__.registry)
-    migrations.make("first")
+    migrations = made(split, folder)
     with pytest.raises(UnknownAlias, match="no database named 'othr'"):
         migrations.migrate(using="othr")
     for move in (migrations.migrate, migrations.plan, migrations.sql):
@@ -268,48 +193,73 @@ def test_an_unknown_alias_or_revision_changes_nothing(split: Databases, folder: 
             move("0007")
     with pytest.raises(MigrationError, match="no revision '0007'"):
         migrations.migrate("0007", fake=True)
+    for wrong in ("", ":0001", "0001:"):
+        with pytest.raises(MigrationError, match="no revision ''"):
+            migrations.sql(wrong)
+    with pytest.raises(MigrationError, match="no revision ''"):
+        migrations.migrate("")
     assert tables(split, "default") == set()
 
 
-def test_a_folder_without_an_environment_is_no_history(tmp_path: Path) -> None:
+@pytest.mark.backends("sqlite-file")
+def test_a_plan_that_fails_on_one_database_is_begun_on_none(split: Databases, folder: Path) -> None:
+    migrations = made(split, folder)
+    migrations.migrate(using="default")
+    with pytest.raises(MigrationError, match="'other' is at 'base': Relative revision"):
+        migrations.migrate("-1")
+    assert migrations.show()[0].applied == {"default": True, "other": False}
+
+
+@pytest.mark.backends("sqlite-file")
+def test_progress_is_called_after_each_step(split: Databases, folder: Path) -> None:
+    steps: list[Step] = []
+    assert made(split, folder).migrate(progress=steps.append) == steps
+    assert [(step.alias, step.message) for step in steps] == [("default", "first"), ("other", "first")]
+    assert all(step.seconds > 0 for step in steps)
+
+
+@pytest.mark.backends("postgresql")
+def test_a_revision_may_leave_its_transaction(database: Databases, folder: Path) -> None:
+    """As `CREATE INDEX CONCURRENTLY` requires."""
+    base = new_base(database)
+    first(base)
+    migrations = migrated(base, folder, "first")
+    revise(
+        migrations,
+        "with op.get_context().autocommit_block():",
+        '    op.create_index("ix_title", "book", ["title"], postgresql_concurrently=True)',
+    )
+    migrations.migrate()
+    assert [each.text for each in migrations.compare()] == [
+        "the index 'ix_title' of 'book' is not in the models"
+    ]
+
+
+def test_a_new_folder_has_an_environment_a_template_and_no_revision(tmp_path: Path) -> None:
+    folder = tmp_path / "db" / "migrations"
+    written = write_environment(folder)
+    assert [path.name for path in written] == ["env.py", "script.py.mako"]
+    assert {path.name for path in folder.iterdir()} == {"env.py", "script.py.mako", "versions"}
+    compile(written[0].read_text(), "env.py", "exec")
+
+
+@pytest.mark.parametrize("name", ["env.py", "script.py.mako", "versions"])
+def test_an_existing_file_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(MigrationError, match=f"{name}' already exists"):
+        write_environment(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_without_an_environment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MigrationError, match=r"it has no env\.py"):
         Migrations(tmp_path)
 
 
-def test_what_is_there_is_not_overwritten(folder: Path) -> None:
-    (folder / "env.py").write_text("mine")
-    with pytest.raises(MigrationError, match="is there already"):
-        write_environment(folder)
-    assert (folder / "env.py").read_text() == "mine"
-
-
-def test_progress_is_told_step_by_step(split: Databases, folder: Path) -> None:
-    base = base_of(split)
-    first(base)
-    migrations = Migrations(folder, base.__options__.registry)
-    migrations.make("first")
-    told: list[Step] = []
-    done = migrations.migrate(progress=told.append)
-    assert done == told
-    assert [(step.alias, step.message) for step in told] == [("default", "first"), ("other", "first")]
-    assert all(step.seconds > 0 for step in told)
-
-
-@pytest.mark.backends("postgresql")
-def test_a_revision_may_leave_its_transaction(url: str, folder: Path) -> None:
-    """As `CREATE INDEX CONCURRENTLY` wants."""
-    with Databases(url) as databases:
-        base = base_of(databases)
-        first(base)
-        migrations = Migrations(folder, base.__options__.registry)
-        migrations.make("first")
-        made = migrations.make("index", empty=True)
-        assert made is not None
-        body = (
-            "upgrade() -> None:\n"
-            "    with op.get_context().autocommit_block():\n"
-            '        op.create_index("ix_title", "book", ["title"], postgresql_concurrently=True)\n'
-        )
-        made.write_text(made.read_text().replace("upgrade() -> None:\n    pass\n", body, 1))
-        migrations.migrate()
-        assert [each.text for each in migrations.compare()] == ["the index 'ix_title' of 'book' is left over"]
+def test_any_message_makes_a_revision_that_can_be_read(folder: Path) -> None:
+    messages = ['rename "title"', "back\\slash \\n", 'three """ quotes', "two\nlines", "it's"]
+    migrations = Migrations(folder, Registry(Databases("sqlite://")))
+    for message in messages:
+        migrations.make(message, empty=True)
+    assert [revision.message for revision in migrations.show()] == messages

@@ -1,28 +1,29 @@
-"""What a revision says beside alembic's own operations is written, run, and taken back."""
+"""The operations of revisions beside alembic's own are written, executed and reversed."""
 
 import datetime
-from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import render_python_code
 from alembic.operations.ops import AddColumnOp, DropColumnOp, UpgradeOps
 
-from microorm import Field, Model, field, types
-from microorm.migrations import Migrations
+from microorm import Databases, Field, field, types
+from microorm.migrations.dialects import render_item
 from microorm.migrations.operations import (
-    AddedCheck,
-    Dropped,
-    Filled,
-    OnlyOn,
-    RenamedColumn,
-    RenamedTable,
+    ConditionalOps,
+    CreateCheckOp,
+    DropRequiredColumnOps,
+    RenameColumnOp,
+    RenameTableOp,
+    RequiredColumnOps,
+    altered,
+    zero_value,
 )
-from microorm.migrations.portable import render_item
-
-Anew = Callable[[], type[Model]]
+from tests.migrations.shop import migrated, new_base, revise
 
 
 def written(*operations: Any) -> str:
@@ -34,23 +35,27 @@ def pages(**options: Any) -> sa.Column[Any]:
     return sa.Column("pages", types.integer_type(), **options)
 
 
-def test_a_filled_column_is_added_filled_and_narrowed() -> None:
-    filled = Filled(AddColumnOp("pages", pages(nullable=False)), pages(nullable=False), 7)
-    text = written(filled)
+def test_a_required_column_is_added_filled_and_narrowed() -> None:
+    operation = RequiredColumnOps(AddColumnOp("book", pages(nullable=False)), pages(nullable=False), 7)
+    text = written(operation)
     lines = [line.strip() for line in text.splitlines()]
     assert "batch_op.add_column(sa.Column('pages', types.integer_type(), nullable=True))" in lines
-    assert "op.fill_column('pages', 'pages', types.integer_type(), 7)" in lines
+    assert "op.fill_column('book', 'pages', types.integer_type(), 7)" in lines
     assert text.index("add_column") < text.index("fill_column") < text.index("alter_column")
-    assert "drop_column('pages')" in written(filled.reverse())
+    assert "drop_column('pages')" in written(operation.reverse())
 
 
-def test_what_goes_comes_back_with_a_zero() -> None:
+def test_a_dropped_column_comes_back_with_a_zero() -> None:
     drop = DropColumnOp.from_column_and_tablename(None, "book", pages(nullable=False))
-    assert "drop_column('pages')" in written(Dropped(drop))
-    assert "op.fill_column('book', 'pages', types.integer_type(), 0)" in written(Dropped(drop).reverse())
+    assert "drop_column('pages')" in written(DropRequiredColumnOps(drop))
+    back = written(DropRequiredColumnOps(drop).reverse())
+    assert "op.fill_column('book', 'pages', types.integer_type(), 0)" in back
+    constrained = written(DropRequiredColumnOps(drop, constrained=True).reverse())
+    assert "fill_column" not in constrained
+    assert "nullable=True" in constrained
 
 
-def test_what_has_no_zero_comes_back_as_it_was() -> None:
+def test_a_dropped_column_without_a_zero_comes_back_as_it_was() -> None:
     class Odd(sa.types.UserDefinedType[Any]):
         cache_ok = True
 
@@ -58,73 +63,76 @@ def test_what_has_no_zero_comes_back_as_it_was() -> None:
             return "ODD"
 
     drop = DropColumnOp.from_column_and_tablename(None, "book", sa.Column("odd", Odd(), nullable=False))
-    back = written(Dropped(drop).reverse())
+    back = written(DropRequiredColumnOps(drop).reverse())
     assert "add_column" in back
+    assert "nullable=False" in back
     assert "fill_column" not in back
 
 
-def test_a_renamed_column_goes_back_to_its_name() -> None:
-    renamed = RenamedColumn("book", "pages", modify_name="length", existing_type=types.integer_type())
+def test_a_renamed_column_is_renamed_back() -> None:
+    renamed = RenameColumnOp("book", "pages", modify_name="length", existing_type=types.integer_type())
     back = renamed.reverse()
     assert (back.column_name, back.modify_name) == ("length", "pages")
     assert back.has_changes()
-    assert renamed.to_diff_tuple() == ("rename_column", "book", "pages", "length")
+    assert altered(RenameColumnOp("book", "a", modify_nullable=False)) == ("nullability",)
 
 
-def test_a_renamed_table_goes_back_to_its_name() -> None:
-    renamed = RenamedTable("book", "volume")
+def test_a_renamed_table_is_renamed_back() -> None:
+    renamed = RenameTableOp("book", "volume")
     assert "op.rename_table('book', 'volume')" in written(renamed)
     assert "op.rename_table('volume', 'book')" in written(renamed.reverse())
 
 
-def test_what_some_databases_need_is_said_for_them() -> None:
-    only = OnlyOn([RenamedTable("book", "volume")], alias=("archive",))
+def test_operations_for_some_databases_are_written_with_their_condition() -> None:
+    only = ConditionalOps([RenameTableOp("book", "volume")], {"alias": ("archive",)})
     assert "if on(alias='archive'):\n        op.rename_table('book', 'volume')" in written(only)
-    several = OnlyOn([RenamedTable("a", "b"), RenamedTable("c", "d")], dialect=("mariadb", "sqlite"))
-    back = written(several.reverse())
+    renames = [RenameTableOp("a", "b"), RenameTableOp("c", "d")]
+    back = written(ConditionalOps(renames, {"dialect": ("mariadb", "sqlite")}).reverse())
     assert "if on(dialect=('mariadb', 'sqlite')):" in back
     assert back.index("'d', 'c'") < back.index("'b', 'a'")
 
 
 def test_a_check_comes_back_as_it_was() -> None:
-    check = AddedCheck.of("book", "ck_book_pages", sa.text("pages > 0"))
-    again = check.reverse().reverse()
-    assert (again.table_name, str(again.constraint_name), str(again.condition)) == (
-        "book",
-        "ck_book_pages",
-        "pages > 0",
-    )
+    again = CreateCheckOp("ck_book_pages", "book", sa.text("pages > 0")).reverse().reverse()
+    assert (again.table_name, str(again.constraint_name)) == ("book", "ck_book_pages")
+    assert str(again.condition) == "pages > 0"
+
+
+@pytest.mark.parametrize(
+    ("type_", "zero"),
+    [
+        (types.integer_type(), 0),
+        (types.text_type(9), ""),
+        (types.UtcDateTime(), datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)),
+        (types.ExactNumeric(8, 2), Decimal(0)),
+        (types.uuid_type(), UUID(int=0)),
+        (types.json_type(), {}),
+        (sa.types.NullType(), None),
+    ],
+)
+def test_a_zero_is_of_the_type_of_its_column(type_: Any, zero: Any) -> None:
+    assert zero_value(type_) == zero
 
 
 @pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
-def test_rows_without_a_value_are_filled_and_others_left(anew: Anew, migrations: Any, backend: str) -> None:
-    old: Any = anew()
+def test_rows_without_a_value_are_filled_and_others_left(database: Databases, folder: Path) -> None:
+    base = new_base(database)
 
-    class Book(old):
+    class Book(base):
         title: Field[str] = field(max_length=40)
         price: Field[Decimal | None] = field(default=None, max_digits=8, decimal_places=2)
         at: Field[datetime.datetime | None] = field(default=None)
 
-    history: Migrations = migrations(old)
-    history.make("first")
-    history.migrate()
+    migrations = migrated(base, folder, "first")
     Book(title="free").save()
     Book(title="dear", price=Decimal("9.50")).save()
-    made = history.make("fill", empty=True)
-    assert made is not None
-    lines = (
-        "import datetime",
-        "from decimal import Decimal",
-        "from microorm import types",
-        "def upgrade() -> None:",
-        "    op.fill_column('book', 'price', types.ExactNumeric(8, 2), Decimal('1.25'))",
-        "    op.fill_column('book', 'at', types.UtcDateTime(), datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC))",
-        "def downgrade() -> None:",
-        "    pass",
+    revise(
+        migrations,
+        "op.fill_column('book', 'price', types.ExactNumeric(8, 2), Decimal('1.25'))",
+        "op.fill_column('book', 'at', types.UtcDateTime(), datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC))",
     )
-    made.write_text(made.read_text().partition("def upgrade()")[0] + "\n".join(lines))
-    assert "1.25" in history.sql("0001:0002", using="default")
-    history.migrate()
+    assert "1.25" in migrations.sql("0001:0002", using="default")
+    migrations.migrate()
     assert [(book.title, book.price) for book in Book.objects.order_by(Book.id)] == [
         ("free", Decimal("1.25")),
         ("dear", Decimal("9.50")),

@@ -1,13 +1,14 @@
-"""The path of a new user, as the README writes it and by whole programs: models, a revision, rows, another revision."""
+"""The path of a new user, by whole programs: models, a revision, rows, another revision; and as the README writes it."""
 
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.forks import ForkedProgram
 from tests.programs import ROOT, Program
 
 pytestmark = pytest.mark.slow
@@ -101,7 +102,17 @@ print(json.dumps({
     "reviews": Review.objects.count(),
 }))
 """
-ROWS = {
+PYPROJECT = """
+[tool.microorm]
+apps = ["shop"]
+databases = { default = "${SHOP}", archive = "${ARCHIVE}" }
+routers = ["shop.routers.Archive"]
+"""
+FOUND = {
+    "tables": {
+        "default": ["alembic_version", "author", "book", "review"],
+        "archive": ["alembic_version", "event"],
+    },
     "authors": [["Ursula", None]],
     "books": [["The Lathe of Heaven", "Ursula", "9.50"], ["The Dispossessed", "Ursula", "9.50"]],
     "events": [["opened", 1]],
@@ -110,26 +121,27 @@ ROWS = {
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    """A folder with the package `shop`, and nothing else."""
-    program = Program(tmp_path)
-    program.write({"shop/models.py": FIRST, "shop/routers.py": ROUTERS})
-    return program
+def program(tmp_path: Path) -> Iterator[Program]:
+    """An empty folder."""
+    with ForkedProgram(tmp_path) as program:
+        yield program
 
 
-def go(program: Program, **environment: str) -> dict[str, Any]:
-    """Go the path from `init` to the second revision; the rows and the tables at its end."""
-
+@pytest.mark.backends("postgresql")
+def test_two_databases_and_a_router_keep_their_rows_from_revision_to_revision(
+    program: Program, url: str, other_url: str
+) -> None:
     def run(*arguments: str, status: int = 0) -> str:
-        out, err, done = program.run(*arguments, **environment)
+        out, err, done = program.run(*arguments, SHOP=url, ARCHIVE=other_url)
         assert (err, done) == ("", status), f"{arguments}: {out}{err}"
         return out
 
     def python(source: str) -> str:
-        out, err, status = program.python("-c", source, **environment)
+        out, err, status = program.python("-c", source, SHOP=url, ARCHIVE=other_url)
         assert (err, status) == ("", 0)
         return out
 
+    program.write({"shop/models.py": FIRST, "shop/routers.py": ROUTERS, "pyproject.toml": PYPROJECT})
     run("init")
     assert "wrote" in run("makemigrations", "-m", "first")
     run("migrate")
@@ -139,37 +151,11 @@ def go(program: Program, **environment: str) -> dict[str, Any]:
     run("makemigrations", "-m", "second")
     run("migrate")
     assert run("check") == "models and databases agree\n"
-    found: dict[str, Any] = json.loads(python(READ))
-    return found
+    assert json.loads(python(READ)) == FOUND
 
 
-def test_one_database_keeps_its_rows_from_revision_to_revision(program: Program) -> None:
-    found = go(program)
-    assert found.pop("tables") == {"default": ["alembic_version", "author", "book", "event", "review"]}
-    assert found == ROWS
-    assert (program.folder / "shop.db").is_file()
-
-
-@pytest.mark.backends("postgresql")
-def test_two_databases_and_a_router_keep_theirs(program: Program, url: str, other_url: str) -> None:
-    program.write(
-        {
-            "pyproject.toml": "[tool.microorm]\n"
-            'apps = ["shop"]\n'
-            'databases = { default = "${SHOP}", archive = "${ARCHIVE}" }\n'
-            'routers = ["shop.routers.Archive"]\n'
-        }
-    )
-    found = go(program, SHOP=url, ARCHIVE=other_url)
-    assert found.pop("tables") == {
-        "default": ["alembic_version", "author", "book", "review"],
-        "archive": ["alembic_version", "event"],
-    }
-    assert found == ROWS
-
-
-def test_the_path_in_the_readme_is_as_it_is_written(tmp_path: Path) -> None:
-    """Its models, its commands, and what these say where the README shows it."""
+def test_the_path_in_the_readme_works_as_it_is_written(program: Program) -> None:
+    """Its models, its commands, and the output that the README shows."""
     readme = (ROOT / "README.md").read_text()
     models = re.search(r"^class Author.*?(?=\n\nmicroorm\.)", readme, re.MULTILINE | re.DOTALL)
     section = readme.partition("\n## A project\n")[2].partition("\n## ")[0]
@@ -178,7 +164,6 @@ def test_the_path_in_the_readme_is_as_it_is_written(tmp_path: Path) -> None:
     assert models
     assert toml
     assert console
-    program = Program(tmp_path)
     imports = (
         "from datetime import date\nfrom decimal import Decimal\n\n"
         "from microorm import Field, ForeignKey, Model, Related, field, foreign_key, related\n\n\n"

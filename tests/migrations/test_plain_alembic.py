@@ -1,11 +1,12 @@
-"""alembic's own command works on a folder of migrations, and does there what microorm's does."""
+"""alembic's own command works on a folder of migrations, for all databases."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from microorm.cli import main
+from tests.forks import ForkedProgram
 from tests.programs import Program
 
 pytestmark = pytest.mark.slow
@@ -35,17 +36,17 @@ routers = ["shop.routers.Archive"]
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
+def program(tmp_path: Path) -> Iterator[Program]:
     """A project of two databases with a router between them, as `microorm init` leaves it."""
-    program = Program(tmp_path)
-    models = MODELS.format(length=40)
-    program.write({"shop/models.py": models, "shop/routers.py": ROUTERS, "pyproject.toml": PYPROJECT})
-    main(["--project", str(tmp_path), "init"], standalone_mode=False)
-    return program
+    with ForkedProgram(tmp_path) as program:
+        models = MODELS.format(length=40)
+        program.write({"shop/models.py": models, "shop/routers.py": ROUTERS, "pyproject.toml": PYPROJECT})
+        program.run("init")
+        yield program
 
 
 def tables(program: Program) -> list[set[str]]:
-    """The tables of each database, the version table left out."""
+    """The tables of each database, without the version table."""
     found = []
     for name in ("shop.db", "archive.db"):
         with sqlite3.connect(program.folder / name) as connection:
@@ -55,7 +56,7 @@ def tables(program: Program) -> list[set[str]]:
     return found
 
 
-def test_its_commands_do_every_database(program: Program) -> None:
+def test_its_commands_run_on_every_database(program: Program) -> None:
     def alembic(*arguments: str, status: int = 0) -> str:
         out, err, done = program.python("-m", "alembic", *arguments)
         assert done == status, f"{arguments}: {out}{err}"
@@ -76,7 +77,7 @@ def test_its_commands_do_every_database(program: Program) -> None:
     assert script.index("-- archive (sqlite)") < script.index("CREATE TABLE event")
     assert script.count("CREATE TABLE book") == script.count("CREATE TABLE event") == 1
 
-    program.write({"shop/models.py": MODELS.format(length=80)})
+    program.write({"shop/models.py": MODELS.format(length=400)})
     assert "New upgrade operations detected" in alembic("check", status=255)
     alembic("downgrade", "base")
     assert tables(program) == [set(), set()]

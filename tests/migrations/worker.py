@@ -1,4 +1,4 @@
-"""Worker: a process that migrates, and may be killed at a statement.
+"""A process that migrates, and may be killed at a statement; it prints how many statements there were.
 
 python -m tests.migrations.worker FOLDER URL [STATEMENT]
 """
@@ -11,13 +11,12 @@ from typing import Any
 
 from sqlalchemy import event
 
-import microorm
-from microorm import Databases, Field, ForeignKey, Registry, field, foreign_key
-from microorm.migrations import Migrations
+from microorm import Databases, Field, ForeignKey, field, foreign_key
+from tests.migrations.shop import history, new_base
 
 
-def before(base: Any) -> None:
-    """The models of the first revision."""
+def before(base: Any) -> Any:
+    """Define the models of the first revision."""
 
     class Author(base):
         name: Field[str] = field(max_length=40)
@@ -26,9 +25,11 @@ def before(base: Any) -> None:
         title: Field[str] = field(max_length=40)
         author: ForeignKey[Author] = foreign_key()
 
+    return base
 
-def after(base: Any) -> None:
-    """The models of the second: tables with rows are changed, filled and made."""
+
+def after(base: Any) -> Any:
+    """Define the models of the second, which alters and fills tables with rows, and creates one."""
 
     class Author(base):
         name: Field[str] = field(max_length=80)
@@ -41,19 +42,11 @@ def after(base: Any) -> None:
     class Shelf(base):
         name: Field[str] = field(max_length=10, unique=True)
 
-
-def migrations_of(databases: Databases, folder: str, define: Any) -> Migrations:
-    """The history in *folder*, with the models that *define* makes."""
-
-    class Base(microorm.Model, registry=Registry(databases), app="shop", abstract=True):
-        pass
-
-    define(Base)
-    return Migrations(folder, Base.__options__.registry)
+    return base
 
 
-def main(folder: str, url: str, statement: str = "0") -> None:
-    """Migrate; before the statement of that number, die."""
+def main(folder: Any, url: str, statement: str = "0") -> None:
+    """Migrate; die before the statement of that number."""
     counted = count(1)
 
     def die(*_: Any) -> None:
@@ -63,18 +56,9 @@ def main(folder: str, url: str, statement: str = "0") -> None:
     with Databases(url) as databases:
         event.listen(databases.engine(), "before_cursor_execute", die)
         event.listen(databases.engine(), "commit", die)
-        migrations_of(databases, folder, after).migrate()
-
-
-def serve(folder: str, url: str) -> None:
-    """For each number on standard input let a child migrate, and write how it ended: an exit status, or -9."""
-    for line in sys.stdin:
-        if (child := os.fork()) == 0:
-            main(folder, url, line.strip())
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        history(after(new_base(databases)), folder).migrate()
+    print(next(counted) - 1)
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:3]) if sys.argv[-1] == "each" else main(*sys.argv[1:])
+    main(*sys.argv[1:])

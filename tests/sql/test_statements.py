@@ -83,7 +83,7 @@ def everything(Book: Any, databases: Any, alias: str) -> list[Any]:
 
 
 def test_both_ways_send_the_same_sql_and_give_the_same(Book, databases, wires, has_receivers):
-    """DESIGN 13: statement for statement; the listener hears all of them."""
+    """Statement for statement; the listener hears all of them."""
     with wires["default"].record() as direct:
         given = everything(Book, databases, "default")
     has_receivers.clear()
@@ -99,7 +99,7 @@ def test_both_ways_send_the_same_sql_and_give_the_same(Book, databases, wires, h
 
 @pytest.mark.parametrize("alias", ["default", "other"])
 def test_each_operation_costs_this_many_statements(Book, wires, alias):
-    """DESIGN 13: pinned; what SQLAlchemy, or a pool, may add between them is not about rows."""
+    """Pinned; what SQLAlchemy, or a pool, may add between them is not about rows."""
     objects, wire = Book.objects.using(alias), wires[alias]
     book, keyed = Book(title="x"), Book(title="y")
     keyed.id = 5000
@@ -124,7 +124,7 @@ def test_each_operation_costs_this_many_statements(Book, wires, alias):
 
 @pytest.mark.parametrize("alias", ["default", "other"])
 def test_a_bulk_write_grows_by_whole_batches(Book, wires, databases, alias):
-    """DESIGN 13: rows / size statements, and none for each row."""
+    """Rows / size statements, and none for each row."""
     objects = Book.objects.using(alias)
     for count, size in ((1, 1), (9, 3), (10, 3), (40, 40)):
         with databases.atomic(alias), wires[alias].record() as sent:
@@ -138,7 +138,7 @@ def test_a_bulk_write_grows_by_whole_batches(Book, wires, databases, alias):
 
 @pytest.mark.parametrize("alias", ["default", "other"])
 def test_a_block_inside_costs_two_statements(Book, wires, databases, alias):
-    """DESIGN 13: a savepoint and its release, whatever was done in it."""
+    """A savepoint and its release, whatever was done in it."""
     with databases.atomic(alias), wires[alias].everything() as sent, databases.atomic(alias):
         for number in range(3):
             Book(title=f"{number}").save(using=alias)
@@ -184,7 +184,7 @@ def described(error: DBAPIError) -> dict[str, Any]:
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("inside", [False, True])
 def test_errors_are_the_same_on_both_ways(fresh_url, hidden, inside):
-    """DESIGN 13: class, text, statement, parameters, cause; with parameters hidden and shown."""
+    """Class, text, statement, parameters, cause; with parameters hidden and shown."""
     with Databases({"default": {"url": fresh_url(), "hide_parameters": hidden}}) as databases:
         registry = Registry(databases)
 
@@ -224,7 +224,7 @@ def run(databases: Databases, operation: Any, *, inside: bool) -> None:
 
 @pytest.mark.backends("sqlite-memory", "postgresql")
 def test_an_error_of_many_rows_is_the_same_on_both_ways(Book, databases, wires, backend):
-    """DESIGN 13: executemany, which says so; the rows that went before are gone. On PostgreSQL it is one statement of many
+    """Of `executemany`, which the error says; the rows that went before are gone. On PostgreSQL it is one statement of many
     rows, which has a text of its own on each way."""
     told = []
     for alias in databases.aliases:
@@ -245,7 +245,7 @@ def test_an_error_of_many_rows_is_the_same_on_both_ways(Book, databases, wires, 
 
 @pytest.mark.backends("sqlite-memory")
 def test_who_listens_is_asked_once_for_a_transaction(Book, databases):
-    """DESIGN 13: a listener that comes hears the next one, and one that goes is not asked again."""
+    """A listener that comes hears the next one, and one that goes is not asked again."""
     has_receivers = []
 
     def listen(connection, cursor, statement, *_):
@@ -269,7 +269,7 @@ def test_who_listens_is_asked_once_for_a_transaction(Book, databases):
 
 @pytest.mark.backends("sqlite-memory")
 def test_where_nobody_listens_a_lone_statement_needs_no_connection_object(Book, databases, monkeypatch):
-    """DESIGN 13: save, get, refresh and delete go to the driver's cursor; where somebody does, none."""
+    """Save, get, refresh and delete go to the driver's cursor; where somebody does, none."""
     opened: list[Any] = []
     connect = Engine.connect
 
@@ -288,7 +288,7 @@ def test_where_nobody_listens_a_lone_statement_needs_no_connection_object(Book, 
 
 @pytest.mark.backends("sqlite-memory")
 def test_statements_are_prepared_once_and_their_number_is_bounded(Book, databases):
-    """DESIGN 13: by the shapes that a program uses, never by its values."""
+    """By the shapes that a program uses, never by its values."""
     plans = plans_of(Book.__schema__, databases.database("default"))
     assert plans_of(Book.__schema__, databases.database("default")) is plans
     assert plans_of(Book.__schema__, databases.database("other")) is not plans
@@ -305,7 +305,7 @@ def test_statements_are_prepared_once_and_their_number_is_bounded(Book, database
 
 @pytest.mark.backends("sqlite-memory")
 def test_what_a_type_cannot_bind_is_an_error_like_any_other(registry, databases):
-    """H13: a column type of the user's own may raise; the row is not written, and the instance as before."""
+    """A column type of the user's own may raise; the row is not written, and the instance as before."""
 
     class Picky(TypeDecorator[str]):
         impl = String(9)
@@ -332,7 +332,7 @@ def test_what_a_type_cannot_bind_is_an_error_like_any_other(registry, databases)
 
 @pytest.mark.backends("sqlite-memory")
 def test_an_error_while_rows_are_fetched_is_the_same_on_both_ways(Book, databases):
-    """DESIGN 13: SQLite decodes text then, and somebody else may have stored what is none; the block is doomed.
+    """SQLite decodes text then, and somebody else may have stored what is none; the block is doomed.
 
     The statement is in the text of the driver's way only: SQLAlchemy does not know it any more when it fetches.
     """

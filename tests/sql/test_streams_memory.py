@@ -1,4 +1,4 @@
-"""`iterate()` holds a chunk of rows, however many there are: the resident size of a process tells (DESIGN 6)."""
+"""`iterate()` holds a chunk of rows, however many there are: the resident size of a process tells."""
 
 import json
 import subprocess

@@ -24,6 +24,7 @@ from microorm import (
     muted,
     related,
 )
+from microorm.query.results import MAX_VALUES
 from microorm.signals import (
     m2m_changed,
     post_delete,
@@ -567,7 +568,7 @@ def test_a_query_along_relations_deletes_its_rows_and_what_goes_along(shop, libr
 @MEMORY
 def test_a_part_of_a_query_and_groups_cannot_be_deleted(shop, wire):
     for query in (shop.Author.objects[:3], shop.Author.objects.distinct()):
-        with wire.record() as sent, pytest.raises(TypeError, match=r"^delete\(\) is for whole queries"):
+        with wire.record() as sent, pytest.raises(TypeError, match=r"^delete\(\) cannot be used on a query"):
             query.delete()
     grouped = shop.Author.objects.group_by("name")
     with wire.record() as sent, pytest.raises(TypeError, match=r"^delete\(\) needs rows"):

@@ -491,7 +491,7 @@ def test_a_receiver_is_told_of_a_deferred_field_that_was_assigned(Book, book, li
 
 def test_wrong_values_are_told_and_nothing_is_written(Book, book, stored):
     book.pages = "many"
-    with pytest.raises(FieldError, match=r"Book\.pages wants int"):
+    with pytest.raises(FieldError, match=r"Book\.pages must be int"):
         book.save()
     assert stored(Book, "pages") == [7]
     assert book.pages == "many"

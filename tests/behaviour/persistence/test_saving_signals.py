@@ -112,7 +112,7 @@ def test_a_bare_string_for_update_fields_is_a_type_error_that_says_why(Book, hea
         (
             {"update_fields": ["title", "id"]},
             FieldError,
-            "Book.id is the primary key, which update() cannot change",
+            "Book.id is the primary key, which an update does not change",
         ),
         ({"force_update": True}, ValueError, "Book has no key yet, and an update needs one"),
         (

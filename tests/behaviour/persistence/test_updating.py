@@ -59,7 +59,9 @@ def test_update_refuses_what_it_cannot_do(Book, wire):
         with pytest.raises(InvalidValue) as wrong:
             Book.objects.update(pages="many", title=None, price=Decimal(1))
         assert set(wrong.value.problems) == {"pages", "title"}
-        with pytest.raises(FieldError, match=r"^Book\.id is the primary key, which update() cannot change$"):
+        with pytest.raises(
+            FieldError, match=r"^Book\.id is the primary key, which an update does not change$"
+        ):
             Book.objects.update(id=3)
         with pytest.raises(FieldError, match="^Book has no field 'pk'"):
             Book.objects.update(pk=3)
@@ -305,7 +307,7 @@ def test_objects_that_cannot_be_updated_are_errors_before_anything(
         (
             lambda: update(books, [Book.id]),
             FieldError,
-            "Book.id is the primary key, which update() cannot change",
+            "Book.id is the primary key, which an update does not change",
         ),
         (
             lambda: update(books, ["pages"], batch_size=0),
@@ -333,7 +335,7 @@ def test_objects_that_cannot_be_updated_are_errors_before_anything(
             update(books, ["pages"])
         assert unfit.value.__notes__ == ["in object 3 of bulk_update()"]
         books[3].id = Book.id + 1
-        with pytest.raises(InvalidValue, match="wants a value, not an expression"):
+        with pytest.raises(InvalidValue, match="needs a value, not an expression"):
             update(books, ["title"])
         assert update([], ["pages"]) == 0
     assert sent == []

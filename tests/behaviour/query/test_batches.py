@@ -1,4 +1,4 @@
-"""How many rows go over at once (DESIGN 6)."""
+"""How many rows go over at once."""
 
 import sqlite3
 from typing import Any
@@ -25,7 +25,6 @@ def sizes(channel: Any, rows: list[Any], asked: int | None = None) -> list[int]:
 
 
 def test_a_batch_is_no_larger_than_it_was_asked_to_be(channel):
-    """DESIGN 6."""
     rows = [(number, "x") for number in range(10)]
     assert sizes(channel, rows, 4) == [4, 4, 2]
     assert sizes(channel, rows, 10) == sizes(channel, rows) == [10]
@@ -34,7 +33,7 @@ def test_a_batch_is_no_larger_than_it_was_asked_to_be(channel):
 
 
 def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend):
-    """DESIGN 6: SQLite says how many, PostgreSQL counts in 16 bits, MariaDB does not count them."""
+    """SQLite says how many, PostgreSQL counts in 16 bits, MariaDB does not count them."""
     most = {"postgresql": 65_535, "mariadb": MAX_ROWS * 40}.get(backend)
     if most is None:
         driver = channel.connection.connection.dbapi_connection
@@ -52,7 +51,7 @@ def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend
 
 @pytest.mark.backends("mariadb")
 def test_a_batch_fits_into_a_packet_of_mariadb(channel):
-    """DESIGN 6: by the length of its values; a row that is longer goes alone."""
+    """By the length of its values; a row that is longer goes alone."""
     third = "x" * (MAX_BYTES // 3 - 10)
     assert sizes(channel, [(number, third) for number in range(7)]) == [3, 3, 1]
     assert sizes(channel, [(1, b"x"), (2, b"x" * MAX_BYTES), (3, b"x")]) == [1, 1, 1]
@@ -84,7 +83,7 @@ def test_many_wide_rows_are_written_whatever_the_limits(Base, registry, backend,
 
 @pytest.mark.backends("sqlite-memory")
 def test_a_library_of_sqlite_that_takes_fewer_is_asked(registry, databases, stored):
-    """DESIGN 6: the limit is the connection's; older libraries take 999."""
+    """The limit is the connection's; older libraries take 999."""
 
     class Tag(Model, registry=registry):
         name: Field[str] = field(max_length=9, unique=True)

@@ -1,4 +1,4 @@
-"""What making instances of rows tells, and what they know of their row (CONTRACT G2 to G5)."""
+"""What making instances of rows tells, and what they know of their row."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class TestInit:
 
     @pytest.mark.parametrize("how", ["get", "all", "expression", "raw"])
     def test_loading_tells_both_with_the_row_and_the_state_set(self, Book, heard, how):
-        """G3, G4: `args=()`, `kwargs` is the row, `_state` is set before post_init."""
+        """`args=()`, `kwargs` is the row, `_state` is set before post_init."""
         (book,) = {
             "get": lambda: [Book.objects.get(title="x")],
             "all": Book.objects.all,
@@ -50,7 +50,7 @@ class TestInit:
         assert book.changes() == {"tags": (["a"], ["a", "b"])}
 
     def test_a_receiver_may_edit_the_row(self, Book, listen):
-        """G2: `kwargs` is live; what it changes counts as changed."""
+        """`kwargs` is live; what it changes counts as changed."""
 
         def edit(kwargs, **rest):
             kwargs["title"] = kwargs["title"].upper()
@@ -61,7 +61,6 @@ class TestInit:
         assert (book.title, book.changes()) == ("X", {"title": ("x", "X")})
 
     def test_a_refresh_makes_no_instance_and_tells_nobody(self, Book, heard):
-        """G5."""
         book = Book.objects.get()
         heard.clear()
         book.refresh_from_db()
@@ -69,7 +68,7 @@ class TestInit:
         assert (heard, book.tags) == ([], ["a"])
 
     def test_a_receiver_of_another_model_changes_nothing(self, Book, listen):
-        """G4, A11: rows are loaded the careful way, and are the same."""
+        """Rows are loaded the careful way, and are the same."""
         heard = []
         Book(title="x", tags=["a"]).save()
         listen(post_init, lambda **kwargs: heard.append(1), sender=int)

@@ -134,7 +134,7 @@ def library(Base: Any, registry: Any, databases: Any) -> Library:
 @settings(EXAMPLES, max_examples=examples(15))
 @given(world=worlds(), question=asked())
 def test_filter_and_exclude_along_paths_agree_with_the_oracle(library, undone, world, question):
-    """DESIGN 6: in one call, one combination of related rows; `exclude` is the exact complement."""
+    """In one call, one combination of related rows; `exclude` is the exact complement."""
     model, calls = question
     with undone():
         library.fill(world)
@@ -152,7 +152,7 @@ PARTS = st.lists(st.builds(slice, st.none() | st.integers(0, 3), st.none() | st.
 @EXAMPLES
 @given(world=worlds(), question=ordered(), parts=PARTS)
 def test_order_slices_and_values_agree_with_the_oracle(library, undone, world, question, parts):
-    """DESIGN 6: a part of a part, the first and the last of it; columns in the place of instances."""
+    """A part of a part, the first and the last of it; columns in the place of instances."""
     model, calls, orders = question
     with undone():
         library.fill(world)
@@ -179,7 +179,7 @@ def test_order_slices_and_values_agree_with_the_oracle(library, undone, world, q
 @EXAMPLES
 @given(world=worlds(), question=asked(), draw=st.data())
 def test_aggregates_and_groups_agree_with_the_oracle(library, undone, world, question, draw):
-    """DESIGN 6: no row counts twice, whatever paths to many rows the conditions have; NULLs are a group."""
+    """No row counts twice, whatever paths to many rows the conditions have; NULLs are a group."""
     model, calls = question
     number, text = draw.draw(numbers(model)), draw.draw(texts(model))
     group, least = draw.draw(numbers(model) | texts(model)), draw.draw(st.integers(1, 3))
@@ -219,7 +219,7 @@ def test_aggregates_and_groups_agree_with_the_oracle(library, undone, world, que
 @EXAMPLES
 @given(world=worlds(), question=asked(), number=st.integers(-3, 3))
 def test_update_and_delete_reach_exactly_the_rows_found(library, undone, world, question, number):
-    """DESIGN 6: nothing else is written, and nothing else goes."""
+    """Nothing else is written, and nothing else goes."""
     model, calls = question
     of = library.models[model]
     with undone():
@@ -250,7 +250,7 @@ def test_update_and_delete_reach_exactly_the_rows_found(library, undone, world, 
 @EXAMPLES
 @given(world=worlds(), wanted=st.lists(conditions("book", many=False), min_size=1, max_size=3))
 def test_what_is_said_in_two_ways_finds_the_same_rows(library, undone, world, wanted):
-    """DESIGN 6: one call or several, by a relation or by its path, from this side or from the other."""
+    """One call or several, by a relation or by its path, from this side or from the other."""
     book, author = library.models["book"], library.models["author"]
     with undone():
         library.fill(world)

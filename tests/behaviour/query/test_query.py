@@ -1,4 +1,4 @@
-"""What is written through a query, and where it is read and written, on every database (DESIGN 6)."""
+"""What is written through a query, and where it is read and written, on every database."""
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -7,7 +7,7 @@ from microorm import CrossDatabaseRelation, Field, ForeignKey, InvalidValue, Unk
 
 
 def test_create_inserts_with_any_key(Book, wire, stored):
-    """DESIGN 3, H19: `id=5` or `pk=5`; what is there already is an error."""
+    """`id=5` or `pk=5`; what is there already is an error."""
     with wire.record() as sent:
         assert Book.objects.create(title="a").id == 1
         assert Book.objects.create(title="b", id=5).id == 5
@@ -26,7 +26,7 @@ def test_create_inserts_with_any_key(Book, wire, stored):
 
 @pytest.mark.parametrize("method", ["create", "get_or_create", "update_or_create"])
 def test_a_row_that_is_made_refers_to_no_row_of_another_alias(Base, registry, stored, method):
-    """DESIGN 7, N12: the key would be that of another row; the routers may allow it, as for a condition."""
+    """The key would be that of another row; the routers may allow it, as for a condition."""
 
     class Author(Base):
         name: Field[str]
@@ -49,7 +49,7 @@ def test_a_row_that_is_made_refers_to_no_row_of_another_alias(Base, registry, st
 
 
 def test_using_reads_and_writes_there(Book, registry, stored):
-    """DESIGN 6, N8: all ends; a later one wins; an unknown alias is an error at the end."""
+    """All ends; a later one wins; an unknown alias is an error at the end."""
     registry.create_all("other")
     there = Book.objects.using("other")
     assert there.create(title="a")._state.db == "other"

@@ -102,7 +102,7 @@ def Row(Base, registry):
 )
 @given(rows=st.lists(ROWS, max_size=12), wanted=st.lists(CONDITIONS, max_size=3), equal=EQUALITIES)
 def test_filter_and_exclude_agree_with_the_oracle_and_are_complements(Row, rows, wanted, equal):
-    """DESIGN 6: NULLs included; count, exists and first agree, too."""
+    """NULLs included; count, exists and first agree, too."""
     Row.objects.delete()
     instances = Row.objects.bulk_create([Row(**row) for row in rows])
 
@@ -138,7 +138,7 @@ PARTS = st.builds(slice, st.none() | st.integers(0, 9), st.none() | st.integers(
 )
 @given(parts=st.lists(PARTS, max_size=4), index=st.integers(0, 9))
 def test_slices_of_slices_agree_with_lists(Row, parts, index):
-    """DESIGN 6: rows, count, exists, first and single rows."""
+    """Rows, count, exists, first and single rows."""
     if not Row.objects.exists():
         Row.objects.bulk_create([Row(number=number) for number in range(7)])
     query, expected = Row.objects.order_by(Row.id.desc()), list(range(6, -1, -1))

@@ -1,4 +1,4 @@
-"""Instances by the user's own SQL (DESIGN 6)."""
+"""Instances by the user's own SQL."""
 
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -25,7 +25,7 @@ class Colour(Enum):
 
 
 def test_raw_sql_gives_instances(Book, shelf, databases, backend):
-    """DESIGN 6: in any order of columns; parameters by name; nothing counts as changed."""
+    """In any order of columns; parameters by name; nothing counts as changed."""
     found = Book.objects.raw(
         "SELECT tags, price, id, title, pages FROM book WHERE pages > :least AND title LIKE '%' ORDER BY pages",
         {"least": 2},
@@ -54,7 +54,7 @@ def test_raw_sql_gives_instances(Book, shelf, databases, backend):
 
 
 def test_raw_sql_takes_values_as_fields_do(registry):
-    """DESIGN 6: moments, days, UUIDs and members, as they are stored."""
+    """Moments, days, UUIDs and members, as they are stored."""
 
     class Thing(Model[UUID], registry=registry):
         at: Field[datetime]
@@ -77,7 +77,7 @@ def test_raw_sql_takes_values_as_fields_do(registry):
 
 
 def test_raw_sql_that_writes_is_committed(Book, stored):
-    """DESIGN 6: what the SQL does is its own affair; with nothing open it commits by itself."""
+    """What the SQL does is its own affair; with nothing open it commits by itself."""
     (book,) = Book.objects.raw(
         "INSERT INTO book (title, pages, tags) VALUES ('new', 9, :tags) RETURNING *", {"tags": "[]"}
     )
@@ -85,7 +85,7 @@ def test_raw_sql_that_writes_is_committed(Book, stored):
 
 
 def test_raw_wants_a_str_that_selects(Book, shelf, stored):
-    """DESIGN 6: what gives no rows gives no instances; what the SQL did is its own affair."""
+    """What gives no rows gives no instances; what the SQL did is its own affair."""
     with pytest.raises(FieldError, match="^raw\\(\\): the SQL for Book selects nothing$"):
         Book.objects.raw("UPDATE book SET pages = 0")
     assert stored(Book, "pages") == [0] * 5

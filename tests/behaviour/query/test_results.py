@@ -1,4 +1,4 @@
-"""The ends of a query that give instances, on every database (DESIGN 6)."""
+"""The ends of a query that give instances, on every database."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +14,7 @@ MEMORY = pytest.mark.backends("sqlite-memory")
 
 
 def test_an_index_gives_an_instance(Book, shelf, wire):
-    """DESIGN 6: one row is fetched; IndexError where there is none."""
+    """One row is fetched; IndexError where there is none."""
     with wire.record() as sent:
         assert shelf[3].title == "d"
     assert len(sent) == 1
@@ -25,7 +25,7 @@ def test_an_index_gives_an_instance(Book, shelf, wire):
 
 
 def test_get_gives_the_one(Book, shelf, wire):
-    """DESIGN 6: by key, equality, expression, on a filtered query; one statement each."""
+    """By key, equality, expression, on a filtered query; one statement each."""
     book = shelf[0]
     with wire.record() as sent:
         assert Book.objects.get(pk=book.id) == book
@@ -42,7 +42,7 @@ def test_get_gives_the_one(Book, shelf, wire):
 
 
 def test_get_says_what_it_did_not_find(Book, shelf):
-    """DESIGN 6: none, or more than one; the model's own errors."""
+    """None, or more than one; the model's own errors."""
     for call, message in (
         (lambda: Book.objects.get(id=0), "no Book with id=0 in 'default'"),
         (lambda: Book.objects.get(title="z", pages=9), "no Book with title='z', pages=9 in 'default'"),
@@ -75,7 +75,7 @@ def test_get_says_what_it_did_not_find(Book, shelf):
 
 
 def test_first_and_one_or_none(Book, shelf):
-    """DESIGN 6: in the query's order, else in the key's; None where there is none."""
+    """In the query's order, else in the key's; None where there is none."""
     assert Book.objects.first().title == "a"
     assert Book.objects.order_by(Book.title.desc()).first().title == "e"
     assert shelf[2:].first().title == "c"
@@ -91,7 +91,7 @@ def test_first_and_one_or_none(Book, shelf):
 
 @MEMORY
 def test_a_query_has_neither_truth_nor_length(Book, shelf):
-    """DESIGN 6: the errors name what to call; `list` and `in` work all the same."""
+    """The errors name what to call; `list` and `in` work all the same."""
     with pytest.raises(TypeError, match=r"^a query has no truth value; use exists\(\)$"):
         bool(shelf)
     with pytest.raises(TypeError, match=r"^a query has no length; use count\(\)$"):
@@ -104,7 +104,7 @@ def test_a_query_has_neither_truth_nor_length(Book, shelf):
 
 @MEMORY
 def test_iteration_goes_through_a_fixed_list(Book, shelf):
-    """DESIGN 6: deleting while going through is safe."""
+    """Deleting while going through is safe."""
     for book in shelf:
         book.delete()
     assert Book.objects.count() == 0
@@ -112,7 +112,7 @@ def test_iteration_goes_through_a_fixed_list(Book, shelf):
 
 @MEMORY
 def test_what_was_asked_is_told_with_its_values(Book):
-    """DESIGN 6: of expressions too."""
+    """Of expressions too."""
     with pytest.raises(Book.DoesNotExist) as raised:
         Book.objects.get(Book.pages > 5, Book.price.is_(None), Book.title.in_(["x", "y"]), title="z")
     assert str(raised.value) == (
@@ -122,7 +122,7 @@ def test_what_was_asked_is_told_with_its_values(Book):
 
 
 def test_last_is_first_the_other_way_around(Book, shelf, wire):
-    """DESIGN 6: in the query's order, else in the key's, of the part of a sliced query; one statement."""
+    """In the query's order, else in the key's, of the part of a sliced query; one statement."""
     with wire.record() as sent:
         assert Book.objects.last().title == "e"
         assert Book.objects.order_by(Book.title.desc()).last().title == "a"
@@ -158,7 +158,7 @@ def test_last_leaves_nulls_where_the_database_has_them(Book, shelf, databases):
 
 
 def test_in_bulk_gives_instances_by_key(Book, shelf, wire):
-    """DESIGN 6: those that there are, each once, of those that the query finds; one statement."""
+    """Those that there are, each once, of those that the query finds; one statement."""
     a, b, *_, e = shelf
     with wire.record() as sent:
         assert Book.objects.in_bulk([a.id, e.id, 0, a.id]) == {a.id: a, e.id: e}

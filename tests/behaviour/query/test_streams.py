@@ -1,4 +1,4 @@
-"""`iterate()`: rows chunk by chunk, outside a block and inside one, read to the end or not (DESIGN 6)."""
+"""`iterate()`: rows chunk by chunk, outside a block and inside one, read to the end or not."""
 
 import gc
 import threading
@@ -105,7 +105,7 @@ def test_a_stream_left_open_gives_its_connection_back(Book, shelf, databases):
 
 
 def test_nothing_is_sent_before_the_first_step(Book, shelf, databases, sent):
-    """DESIGN 6: lazy; one statement, and in a block of PostgreSQL one more for each chunk."""
+    """Lazy; one statement, and in a block of PostgreSQL one more for each chunk."""
     del sent[:]
     stream = shelf.iterate(chunk=2)
     assert sent == []
@@ -134,7 +134,7 @@ def test_a_block_ends_well_with_a_stream_half_read(Book, shelf, databases, undon
             nested = shelf.iterate(chunk=1)
             next(nested)
         with pytest.raises(
-            TransactionError, match=r"^the block on 'default' in which iterate\\(\\) was started has ended"
+            TransactionError, match=r"^the block on 'default' in which iterate\(\) was started has ended"
         ):
             next(nested)
         assert Book.objects.count() == 6
@@ -147,7 +147,7 @@ def test_a_block_ends_well_with_a_stream_half_read(Book, shelf, databases, undon
         assert Book.objects.count() == 6
     for stream in (committed, rolled_back):
         with pytest.raises(
-            TransactionError, match=r"^the block on 'default' in which iterate\\(\\) was started has ended"
+            TransactionError, match=r"^the block on 'default' in which iterate\(\) was started has ended"
         ):
             next(stream)
     assert titles(shelf) == "abcdef"
@@ -155,7 +155,7 @@ def test_a_block_ends_well_with_a_stream_half_read(Book, shelf, databases, undon
 
 
 def test_a_doomed_block_streams_no_more(Book, shelf, databases):
-    """DESIGN 8: every statement in it is refused, the next chunk as well."""
+    """Every statement in it is refused, the next chunk as well."""
     with databases.atomic():
         with pytest.raises(TransactionError, match="rolled back"), databases.atomic():
             stream = shelf.iterate(chunk=1)
@@ -212,7 +212,7 @@ def test_a_stream_may_be_read_by_another_thread(Book, shelf, databases):
 
 
 def test_a_stream_reads_where_the_query_does(Book, registry, databases):
-    """DESIGN 7: `using`, and the instances know it."""
+    """`using`, and the instances know it."""
     registry.create_all("other")
     Book.objects.using("other").bulk_create([Book(title=title) for title in "abc"])
     assert list(Book.objects.iterate()) == []
@@ -237,7 +237,6 @@ def test_values_of_all_types_are_decoded(Book, shelf, databases):
 
 
 def test_an_error_of_the_database_is_sqlalchemys_and_frees_the_connection(Book, databases):
-    """DESIGN 11."""
     with databases.connection() as connection:
         connection.execute(text("DROP TABLE book"))
     with pytest.raises(Exception, match="book") as raised:
@@ -250,7 +249,7 @@ def test_an_error_of_the_database_is_sqlalchemys_and_frees_the_connection(Book, 
 
 @MEMORY
 def test_making_instances_is_told(Book, shelf, listen):
-    """CONTRACT G4: as on any load."""
+    """As on any load."""
     heard: list[str] = []
     listen(pre_init, lambda kwargs, **_: heard.append("before " + kwargs["title"]), sender=Book)
     listen(post_init, lambda instance, **_: heard.append("after " + instance.title), sender=Book)
@@ -260,7 +259,7 @@ def test_making_instances_is_told(Book, shelf, listen):
 
 @MEMORY
 def test_a_chunk_is_a_positive_int(Book):
-    """DESIGN 11: said at the call, not at the first step."""
+    """Said at the call, not at the first step."""
     for chunk in (0, -1):
         with pytest.raises(ValueError, match=rf"^iterate\(\) takes a positive number, not {chunk}$"):
             Book.objects.iterate(chunk)

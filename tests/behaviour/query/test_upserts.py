@@ -1,4 +1,4 @@
-"""Many rows of which some are there: left alone, or updated (DESIGN 6)."""
+"""Many rows of which some are there: left alone, or updated."""
 
 from decimal import Decimal
 from typing import Any
@@ -38,7 +38,7 @@ def state(instance: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("size", [None, 1, 2])
 def test_rows_that_are_there_are_left_alone(Event, stored, size):
-    """DESIGN 6: `ignore`. Nobody knows which rows were inserted, so no object says that it was."""
+    """`ignore`. Nobody knows which rows were inserted, so no object says that it was."""
     Event(name="b", price=Decimal(1)).save()
     events = [Event(name=name, price=Decimal(9)) for name in "abcb"]
     before = [state(event) for event in events]
@@ -52,7 +52,7 @@ def test_rows_that_are_there_are_left_alone(Event, stored, size):
 
 
 def test_rows_that_are_there_take_the_values(Event, wire, stored):
-    """DESIGN 6: `update` by the one unique field; the key is that of the row, in the order of the objects."""
+    """`update` by the one unique field; the key is that of the row, in the order of the objects."""
     old = [Event(name="b", note="old").save(), Event(name="d", note="old").save()]
     old[0].rank = 1
     old[0].save()
@@ -79,7 +79,7 @@ def test_rows_that_are_there_take_the_values(Event, wire, stored):
 
 
 def test_the_fields_to_update_can_be_named(Event, stored):
-    """DESIGN 6: by name or column; what is not updated is read back, so that no later save undoes it."""
+    """By name or column; what is not updated is read back, so that no later save undoes it."""
     Event(name="b", price=Decimal(1), note="old", tags=["old"]).save()
     events = [Event(name=name, price=Decimal(9), note="new", tags=["new"]) for name in "ab"]
     Event.objects.bulk_create(
@@ -93,7 +93,7 @@ def test_the_fields_to_update_can_be_named(Event, stored):
 
 
 def test_what_the_database_makes_is_left_in_a_row_that_is_there_unless_it_is_named(Event, stored):
-    """DESIGN 6: a value that the object does not have changes nothing; a field that is named is as a new row's."""
+    """A value that the object does not have changes nothing; a field that is named is as a new row's."""
     first = Event(name="a")
     first.rank = 1
     first.save()
@@ -104,7 +104,7 @@ def test_what_the_database_makes_is_left_in_a_row_that_is_there_unless_it_is_nam
 
 
 def test_a_key_that_was_set_by_hand_is_what_conflicts(Base, registry, stored):
-    """DESIGN 6: natural, composite and UUID keys; objects without a key are inserted."""
+    """Natural, composite and UUID keys; objects without a key are inserted."""
 
     class Land(Base):
         code: Field[str] = field(primary_key=True, max_length=2)
@@ -147,7 +147,7 @@ def test_a_key_that_was_set_by_hand_is_what_conflicts(Base, registry, stored):
 
 
 def test_fields_that_are_unique_together(Base, registry, stored):
-    """DESIGN 6: of a constraint or of an index; NULL is no value, and meets none."""
+    """Of a constraint or of an index; NULL is no value, and meets none."""
 
     class Seat(Base, table_args=(UniqueConstraint("row", "place"),)):
         row: Field[int]
@@ -166,7 +166,7 @@ def test_fields_that_are_unique_together(Base, registry, stored):
 
 @pytest.mark.parametrize("on_conflict", ["ignore", "update"])
 def test_another_unique_value_that_is_taken_is_an_error(Base, registry, stored, on_conflict, databases):
-    """DESIGN 6: on MariaDB, too, which knows no target; nothing was written, and a block is doomed."""
+    """On MariaDB, too, which knows no target; nothing was written, and a block is doomed."""
 
     class Person(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -197,7 +197,7 @@ def test_another_unique_value_that_is_taken_is_an_error(Base, registry, stored, 
 
 
 def test_whatever_is_unique_is_ignored_unless_it_is_named(Base, registry, stored):
-    """DESIGN 6: and no other error is hidden."""
+    """And no other error is hidden."""
 
     class Person(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -215,7 +215,7 @@ def test_whatever_is_unique_is_ignored_unless_it_is_named(Base, registry, stored
 
 
 def test_a_model_of_nothing_but_what_is_unique(Base, registry, stored):
-    """DESIGN 6: there is nothing to update, and the keys are known all the same."""
+    """There is nothing to update, and the keys are known all the same."""
 
     class Tag(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -229,7 +229,7 @@ def test_a_model_of_nothing_but_what_is_unique(Base, registry, stored):
 
 
 def test_no_ignored_row_tells_whether_it_was_inserted_without_a_value_either(Base, registry, stored):
-    """DESIGN 6: nor does one of NULL, which meets none; rows of nothing but a made key meet none, too."""
+    """Nor does one of NULL, which meets none; rows of nothing but a made key meet none, too."""
 
     class Seat(Base):
         place: Field[int | None] = field(default=None, unique=True)
@@ -253,7 +253,7 @@ def test_no_ignored_row_tells_whether_it_was_inserted_without_a_value_either(Bas
 
 
 def test_expressions_go_along(Event, stored):
-    """DESIGN 3: and what they came to is read back, of a row that was there, too."""
+    """And what they came to is read back, of a row that was there, too."""
     Event(name="b").save()
     events = [Event(name="a", price=literal(2) + 1), Event(name="b", note=func.lower("NEW")), Event(name="c")]
     Event.objects.bulk_create(events, on_conflict="update")
@@ -274,7 +274,7 @@ def test_expressions_go_along(Event, stored):
 
 
 def test_a_rollback_restores_the_instances(Event, undone, stored):
-    """H17: keys, what was read back, state."""
+    """Keys, what was read back, state."""
     Event(name="b", note="old").save()
     events = [Event(name=name, note="new") for name in "ab"]
     before = [state(event) for event in events]
@@ -287,7 +287,7 @@ def test_a_rollback_restores_the_instances(Event, undone, stored):
 
 @pytest.mark.servers_only  # nobody else writes while a block of SQLite is open
 def test_what_another_has_committed_since_the_block_began_is_found(Event, databases, stored):
-    """DESIGN 6: on MariaDB a transaction reads what was there when it began; an upsert that changes nothing, too."""
+    """On MariaDB a transaction reads what was there when it began; an upsert that changes nothing, too."""
     with databases.atomic():
         assert Event.objects.count() == 0
         with databases.engine("default").begin() as other:
@@ -298,7 +298,7 @@ def test_what_another_has_committed_since_the_block_began_is_found(Event, databa
 
 
 def test_many_rows_and_few_in_a_batch(Event, stored):
-    """DESIGN 6: each object has the key of its own row, whatever the batches."""
+    """Each object has the key of its own row, whatever the batches."""
     Event.objects.bulk_create([Event(name=f"n{number}") for number in range(0, 300, 3)])
     events = [Event(name=f"n{number}", price=Decimal(number)) for number in range(300)]
     done: list[tuple[int, int]] = []
@@ -310,7 +310,7 @@ def test_many_rows_and_few_in_a_batch(Event, stored):
 
 
 def test_relations_are_named_as_they_are_declared(Base, registry, stored):
-    """H5: among the unique fields and those to update, and in errors."""
+    """Among the unique fields and those to update, and in errors."""
 
     class Author(Base):
         name: Field[str] = field(max_length=9)
@@ -344,7 +344,7 @@ def test_relations_are_named_as_they_are_declared(Base, registry, stored):
 
 @MEMORY
 def test_the_database_says_which_values_are_the_same(Base, registry, stored):
-    """DESIGN 6: where a type of the user's own compares otherwise than Python does, the key is found all the same."""
+    """Where a type of the user's own compares otherwise than Python does, the key is found all the same."""
 
     class Tag(Base):
         name: Field[str] = field(type_=String(9, collation="NOCASE"), unique=True)
@@ -360,7 +360,7 @@ def test_the_database_says_which_values_are_the_same(Base, registry, stored):
 
 @MEMORY
 def test_the_signals_are_those_of_the_batch(Event, listen):
-    """M1: never those of single saves, which may not have happened."""
+    """Never those of single saves, which may not have happened."""
     told = []
     for signal in (pre_bulk_create, post_bulk_create, pre_save, post_save):
         listen(signal, lambda signal, **kwargs: told.append(signal), sender=Event)
@@ -371,7 +371,7 @@ def test_the_signals_are_those_of_the_batch(Event, listen):
 
 @MEMORY
 def test_two_of_the_same_unique_values_are_an_error_where_one_would_overwrite_the_other(Event, stored):
-    """DESIGN 6: PostgreSQL refuses it, and the others take the last."""
+    """PostgreSQL refuses it, and the others take the last."""
     with pytest.raises(ValueError, match=r"^object 2 of bulk_create\(\) has the same name='a' as object 0$"):
         Event.objects.bulk_create(
             [Event(name="a"), Event(name="b"), Event(name="a", note="x")], on_conflict="update"
@@ -381,7 +381,7 @@ def test_two_of_the_same_unique_values_are_an_error_where_one_would_overwrite_th
 
 @MEMORY
 def test_wrong_arguments_are_errors_before_anything(Base, registry, Event, wire):
-    """DESIGN 6: what contradicts itself, what is unknown, and what nobody can choose."""
+    """What contradicts itself, what is unknown, and what nobody can choose."""
 
     class Person(Base):
         name: Field[str] = field(max_length=9, unique=True)
@@ -453,7 +453,7 @@ def test_wrong_arguments_are_errors_before_anything(Base, registry, Event, wire)
 
 @MEMORY
 def test_what_is_unique_in_a_model(Base, registry):
-    """DESIGN 6: the key, constraints, and indexes of whole columns and all rows."""
+    """The key, constraints, and indexes of whole columns and all rows."""
 
     class Thing(
         Base,

@@ -116,7 +116,7 @@ def check_odd_key(Note: Any, databases: Any, key: str) -> None:
     query = Note.objects.filter(Note.extra[key].as_string().is_not(None))
     refused = {"sqlite": '"' in key, "postgresql": False}
     if refused.get(databases.database("default").dialect, key.startswith("-")):
-        with pytest.raises(StatementError, match="has no way to a JSON key"):
+        with pytest.raises(StatementError, match="cannot address a JSON key"):
             query.all()
         assert Note.objects.count() == 1
     else:
@@ -127,7 +127,7 @@ def check_odd_key(Note: Any, databases: Any, key: str) -> None:
 def test_what_cannot_be_a_key_is_refused(Note):
     """When the expression is made."""
     for key in ("a\0", "\ud800", ("a", "\0")):
-        with pytest.raises(FieldError, match=r"^no key in JSON is "):
+        with pytest.raises(FieldError, match=r"^not a possible key in JSON: "):
             Note.extra[key]
     for key in (1.5, None, True, b"a", slice(1, 2), ("a", None), Note.extra):
         with pytest.raises(TypeError):

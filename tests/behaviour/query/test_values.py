@@ -1,4 +1,4 @@
-"""The ends of a query that give columns and numbers, on every database (DESIGN 6)."""
+"""The ends of a query that give columns and numbers, on every database."""
 
 from decimal import Decimal
 from typing import Any
@@ -59,7 +59,7 @@ def tuples(rows: Any) -> list[Any]:
 
 
 def test_count_and_exists_see_what_all_would_give(Book, shelf, wire):
-    """DESIGN 6: limits and slices included; one statement, no row is fetched."""
+    """Limits and slices included; one statement, no row is fetched."""
     with wire.record() as sent:
         assert [shelf.count(), shelf.filter(price=None).count(), shelf.filter(Book.pages > 9).count()] == [
             5,
@@ -85,7 +85,7 @@ def test_count_and_exists_see_what_all_would_give(Book, shelf, wire):
 
 
 def test_values_gives_rows_of_columns(Book, shelf, wire):
-    """DESIGN 6: by column, name or expression; SQLAlchemy's rows, with the fields' names; one statement."""
+    """By column, name or expression; SQLAlchemy's rows, with the fields' names; one statement."""
     with wire.record() as sent:
         rows = shelf.values(Book.title, Book.pages, Book.price)
     assert len(sent) == 1
@@ -107,7 +107,7 @@ def test_values_gives_rows_of_columns(Book, shelf, wire):
 
 
 def test_scalars_gives_a_list(Book, shelf, wire):
-    """DESIGN 6: of one column."""
+    """Of one column."""
     with wire.record() as sent:
         assert shelf.scalars(Book.price) == [None, 2, 3, None, 5]
         assert shelf.scalars("title") == list("abcde")
@@ -117,7 +117,7 @@ def test_scalars_gives_a_list(Book, shelf, wire):
 
 
 def test_distinct_limit_and_order_hold_for_columns(Book, shelf):
-    """DESIGN 6: distinct means the columns that are asked for."""
+    """Distinct means the columns that are asked for."""
     parity = (Book.pages % 2).label("parity")
     assert sorted(Book.objects.distinct().scalars(parity)) == [0, 1]
     assert Book.objects.order_by(parity).distinct().scalars(parity) == [0, 1]
@@ -126,7 +126,7 @@ def test_distinct_limit_and_order_hold_for_columns(Book, shelf):
 
 
 def test_groups_are_counted_summed_and_chosen(Book, shelf):
-    """DESIGN 6: group_by and having; count and exists are about the groups."""
+    """`group_by` and `having`; count and exists are about the groups."""
     parity = (Book.pages % 2).label("parity")
     groups = Book.objects.group_by(parity).order_by(parity)
     assert tuples(groups.values(parity, func.count(), func.sum(Book.pages))) == [(0, 2, 6), (1, 3, 9)]
@@ -160,7 +160,7 @@ def test_groups_are_counted_summed_and_chosen(Book, shelf):
 
 
 def test_columns_along_paths_are_joined(Line):
-    """DESIGN 6: outer where a step may lead nowhere; in values, scalars, groups and aggregates."""
+    """Outer where a step may lead nowhere; in values, scalars, groups and aggregates."""
     name, by_id = Line.order.customer.name, Line.objects.order_by("id")
     assert by_id.scalars(name) == ["Ann", None] * 3
     assert tuples(by_id.values(Line.note, name))[:2] == [("n0", "Ann"), ("n1", None)]
@@ -185,7 +185,7 @@ def test_columns_along_paths_are_joined(Line):
 
 
 def test_aggregate_gives_one_row_with_the_names_given(Book, shelf, wire):
-    """DESIGN 6: over all rows, over none, over those of a condition."""
+    """Over all rows, over none, over those of a condition."""
     with wire.record() as sent:
         row = Book.objects.aggregate(
             n=func.count(), most=func.max(Book.price), total=func.sum(Book.pages), first=func.min(Book.title)
@@ -202,7 +202,7 @@ def test_aggregate_gives_one_row_with_the_names_given(Book, shelf, wire):
 
 
 def test_aggregate_of_a_part_is_about_its_rows(Book, shelf, wire):
-    """DESIGN 6: limits, slices and distinct; one statement."""
+    """Limits, slices and distinct; one statement."""
     with wire.record() as sent:
         assert shelf[1:4].aggregate(total=func.sum(Book.pages)).total == 9
         assert shelf.limit(2).aggregate(most=func.max(Book.title)).most == "b"
@@ -217,14 +217,14 @@ def test_aggregate_of_a_part_is_about_its_rows(Book, shelf, wire):
 
 
 def test_an_aggregate_is_about_all_rows_at_once(Book, shelf):
-    """DESIGN 6: what gives a row for each of them is no aggregate, however many there are."""
+    """What gives a row for each of them is no aggregate, however many there are."""
     for query in (shelf, shelf.filter(title="z")):
         with pytest.raises(TypeError, match=r"^aggregate\(\) needs expressions that result in one row, not "):
             query.aggregate(pages=Book.pages)
 
 
 def test_a_name_of_an_aggregate_is_only_a_name(Book, shelf, wire):
-    """DESIGN 6: it never is a part of the SQL."""
+    """It never is a part of the SQL."""
     with wire.record() as sent:
         row = Book.objects.aggregate(**{name: func.count() + place for place, name in enumerate(HOSTILE)})
     assert row._mapping == {name: 5 + place for place, name in enumerate(HOSTILE)}
@@ -233,7 +233,7 @@ def test_a_name_of_an_aggregate_is_only_a_name(Book, shelf, wire):
 
 @MEMORY
 def test_what_is_no_expression_is_refused(Book, shelf):
-    """DESIGN 6: strings are names of fields or nothing; before anything is sent."""
+    """Strings are names of fields or nothing; before anything is sent."""
     for call in (
         lambda: shelf.values("titel"),
         lambda: shelf.scalars("title; DROP TABLE book"),

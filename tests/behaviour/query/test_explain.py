@@ -1,4 +1,4 @@
-"""`explain()`: what the databases say, and what can be asked (DESIGN 6)."""
+"""`explain()`: what the databases say, and what can be asked."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""`prefetch_related` and `prefetch`: how many statements, what they load, and who knows whom then (DESIGN 6)."""
+"""`prefetch_related` and `prefetch`: how many statements, what they load, and who knows whom then."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -547,7 +547,7 @@ def test_more_keys_than_a_statement_takes_are_sent_in_parts(empty, wire, databas
         (["books.tag"], FieldError, "Book.tag does not exist; nearest: 'tags'"),
         (["name"], FieldError, "Author.name is not a relation"),
         ([1], TypeError, "takes paths or dotted names, not 1"),
-        ([["books"]], TypeError, "wants paths"),
+        ([["books"]], TypeError, "takes paths"),
     ],
 )
 def test_what_is_no_path_is_refused(shop, paths, error, message):
@@ -565,9 +565,9 @@ def test_queries_that_cannot_be_shared_are_refused(shop):
             Prefetch("books", limited)
     with pytest.raises(TypeError, match="this query is grouped"):
         Prefetch("books", Book.objects.group_by("title"))
-    with pytest.raises(TypeError, match="wants a query"):
+    with pytest.raises(TypeError, match="takes a query"):
         Prefetch("books", [Book(title="x", author_id=1)])
-    with pytest.raises(TypeError, match="wants a query of Book, not <Query of Tag>"):
+    with pytest.raises(TypeError, match="takes a query of Book, not <Query of Tag>"):
         Author.objects.prefetch_related(Prefetch("books", shop.Tag.objects))
     twice = Author.objects.prefetch_related(Prefetch("books", Book.objects.filter(title="a")))
     with pytest.raises(ValueError, match="two queries for 'books'"):
@@ -578,7 +578,7 @@ def test_queries_that_cannot_be_shared_are_refused(shop):
 @MEMORY
 def test_instances_of_several_models_are_refused(shop):
     author, tag = shop.Author.objects.get(id=1), shop.Tag.objects.get(id=1)
-    with pytest.raises(TypeError, match="wants instances of one model, not Author.* and Tag"):
+    with pytest.raises(TypeError, match="takes instances of one model, not Author.* and Tag"):
         prefetch([author, tag], "books")
-    with pytest.raises(TypeError, match="wants instances of a model, not 3"):
+    with pytest.raises(TypeError, match="takes instances of a model, not 3"):
         prefetch([3], "books")

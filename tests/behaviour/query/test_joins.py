@@ -1,4 +1,4 @@
-"""`select_related`: what one statement loads, and how the instances know each other (DESIGN 6)."""
+"""`select_related`: what one statement loads, and how the instances know each other."""
 
 from typing import Any
 
@@ -245,7 +245,7 @@ def test_mutable_values_of_related_rows_are_watched(shop):
         (["author.books"], FieldError, "Author.books leads to many rows"),
         ([3], TypeError, "takes paths or dotted names, not 3"),
         ([None], TypeError, "not None"),
-        ([["author"]], TypeError, "wants paths"),
+        ([["author"]], TypeError, "takes paths"),
     ],
 )
 def test_what_is_no_path_to_one_row_is_refused(shop, paths, error, message):
@@ -261,7 +261,7 @@ def test_paths_of_other_models_are_refused(shop):
     for path in (shop.Book.author.name, shop.Book.title, shop.Book.author.id):
         with pytest.raises(FieldError, match="is a column"):
             shop.Book.objects.select_related(path)
-    with pytest.raises(TypeError, match="wants paths"):
+    with pytest.raises(TypeError, match="takes paths"):
         shop.Book.objects.select_related(shop.Author)
     with pytest.raises(FieldError, match="leads to many rows"):
         shop.Book.objects.select_related(shop.Book.tags)

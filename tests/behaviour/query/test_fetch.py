@@ -1,4 +1,4 @@
-"""Reading: a query of a shape that was seen before finds what it would have found the first time, on both ways."""
+"""`fetch`: a query whose SQL was compiled before finds what it found the first time, on the driver's cursor and through `Connection`."""
 
 from typing import Any
 

@@ -1,0 +1,377 @@
+"""Plan: one list of operations from what all databases need, in an order that each of them can execute and reverse.
+
+A change that all databases need that hold its table is written without a condition. Otherwise it is written
+for a dialect, if all databases of that dialect need it, or for the aliases that need it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import MigrateOperation
+from alembic.operations.ops import (
+    AddColumnOp,
+    AddConstraintOp,
+    AlterColumnOp,
+    CreateForeignKeyOp,
+    CreateIndexOp,
+    CreateTableOp,
+    DowngradeOps,
+    DropColumnOp,
+    DropConstraintOp,
+    DropIndexOp,
+    DropTableOp,
+    ModifyTableOps,
+    UpgradeOps,
+)
+
+from microorm.errors import MigrationError
+from microorm.mapping.schema import TABLE_OPTIONS
+from microorm.migrations.dialects import combine_defaults, combine_sql, combine_types, sql_for
+from microorm.migrations.operations import (
+    ChangePrimaryKeyOp,
+    ConditionalOps,
+    DropCheckOp,
+    DropRequiredColumnOps,
+    RenameColumnOp,
+    RequiredColumnOps,
+    altered,
+)
+from microorm.migrations.targets import Target
+
+Needs = Sequence[tuple[Target, UpgradeOps]]
+Defaults = Callable[[str, str], tuple[bool, Any]]
+
+
+@dataclass(slots=True)
+class Change:
+    """One change of *table*: the operation of each target that needs it, in the order of *targets*."""
+
+    table: str
+    inside: bool  # part of a `ModifyTableOps`
+    operations: list[MigrateOperation]
+    targets: list[Target] = field(default_factory=list)
+
+    @property
+    def operation(self) -> MigrateOperation:
+        """The operation of the first target."""
+        return self.operations[0]
+
+
+def merge(
+    needs: Needs, metadata: sa.MetaData, default_for: Defaults, elsewhere: frozenset[str] = frozenset()
+) -> tuple[UpgradeOps, DowngradeOps]:
+    """Return the operations that all targets need, and those that reverse them.
+
+    *default_for* returns whether the column of a table has a default for rows that exist, and which. New
+    tables that are *elsewhere*, in a database that no longer holds them, were moved by a router: a database
+    that runs the whole history has them from an earlier revision.
+
+    Raises `MigrationError` if a table has another primary key than its model.
+    """
+    changes = _collect(needs)
+    for change in changes:
+        if isinstance(change.operation, ChangePrimaryKeyOp):
+            raise MigrationError(f"{change.operation}; no revision can be made for that")
+        _combine(change, metadata)
+    targets = [target for target, _ in needs]
+    moved = elsewhere & {each.table for each in changes if isinstance(each.operation, CreateTableOp)}
+    steps: list[MigrateOperation] = []
+    for condition, run in groupby(
+        sort_changes(changes, metadata), lambda change: _condition(change, targets, moved)
+    ):
+        operations = build(list(run), metadata, default_for)
+        steps.extend([ConditionalOps(operations, condition)] if condition else operations)
+    upgrade = UpgradeOps(steps)
+    downgrade = upgrade.reverse()
+    remove_index_drops(upgrade)
+    remove_index_drops(downgrade)
+    return upgrade, downgrade
+
+
+def _collect(needs: Needs) -> list[Change]:
+    """List the changes in the order of the first target; one that only others need comes after its predecessor there."""
+    found: dict[tuple[Any, ...], Change] = {}
+    order: list[tuple[Any, ...]] = []
+    for target, upgrade in needs:
+        index = 0
+        for table, inside, operation in _flatten(upgrade):
+            key = (table, *_key(operation))
+            if key not in found:
+                found[key] = Change(table, inside, [])
+                order.insert(index, key)
+            index = order.index(key) + 1
+            found[key].operations.append(operation)
+            found[key].targets.append(target)
+    return [found[key] for key in order]
+
+
+def _flatten(upgrade: UpgradeOps) -> Iterator[tuple[str, bool, MigrateOperation]]:
+    for operation in upgrade.ops:
+        inside = isinstance(operation, ModifyTableOps)
+        table: str = operation.table_name  # type: ignore[attr-defined]
+        for each in operation.ops if isinstance(operation, ModifyTableOps) else (operation,):
+            yield table, inside, each
+
+
+def _key(operation: MigrateOperation) -> tuple[Any, ...]:
+    """Return what two operations on one table have in common if they are the same change."""
+    kind = type(operation).__name__
+    if isinstance(operation, AlterColumnOp):
+        return kind, operation.column_name, operation.modify_name, *altered(operation)
+    if isinstance(operation, AddColumnOp):
+        return kind, operation.column.name
+    names = ("constraint_name", "index_name", "column_name", "new_table_name", "comment")
+    return kind, next((str(name) for each in names if (name := getattr(operation, each, None))), None)
+
+
+def _combine(change: Change, metadata: sa.MetaData) -> None:
+    """Replace the types, defaults and CHECKs that each database reports by those that mean the same on all."""
+    first = change.operation
+    dialects = [target.dialect for target in change.targets]
+
+    def reported(get: Callable[[Any], Any]) -> dict[str, Any]:
+        return dict(zip(dialects, map(get, change.operations), strict=True))
+
+    if isinstance(first, AlterColumnOp):
+        if first.kw.get("autoincrement") is False:  # databases other than MariaDB warn about it
+            del first.kw["autoincrement"]
+        first.existing_type = _existing_type(first, reported(lambda each: each.existing_type), metadata)
+        if isinstance(first.existing_server_default, sa.DefaultClause):
+            defaults = reported(lambda each: each.existing_server_default)
+            first.existing_server_default = combine_defaults(defaults)
+    elif isinstance(first, DropColumnOp):
+        _combine_columns(reported(lambda each: each.to_column()))
+    elif isinstance(first, DropCheckOp):
+        conditions = reported(lambda each: each.condition)
+        first.condition = combine_sql({name: sql_for(sql, name) for name, sql in conditions.items()})
+    elif isinstance(first, DropTableOp):
+        tables = reported(lambda each: each.to_table())
+        table: sa.Table = next(iter(tables.values()))
+        for column in table.columns:
+            _combine_columns({dialect: each.c[column.name] for dialect, each in tables.items()})
+        for option in list(table.kwargs):  # reported, but not set by the model
+            del table.kwargs[option]
+        table.kwargs.update(TABLE_OPTIONS)
+        change.operations[0] = DropTableOp.from_table(table)
+
+
+def _combine_columns(columns: dict[str, sa.Column[Any]]) -> None:
+    """Give the first of *columns* a type and a default that mean the same on all dialects."""
+    first = next(iter(columns.values()))
+    first.type = combine_types({name: each.type for name, each in columns.items()})
+    if first.server_default is not None:
+        first.server_default = combine_defaults({name: each.server_default for name, each in columns.items()})
+
+
+def _existing_type(operation: AlterColumnOp, reported: dict[str, Any], metadata: sa.MetaData) -> Any:
+    table = metadata.tables.get(operation.table_name)
+    name = operation.modify_name or operation.column_name
+    if operation.modify_type is None and table is not None and name in table.c:
+        return table.c[name].type  # MariaDB repeats the type in every change of a column
+    known = {name: type_ for name, type_ in reported.items() if type_ is not None}
+    return combine_types(known) if known else None
+
+
+def _condition(change: Change, targets: list[Target], moved: frozenset[str]) -> dict[str, Any]:
+    """Return the argument of `on` that finds the targets of *change*; empty if all that hold the table need it."""
+    if change.table in moved:
+        return {"missing": change.table}
+    holders = [target for target in targets if target.allows(change.table)]
+    if len(change.targets) == len(holders):
+        return {}
+    dialects = {target.dialect for target in change.targets}
+    if all(target in change.targets for target in holders if target.dialect in dialects):
+        return {"dialect": tuple(sorted(dialects))}
+    return {"alias": tuple(target.alias for target in change.targets)}
+
+
+def sort_changes(changes: list[Change], metadata: sa.MetaData) -> list[Change]:
+    """Sort *changes* so that they can be executed and reversed: new tables, renamed, altered and dropped ones."""
+    tables = list(dict.fromkeys(change.table for change in changes))
+    renamed = {each.table for each in changes if isinstance(each.operation, RenameColumnOp)}
+    keys = {table: frozenset() if table in renamed else _foreign_keys(table, metadata) for table in tables}
+
+    def position(change: Change) -> tuple[int, int, int]:
+        operation = change.operation
+        if change.inside:
+            return 2, tables.index(change.table), _rank(operation, keys[change.table])
+        return {CreateTableOp: 0, DropTableOp: 3}.get(type(operation), 1), 0, 0
+
+    return sorted(changes, key=position)
+
+
+def _foreign_keys(table: str, metadata: sa.MetaData) -> frozenset[tuple[str, ...]]:
+    known = metadata.tables.get(table)
+    keys = known.foreign_key_constraints if known is not None else ()
+    return frozenset(tuple(key.column_keys) for key in keys)
+
+
+def _rank(operation: MigrateOperation, keys: frozenset[tuple[str, ...]]) -> int:
+    """Return the position of *operation* in its table: drop before altering, and create afterwards.
+
+    A foreign key is dropped before the index that it uses, and created after it. MariaDB needs an index on
+    the columns of its foreign *keys* at all times, so such an index is dropped after another one was created.
+    """
+    if isinstance(operation, DropConstraintOp):
+        return 0 if operation.constraint_type == "foreignkey" else 1
+    if isinstance(operation, DropIndexOp):
+        return 4 if tuple(column.name for column in operation.to_index().columns) in keys else 1
+    if isinstance(operation, CreateForeignKeyOp):
+        return 5
+    return 3 if isinstance(operation, AddConstraintOp | CreateIndexOp) else 2
+
+
+def build(changes: list[Change], metadata: sa.MetaData, default_for: Defaults) -> list[MigrateOperation]:
+    """Return the operations of sorted *changes*: new tables, the changes of each table in batches, dropped tables."""
+    created, added_keys = _create_tables(changes, metadata)
+    dropped, dropped_keys = _drop_tables(changes)
+    operations: list[MigrateOperation] = list(created)
+    inside: dict[str, list[MigrateOperation]] = {}
+    for change in changes:
+        if change.inside:
+            inside.setdefault(change.table, []).append(change.operation)
+        elif not isinstance(change.operation, CreateTableOp | DropTableOp):
+            operations.append(change.operation)
+    for key in added_keys:
+        inside.setdefault(key.source_table, []).append(key)
+    for key in dropped_keys:
+        inside.setdefault(key.source_table, []).append(key.reverse())
+    for table, each in inside.items():
+        operations.extend(_batches(table, each, metadata, default_for))
+    return [*operations, *dropped]
+
+
+def _create_tables(
+    changes: list[Change], metadata: sa.MetaData
+) -> tuple[list[CreateTableOp], list[CreateForeignKeyOp]]:
+    """Return the new tables, and the foreign keys that can be added only when all of them exist."""
+    names = [each.table for each in changes if isinstance(each.operation, CreateTableOp)]
+    tables, cycle_keys = _sort_by_reference(metadata.tables[name] for name in names)
+    operations = [CreateTableOp.from_table(table) for table in tables]
+    for operation in operations:
+        operation.columns = [each for each in operation.columns if not any(each is key for key in cycle_keys)]
+    return operations, [CreateForeignKeyOp.from_constraint(key) for key in cycle_keys]
+
+
+def _drop_tables(changes: list[Change]) -> tuple[list[DropTableOp], list[CreateForeignKeyOp]]:
+    """Return the tables to drop, and the foreign keys to drop before them."""
+    drops = [each.operation for each in changes if isinstance(each.operation, DropTableOp)]
+    tables, cycle_keys = _sort_by_reference(operation.to_table() for operation in drops)
+    keys = [CreateForeignKeyOp.from_constraint(key) for key in cycle_keys]
+    for table in tables:
+        table.constraints.difference_update(cycle_keys)
+    return [DropTableOp.from_table(table) for table in reversed(tables)], keys
+
+
+def _sort_by_reference(tables: Iterable[sa.Table]) -> tuple[list[sa.Table], list[sa.ForeignKeyConstraint]]:
+    """Sort *tables* so that each comes after those it refers to; return also the keys of cycles, which are ignored."""
+    left = {table.name: table for table in tables}
+    ordered: list[sa.Table] = []
+    cycle_keys: list[sa.ForeignKeyConstraint] = []
+
+    def keys_to_others(table: sa.Table) -> list[sa.ForeignKeyConstraint]:
+        keys = [key for key in table.foreign_key_constraints if key not in cycle_keys]
+        return [key for key in keys if _referred(key) in left and _referred(key) != table.name]
+
+    while left:
+        free = [name for name, table in left.items() if not keys_to_others(table)]
+        if not free:
+            cycle_keys += sorted(keys_to_others(next(iter(left.values()))), key=lambda key: str(key.name))
+        ordered += [left.pop(name) for name in free]
+    return ordered, cycle_keys
+
+
+def _referred(key: sa.ForeignKeyConstraint) -> str:
+    """Return the name of the table that *key* refers to; the table itself may be unknown."""
+    return key.elements[0].target_fullname.rpartition(".")[0]
+
+
+def _batches(
+    table: str, operations: list[MigrateOperation], metadata: sa.MetaData, default_for: Defaults
+) -> list[MigrateOperation]:
+    """Put the operations of *table* into as few batches as possible."""
+    batches: list[MigrateOperation] = []
+    separate = True  # whether the last batch takes no other operation
+    for operation in operations:
+        if own := _own_steps(operation, operations, metadata, default_for):
+            batches.extend(own)
+            separate = True
+        elif separate:
+            batches.append(ModifyTableOps(table, [operation]))
+            separate = False
+        else:
+            batches[-1].ops.append(operation)  # type: ignore[attr-defined]
+    return batches
+
+
+def _own_steps(
+    operation: MigrateOperation,
+    siblings: list[MigrateOperation],
+    metadata: sa.MetaData,
+    default_for: Defaults,
+) -> list[MigrateOperation]:
+    """Return the steps of an *operation* that cannot share a batch with its *siblings*; nothing if it can."""
+    if isinstance(operation, RenameColumnOp):
+        return [ModifyTableOps(operation.table_name, [operation])]
+    if isinstance(operation, DropColumnOp):
+        column = operation.to_column()
+        if column.nullable or column.server_default is not None:
+            return []
+        constrained = any(_constrains(each, column.name) for each in siblings)
+        return [DropRequiredColumnOps(operation, constrained=constrained)]
+    if isinstance(operation, AddColumnOp):
+        column = operation.column
+        if column.nullable or column.server_default is not None:
+            return []
+        has_default, value = default_for(operation.table_name, column.name)
+        return [RequiredColumnOps(operation, column, value)] if has_default else []
+    if isinstance(operation, AlterColumnOp) and operation.modify_nullable is False:
+        column = metadata.tables[operation.table_name].c[operation.column_name]
+        has_default, value = default_for(operation.table_name, column.name)
+        return _fill_and_narrow(operation, column, value) if has_default else []
+    return []
+
+
+def _fill_and_narrow(operation: AlterColumnOp, column: sa.Column[Any], value: Any) -> list[MigrateOperation]:
+    """Make the other changes of *operation* first; then fill *column*, and make it NOT NULL."""
+    narrow = AlterColumnOp(
+        operation.table_name,
+        operation.column_name,
+        existing_type=column.type,
+        existing_nullable=True,
+        existing_server_default=column.server_default if column.server_default is not None else False,
+        modify_nullable=False,
+    )
+    operation.modify_nullable, operation.existing_nullable = None, True
+    first = [ModifyTableOps(operation.table_name, [operation])] if operation.has_changes() else []
+    return [*first, RequiredColumnOps(narrow, column, value)]
+
+
+def _constrains(operation: MigrateOperation, column: str) -> bool:
+    """Return whether *operation* drops a constraint of *column* that a zero might violate."""
+    if isinstance(operation, DropCheckOp):
+        return re.search(rf"\b{re.escape(column)}\b", str(operation.condition)) is not None
+    if isinstance(operation, DropConstraintOp):
+        constraint = operation.to_constraint()
+        constraining = sa.UniqueConstraint | sa.ForeignKeyConstraint
+        return isinstance(constraint, constraining) and column in constraint.columns
+    if isinstance(operation, DropIndexOp) and operation.kw.get("unique"):
+        return column in [each.name for each in operation.to_index().columns]
+    return False
+
+
+def remove_index_drops(operations: Any) -> None:
+    """Remove operations that drop an index of a dropped table, because MariaDB keeps an index that a key needs."""
+    dropped = {each.table_name for each in operations.ops if isinstance(each, DropTableOp)}
+    for each in operations.ops:
+        if isinstance(each, ConditionalOps):
+            remove_index_drops(each)
+        if isinstance(each, ModifyTableOps) and each.table_name in dropped:
+            each.ops[:] = [inner for inner in each.ops if not isinstance(inner, DropIndexOp)]
+    operations.ops[:] = [each for each in operations.ops if not isinstance(each, ModifyTableOps) or each.ops]
