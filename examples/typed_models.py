@@ -10,8 +10,8 @@ Prints:
     computed by the database: 10.50
     found: The Lathe of Heaven, 1971-10-01, HARD, ['dream', '1971']
     keys: 1, (7, 'C'), a UUID
-    refused title: wants str of at most 20 characters, not str of 27
-    refused price: wants Decimal of 8 digits, 2 after the point, not Decimal Decimal('1.234')
+    refused title: must be str of at most 20 characters, not str of 27
+    refused price: must be Decimal of 8 digits, 2 after the point, not Decimal Decimal('1.234')
 """
 
 from datetime import UTC, date, datetime

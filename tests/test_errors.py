@@ -53,7 +53,7 @@ def test_an_invalid_value_names_every_field() -> None:
     "error",
     [
         UnknownAlias("x", ["default"]),
-        InvalidValue("Book", {"title": "wants str, not None"}),
+        InvalidValue("Book", {"title": "must be str, not None"}),
         UnsavedError("no key"),
     ],
 )

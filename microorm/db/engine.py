@@ -202,7 +202,7 @@ class Database:
         return engine
 
     def _make_async_engine(self) -> AsyncEngine:
-        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 wants greenlet, an extra
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 needs greenlet, an extra
 
         if self.is_memory and self._given is not None:
             raise ConfigurationError(

@@ -117,7 +117,7 @@ class ForeignKeyRows:
         for each in objects:
             if type(each) is not model:
                 raise TypeError(
-                    f"{method}() of {self._relation.label} wants instances of {model.__name__}, not {shown(each)}"
+                    f"{method}() of {self._relation.label} takes instances of {model.__name__}, not {shown(each)}"
                 )
             theirs, placed = each._row_state.alias, each
             if theirs is None:

@@ -116,9 +116,11 @@ class ManyToMany(ToMany[M]):
     def _refuse_contradictions(self) -> None:
         through, fields = self._through, self._through_fields
         if not isinstance(self._target, type):
-            raise ModelError(f"{self.label}: ManyToMany[...] wants a model, not {type_name(self._target)}")
+            raise ModelError(
+                f"{self.label}: ManyToMany[...] must name a model, not {type_name(self._target)}"
+            )
         if through is not None and not isinstance(through, (type, str)):
-            raise ModelError(f"{self.label}: through= wants a model or its name, not {through!r}")
+            raise ModelError(f"{self.label}: through= must be a model or its name, not {through!r}")
         if type(self.symmetrical) is not bool:
             raise ModelError(f"{self.label}: symmetrical= must be a bool, not {self.symmetrical!r}")
         if self.symmetrical and self._target is not self.owner:
@@ -128,7 +130,7 @@ class ManyToMany(ToMany[M]):
         if through is None:
             raise ModelError(f"{self.label}: through_fields= needs through=")
         if not isinstance(fields, tuple) or [*map(type, fields)] != [str, str]:
-            raise ModelError(f"{self.label}: through_fields= wants two names, not {fields!r}")
+            raise ModelError(f"{self.label}: through_fields= must be two names, not {fields!r}")
 
 
 def many_to_many(
@@ -166,7 +168,7 @@ def through(relation: object) -> type[Any]:
                 if (found := many_to_many_of(each)) is not None and each.steps == steps:
                     model: type[Any] = found.through
                     return model
-    raise TypeError(f"through() wants a many-to-many relation of a model, not {relation!r}")
+    raise TypeError(f"through() takes a many-to-many relation of a model, not {relation!r}")
 
 
 def _make_through(owner: Any, name: str, target: Any, registry: Any) -> Any:

@@ -110,7 +110,7 @@ class RelatedQuery(Query[M]):
         With *clear* all rows are removed first. Raises as `add` and `remove` do.
         """
         if isinstance(objects, (str, bytes)):
-            raise TypeError(f"set() wants a list of instances or keys, not {objects!r}")
+            raise TypeError(f"set() takes a list of instances or keys, not {objects!r}")
         given = tuple(objects)
         self._writer("set", bulk, through_defaults).set(given, clear=clear)
 

@@ -163,7 +163,7 @@ def related(via: str, *, init: Literal[False] = False) -> Any:
     Raises `ModelError` at the first use if the other model has no such relation.
     """
     if not isinstance(via, str):
-        raise TypeError(f"related() wants the name of a relation, not {via!r}")
+        raise TypeError(f"related() takes the name of a relation, not {via!r}")
     return Reverse(via)
 
 

@@ -218,7 +218,7 @@ class ThroughRows:
             self._refuse_elsewhere(given)
             return key
         if given is None or isinstance(given, ClauseElement) or hasattr(type(given), "__schema__"):
-            raise TypeError(f"{method}() of {label} wants instances of {name}, or keys, not {shown(given)}")
+            raise TypeError(f"{method}() of {label} takes instances of {name}, or keys, not {shown(given)}")
         return comparable(self._model.__schema__, field, given)
 
     def _refuse_elsewhere(self, instance: Any) -> None:
@@ -236,7 +236,7 @@ class ThroughRows:
         if defaults is None:
             return {}
         if not isinstance(defaults, Mapping):
-            raise TypeError(f"through_defaults= wants a dictionary of values, not {defaults!r}")
+            raise TypeError(f"through_defaults= must be a dictionary of values, not {defaults!r}")
         for key in (self._near, self._far):
             for name in (key.name, key.field.name):
                 if name in defaults:

@@ -236,7 +236,7 @@ def test_the_other_side_says_at_its_first_use_what_is_wrong_with_it(Author, Base
         _ = Reader.novels
     with pytest.raises(ModelError, match=r"Reader\.wrong: Novel\.author leads to Author"):
         _ = Reader.wrong
-    with pytest.raises(TypeError, match="related\\(\\) wants the name of a relation, not 3"):
+    with pytest.raises(TypeError, match="related\\(\\) takes the name of a relation, not 3"):
         related(3)  # type: ignore[arg-type]
 
 

@@ -170,9 +170,7 @@ def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases,
     migrations.migrate()
     registry = migrations.registry
     registry.create_all()
-    with pytest.raises(
-        microorm.ConfigurationError, match="are managed by migrations, which are at '0001'"
-    ):
+    with pytest.raises(microorm.ConfigurationError, match="are managed by migrations, which are at '0001'"):
         registry.drop_all()
 
     class Later(microorm.Model, registry=registry, app="shop"):

@@ -340,7 +340,7 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
                     ask(text=text, defaults={"cuont": 3})
                 with pytest.raises(FieldError, match="^Word has no field 'txt'; nearest: 'text'$"):
                     ask(txt=text)
-                with pytest.raises(TypeError, match="^defaults= wants a dictionary of values, not 3$"):
+                with pytest.raises(TypeError, match="^defaults= must be a dictionary of values, not 3$"):
                     ask(3, text=text)
             with pytest.raises(TypeError, match=r"^Word\.text is asked for, and defaults= has it, too$"):
                 Word.objects.get_or_create(text=text, defaults={"text": "c"})
@@ -348,7 +348,7 @@ def test_wrong_arguments_are_errors_whether_a_row_is_there_or_not(Word, wire, da
                 Word.objects.get_or_create(pk=3, defaults={"id": 4})
             with pytest.raises(FieldError, match="^Word has no field 'txet'; nearest: 'text'$"):
                 Word.objects.update_or_create(text=text, create_defaults={"txet": "c"})
-            with pytest.raises(TypeError, match="^create_defaults= wants a dictionary of values, not 3$"):
+            with pytest.raises(TypeError, match="^create_defaults= must be a dictionary of values, not 3$"):
                 Word.objects.update_or_create(text=text, create_defaults=3)
             for name in ("id", "pk"):
                 with pytest.raises(FieldError, match="is the primary key, which an update does not change$"):

@@ -203,7 +203,7 @@ def test_no_row_is_taken_from_a_foreign_key_that_is_never_none(Novel, novels, ur
 def test_a_wrong_argument_is_an_error_before_anything_is_sent(Author, Novel, novels, terry, wire):
     with wire.everything() as sent:
         for wrong in (3, None, terry, "a", [novels[0]]):
-            with pytest.raises(TypeError, match=r"add\(\) of Author\.edited wants instances of Novel, not "):
+            with pytest.raises(TypeError, match=r"add\(\) of Author\.edited takes instances of Novel, not "):
                 terry.edited.add(novels[0], wrong)
         with pytest.raises(TypeError, match=r"remove\(\) of Author\.edited wants"):
             terry.edited.remove(terry)

@@ -85,7 +85,7 @@ def test_through_is_for_many_to_many_relations_of_a_model(Base, registry):
         "Novel.sequels",
         None,
     ):
-        with pytest.raises(TypeError, match=r"^through\(\) wants a many-to-many relation of a model, not "):
+        with pytest.raises(TypeError, match=r"^through\(\) takes a many-to-many relation of a model, not "):
             through(wrong)
     assert through(Novel.sequels) is through(Novel.prequels)
     assert through(Novel.sequels) is through(Author.novels.sequels)
@@ -114,16 +114,16 @@ def test_a_relation_is_changed_by_its_methods_only(Base, registry):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"through": 3}, "through= wants a model or its name, not 3"),
+        ({"through": 3}, "through= must be a model or its name, not 3"),
         ({"symmetrical": 1}, "symmetrical= must be a bool, not 1"),
         ({"symmetrical": True}, "symmetrical=True is for relations of a model to itself"),
         ({"through_fields": ("a", "b")}, "through_fields= needs through="),
         (
             {"through": "Bond", "through_fields": ["a", "b"]},
-            r"through_fields= wants two names, not \['a', 'b'\]",
+            r"through_fields= must be two names, not \['a', 'b'\]",
         ),
-        ({"through": "Bond", "through_fields": ("a",)}, r"through_fields= wants two names, not \('a',\)"),
-        ({"through": "Bond", "through_fields": "ab"}, "through_fields= wants two names, not 'ab'"),
+        ({"through": "Bond", "through_fields": ("a",)}, r"through_fields= must be two names, not \('a',\)"),
+        ({"through": "Bond", "through_fields": "ab"}, "through_fields= must be two names, not 'ab'"),
     ],
 )
 def test_what_contradicts_itself_is_a_model_error(Base, options, problem):
@@ -232,7 +232,7 @@ def test_a_many_to_many_relation_leads_to_one_model(Base):
     class Tag(Base):
         name: Field[str] = field(max_length=20)
 
-    with pytest.raises(ModelError, match=r"^Post.tags: ManyToMany\[\.\.\.\] wants a model, not .*Tag"):
+    with pytest.raises(ModelError, match=r"^Post.tags: ManyToMany\[\.\.\.\] must name a model, not .*Tag"):
 
         class Post(Base):
             tags: ManyToMany[Tag | None] = many_to_many()

@@ -119,7 +119,7 @@ def test_a_relation_that_the_other_model_has_not_is_a_model_error_at_the_first_u
 
 @MEMORY
 def test_related_wants_the_name_of_a_relation():
-    with pytest.raises(TypeError, match="wants the name of a relation, not 3"):
+    with pytest.raises(TypeError, match="takes the name of a relation, not 3"):
         related(3)  # type: ignore[arg-type]
 
 

@@ -376,7 +376,7 @@ def test_a_wrong_argument_is_an_error_before_anything_is_sent(Post, Tag, post, t
         for change in (post.tags.add, post.tags.remove, lambda *given: post.tags.set(given, clear=True)):
             for wrong in (post, None, Tag.id, Tag.name == "a"):
                 with pytest.raises(
-                    TypeError, match=rf"\(\) of {label} wants instances of Tag, or keys, not "
+                    TypeError, match=rf"\(\) of {label} takes instances of Tag, or keys, not "
                 ):
                     change(tags[0], wrong)
             for wrong in ("1", True, 1.5, 2**63, [tags[0]], Tag):
@@ -390,7 +390,7 @@ def test_a_wrong_argument_is_an_error_before_anything_is_sent(Post, Tag, post, t
             post.tags.set("12")
         with pytest.raises(TypeError, match="takes no bulk=: it is a many-to-many relation"):
             post.tags.add(tags[0], bulk=False)
-        with pytest.raises(TypeError, match="wants a dictionary of values"):
+        with pytest.raises(TypeError, match="must be a dictionary of values"):
             post.tags.add(tags[0], through_defaults=[1])
         for name in ("post", "post_id", "tag", "tag_id"):
             with pytest.raises(TypeError, match=rf"through_defaults= of {label} takes no '{name}'"):
