@@ -297,7 +297,9 @@ def explain(schema: Any) -> str:
         database = databases.database(alias)
         plans = database.plans.get(schema)
         if plans is not None:
-            parts += [(f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)]
+            parts += [
+                (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)
+            ]
     return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
 
 
