@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 ARGS ?=
 ONLY ?=
+AGAINST ?=
+
+# Each program that the tests start would compile the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
-	bench-growth bench-results bench-report clean
+	bench-against bench-growth bench-results bench-report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +26,7 @@ test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, Po
 	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
 	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
 
-check: servers format lint types layers coverage  ## all that must hold before a commit, on three databases
+check: servers format lint layers coverage  ## all that must hold before a commit, on three databases; the tests run the type checkers
 	@echo "== check: all passed"
 
 servers: $(VENV)/.dev  ## say which database servers answer, and where they were looked for
@@ -54,10 +58,10 @@ coverage: $(VENV)/.dev  ## run all tests and print how much of the package they 
 docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command line, the table of changes
 	@$(RUN) -m tools.reference
 
-mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=dispatch for one file
+mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=db.routing for one file
 	@$(RUN) tools/mutants.py $(ONLY)
 
-bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core
+bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core, and its import
 	@$(RUN) -m benchmarks $(ARGS)
 
 bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the index
@@ -66,16 +70,20 @@ bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the in
 bench-postgresql: $(VENV)/.peers  ## all of them on PostgreSQL, by wall time
 	@$(RUN) -m benchmarks --peers --database postgresql $(ARGS)
 
+bench-against: $(VENV)/.demo  ## time it against the microorm of another checkout, in one run; AGAINST=../other
+	@test -n "$(AGAINST)" || { echo "which other checkout? make bench-against AGAINST=../other" >&2; exit 2; }
+	@$(RUN) -m benchmarks --against "$(AGAINST)" $(ARGS)
+
 bench-growth: $(VENV)/.peers  ## time and memory from a thousand rows to a million
 	@$(RUN) -m benchmarks.growth --peers $(ARGS)
 
-bench-results: $(VENV)/.peers  ## measure anew what docs/performance.md shows, and make its tables and plots
+bench-results: $(VENV)/.peers $(VENV)/.bench  ## measure anew what docs/performance.md shows, and make its tables and plots
 	@$(RUN) -m benchmarks --peers --rows 1000 --no-samples --json benchmarks/results/sqlite.json
 	@$(RUN) -m benchmarks --peers --database postgresql --rows 500 --no-samples --json benchmarks/results/postgresql.json
 	@$(RUN) -m benchmarks.growth --peers --json benchmarks/results/growth.json
 	@$(RUN) -m benchmarks.page
 
-bench-report: $(VENV)/.demo  ## make the tables and plots of docs/performance.md from benchmarks/results
+bench-report: $(VENV)/.bench  ## make the tables and plots of docs/performance.md from benchmarks/results
 	@$(RUN) -m benchmarks.page
 
 clean:  ## remove what the other targets made, .venv too
@@ -96,7 +104,12 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing microorm and what its tests need into $(VENV) ..."
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.bench $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.demo
+	@echo "installing what draws the plots into $(VENV) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 $(VENV)/.peers: pyproject.toml benchmarks/peers.txt | $(VENV)/.demo
 	@echo "installing the peers into $(VENV) ..."

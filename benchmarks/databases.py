@@ -23,17 +23,19 @@ class Database(Protocol):
 
     name: ClassVar[str]
     clock: ClassVar[Literal["cpu", "wall"]]
-    """What ratios are made of."""
+    """The clock that ratios are made of."""
     wording: ClassVar[Wording]
     places: ClassVar[tuple[str, ...]]
-    """What a workload may ask for, in the order it is opened."""
+    """What a workload may ask for, in the order in which it is opened."""
+    server: str | None
+    """The URL of the server, for `database_of` in another process."""
 
     def rooms(self, place: str) -> AbstractContextManager[Rooms]:
-        """Open a block in which each call makes an empty database for the contestant named; dropped at its end."""
+        """Open a block in which each call makes an empty database for the contestant named; drop them at its end."""
         ...
 
     def table(self, url: URL, plain: Plain) -> AbstractContextManager[Table]:
-        """Reach the table at *url* by a connection of our own, or by *plain* where there can be none."""
+        """Reach the table at *url* by the harness's own connection, or by *plain* where there can be none."""
         ...
 
     def version(self) -> str: ...
@@ -46,6 +48,7 @@ class SQLite:
     clock: ClassVar[Literal["cpu", "wall"]] = "cpu"
     wording: ClassVar[Wording] = SQLITE
     places: ClassVar[tuple[str, ...]] = ("file", "memory")
+    server: str | None = None
 
     @contextmanager
     def rooms(self, place: str) -> Iterator[Rooms]:
@@ -75,20 +78,20 @@ class SQLite:
 
 
 def set_by(url: URL) -> dict[str, str]:
-    """The settings that *url* carries for a server, for drivers that take them one by one."""
+    """Return the settings that *url* carries for a server, for drivers that take them one by one."""
     options = str(url.query.get("options", ""))
     pairs = (option.removeprefix("-c").partition("=") for option in options.split())
     return {key: value for key, _, value in pairs}
 
 
 def server_of(url: URL) -> dict[str, Any]:
-    """Where the server of *url* is and who asks, by the names that most drivers have for it; no unknown ones."""
+    """Return host, port, user and password of *url*, those that are known, by the names that most drivers use."""
     named = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
     return {key: value for key, value in named.items() if value is not None}
 
 
 def libpq(url: URL) -> dict[str, Any]:
-    """*url* as keyword arguments of a driver that is built on libpq."""
+    """Return *url* as keyword arguments of a driver that is built on libpq."""
     return {**server_of(url), "dbname": url.database, **url.query}
 
 
@@ -96,7 +99,7 @@ NAMES = ("sqlite", "postgresql")
 
 
 def database_of(name: str, url: str | None = None) -> Database:
-    """The kind of database *name*; *url* is where its server is, unless the default is meant.
+    """Return the kind of database *name*; *url* is its server, unless the default is meant.
 
     Raises ImportError where the server's driver is not installed.
     """

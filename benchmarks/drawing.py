@@ -1,165 +1,119 @@
-"""Drawing: bars and lines as SVG, the same for the same figures, readable on light and on dark pages."""
+"""Drawing: charts as SVG, by matplotlib; the same bytes for the same figures and the same matplotlib."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from collections.abc import Sequence
+from io import StringIO
+from typing import Any
 
-WIDTH = 780
-MARGIN = 16
-LABELS = 116
-"""The width that names take."""
-FIGURES = 150
-"""The width kept free behind the longest bar, for what it says."""
-ROW = 20
-HEAD = 46
-PANEL = 26
-PLOT = 250
-FAR = 2.5
-"""How many times the next longest bar the longest may be before it is cut."""
-STYLE = """
-text { font: 12px system-ui, sans-serif; fill: #1f2328 }
-.title { font-size: 15px; font-weight: 600 }
-.panel { font-weight: 600 }
-.page { fill: #ffffff; stroke: #d1d9e0 }
-.grid { stroke: #d1d9e0 }
-.ours { fill: #0969da } .peer { fill: #c98a2b } .house { fill: #8c959f }
-.least { stroke: #1f2328; stroke-width: 1.5 }
-.line { fill: none; stroke-width: 1.5 } .own { stroke-width: 3.5 }
-@media (prefers-color-scheme: dark) {
-text { fill: #e6edf3 }
-.page { fill: #0d1117; stroke: #3d444d }
-.grid { stroke: #3d444d }
-.ours { fill: #4493f8 } .peer { fill: #d9a441 } .house { fill: #7d8590 }
-.least { stroke: #e6edf3 }
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.charts import Bar, Chart, Line, Panel
+
+STYLE: Any = {
+    "svg.hashsalt": "microorm",
+    "svg.fonttype": "none",  # text stays text, which keeps the files small
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8c959f",
 }
-"""
-COLOURS = (
-    "#8c959f", "#57ab5a", "#c98a2b", "#d1566a", "#8957e5", "#1b9aaa",
-    "#b5651d", "#e377c2", "#6b8e23", "#cc5500", "#7f7fd5",
+METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+COLOURS = {"ours": "#0969da", "peer": "#c98a2b", "house": "#8c959f"}
+LINES = (
+    "#7f7f7f", "#2ca02c", "#bcbd22", "#d62728", "#9467bd", "#17becf",
+    "#8c564b", "#e377c2", "#00552b", "#ff7f0e", "#111166",
 )  # fmt: skip
-OWN = "#2f81f7"
+WIDTH = 8.2
+FAR = 2.5
+"""How many times the second longest bar the longest may be before it is cut."""
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One contestant: what its bar is long, where its least is marked, and what stands behind it."""
-
-    name: str
-    kind: str
-    value: float
-    least: float | None
-    said: str
-
-
-@dataclass(frozen=True)
-class Bars:
-    title: str
-    bars: Sequence[Bar]
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Points of several names over the same axis; both axes are logarithmic."""
-
-    title: str
-    points: Mapping[str, Sequence[tuple[float, float]]]
-
-
-def bar_chart(title: str, panels: Sequence[Bars]) -> str:
-    """Panels below each other, each with a scale of its own; a bar that would dwarf the others is cut."""
-    y, parts = HEAD, []
-    for panel in panels:
-        parts += _bars(panel, y)
-        y += PANEL + ROW * len(panel.bars) + 10
-    return _page(title, y + MARGIN // 2, parts)
-
-
-def _bars(panel: Bars, top: int) -> list[str]:
-    parts = [f'<text class="panel" x="{MARGIN}" y="{top + 14}">{escape(panel.title)}</text>']
-    longest = sorted((bar.value for bar in panel.bars), reverse=True)
-    end = longest[1] if len(longest) > 1 and longest[0] > FAR * longest[1] else longest[0]
-    left, room = MARGIN + LABELS, WIDTH - 2 * MARGIN - LABELS - FIGURES
-    for number, bar in enumerate(panel.bars):
-        y = top + PANEL + ROW * number
-        width = room * min(1.0, bar.value / end)
-        parts.append(f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{escape(bar.name)}</text>')
-        parts.append(
-            f'<rect class="{bar.kind}" x="{left}" y="{y}" width="{max(1.0, width):.1f}" height="14" rx="2"/>'
+def svg(chart: Chart) -> str:
+    """Draw *chart*; the file's identifier is the digest of what it shows."""
+    with rc_context(STYLE):
+        figure = _bars(chart) if chart.panels[0].bars else _lines(chart)
+        written = StringIO()
+        figure.savefig(
+            written, format="svg", metadata={**METADATA, "Title": chart.title, "Identifier": chart.digest}
         )
-        if bar.value > end:
-            x = left + width - 18
-            parts.append(f'<path class="page" d="M{x:.1f} {y - 1}l6 16h6l-6 -16z"/>')
-        elif bar.least is not None:
-            x = left + room * bar.least / end
-            parts.append(f'<path class="least" d="M{x:.1f} {y}v14"/>')
-        parts.append(f'<text x="{left + width + 8:.1f}" y="{y + 11}">{escape(bar.said)}</text>')
-    return parts
+    return "".join(f"{line.strip()}\n" for line in written.getvalue().splitlines())
 
 
-def line_chart(title: str, panels: Sequence[Lines], *, own: str) -> str:
-    """Two panels side by side over one list of names; the line of *own* is thick."""
-    names = list(dict.fromkeys(name for panel in panels for name in panel.points))
-    others = [name for name in names if name != own]
-    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(others)} | {own: OWN}
-    width = (WIDTH - 2 * MARGIN - 30) // 2
-    parts = []
-    for number, panel in enumerate(panels):
-        parts += _lines(panel, MARGIN + number * (width + 30), width, colours, own)
-    top = HEAD + PANEL + PLOT + 40
-    for number, name in enumerate(names):
-        x, y = MARGIN + 150 * (number % 5), top + 18 * (number // 5)
-        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="9" rx="2" fill="{colours[name]}"/>')
-        parts.append(f'<text x="{x + 20}" y="{y}">{escape(name)}</text>')
-    return _page(title, top + 18 * ((len(names) + 4) // 5), parts)
+def _bars(chart: Chart) -> Figure:
+    """Draw panels below each other, each with a scale of its own."""
+    counts = [len(panel.bars) for panel in chart.panels]
+    figure = Figure(figsize=(WIDTH, 0.5 + 0.45 * len(counts) + 0.22 * sum(counts)), layout="constrained")
+    figure.suptitle(chart.title, fontweight="bold", x=0.01, ha="left")
+    axes = figure.subplots(len(counts), 1, squeeze=False, height_ratios=counts)
+    for panel, (ax,) in zip(chart.panels, axes, strict=True):
+        _bar_panel(ax, panel)
+    return figure
 
 
-def _lines(panel: Lines, left: int, width: int, colours: Mapping[str, str], own: str) -> list[str]:
-    parts = [f'<text class="panel" x="{left}" y="{HEAD + 14}">{escape(panel.title)}</text>']
-    x0, y0, across, up = left + 48, HEAD + PANEL + PLOT, width - 84, PLOT
-    every = [point for points in panel.points.values() for point in points]
-    (low_x, high_x), (low_y, high_y) = (_decades([point[axis] for point in every]) for axis in (0, 1))
-
-    def place(x: float, y: float) -> str:
-        dx = (math.log10(x) - low_x) / (high_x - low_x)
-        dy = (math.log10(y) - low_y) / (high_y - low_y)
-        return f"{x0 + across * dx:.1f} {y0 - up * dy:.1f}"
-
-    for decade in range(low_y, high_y + 1):
-        start = place(10.0**low_x, 10.0**decade)
-        y = float(start.split()[1])
-        parts.append(f'<path class="grid" d="M{start}h{across}"/>')
-        parts.append(f'<text x="{x0 - 6}" y="{y + 4:.1f}" text-anchor="end">{_power(decade)}</text>')
-    for decade in range(low_x, high_x + 1):
-        x = float(place(10.0**decade, 10.0**low_y).split()[0])
-        parts.append(f'<text x="{x:.1f}" y="{y0 + 18}" text-anchor="middle">{_power(decade)}</text>')
-    for name, points in panel.points.items():
-        if not points:
-            continue
-        path = "L".join(place(x, y) for x, y in points)
-        kind = "line own" if name == own else "line"
-        parts.append(f'<path class="{kind}" stroke="{colours[name]}" d="M{path}"/>')
-        for cx, cy in (place(*point).split() for point in points):
-            parts.append(f'<circle cx="{cx}" cy="{cy}" r="3" fill="{colours[name]}"/>')
-    return parts
+def _bar_panel(ax: Axes, panel: Panel) -> None:
+    end = _end(panel.bars)
+    places = range(len(panel.bars))
+    ax.barh(
+        places,
+        [min(bar.value, end) for bar in panel.bars],
+        height=0.7,
+        color=[COLOURS[bar.kind] for bar in panel.bars],
+        clip_on=False,
+    )
+    for place, bar in zip(places, panel.bars, strict=True):
+        if bar.least is not None and bar.value <= end:
+            ax.vlines(bar.least, place - 0.35, place + 0.35, color="#1f2328", linewidth=1)
+        cut = "→ " if bar.value > end else ""
+        ax.text(min(bar.value, end) + end / 100, place, f"{cut}{bar.label}", va="center")
+    ax.set_title(panel.title, loc="left", fontsize=9, fontweight="bold")
+    ax.set_yticks(places, [bar.name for bar in panel.bars])
+    ax.set_ylim(len(panel.bars) - 0.5, -0.5)
+    ax.set_xlim(0, 1.3 * end)  # room for the labels
+    ax.set_xticks([])
+    ax.tick_params(left=False)
+    ax.spines["bottom"].set_visible(False)
 
 
-def _decades(values: Sequence[float]) -> tuple[int, int]:
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return low, max(high, low + 1)
+def _end(bars: Sequence[Bar]) -> float:
+    """Return the longest value, or the second longest where the longest would dwarf it."""
+    values = sorted((bar.value for bar in bars), reverse=True)
+    return values[1] if len(values) > 1 and values[0] > FAR * values[1] else values[0]
 
 
-def _power(decade: int) -> str:
-    return f"{10**decade:,}" if decade >= 0 else f"{10.0**decade:g}"
+def _lines(chart: Chart) -> Figure:
+    """Draw panels side by side above one list of names; the line of microorm is thick."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    figure.suptitle(chart.title, fontweight="bold", x=0.01, ha="left")
+    axes = figure.subplots(1, len(chart.panels), squeeze=False)
+    for panel, ax in zip(chart.panels, axes[0], strict=True):
+        others = iter(LINES)
+        for line in panel.lines:
+            _line(ax, line, COLOURS["ours"] if line.kind == "ours" else next(others))
+        ax.set_title(panel.title, loc="left", fontsize=9, fontweight="bold")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.minorticks_off()
+        ax.grid(axis="y", color="#d1d9e0", linewidth=0.5)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(lambda value, place: f"{value:,.12g}")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
+    return figure
 
 
-def _page(title: str, height: int, parts: Sequence[str]) -> str:
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img"'
-        f' aria-label="{escape(title)}">\n<style>{STYLE}</style>\n'
-        f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="6"/>\n'
-        f'<text class="title" x="{MARGIN}" y="28">{escape(title)}</text>\n{body}\n</svg>\n'
+def _line(ax: Axes, line: Line, colour: str) -> None:
+    xs, ys = zip(*line.points, strict=True) if line.points else ((), ())
+    ax.plot(
+        xs,
+        ys,
+        label=line.name,
+        color=colour,
+        marker="o",
+        markersize=3,
+        linewidth=3 if line.kind == "ours" else 1,
     )

@@ -1,7 +1,7 @@
 """Growth: time and memory as the table grows, each sample in a process of its own: `python -m benchmarks.growth`.
 
-SQLite only. A contestant other than the driver and microorm is not asked for ten times the rows when that would take
-longer than a limit; what was left out is kept by name.
+SQLite only. A contestant other than the driver and microorm does not do ten times the rows when that would take
+longer than a limit; the results name what was left out.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import click
 from sqlalchemy import URL
 
+from benchmarks.contestant import HOUSE, OURS, PEERS, gather, versions
 from benchmarks.databases import SQLite
-from benchmarks.process import JOBS
-from benchmarks.report import OURS, machine
-from benchmarks.roster import HOUSE, PEERS, gather, versions
+from benchmarks.growth_jobs import JOBS
+from benchmarks.report import machine
 from benchmarks.table import Data
 
 RESULTS = Path(__file__).parent / "results" / "latest-growth.json"
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Growth:
-    """What is found while the table grows."""
+    """The figures, and what was left out or wrong."""
 
     jobs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -81,13 +81,15 @@ def main(*, peers: bool, most: int, limit: float, target: Path) -> None:
         raise SystemExit(1)
 
 
-def grow(names: Sequence[str], sizes: Sequence[int], *, limit: float, say: Say) -> Growth:
-    """Do every job with every size and contestant, neighbours in time side by side."""
+def grow(
+    names: Sequence[str], sizes: Sequence[int], *, limit: float, say: Say, jobs: Iterable[str] = JOBS
+) -> Growth:
+    """Do every job with every size and contestant; the contestants of one job and size follow each other."""
     found = Growth()
     with TemporaryDirectory() as folder:
         source = Path(folder, "source.db")
-        _fill(source, sizes[-1])
-        for job in JOBS:
+        fill(source, sizes[-1])
+        for job in jobs:
             for size in sizes:
                 for name in names:
                     if _too_long(found, job, name, size, limit):
@@ -104,14 +106,15 @@ def grow(names: Sequence[str], sizes: Sequence[int], *, limit: float, say: Say) 
 
 
 def in_process(name: str, job: str, rows: int, source: Path) -> dict[str, Any]:
-    """What the process prints. Raises CalledProcessError, with what it said, if it fails."""
-    command = [sys.executable, "-m", "benchmarks.process", name, job, str(rows), str(source)]
+    """Return what the process prints. Raises CalledProcessError where it fails."""
+    command = [sys.executable, "-m", "benchmarks.growth_jobs", name, job, str(rows), str(source)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def _fill(source: Path, rows: int) -> None:
+def fill(source: Path, rows: int) -> None:
+    """Make the database *source*, with the table and so many rows."""
     database = SQLite()
     with database.table(URL.create("sqlite", database=str(source)), lambda sql, rows: []) as table:
         table.create()
@@ -119,7 +122,7 @@ def _fill(source: Path, rows: int) -> None:
 
 
 def _too_long(found: Growth, job: str, name: str, size: int, limit: float) -> bool:
-    """Whether the last size says that this one would take too long, or was itself left out."""
+    """Say whether the last size was left out, or took so long that this one would exceed *limit*."""
     if name in UNLIMITED or size == SIZES[0]:
         return False
     last = found.jobs[job][name].get(str(size // 10))
@@ -137,7 +140,7 @@ def _compare(found: Growth, job: str, name: str, size: int, sample: dict[str, An
 
 
 def _forget_rows(jobs: Iterable[dict[str, dict[str, Any]]]) -> None:
-    """What was compared need not be kept."""
+    """Remove what was only needed to compare."""
     for contestants in jobs:
         for sizes in contestants.values():
             for sample in sizes.values():

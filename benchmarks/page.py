@@ -1,124 +1,57 @@
-"""Page: the tables and plots of docs/performance.md, from the results that are kept: `python -m benchmarks.page`.
+"""Page: the tables and plots of docs/performance.md, made from `results/`: `python -m benchmarks.page`.
 
-What stands between `<!-- results: NAME -->` and `<!-- end -->` is made here, all else is left as it is.
+This writes what stands between `<!-- results: NAME -->` and `<!-- end -->` and leaves the rest of the page alone.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drawing import Bar, Bars, Lines, bar_chart, line_chart
-from benchmarks.report import CLOCKS, OURS, rival, short
-from benchmarks.roster import HOUSE, PEERS
+from benchmarks.charts import DATABASES, TITLES, Results, charts
+from benchmarks.contestant import OURS, PEERS
+from benchmarks.imports import TITLES as IMPORTS
+from benchmarks.report import CLOCKS, rival, short
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "performance"
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("sqlite", "postgresql", "growth")
-TITLES = {
-    "driver": "driver",
-    "mapper": "mapper",
-    "core": "Core",
-    "core_objects": "Core objects",
-    "microorm": "microorm",
-    "django": "Django",
-    "peewee": "peewee",
-    "piccolo": "Piccolo",
-    "pony": "Pony",
-    "sqlalchemy_orm": "SQLAlchemy ORM",
-    "sqlmodel": "SQLModel",
-    "tortoise": "Tortoise",
-}
-DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 BLOCK = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NONE = "–"
-LEAST = 0.1
-"""What is too small for a logarithmic axis is drawn as this."""
-
-Results = Mapping[str, dict[str, Any]]
 
 
 def results() -> dict[str, dict[str, Any]]:
-    """What is kept of the last run of each kind."""
+    """Return what is kept of the last run of each kind."""
     return {kind: json.loads((RESULTS / f"{kind}.json").read_text()) for kind in KINDS}
 
 
 def filled(page: str, kept: Results) -> str:
-    """The *page* with its tables made anew from what was *kept*.
+    """Return *page* with its tables made anew from *kept*.
 
-    Raises KeyError for a block that nothing here makes.
+    Raises KeyError for a block of an unknown name.
     """
     made = {name: make(kept) for name, make in BLOCKS.items()}
     return BLOCK.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n\n{found[3]}", page)
 
 
-def plots(kept: Results) -> dict[str, str]:
-    """Every plot by the name of its file."""
-    drawn = {f"{key}.svg": _workload_plot(kept, key) for key in kept["sqlite"]["workloads"]}
-    growth = kept["growth"]
-    drawn |= {f"growth-{key}.svg": _growth_plot(job) for key, job in growth["jobs"].items()}
-    bars = [
-        Bar(TITLES[name], _kind(name), each["traced"], None, f"{each['traced']:,} bytes")
-        for name, each in sorted(growth["weights"].items(), key=lambda pair: pair[1]["traced"])
-    ]
-    panel = Bars(f"bytes, {growth['settings']['weighed']:,} instances", bars)
-    return {**drawn, "memory.svg": bar_chart("memory of a loaded instance", [panel])}
-
-
 def main() -> None:
     """Make tables and plots anew."""
+    from benchmarks.drawing import svg  # noqa: PLC0415 matplotlib takes half a second; the tables do not need it
+
     kept = results()
     PAGE.write_text(filled(PAGE.read_text(), kept))
     PLOTS.mkdir(exist_ok=True)
-    drawn = plots(kept)
+    made = charts(kept)
     for path in PLOTS.glob("*.svg"):
-        if path.name not in drawn:
+        if path.name not in made:
             path.unlink()
-    for name, text in drawn.items():
-        (PLOTS / name).write_text(text)
-
-
-def _kind(name: str) -> str:
-    return "ours" if name == OURS else "house" if name in HOUSE else "peer"
-
-
-def _workload_plot(kept: Results, key: str) -> str:
-    panels = []
-    for kind, title in DATABASES.items():
-        workload = kept[kind]["workloads"].get(key)
-        if workload is None:
-            continue
-        clock = kept[kind]["database"]["clock"]
-        bars = [
-            Bar(TITLES[name], _kind(name), each[f"{clock}_median"], each[f"{clock}_min"], _said(each, clock))
-            for name, each in workload["contestants"].items()
-            if "lacks" not in each
-        ]
-        panels.append(Bars(f"{title}: {CLOCKS[clock]}, {workload['unit']}", bars))
-    return bar_chart(kept["sqlite"]["workloads"][key]["title"], panels)
-
-
-def _said(figures: dict[str, Any], clock: str) -> str:
-    return f"{short(figures[f'{clock}_median'])} ({figures['to_driver']:.1f} × driver)"
-
-
-def _growth_plot(job: dict[str, Any]) -> str:
-    def points(what: str) -> dict[str, list[tuple[float, float]]]:
-        return {
-            TITLES[name]: [(int(size), max(each[what], LEAST)) for size, each in sizes.items()]
-            for name, sizes in job["contestants"].items()
-        }
-
-    panels = [
-        Lines("CPU time per operation, µs, by rows", points("cpu")),
-        Lines("growth of the process, MB (0.1 or more), by rows", points("peak")),
-    ]
-    return line_chart(job["title"], panels, own=TITLES[OURS])
+    for name, chart in made.items():
+        (PLOTS / name).write_text(svg(chart))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -189,7 +122,7 @@ def _beside(workload: dict[str, Any], clock: str) -> tuple[str, str]:
 
 
 def _behind(kept: Results) -> str:
-    """Where another ORM's median, or the memory of its instances, is below microorm's."""
+    """List where another ORM's median, or the memory of its instances, is below microorm's."""
     lines = []
     for kind, title in DATABASES.items():
         run = kept[kind]
@@ -241,12 +174,24 @@ def _memory(kept: Results) -> str:
     return _table(["bytes per loaded instance", "as Python counts", "as the process grows"], rows)
 
 
+def _imports(kept: Results) -> str:
+    run = kept["sqlite"]["imports"]
+    core = run["found"]["sqlalchemy"]
+    rows = []
+    for name, figures in run["found"].items():
+        shown = [figures[key] for key in ("wall_min", "wall_median", "cpu_min", "cpu_median")]
+        above = [figures[key] - core[key] for key in ("wall_min", "cpu_min")]
+        rows.append([IMPORTS[name], *(f"{each:.0f}" for each in [*shown, *above])])
+    clocks = ["wall, least", "median", "CPU, least", "median", "wall above Core's", "CPU above Core's"]
+    return _table([f"ms, {run['processes']} processes each", *clocks], rows)
+
+
 def _plots(prefix: str) -> Callable[[Results], str]:
     def text(kept: Results) -> str:
         titles = {f"growth-{key}": job["title"] for key, job in kept["growth"]["jobs"].items()}
         titles |= {key: workload["title"] for key, workload in kept["sqlite"]["workloads"].items()}
         chosen = {key: title for key, title in titles.items() if key.startswith("growth-") == bool(prefix)}
-        return "\n\n".join(f"![{title}](performance/{key}.svg)" for key, title in chosen.items())
+        return "\n".join(f"![{title}](performance/{key}.svg)" for key, title in chosen.items())
 
     return text
 
@@ -262,6 +207,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "growth-run": _run("growth"),
     "growth": _growth,
     "memory": _memory,
+    "imports": _imports,
     "plots": _plots(""),
     "growth-plots": _plots("growth-"),
 }

@@ -1,4 +1,4 @@
-"""PostgreSQL: a schema for each contestant, made and dropped by a connection of our own."""
+"""PostgreSQL: a schema for each contestant, made and dropped by the harness's own connection."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from benchmarks.table import POSTGRESQL, Table, Wording, run_plainly
 VARIABLE = "MICROORM_TEST_POSTGRES"
 SERVER = "postgresql+psycopg://postgres@127.0.0.1:5432/test"
 PREFIX = "microorm_bench_"
-PATIENCE = 10  # seconds that the harness waits for a lock which a contestant forgot to give back
+PATIENCE = 10  # seconds to wait for a lock that a contestant forgot to release
 
 
 class PostgreSQL:
     """A schema for each contestant, on a server; commits do not wait for the disk.
 
-    Raises ConnectionError, with the reason, when it is needed and does not answer.
+    Raises ConnectionError, with the reason, when the server is needed and does not answer.
     """
 
     name: ClassVar[str] = "postgresql"
@@ -33,14 +33,14 @@ class PostgreSQL:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = make_url(url or os.environ.get(VARIABLE) or SERVER)
+        self.server: str | None = self.url.render_as_string(hide_password=False)
 
     @contextmanager
     def rooms(self, place: str) -> Iterator[Rooms]:
         token = token_hex(4)
         with self._connected(self.url) as connection, ExitStack() as stack:
-            _sweep(
-                connection
-            )  # before the new name is guarded, so that every guard met belongs to another run
+            # Before the new name is guarded, so that every guard met belongs to another run.
+            _sweep(connection)
             _guarded(connection, token)
 
             def room(name: str) -> URL:
@@ -77,13 +77,16 @@ class PostgreSQL:
 
 
 def _guarded(connection: psycopg.Connection[Any], token: str) -> bool:
-    """Take the lock on what is named by *token*, unless a run that lives has it; the server frees it with the run."""
+    """Try to take the lock that marks schemas named by *token* as in use; return whether it was free.
+
+    The server releases it when the run's connection ends.
+    """
     found = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", (PREFIX + token,)).fetchone()
     return found == (True,)
 
 
 def _sweep(connection: psycopg.Connection[Any]) -> None:
-    """Drop what runs left behind that were killed before they could."""
+    """Drop the schemas of runs that were killed."""
     found = connection.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (PREFIX,))
     for (schema,) in found.fetchall():
         token = schema.removeprefix(PREFIX).partition("_")[0]
@@ -99,5 +102,5 @@ def _alive(connection: psycopg.Connection[Any], token: str) -> bool:
 
 
 def settings(schema: str) -> dict[str, str]:
-    """What every contestant's connection to the server is set to."""
+    """Return the settings of every contestant's connection to the server."""
     return {"search_path": schema, "synchronous_commit": "off"}

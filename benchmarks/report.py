@@ -1,4 +1,4 @@
-"""Report: samples → medians and ratios, as data to keep and as tables to read."""
+"""Report: medians and ratios of the samples, as data to keep and as tables to read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from benchmarks.contestant import Contestant
+from benchmarks.contestant import BEFORE, OURS, PEERS, Contestant, versions
 from benchmarks.databases import Database
-from benchmarks.roster import HOUSE, versions
 from benchmarks.rounds import Record, Sample, watched_rows
 from benchmarks.table import Data
 from benchmarks.workloads import Workload, lacking
 
 SCALE = {"µs": 1e6, "ns": 1e9}
-OURS = "microorm"
 CALLS = 10_000
 NONE = "-"
 CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
@@ -38,7 +36,7 @@ def summary(
     *,
     samples: bool = True,
 ) -> dict[str, Any]:
-    """Everything there is to keep of a run, ready for JSON; each sample only if *samples* are asked for."""
+    """Return all that is kept of a run, ready for JSON; each sample only where *samples* is true."""
     data, found = Data(settings["rows"]), {}
     for each in workloads:
         taken = _workload(record, each, contestants, database, data)
@@ -59,7 +57,7 @@ def summary(
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine by what bears on speed, and by nothing that names it."""
+    """Describe the machine by what bears on speed; leave out what would identify it."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -71,7 +69,7 @@ def machine() -> dict[str, Any]:
 
 
 def _empty() -> None:
-    """Do nothing: what calling it costs tells how this interpreter was built."""
+    """Do nothing: the cost of the call shows how the interpreter was built."""
 
 
 def _processor() -> str:
@@ -120,13 +118,14 @@ def _figures(
         "to_driver": _ratio(samples, taken.get("driver"), clock),
         "to_core": _ratio(samples, taken.get("core"), clock),
         "to_core_objects": _ratio(samples, taken.get("core_objects"), clock),
+        "to_before": _ratio(samples, taken.get(BEFORE), clock),
         "cpu": cpu,
         "wall": wall,
     }
 
 
 def _ratio(samples: list[Sample], others: list[Sample] | None, clock: str) -> float | None:
-    """The median over the rounds of the time by *clock* against another's in the same round."""
+    """Return the median over the rounds of the time by *clock*, divided by another's in the same round."""
     if others is None:
         return None
     pairs = zip(samples, others, strict=True)
@@ -134,7 +133,7 @@ def _ratio(samples: list[Sample], others: list[Sample] | None, clock: str) -> fl
 
 
 def comparison(kept: dict[str, Any]) -> Grid:
-    """All contestants side by side: median time by the database's clock, in brackets how many times the driver's."""
+    """Show all contestants: median time by the database's clock, in brackets the ratio to the driver's."""
     clock = CLOCKS[kept["database"]["clock"]]
     grid = Grid(
         title=f"{clock} per operation, median (median ratio to the driver's {clock} in the same round)",
@@ -157,7 +156,7 @@ def _cell(figures: dict[str, Any], clock: str) -> str:
 
 
 def closeup(kept: dict[str, Any]) -> Grid:
-    """microorm alone: both clocks, median and least, the ratios, the way to the driver, the next best ORM."""
+    """Show microorm alone: both clocks, median and least, ratios, senders of statements, the best other ORM."""
     clock = kept["database"]["clock"]
     grid = Grid(title=f"microorm; ratios are made of {CLOCKS[clock]}", title_justify="left")
     grid.add_column("workload", no_wrap=True)
@@ -174,16 +173,35 @@ def closeup(kept: dict[str, Any]) -> Grid:
     return grid
 
 
+def against(kept: dict[str, Any]) -> Grid:
+    """Show microorm beside the one of the other checkout: times, ratios to the driver, and after divided by before."""
+    clock = kept["database"]["clock"]
+    grid = Grid(title=f"microorm before and after, by {CLOCKS[clock]}", title_justify="left")
+    grid.add_column("workload", no_wrap=True)
+    for title in ("before", "least", "after", "least", "before / driver", "after / driver"):
+        grid.add_column(title, justify="right")
+    for title in ("after / before", "of the least"):
+        grid.add_column(title, justify="right", style="bold")
+    for workload in kept["workloads"].values():
+        before, after = (workload["contestants"][name] for name in (BEFORE, OURS))
+        times = [short(each[f"{clock}_{kind}"]) for each in (before, after) for kind in ("median", "min")]
+        ratios = [f"{each['to_driver']:.2f}" for each in (before, after)]
+        least = after[f"{clock}_min"] / before[f"{clock}_min"]
+        title = f"{workload['title']}, {workload['unit']}"
+        grid.add_row(title, *times, *ratios, f"{after['to_before']:.3f}", f"{least:.3f}")
+    return grid
+
+
 def _way(statements: dict[str, int]) -> str:
     return ", ".join(f"{WAYS.get(sender, sender)} {count}" for sender, count in statements.items()) or NONE
 
 
 def rival(workload: dict[str, Any], clock: str) -> str | None:
-    """The quickest of the other ORMs, by its median; None where none was clocked."""
+    """Return the quickest of the other ORMs, by its median; None where none was clocked."""
     others = {
         name: figures[f"{clock}_median"]
         for name, figures in workload["contestants"].items()
-        if name not in HOUSE and "lacks" not in figures
+        if name in PEERS and "lacks" not in figures
     }
     return min(others, key=others.__getitem__) if others else None
 
@@ -194,5 +212,5 @@ def _best(workload: dict[str, Any], clock: str) -> str:
 
 
 def short(figure: float) -> str:
-    """Three digits or so."""
+    """Write *figure* with about three digits."""
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"

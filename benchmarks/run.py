@@ -13,15 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from benchmarks.contestant import Contestant
+from benchmarks.contestant import BEFORE, HOUSE, OURS, PEERS, Contestant, gather
 from benchmarks.databases import NAMES, Database, database_of
-from benchmarks.report import OURS, closeup, comparison, summary
-from benchmarks.roster import HOUSE, PEERS, gather
+from benchmarks.elsewhere import ROOT, entering
+from benchmarks.imports import measure_imports, table_of_imports
+from benchmarks.report import against, closeup, comparison, summary
 from benchmarks.rounds import measure
-from benchmarks.workloads import Workload, chosen, lacking
+from benchmarks.workloads import WORKLOADS, Workload, chosen, lacking
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 WIDTH = 210
+PROCESSES = 10
 
 
 def _chosen(context: click.Context, parameter: click.Parameter, only: str | None) -> list[Workload]:
@@ -41,6 +43,12 @@ def _named(context: click.Context, parameter: click.Parameter, names: str | None
     return [name for name in known if name in {"driver", *asked}]
 
 
+def _checkout(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and not (path / "microorm" / "__init__.py").is_file():
+        raise click.BadParameter(f"no package microorm in {str(path)!r}; give the root of a checkout")
+    return path
+
+
 @click.command()
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="Rounds to interleave.")
 @click.option("--rows", default=2000, show_default=True, type=click.IntRange(20), help="Rows in the table.")
@@ -52,6 +60,19 @@ def _named(context: click.Context, parameter: click.Parameter, names: str | None
 @click.option("--peers", is_flag=True, help="Clock other ORMs, too (benchmarks/peers.txt).")
 @click.option(
     "--contestants", "named", callback=_named, metavar="NAMES", help="Only these, beside the driver."
+)
+@click.option(
+    "--against",
+    "other",
+    callback=_checkout,
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="Another checkout, whose microorm takes part as 'microorm before'.",
+)
+@click.option(
+    "--imports",
+    "processes",
+    type=click.IntRange(0),
+    help=f"Fresh processes for each import; 0 leaves it out.  [default: {PROCESSES}, for all workloads on SQLite]",
 )
 @click.option(
     "--gc/--no-gc", "collect", default=True, help="Garbage collector under the clock.  [default: on]"
@@ -69,6 +90,8 @@ def main(
     url: str | None,
     peers: bool,
     named: list[str] | None,
+    other: Path | None,
+    processes: int | None,
     collect: bool,
     samples: bool,
     target: Path,
@@ -79,7 +102,11 @@ def main(
     """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     database = _database(kind, url)
-    present, missing = gather(named or [*HOUSE, *(PEERS if peers else ())], database.name)
+    names = _with_other(named or [*HOUSE, *(PEERS if peers else ())], other)
+    present, missing = gather(names, database.name)
+    if processes is None:
+        processes = PROCESSES if len(only) == len(WORKLOADS) and database.name == "sqlite" else 0
+    imports = {"processes": processes, "found": measure_imports(processes, other)} if processes else None
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"{rounds} rounds", total=_steps(present, only, database) * rounds)
         record = measure(
@@ -89,15 +116,34 @@ def main(
             rows=rows,
             rounds=rounds,
             collect=collect,
+            enter=entering({OURS: ROOT, BEFORE: other} if other is not None else {}),
             step=lambda: progress.advance(task),
         )
     settings = {"rounds": rounds, "rows": rows, "collector": "on" if collect else "off"}
     kept = summary(record, present, only, database, missing, settings, samples=samples)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    if imports is not None:
+        kept["imports"] = imports
+    _keep(kept, target)
     _show(console, kept)
     if kept["mismatches"] or not missing.keys().isdisjoint(HOUSE):
         raise SystemExit(1)
+
+
+def _keep(kept: dict[str, Any], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def _with_other(names: list[str], other: Path | None) -> list[str]:
+    """Where there is another checkout, let both microorms take part, beside each other."""
+    if other is None:
+        return names
+    return [
+        *(name for name in names if name in HOUSE and name != OURS),
+        BEFORE,
+        OURS,
+        *(name for name in names if name in PEERS),
+    ]
 
 
 def _database(kind: str, url: str | None) -> Database:
@@ -125,6 +171,10 @@ def _show(console: Console, kept: dict[str, Any]) -> None:
     console.print(comparison(kept))
     if any(OURS in workload["contestants"] for workload in kept["workloads"].values()):
         console.print(closeup(kept))
+    if any(BEFORE in workload["contestants"] for workload in kept["workloads"].values()):
+        console.print(against(kept))
+    if "imports" in kept:
+        console.print(table_of_imports(**kept["imports"]))
     for name, why in kept["missing"].items():
         console.print(f"[yellow]missing[/]: {name} ({escape(why)})", highlight=False)
     for mismatch in kept["mismatches"]:

@@ -1,4 +1,4 @@
-"""Workloads: what is clocked, each a few lines over the methods of a contestant."""
+"""Workloads: what is clocked, each in a few lines over the methods of a contestant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from benchmarks.table import Data
 Given = Any
 Result = Any
 SENDS_PER_ROW = 5
+BULK = 500
+"""Rows of the bulk insert whose size does not follow the table's."""
 
 
 def _nothing(contestant: Contestant, data: Data) -> Given:
@@ -26,9 +28,9 @@ def _all(data: Data) -> int:
 class Workload:
     """One thing to clock.
 
-    *given* runs before the clock starts, *work* under it; *returns* says what *work* hands back, *settle*
-    what is to be looked at after it. *operations* is what the time is divided by. *alone* says that each
-    write is committed by itself, which is measured past the disk.
+    *given* runs before the clock starts, *work* under it, *count_calls* after it: it disconnects the receiver and
+    returns how often that was called. *returns* says what *work* returns. The time is divided by *operations*.
+    *alone* says that each write is committed by itself, which is measured on a database in memory where there is one.
     """
 
     key: str
@@ -39,7 +41,7 @@ class Workload:
     writes: bool = False
     returns: Literal["nothing", "values", "instances", "groups"] = "nothing"
     given: Callable[[Contestant, Data], Given] = _nothing
-    settle: Callable[[Given], Result] | None = None
+    count_calls: Callable[[Given], int] | None = None
     operations: Callable[[Data], int] = _all
     unit: Literal["µs", "ns"] = "µs"
 
@@ -57,9 +59,40 @@ def _insert_alone(contestant: Contestant, data: Data, given: Given) -> Result:
     return contestant.insert_alone(_new(contestant, data))
 
 
+def _insert_alone_heard(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.insert_alone_heard(_new(contestant, data))
+
+
+def _insert_alone_on_commit(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.insert_alone_on_commit(_new(contestant, data))
+
+
+def _listen(contestant: Contestant, data: Data) -> Given:
+    return contestant.listen()
+
+
+def _listen_on_commit(contestant: Contestant, data: Data) -> Given:
+    return contestant.listen_on_commit()
+
+
+def _stop(stop: Callable[[], int]) -> int:
+    return stop()
+
+
 def _bulk(contestant: Contestant, data: Data, given: Given) -> None:
     with contestant.transaction():
         contestant.bulk(_new(contestant, data))
+
+
+def _chunks(contestant: Contestant, data: Data) -> Given:
+    new = _new(contestant, data)
+    return [new[start : start + BULK] for start in range(0, len(new), BULK)]
+
+
+def _bulk_500(contestant: Contestant, data: Data, given: Given) -> None:
+    for chunk in given:
+        with contestant.transaction():
+            contestant.bulk(chunk)
 
 
 def _get(contestant: Contestant, data: Data, given: Given) -> Result:
@@ -69,6 +102,15 @@ def _get(contestant: Contestant, data: Data, given: Given) -> Result:
 def _get_inside(contestant: Contestant, data: Data, given: Given) -> Result:
     with contestant.transaction():
         return contestant.get(data.keys)
+
+
+def _get_pk(contestant: Contestant, data: Data, given: Given) -> Result:
+    return contestant.get_pk(data.keys)
+
+
+def _get_pk_inside(contestant: Contestant, data: Data, given: Given) -> Result:
+    with contestant.transaction():
+        return contestant.get_pk(data.keys)
 
 
 def _load(contestant: Contestant, data: Data, given: Given) -> Result:
@@ -128,8 +170,8 @@ WORKLOADS: Sequence[Workload] = (
         filled=False,
         writes=True,
         returns="values",
-        given=lambda contestant, data: contestant.listen(),
-        settle=lambda stop: stop(),
+        given=_listen,
+        count_calls=_stop,
     ),
     Workload(
         "insert_alone",
@@ -140,9 +182,41 @@ WORKLOADS: Sequence[Workload] = (
         writes=True,
         returns="values",
     ),
-    Workload("bulk", "bulk insert, per row", _bulk, filled=False, writes=True),
-    Workload("get", "get by pk", _get, returns="instances"),
-    Workload("get_inside", "get by pk, in a transaction", _get_inside, returns="instances"),
+    Workload(
+        "insert_alone_heard",
+        "insert one, autocommit, with one post_save receiver",
+        _insert_alone_heard,
+        alone=True,
+        filled=False,
+        writes=True,
+        returns="values",
+        given=_listen,
+        count_calls=_stop,
+    ),
+    Workload(
+        "insert_alone_on_commit",
+        "insert one, autocommit, with one on_commit receiver",
+        _insert_alone_on_commit,
+        alone=True,
+        filled=False,
+        writes=True,
+        returns="values",
+        given=_listen_on_commit,
+        count_calls=_stop,
+    ),
+    Workload("bulk", "bulk insert of all rows, per row", _bulk, filled=False, writes=True),
+    Workload(
+        "bulk_500",
+        f"bulk insert of {BULK} rows, per row",
+        _bulk_500,
+        filled=False,
+        writes=True,
+        given=_chunks,
+    ),
+    Workload("get", "get by id=…", _get, returns="instances"),
+    Workload("get_inside", "get by id=…, in a transaction", _get_inside, returns="instances"),
+    Workload("get_pk", "get by pk=…", _get_pk, returns="instances"),
+    Workload("get_pk_inside", "get by pk=…, in a transaction", _get_pk_inside, returns="instances"),
     Workload("load", "load many, per row", _load, returns="instances"),
     Workload(
         "filter",
@@ -205,16 +279,19 @@ KEYS = tuple(workload.key for workload in WORKLOADS)
 
 
 def lacking(kind: type[Contestant], workload: Workload, *, in_memory: bool) -> str | None:
-    """Why *kind* cannot do *workload*; None where it can. *in_memory* says where writes alone are measured."""
+    """Return why *kind* cannot do *workload*; None where it can.
+
+    *in_memory* says that rows committed one by one are measured on a database in memory.
+    """
     if workload.alone and in_memory and kind.lacks_in_memory:
         return kind.lacks_in_memory
     return kind.lacks.get(workload.key)
 
 
 def chosen(only: str | None) -> list[Workload]:
-    """Pick workloads by key, or by the word their keys begin with; all when nothing is asked for.
+    """Pick workloads by key, or by the word that their keys begin with; all where *only* is None.
 
-    Raises ValueError, with the known keys, for a word that names none.
+    Raises ValueError, with the known keys, for a word that names no workload.
     """
     if only is None:
         return list(WORKLOADS)

@@ -1,1 +1,1 @@
-"""Examples that run: `python -m examples.flights` is the main job, each of the others shows one idea."""
+"""Runnable examples: `python -m examples.flights` is the main one, and each of the others shows one idea."""

@@ -1,10 +1,10 @@
-"""A bookshop: authors, books, tags and orders; a report takes two statements, however many rows there are.
+"""A bookshop with authors, books, tags and orders. Each report takes two statements, however many rows there are.
 
     python examples/bookshop.py
 
-Paths such as `Line.book.author.name` join by themselves. `select_related` brings what a row refers to along in the
-same statement, `prefetch_related` brings the rows that refer to it by one more. The counts are checked: a report that
-asked once per row (N+1) would end in an error.
+A path such as `Line.book.author.name` adds the joins it needs. `select_related` loads the row that a row refers to, in
+the same statement. `prefetch_related` loads the rows that refer to a row, in one more statement. The program checks
+how many statements it sends: a report that sent one per row (N+1) would end in an error.
 
 Prints:
     Orders
@@ -16,17 +16,17 @@ Prints:
       Le Guin   3 sold, 34.00
       Butler    1 sold, 15.50
       Lem       1 sold, 9.00
-      2 countries, 5 sold, 58.50 in all: 2 statements
+      2 countries, 5 sold, 58.50 in total: 2 statements
     Tags
       classic: Solaris, The Dispossessed, The Left Hand of Darkness
       time travel: Kindred
       utopia: The Dispossessed
       3 tags in 2 statements
     Ada bought from Butler, Le Guin
-    nobody bought The Lathe of Heaven, which has no tag
-    Solaris stays, while an order wants it:
+    not sold: The Lathe of Heaven, which has no tag
+    Solaris cannot be deleted while an order refers to it:
       Author cannot be deleted while 1 row of main.Line refers to Book by 'book': 3
-    with Le Guin went 3 books and 3 of their tags
+    deleted with Le Guin: 3 books and 3 of their tags
 """
 
 from collections.abc import Iterator
@@ -89,6 +89,7 @@ class Line(Model):
 
 @atomic
 def fill() -> None:
+    """Insert some authors, books, tags and orders."""
     america, poland = Country(name="USA").save(), Country(name="Poland").save()
     tags = {name: Tag(name=name).save() for name in ("classic", "utopia", "time travel")}
     for author, country, books in (
@@ -123,13 +124,14 @@ def fill() -> None:
 
 @contextmanager
 def statements(wanted: int) -> Iterator[None]:
-    """Fail where the block sends more or fewer than *wanted* statements, or loads anything by the way."""
+    """Fail if the block does not send exactly *wanted* statements, or if an attribute is loaded lazily."""
     with count_statements() as sent, no_lazy_loads():
         yield
     assert sent.count == wanted, sent
 
 
 def orders() -> None:
+    """List the orders with their lines, books and authors."""
     print("Orders")
     lines = Prefetch(Order.lines, Line.objects.select_related(Line.book.author).order_by(Line.id))
     with statements(2):
@@ -144,6 +146,7 @@ def orders() -> None:
 
 
 def best_sellers() -> None:
+    """Add up the sales of each author, and of all authors."""
     print("Best sellers")
     author, number, value = Line.book.author, func.sum(Line.number), func.sum(Line.number * Line.price)
     with statements(2):
@@ -155,10 +158,11 @@ def best_sellers() -> None:
             print(f"  {name:9} {sold} sold, {earned:.2f}")
         countries = func.count(author.country.id.distinct())
         total = Line.objects.aggregate(countries=countries, number=number, value=value)
-    print(f"  {total.countries} countries, {total.number} sold, {total.value:.2f} in all: 2 statements")
+    print(f"  {total.countries} countries, {total.number} sold, {total.value:.2f} in total: 2 statements")
 
 
 def tags() -> None:
+    """List the tags with their books."""
     print("Tags")
     with statements(2):
         found = Tag.objects.order_by(Tag.name).prefetch_related(Tag.books).all()
@@ -168,20 +172,23 @@ def tags() -> None:
 
 
 def questions() -> None:
+    """Use paths to many rows in conditions."""
     bought = Author.objects.filter(Author.books.lines.order.customer == "Ada").order_by("name")
     print("Ada bought from", ", ".join(bought.scalars(Author.name)))
     (book,) = Book.objects.filter(lines=None)
-    print(f"nobody bought {book.title}, which has {'a' if book.tags.exists() else 'no'} tag")
+    print(f"not sold: {book.title}, which has {'a' if book.tags.exists() else 'no'} tag")
 
 
 def deletions() -> None:
+    """Delete an author whose book is in an order, and one whose orders were deleted before."""
     try:
         Author.objects.get(name="Lem").delete()
     except microorm.RestrictedError as error:
-        print(f"Solaris stays, while an order wants it:\n  {error}")
+        print(f"Solaris cannot be deleted while an order refers to it:\n  {error}")
     Order.objects.filter(Order.lines.book.author.name == "Le Guin").delete()
-    _, gone = Author.objects.get(name="Le Guin").delete()
-    print(f"with Le Guin went {gone[Book.__schema__.label]} books and {gone['main.Book_tags']} of their tags")
+    _, deleted = Author.objects.get(name="Le Guin").delete()
+    books, tags = deleted[Book.__schema__.label], deleted["main.Book_tags"]
+    print(f"deleted with Le Guin: {books} books and {tags} of their tags")
 
 
 if __name__ == "__main__":

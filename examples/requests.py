@@ -1,4 +1,6 @@
-"""Requests: the signals of a web application, and databases that are clean between requests.
+"""Requests: the signals of a web application, and a clean-up after each request.
+
+The middleware `WSGISignals` sends the signals. It also rolls back a transaction that a request has left open.
 
     python examples/requests.py
 
@@ -35,9 +37,9 @@ class Book(Model):
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Any WSGI application will do; Flask's is `app.wsgi_app`."""
+    """Answer requests. Any WSGI application works here; with Flask, wrap `app.wsgi_app`."""
     if environ["PATH_INFO"] == "/forgetful":
-        atomic().__enter__()  # a mistake: nobody leaves this block
+        atomic().__enter__()  # a mistake: this block is never left
         Book(title="Solaris").save()
         raise LookupError("no such book")
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -45,18 +47,18 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[byt
 
 
 @receiver([request_started, request_finished], sender=WSGISignals)
-def say(signal: object, environ: WSGIEnvironment, **kwargs: Any) -> None:
+def show_request(signal: object, environ: WSGIEnvironment, **kwargs: Any) -> None:
     print("request_started" if signal is request_started else "request_finished", environ["PATH_INFO"])
 
 
 @receiver(got_request_exception, sender=WSGISignals)
-def complain(exception: Exception, **kwargs: Any) -> None:
+def show_error(exception: Exception, **kwargs: Any) -> None:
     print("got_request_exception", repr(exception))
 
 
 class Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep the server's log out of what is printed here."""
+        """Keep the server's log out of the output."""
 
     def get_stderr(self) -> io.StringIO:
         return io.StringIO()
@@ -68,12 +70,12 @@ microorm.create_all()
 Book(title="Dune").save()
 with make_server("127.0.0.1", 0, WSGISignals(app), handler_class=Quiet) as server:
     for path in ("/books", "/forgetful"):
-        serving = Thread(target=server.handle_request)
-        serving.start()
+        thread = Thread(target=server.handle_request)
+        thread.start()
         client = HTTPConnection("127.0.0.1", server.server_port)
         client.request("GET", path)
-        answer = client.getresponse()
-        serving.join()
-        print("the client got", answer.status, answer.read())
+        response = client.getresponse()
+        thread.join()
+        print("the client got", response.status, response.read())
 print("books:", [book.title for book in Book.objects])
 microorm.close()

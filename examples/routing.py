@@ -1,4 +1,4 @@
-"""Routing: a router says where each model is read and written, and which tables a database holds.
+"""Routing: a router decides where each model is read and written, and which tables each database has.
 
     python examples/routing.py
 
@@ -6,10 +6,10 @@ Prints:
     tables: primary ['book'], replica ['book'], log ['visit']
     Book went to primary, Visit to log
     read from the replica: []
-    in a transaction, read where it writes: ['Dune']
-    asked for by name: ['Dune']
+    read inside a transaction on the primary: ['Dune']
+    read from the primary by name: ['Dune']
     the replica has caught up: ['Dune']
-    a wrong answer: no database named 'lgo'; configured: 'log', 'primary', 'replica'; nearest: 'log'
+    the router returns a wrong alias: no database named 'lgo'; configured: 'log', 'primary', 'replica'; nearest: 'log'
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ class Visit(Model):
 
 
 class ReplicaAndLog(Router):
-    """Write to `primary`, read from `replica`, keep visits in `log`. None would leave it to the next router."""
+    """Write to `primary`, read from `replica`, keep visits in `log`. Returning None would ask the next router."""
 
     log = "log"
 
@@ -66,13 +66,13 @@ dune, visit = Book(title="Dune").save(), Visit(page="/dune").save()
 print(f"Book went to {dune._state.db}, Visit to {visit._state.db}")
 print(f"read from the replica: {titles()}")
 with atomic("primary"):
-    print(f"in a transaction, read where it writes: {titles()}")
-print(f"asked for by name: {titles('primary')}")
+    print(f"read inside a transaction on the primary: {titles()}")
+print(f"read from the primary by name: {titles('primary')}")
 dune.save(using="replica", raw=True)
 print(f"the replica has caught up: {titles()}")
 router.log = "lgo"
 try:
     Visit(page="/solaris").save()
 except UnknownAlias as error:
-    print(f"a wrong answer: {error}")
+    print(f"the router returns a wrong alias: {error}")
 microorm.close()

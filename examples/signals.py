@@ -1,4 +1,4 @@
-"""Signals: functions that run when a row is saved or deleted, and signals of your own.
+"""Signals: functions that run when a row is saved or deleted, and a signal of your own.
 
     python examples/signals.py
 
@@ -9,12 +9,12 @@ Prints:
     pre_save 'Dune'
     post_save 'Dune': created False, update_fields frozenset({'pages'})
     committed 'Dune'
-    muted: nothing ran
+    muted: no receiver ran
     pre_save 'Solaris'
     post_save 'Solaris': created True, update_fields None
     rolled back: 'Solaris' was never committed
     post_delete 'Dune', key still 1
-    answers to my own signal: ['packed 2']
+    responses to my own signal: ['packed 2']
 """
 
 from contextlib import suppress
@@ -32,25 +32,25 @@ class Book(Model):
 
 @receiver(pre_save, sender=Book)
 def tidy(instance: Book, **kwargs: Any) -> None:
-    """Before the values are checked and written: a receiver may change them."""
+    """Change a value. `pre_save` receivers run before the values are checked and written."""
     instance.title = instance.title.strip()
     print(f"pre_save {instance.title!r}")
 
 
 @receiver(post_save, sender=Book)
-def say(instance: Book, *, created: bool, update_fields: frozenset[str] | None, **kwargs: Any) -> None:
-    """Inside the transaction: an error here would undo the save."""
+def show(instance: Book, *, created: bool, update_fields: frozenset[str] | None, **kwargs: Any) -> None:
+    """Show the save. This runs inside the transaction: an error here would undo the save."""
     print(f"post_save {instance.title!r}: created {created}, update_fields {update_fields}")
 
 
 @receiver(post_save, sender=Book, delivery="on_commit")
 def announce(instance: Book, **kwargs: Any) -> None:
-    """After the commit, or never: the place for mails and queues."""
+    """Run after the commit, and never after a rollback. Send mails and queue jobs here."""
     print(f"committed {instance.title!r}")
 
 
 @receiver(post_delete, sender=Book)
-def say_goodbye(instance: Book, **kwargs: Any) -> None:
+def show_deletion(instance: Book, **kwargs: Any) -> None:
     print(f"post_delete {instance.title!r}, key still {instance.id}")
 
 
@@ -69,11 +69,11 @@ dune.pages = 412
 dune.save(update_fields=["pages"])
 with muted(pre_save, sender=Book), muted(post_save, sender=Book):
     dune.save()
-    print("muted: nothing ran")
+    print("muted: no receiver ran")
 with suppress(LookupError), atomic():
     Book(title="Solaris").save()
     raise LookupError
 print("rolled back: 'Solaris' was never committed")
 dune.delete()
-print("answers to my own signal:", [answer for _, answer in sold.send(sender=Book, copies=2)])
+print("responses to my own signal:", [response for _, response in sold.send(sender=Book, copies=2)])
 microorm.close()

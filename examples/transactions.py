@@ -1,10 +1,10 @@
-"""Transactions: all or nothing, blocks in blocks, and work that waits for the commit.
+"""Transactions: all or nothing, nested blocks, and functions that wait for the commit.
 
     python examples/transactions.py
 
 Prints:
     after a rollback: 0 rows, key None, unsaved True
-    the inner block is undone, the outer goes on: ['outer', 'after']
+    the inner block was rolled back, the outer one committed: ['outer', 'after']
     before the commit
     first
     second
@@ -27,7 +27,7 @@ class Entry(Model):
 
 
 @atomic
-def two(left: str, right: str) -> None:
+def save_two(left: str, right: str) -> None:
     Entry(text=left).save()
     Entry(text=right).save()
 
@@ -44,9 +44,9 @@ print(f"after a rollback: {Entry.objects.count()} rows, key {entry.id}, unsaved 
 with atomic():
     Entry(text="outer").save()
     with suppress(IntegrityError), atomic():
-        two("inner", "inner")
+        save_two("inner", "inner")  # the text is unique, so the second save fails
     Entry(text="after").save()
-print("the inner block is undone, the outer goes on:", [entry.text for entry in Entry.objects])
+print("the inner block was rolled back, the outer one committed:", [entry.text for entry in Entry.objects])
 
 with atomic():
     on_commit(lambda: print("first"))

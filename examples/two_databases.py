@@ -1,4 +1,4 @@
-"""Two databases: one model, a table in each, and every save knows where it goes.
+"""Two databases: one model with a table in each of them, and how a save picks its database.
 
     python examples/two_databases.py
 
@@ -9,7 +9,7 @@ Prints:
     loaded from archive, saved to archive: Le Guin, Ursula K.
     default still says Le Guin
     inside using("archive"): 2
-    log: a write to 'archive' inside a block on 'default' is a transaction of its own
+    log: a write to 'archive' inside a block on 'default' is not part of the block: it is committed separately
     after the rollback: default 1, archive 3
     no database named 'arcive'; configured: 'archive', 'default'; nearest: 'archive'
 """
@@ -43,12 +43,12 @@ print(f"saved in {ursula._state.db}")
 
 
 @receiver(post_save, sender=Author)
-def copied(*, raw: bool, using: str, **kwargs: Any) -> None:
+def show_copy(*, raw: bool, using: str, **kwargs: Any) -> None:
     print(f"copied to {using}: raw {raw}")
 
 
 ursula.save(using="archive", raw=True)
-post_save.disconnect(copied, sender=Author)
+post_save.disconnect(show_copy, sender=Author)
 print(counts())
 
 old = Author.objects.using("archive").get(name="Le Guin")

@@ -1,17 +1,17 @@
-"""Typed models: what the annotations say, the type checkers know and the databases keep.
+"""Typed models: type checkers understand the annotations, and every database stores the values unchanged.
 
     python examples/typed_models.py
 
-`mypy --strict` and `pyright` infer, with no plugin: `lathe.price: Decimal`, `Book.price: ColumnElement[Decimal]`,
-`Book.objects.all(): list[Book]`, `Token(text="x").id: UUID`; and they refuse `Book(titel="x")`.
+`mypy --strict` and `pyright` need no plugin. They infer `lathe.price: Decimal`, `Book.price: ColumnElement[Decimal]`,
+`Book.objects.all(): list[Book]` and `Token(text="x").id: UUID`, and they reject `Book(titel="x")`.
 
 Prints:
     changed: ['cover', 'tags'], cover from SOFT to HARD
     computed by the database: 10.50
     found: The Lathe of Heaven, 1971-10-01, HARD, ['dream', '1971']
     keys: 1, (7, 'C'), a UUID
-    refused title: wants str of at most 20 characters, not str of 27
-    refused price: wants Decimal of 8 digits, 2 after the point, not Decimal Decimal('1.234')
+    refused title: must be str of at most 20 characters, not str of 27
+    refused price: must be Decimal of 8 digits, 2 after the point, not Decimal Decimal('1.234')
 """
 
 from datetime import UTC, date, datetime
@@ -31,7 +31,7 @@ class Cover(Enum):
 
 
 class Timed(Model, abstract=True):
-    """An abstract base hands its fields down. No key is declared, so there is `id: int`, made by the database."""
+    """An abstract base: its subclasses inherit the fields. Without a primary key they get `id: int` as well."""
 
     changed: Field[datetime] = field(
         default_factory=lambda: datetime.now(UTC), on_update=lambda: datetime.now(UTC)
@@ -46,12 +46,12 @@ class Book(Timed, table="books"):
     tags: Field[list[str]] = field(default_factory=list)
 
 
-class Seat(Model[Any]):  # two fields are the key
+class Seat(Model[Any]):  # a composite key of two fields
     row: Field[int] = field(primary_key=True)
     letter: Field[str] = field(primary_key=True, max_length=1)
 
 
-class Token(Model[UUID]):  # the key is a UUID, made on our side
+class Token(Model[UUID]):  # the key is a UUID, generated in Python
     text: Field[str]
 
 

@@ -1,21 +1,16 @@
-"""microorm: models with signals, and several databases, without a web framework.
-
-Fields say what a row holds, the model is the door, the query reads, saving writes, signals tell, databases say
-where, the router picks, the transaction groups, the migration changes the shape.
-"""
+"""Typed models, signals and several databases on SQLAlchemy Core, without a web framework."""
 
 import typing
 
-from microorm.associations import ManyToMany, many_to_many, through
-from microorm.databases import Databases, default_databases
-from microorm.declarations import field
-from microorm.dispatch import ReceiverLostWarning, Signal, muted, receiver
+from microorm.db.databases import Databases, default_databases
+from microorm.db.routing import Router
+from microorm.dispatch.receivers import ReceiverLostWarning
+from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
     CrossDatabaseRelation,
     FieldError,
-    FixtureError,
     InvalidValue,
     LazyLoadError,
     MicroormError,
@@ -30,14 +25,14 @@ from microorm.errors import (
     UnknownAlias,
     UnsavedError,
 )
-from microorm.fields import Field
+from microorm.fields.field import Field, field
+from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.model import Model
-from microorm.prefetching import Prefetch, prefetch
-from microorm.query import Query
+from microorm.query.prefetch import Prefetch, prefetch
+from microorm.query.query import Query
 from microorm.registry import Registry, default_registry
-from microorm.related import Related, RelatedOne, related
-from microorm.relations import ForeignKey, foreign_key
-from microorm.routing import Router
+from microorm.relations.many_to_many import ManyToMany, many_to_many, through
+from microorm.relations.reverse import Related, RelatedOne, related
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
@@ -57,19 +52,19 @@ drop_all = default_registry.drop_all
 
 
 def setup(entries: list[str] | tuple[str, ...]) -> None:
-    """Set up the applications of this process, as `microorm.apps.Apps.setup` says."""
-    from microorm import apps  # noqa: PLC0415 - loaded by those who have applications
+    """Set up the applications of this process; see `microorm.apps.Apps.setup`."""
+    from microorm import apps  # noqa: PLC0415 not every program has applications
 
     apps.setup(entries)
 
 
 def configure_project(start: "str | Path | None" = None) -> "Project":
-    """Configure the databases and set up the applications as `[tool.microorm]` of pyproject.toml says.
+    """Configure the databases and set up the applications from `[tool.microorm]` in pyproject.toml.
 
-    *start*: the file, or a folder to search from upward, else the working directory. Once more does nothing.
-    Returns what was read. Raises as `microorm.project.read_project` and `Project.set_up` do.
+    *start*: the file, or the folder from which to search upward, by default the working directory. A second call does
+    nothing. Returns the project. Raises the errors of `microorm.project.read_project` and `Project.set_up`.
     """
-    from microorm.project import read_project  # noqa: PLC0415 - loaded by those who have a project
+    from microorm.project import read_project  # noqa: PLC0415 not every program has a pyproject.toml
 
     project = read_project(start)
     project.set_up()
@@ -83,7 +78,6 @@ __all__ = [
     "Databases",
     "Field",
     "FieldError",
-    "FixtureError",
     "ForeignKey",
     "InvalidValue",
     "LazyLoadError",

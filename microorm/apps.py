@@ -1,12 +1,11 @@
-"""Applications: packages of models and receivers, imported and made ready in one order.
+"""Applications: packages of models and receivers.
 
-`microorm.setup([...])` creates the configurations, then imports every `models` module, then calls every
-`ready()` (CONTRACT P). An instance of `Apps` stands alone; `default_apps` is the one behind `setup`.
+`microorm.setup([...])` creates the configuration of each, then imports all `models` modules, then calls all `ready()`
+methods. It uses the instance `default_apps` of `Apps`.
 """
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from importlib.util import find_spec
 from threading import RLock
@@ -17,15 +16,12 @@ from microorm.registry import Registry, default_registry
 
 __all__ = ["AppConfig", "Apps", "default_apps", "setup"]
 
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-
 
 class AppConfig:
-    """One application: the package, or the module, *name*, whose models carry *label*.
+    """The configuration of an application: its package *name*, and the *label* of its models.
 
-    Derive from it in the package's `apps.py`, set `name` and, if the last component of the name will not do,
-    `label`; override `ready`. Raises `ConfigurationError` for a name that is no dotted path, and for a label
-    that is no identifier.
+    Subclass it in the package's `apps.py`, set `name`, and optionally `label` (by default the last part of the name),
+    and override `ready`. Raises `ConfigurationError` for an invalid name or label.
     """
 
     name: str = ""
@@ -33,26 +29,26 @@ class AppConfig:
 
     def __init__(self, name: str = "") -> None:
         self.name = name or self.name
-        if not isinstance(self.name, str) or not _PATH.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _is_dotted_path(self.name):
             raise ConfigurationError(
-                f"the name of {type(self).__qualname__} is the dotted path of its package, not {self.name!r}"
+                f"the name of {type(self).__qualname__} must be the dotted path of its package, not {self.name!r}"
             )
         self.label = self.label or self.name.rpartition(".")[2]
         if not isinstance(self.label, str) or not self.label.isidentifier():
-            raise ConfigurationError(f"the label of {self.name!r} is an identifier, not {self.label!r}")
+            raise ConfigurationError(f"the label of {self.name!r} must be an identifier, not {self.label!r}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label!r}>"
 
     def ready(self) -> None:
-        """Called once, when the models of all applications are there: the place to import receivers."""
+        """Import receivers here; this is called once, after all models have been imported."""
 
 
 class Apps:
-    """The applications of one process, whose models live in *registry*.
+    """The applications of one process, with the *registry* of their models.
 
-    `configs` maps each label to its configuration, in order. `apps_ready`, `models_ready` and `ready` tell
-    which of the three phases of `setup` are over (CONTRACT P1).
+    `configs` maps each label to its configuration, in order. `apps_ready`, `models_ready` and `ready` are set when the
+    three phases of `setup` are complete.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -69,21 +65,20 @@ class Apps:
         return f"<Apps {', '.join(map(repr, self.configs)) or 'not set up'}>"
 
     def setup(self, entries: list[str] | tuple[str, ...]) -> None:
-        """Set up the applications: all configurations, then all `models` modules, then every `ready()`.
+        """Set up the applications: create all configurations, import all `models` modules, call all `ready()`.
 
-        An entry is the dotted path of an `AppConfig`, or of a package whose `apps.py`, if any, has exactly
-        one. The same entries again do nothing; other threads wait until the first is through.
+        An entry is the dotted path of an `AppConfig`, or of a package; if the package has an `apps.py`, it must define
+        exactly one. A second call with the same entries does nothing. Other threads wait until the first call is done.
 
-        Raises `ConfigurationError` for an entry that is neither, for names and labels that are wrong or given
-        twice, for models defined under another label before, and for other entries than the first time;
-        `TypeError` for what is no list or tuple of strings; `RuntimeError` when called while it runs. What an import or
-        a `ready()` raises comes out as it is (CONTRACT P5). After an error nothing is set up, and `setup` may
-        be called again; modules that were imported stay imported, and receivers connected.
+        Raises `ConfigurationError` for invalid entries, names and labels, for duplicates, for models that were defined
+        before with another label, and for other entries than those of the first call; `TypeError` unless *entries* is a
+        list or tuple of strings; `RuntimeError` if an application calls it. Errors of imports and of `ready()` are not
+        changed. After an error nothing is set up, and `setup` can be called again; modules stay imported.
         """
         wanted = _checked(entries)
         with self._lock:
             if self._running:
-                raise RuntimeError("setup() was called by an application that it sets up")
+                raise RuntimeError("setup() was called by an application that is being set up")
             if self.ready:
                 if wanted != self._entries:
                     raise ConfigurationError(f"other applications are set up already: {self._entries!r}")
@@ -100,7 +95,7 @@ class Apps:
     def _set_up(self, entries: tuple[str, ...]) -> None:
         configs = [_read(entry) for entry in entries]
         packages = [import_module(config.name) for config in configs]
-        self._hand_over(configs)
+        self._register_labels(configs)
         self.apps_ready = True
         for package in packages:
             if _has_submodule(package, "models"):
@@ -111,13 +106,13 @@ class Apps:
         self._entries = entries
         self.ready = True
 
-    def _hand_over(self, configs: list[AppConfig]) -> None:
-        """Let the registry label the models that follow; those that came too early have the wrong label."""
+    def _register_labels(self, configs: list[AppConfig]) -> None:
+        """Register the labels. Raises `ConfigurationError` if models were defined too early to have them."""
         registry = self.registry
         names = {label: name for name, label in registry.apps.items()}
         for config in configs:
             if config.name in names.values():
-                raise ConfigurationError(f"the application {config.name!r} is named twice")
+                raise ConfigurationError(f"the application {config.name!r} is listed twice")
             if (other := names.setdefault(config.label, config.name)) != config.name:
                 raise ConfigurationError(
                     f"two applications are labelled {config.label!r}: {other!r} and {config.name!r}"
@@ -138,25 +133,25 @@ class Apps:
 
 def _checked(entries: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(entries, (list, tuple)):
-        raise TypeError(f"setup() wants a list or tuple of applications, not {entries!r}")
+        raise TypeError(f"setup() takes a list or tuple of applications, not {entries!r}")
     wanted = tuple(entries)
     for entry in wanted:
         if not isinstance(entry, str):
-            raise TypeError(f"an application is named by its dotted path, not by {entry!r}")
-        if not _PATH.fullmatch(entry):
-            raise ConfigurationError(f"an application is named by its dotted path, not by {entry!r}")
+            raise TypeError(f"an application must be a dotted path, not {entry!r}")
+        if not _is_dotted_path(entry):
+            raise ConfigurationError(f"an application must be a dotted path, not {entry!r}")
     return wanted
 
 
 def _read(entry: str) -> AppConfig:
-    """The configuration that *entry* means (CONTRACT P4)."""
+    """Import and return the configuration of *entry*."""
     path, _, name = entry.rpartition(".")
     if path:
         module = import_module(path)
         found = getattr(module, name, None)
         if isinstance(found, type):
             if not issubclass(found, AppConfig):
-                raise ConfigurationError(f"{entry!r} is a class, but no AppConfig")
+                raise ConfigurationError(f"{entry!r} is a class, but not an AppConfig")
             return found()
         if not hasattr(module, "__path__"):
             known = [each.__name__ for each in _configs_of(module)]
@@ -170,19 +165,23 @@ def _read(entry: str) -> AppConfig:
     found_here = _configs_of(module)
     if len(found_here) != 1:
         names = ", ".join(repr(each.__name__) for each in found_here) or "none"
-        raise ConfigurationError(f"{module.__name__!r} wants exactly one AppConfig; found: {names}")
+        raise ConfigurationError(f"{module.__name__!r} must define exactly one AppConfig; found: {names}")
     return found_here[0]()
 
 
 def _configs_of(module: ModuleType) -> list[type[AppConfig]]:
-    """The `AppConfig` classes that *module* defines itself; what it imported does not count."""
+    """Return the `AppConfig` classes defined, not imported, in *module*."""
     classes = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))
     return [each for each in classes if issubclass(each, AppConfig) and each.__module__ == module.__name__]
 
 
 def _has_submodule(package: ModuleType, name: str) -> bool:
-    """Whether *package* has a module *name*, asked without importing it: what that raises is not its absence."""
+    """Whether *package* has a module *name*; it is not imported, since an error of it would hide its existence."""
     return hasattr(package, "__path__") and find_spec(f"{package.__name__}.{name}") is not None
+
+
+def _is_dotted_path(path: str) -> bool:
+    return all(map(str.isidentifier, path.split(".")))
 
 
 default_apps = Apps(default_registry)

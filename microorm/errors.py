@@ -1,4 +1,4 @@
-"""Errors: every exception microorm raises by itself.
+"""The exceptions of microorm.
 
     MicroormError
     ├── ConfigurationError
@@ -16,11 +16,10 @@
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
-    ├── MigrationError
-    └── FixtureError
+    └── MigrationError
 
-What a database itself refuses stays SQLAlchemy's (`IntegrityError`, `OperationalError`, …).
-Wrong arguments are Python's `TypeError` and `ValueError`.
+Errors of the database are SQLAlchemy's (`IntegrityError`, `OperationalError`, …), and invalid arguments are a `TypeError`
+or `ValueError`.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from collections.abc import Iterable, Mapping
 
 
 class MicroormError(Exception):
-    """Anything that microorm refuses or finds wrong."""
+    """The base class of microorm's errors."""
 
 
 class ConfigurationError(MicroormError):
-    """The databases are configured wrongly, twice, or not at all."""
+    """The configuration is invalid, missing, or given twice."""
 
 
 class UnknownAlias(ConfigurationError):
-    """No database has this alias; *alias* is what was asked for, *known* are the configured ones."""
+    """No database has the alias; *alias* is the unknown one, *known* are the configured ones."""
 
     def __init__(self, alias: object, known: Iterable[str]) -> None:
         self.alias = alias
@@ -50,17 +49,17 @@ class UnknownAlias(ConfigurationError):
 
 
 class ModelError(MicroormError):
-    """A model class is declared wrongly; raised at the class definition."""
+    """A model is declared incorrectly; raised when the class is defined."""
 
 
 class FieldError(MicroormError, ValueError):
-    """A name is not a field, or a field cannot be used in this way."""
+    """A field does not exist, or cannot be used in this way."""
 
 
 class InvalidValue(FieldError):
-    """Values that a model's fields do not take; nothing was written.
+    """The values of some fields are invalid; nothing was written.
 
-    *problems* maps each bad field's name to what is wrong with its value.
+    *problems* maps the name of each field to what is wrong with its value.
     """
 
     def __init__(self, model: str, problems: Mapping[str, str]) -> None:
@@ -73,29 +72,29 @@ class InvalidValue(FieldError):
 
 
 class ObjectDoesNotExist(MicroormError):
-    """A query that should find one row found none; raised per model as `Model.DoesNotExist`."""
+    """A query for one row found none; each model has its own subclass, `Model.DoesNotExist`."""
 
 
 class MultipleObjectsReturned(MicroormError):
-    """A query that should find one row found several; raised per model, too."""
+    """A query for one row found several; each model has its own subclass."""
 
 
 class NotUpdated(MicroormError):
-    """An UPDATE that had to find its row found none; raised per model as `Model.NotUpdated`."""
+    """An UPDATE of one row found none; each model has its own subclass, `Model.NotUpdated`."""
 
 
 class UnsavedError(MicroormError, ValueError):
-    """The instance has no key yet, and what was asked for needs one."""
+    """An operation needs a saved instance, and the instance has no key."""
 
 
 class LazyLoadError(MicroormError):
-    """A value was to be loaded by a statement of its own where `microorm.testing.no_lazy_loads()` forbids it."""
+    """A value would be loaded lazily inside `microorm.testing.no_lazy_loads()`."""
 
 
 class RestrictedError(MicroormError):
     """A row cannot be deleted while others refer to it.
 
-    *objects* are the instances of these others, loaded with their keys and foreign keys.
+    *objects* are instances of these rows, loaded with their keys and foreign keys.
     """
 
     def __init__(self, message: str, objects: Iterable[object] = ()) -> None:
@@ -107,28 +106,28 @@ class RestrictedError(MicroormError):
 
 
 class CrossDatabaseRelation(MicroormError, ValueError):
-    """Two instances of different aliases were to be related."""
+    """Instances of different databases cannot be related."""
 
 
 class TransactionError(MicroormError):
-    """The block cannot do this, or not any more; its cause is the error that doomed it, if one did."""
+    """The block does not allow the operation; the cause is the error that doomed the block, if there is one."""
 
 
 class CommitOutcomeUnknown(TransactionError):
-    """The connection was lost while COMMIT ran: the rows may be stored or not.
+    """The connection was lost during COMMIT; the rows may or may not be stored.
 
-    Hooks did not run. Instances keep what was written, so that their keys can be looked up.
+    Functions passed to `on_commit` did not run. Instances keep the written values, so that their keys can be looked up.
     """
 
 
 class TransactionSharedError(TransactionError):
-    """A block that belongs to another running thread, task or process was used."""
+    """A block was used by a different thread, task or process."""
 
 
 class MigrationError(MicroormError):
-    """Migrations cannot be read or made, or one of them failed.
+    """Migrations cannot be read or written, or a migration failed.
 
-    *at* maps the alias of each database to the revisions it is at now, as far as that is known.
+    *at* maps the alias of each database to its current revisions, as far as they are known.
     """
 
     def __init__(self, message: str, at: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -139,13 +138,9 @@ class MigrationError(MicroormError):
         return (type(self), (str(self), self.at))
 
 
-class FixtureError(MicroormError):
-    """A fixture file cannot be loaded."""
-
-
 def nearest(name: object, known: Iterable[str], *, prefix: str = "; nearest: ") -> str:
-    """Name the known name that is most like *name*, as the end of a message, or nothing."""
-    from difflib import get_close_matches  # noqa: PLC0415 only an error wants it
+    """Return the known name most similar to *name* as the end of a message; an empty string if there is none."""
+    from difflib import get_close_matches  # noqa: PLC0415 only errors need it
 
     matches = get_close_matches(name, list(known), n=1) if isinstance(name, str) else []
     return f"{prefix}{matches[0]!r}" if matches else ""

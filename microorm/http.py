@@ -1,7 +1,7 @@
-"""HTTP: the request signals for WSGI and ASGI applications, and clean connections between requests.
+"""WSGI and ASGI middleware: request signals, and no open transaction after a request.
 
-Each middleware sends `request_started` when a request arrives, `got_request_exception` for what leaves the
-application, and `request_finished` once, at the end (CONTRACT R). Sender is the middleware's class.
+Each middleware sends `request_started` when a request arrives, `got_request_exception` for an error of the application,
+and `request_finished` once, at the end. The sender is the class of the middleware.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from microorm.blocks import end_scopes
-from microorm.databases import Databases, default_databases
-from microorm.scopes import Scope, open_scopes
+from microorm.db.atomic import end_scopes
+from microorm.db.context import Scope, open_scopes
+from microorm.db.databases import Databases, default_databases
 from microorm.signals import got_request_exception, request_finished, request_started
 
 __all__ = ["SignalsMiddleware", "WSGISignals"]
@@ -29,11 +29,11 @@ _ASGIApplication = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 class WSGISignals:
-    """A WSGI application around *app* that sends the request signals, with `environ`.
+    """WSGI middleware that sends the request signals with `environ`.
 
-    `request_finished` comes when the server has closed the body, whether it is a list, a file or a generator,
-    and whether it was read to its end or not; also when *app* fails. What *app* leaves open in *databases*
-    then is rolled back. Exceptions, those of receivers too, go on to the server.
+    `request_finished` is sent when the server closes the body, even if it was not read to its end, and when *app* fails.
+    Blocks of *databases* that *app* leaves open are then rolled back. Exceptions, including those of receivers, are passed
+    on to the server.
     """
 
     def __init__(self, app: WSGIApplication, *, databases: Databases = default_databases) -> None:
@@ -53,12 +53,11 @@ class WSGISignals:
 
 
 class SignalsMiddleware:
-    """An ASGI application around *app* that sends the request signals, with `scope`.
+    """ASGI middleware that sends the request signals with `scope`.
 
-    `request_finished` comes when *app* has returned from an HTTP request: after the body was sent, after it
-    failed, or after the client went away, be it that *app* heard of it or that it was cancelled. What *app*
-    leaves open in *databases* then is rolled back. Scopes of other types pass untouched. Exceptions, those of
-    receivers too, go on to the server.
+    `request_finished` is sent when *app* returns, fails or is cancelled, which includes a client that disconnects. Blocks
+    of *databases* that *app* leaves open are then rolled back. Scopes of other types than `http` are passed on. Exceptions,
+    including those of receivers, are passed on to the server.
     """
 
     def __init__(self, app: _ASGIApplication, *, databases: Databases = default_databases) -> None:
@@ -66,7 +65,7 @@ class SignalsMiddleware:
         self.databases = databases
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Answer one request, or pass on what is none."""
+        """Answer one HTTP request; pass on other scopes."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -87,7 +86,7 @@ class SignalsMiddleware:
 
 
 class _Opened:
-    """What the code in `with` blocks of this object has opened in *databases*, and nobody has closed."""
+    """The scopes of *databases* that were opened in `with` blocks of this object and not closed."""
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
@@ -101,15 +100,15 @@ class _Opened:
         self._found.update(set(open_scopes(self._databases)) - self._before)
 
     def end(self) -> None:
-        """Close what is open still; blocks are rolled back, and said to be."""
+        """Close the scopes that are still open; blocks are rolled back, and logged."""
         for alias in end_scopes(self._found):
             _log.warning("a request left a block on %r open; it was rolled back", alias)
 
 
 class _Request:
-    """One request: what its application and its receivers open must not outlive it (CONTRACT R8).
+    """One request, which closes what its application and receivers leave open.
 
-    Only what was opened in it counts: a request may be made inside a block of its caller.
+    A request may be made inside a block of the caller, which is left alone.
     """
 
     def __init__(self, databases: Databases) -> None:
@@ -120,7 +119,7 @@ class _Request:
 
     @contextmanager
     def after_application(self) -> Iterator[None]:
-        """Around a signal that follows the application: what that left open is rolled back before."""
+        """Close what the application has left open, then run the block, which sends a signal."""
         try:
             self.application.end()
         finally:
@@ -129,7 +128,7 @@ class _Request:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Around the last signal: nothing is left open after it."""
+        """Run the block, which sends the last signal, and leave nothing open."""
         try:
             with self.after_application():
                 yield
@@ -139,7 +138,7 @@ class _Request:
 
 
 class _WSGIRequest(_Request):
-    """One request of a WSGI server."""
+    """A request to a WSGI application."""
 
     def __init__(self, sender: type[WSGISignals], databases: Databases, environ: WSGIEnvironment) -> None:
         super().__init__(databases)
@@ -147,12 +146,12 @@ class _WSGIRequest(_Request):
         self._environ = environ
 
     def start(self) -> None:
-        """Say that the request has arrived."""
+        """Send `request_started`."""
         with self.receivers:
             request_started.send(sender=self._sender, environ=self._environ)
 
     def call(self, part: Callable[..., _T], *args: Any) -> _T:
-        """Run a part of the application; what it raises is told before it goes on to the server."""
+        """Run a part of the application, and send `got_request_exception` if it fails."""
         try:
             with self.application:
                 return part(*args)
@@ -162,25 +161,25 @@ class _WSGIRequest(_Request):
             raise
 
     def watched(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        """*body*, ending the request when the server closes it."""
+        """Wrap *body* so that the request ends when the server closes it."""
         watched = _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
         wrapper = self._environ.get("wsgi.file_wrapper")
         is_file = isinstance(wrapper, type) and isinstance(body, wrapper)
         if is_file:
-            # Its own wrapper the server may send faster than by reading it, so it gets that one back.
+            # The server may send its own file wrapper faster than by reading, so it gets that object back.
             with suppress(AttributeError):
                 body.close = watched.close  # type: ignore[attr-defined]
                 return body
         return watched
 
     def finish(self) -> None:
-        """Say that the request is over, and leave nothing open."""
+        """Send `request_finished`, and leave nothing open."""
         with self.ending():
             request_finished.send(sender=self._sender, environ=self._environ)
 
 
 class _Body:
-    """The body of one response, whose `close` is the end of the request."""
+    """The body of a response; the request ends when it is closed."""
 
     def __init__(self, request: _WSGIRequest, body: Iterable[bytes]) -> None:
         self._request = request
@@ -201,7 +200,7 @@ class _Body:
         return cast("bytes", chunk)
 
     def close(self) -> None:
-        """Close what the application returned, then end the request; a second call does nothing (CONTRACT R5)."""
+        """Close the body of the application, then end the request; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -213,7 +212,7 @@ class _Body:
 
 
 class _SizedBody(_Body):
-    """A body that says how many chunks it has: of one chunk, servers know the length."""
+    """A body with a length; a server sets Content-Length if there is one chunk."""
 
     def __len__(self) -> int:
         return len(self._body)  # type: ignore[arg-type]

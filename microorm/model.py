@@ -1,4 +1,4 @@
-"""Model: the door. What is here delegates; how a save or a query happens stands elsewhere."""
+"""Model: the base class of all models. It delegates: saves, deletes and queries are in rooms of their own."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transf
 from sqlalchemy import ColumnElement, Table
 from typing_extensions import TypeVar
 
-from microorm.associations import many_to_many
-from microorm.declarations import Declaration, field
-from microorm.deferring import load_deferred
-from microorm.definition import LazySchema, LazyTable, Options, define
-from microorm.deleting import delete
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
-from microorm.following import follow
-from microorm.query import Query
-from microorm.refreshing import refresh
+from microorm.fields.field import field
+from microorm.mapping.declarations import Declaration
+from microorm.mapping.definition import LazySchema, LazyTable, Options, define
+from microorm.mapping.foreign_key import foreign_key
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import RowState, State, changes, picklable, unpickle
+from microorm.persistence.delete import delete
+from microorm.persistence.refresh import load_deferred, refresh
+from microorm.persistence.save import save
+from microorm.query.joins import load_related
+from microorm.query.query import Query
 from microorm.registry import Registry
-from microorm.related import related
-from microorm.relations import foreign_key
-from microorm.saving import save
-from microorm.schema import Schema
-from microorm.state import Origin, State, changes, picklable, unpickle
+from microorm.relations.many_to_many import many_to_many
+from microorm.relations.reverse import related
 
 K = TypeVar("K", default=int)
 M = TypeVar("M", bound="Model[Any]")
 
 
 class Objects:
-    """`Model.objects`: all rows of the model."""
+    """`Model.objects`: a query of all rows of the model."""
 
     def __get__(self, instance: None, owner: type[M]) -> Query[M]:
         if instance is not None:
             raise AttributeError("objects belongs to the model, not to an instance")
-        if owner.__options__.abstract:
-            raise AttributeError(f"{owner.__name__} is abstract and has no rows")
-        return Query(owner)
+        query: Query[M] | None = owner.__dict__.get("__query__")
+        if query is None:
+            if owner.__options__.abstract:
+                raise AttributeError(f"{owner.__name__} is abstract and has no rows")
+            query = Query(owner)
+            type.__setattr__(owner, "__query__", query)
+        return query
 
 
 class PrimaryKey:
-    """The implicit key `id`, for type checkers; a model that has one gets a field in its place."""
+    """The implicit key `id`, for type checkers; in a model that has this key, a field takes its place."""
 
     if TYPE_CHECKING:
 
@@ -63,15 +67,15 @@ class PrimaryKey:
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field, foreign_key, related, many_to_many))
 class Model(Generic[K]):
-    """One row of a table; derive from it, and annotate fields with `Field[...]`.
+    """The base class of models: an instance is one row of a table. Annotate its fields with `Field[...]`.
 
-    Without a field that says `primary_key=True` the key is `id`: a big integer that the database makes, or
-    for `Model[UUID]` a UUID made here.
+    Without a field that has `primary_key=True` the key is `id`: a big integer that the database makes, or a UUID that
+    microorm makes for `Model[UUID]`.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_origin", "_row")
+    __slots__ = ("__dict__", "__weakref__", "_row", "_row_state")
 
-    _origin: Origin
+    _row_state: RowState
     _row: tuple[Any, ...] | None
 
     if TYPE_CHECKING:
@@ -115,12 +119,12 @@ class Model(Generic[K]):
         def __init__(self, /, *args, **kwargs):
             if type(self).__options__.abstract:
                 raise TypeError(f"{type(self).__name__} is abstract and has no instances")
-            _ = type(self).__schema__  # where names were pending, now they are read
+            _ = type(self).__schema__  # resolves the names that its annotations were waiting for
             type(self).__construct__(self, *args, **kwargs)
 
     @property
     def pk(self) -> Any:
-        """The value of the primary key, of a composite one the tuple; None while there is none."""
+        """The value of the primary key, a tuple if it is composite; None if the instance has no key yet."""
         schema, values = self.__schema__, self.__dict__
         if len(schema.key_names) == 1:
             return values.get(schema.key_names[0])
@@ -133,14 +137,17 @@ class Model(Generic[K]):
 
     @property
     def changed_fields(self) -> frozenset[str]:
-        """The names of the fields whose values differ from what was loaded or saved; all of a new instance."""
+        """The names of the fields that differ from what was loaded or saved; all fields of a new instance."""
         schema = self.__schema__
-        return schema.reported_names(changes(self, schema.names))
+        return schema.reported_names(changes(self, schema.names, schema.foreign_keys))
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """`{name: (old, new)}` of the changed fields, of a foreign key the keys; in `post_save`, of what was saved."""
+        """Return `{name: (old, new)}` of the changed fields, with keys for relations; in `post_save`, what was saved."""
         schema = self.__schema__
-        return {schema.reported[name]: pair for name, pair in changes(self, schema.names).items()}
+        return {
+            schema.reported[name]: pair
+            for name, pair in changes(self, schema.names, schema.foreign_keys).items()
+        }
 
     def save(
         self,
@@ -151,20 +158,21 @@ class Model(Generic[K]):
         force_insert: bool = False,
         force_update: bool = False,
     ) -> Self:
-        """Write the row, all or nothing, telling `pre_save` and `post_save`; returns the instance.
+        """Write the row, all or nothing, and send `pre_save` and `post_save`. Returns the instance.
 
-        *using*: the alias, else as routed. *update_fields*: write only these, by name or column; empty means
-        do nothing. *raw*: exactly as it is, without `on_update`. *force_insert*, *force_update*: one statement
-        of this kind only. Adding with no key is an INSERT; otherwise an UPDATE and, where no row has the key,
-        an INSERT (CONTRACT I). Of fields that are deferred, a save to the row they are in writes none, and tells the
-        others as its `update_fields`; any other loads them first.
+        *using*: the alias to write to; by default the routing decides. *update_fields*: write only these fields, named
+        or as columns; an empty list writes nothing. *raw*: write the values as they are, without `on_update` and
+        without a look at related instances. *force_insert*, *force_update*: send only this statement. Without them,
+        a new instance without a key is inserted; for any other an UPDATE is sent and, if no row has the key, an INSERT.
+        A save to the row that an instance with deferred fields came from does not write these fields, and its
+        `update_fields` are the others. A save to any other row loads them first.
 
-        Raises `TypeError` and `ValueError` for wrong arguments, `FieldError` for an unknown field,
-        `UnsavedError` where an update lacks a key, `InvalidValue` for values that do not fit,
-        `Model.NotUpdated` where an update that was asked for found no row, `Model.DoesNotExist` where deferred
-        values are gone, `TransactionError` in a doomed, foreign or read-only block, and what the database raises.
-        After an error nothing is written and the instance is as it was; an open block is doomed if a receiver or
-        SQL had run.
+        Raises `TypeError` and `ValueError` for wrong arguments, `FieldError` for an unknown field, `UnsavedError` for
+        an update without a key and for a related instance without one, `InvalidValue` for values that do not fit,
+        `CrossDatabaseRelation`, `Model.NotUpdated` if a forced UPDATE finds no row, `Model.DoesNotExist` if the row of
+        deferred fields is gone, `TransactionError` in a block that is doomed, read-only or of another task, and the
+        errors of the database. After an error nothing is written, and the instance is as it was. An open block is
+        doomed if a receiver or SQL had run.
         """
         save(
             self,
@@ -176,27 +184,27 @@ class Model(Generic[K]):
         )
         return self
 
-    def delete(self, using: str | None = None) -> tuple[int, dict[str, int]]:
-        """Delete the row, all or nothing, telling `pre_delete` and `post_delete`.
+    def delete(self, *, using: str | None = None) -> tuple[int, dict[str, int]]:
+        """Delete the row, all or nothing, and send `pre_delete` and `post_delete`.
 
-        Returns the number of rows deleted, and by label. A key that the database made is None afterwards.
-        Raises `UnsavedError` where there is no key, and what `save` raises of the block and the database.
+        *using*: the alias to delete from; by default the routing decides. Returns the number of deleted rows, in total
+        and by label. A key that the database made is None afterwards. Raises `UnsavedError` for an instance without a
+        key, `RestrictedError`, `TransactionError`, and the errors of the database.
         """
         return delete(self, using=using)
 
     def refresh_from_db(
-        self, using: str | None = None, fields: Iterable[str | ColumnElement[Any]] | None = None
+        self, *, using: str | None = None, fields: Iterable[str | ColumnElement[Any]] | None = None
     ) -> None:
-        """Take all values but deferred ones, or those of *fields*, from the row.
+        """Load the values of *fields* from the row again; by default all that are not deferred.
 
-        From the alias it was loaded from unless told.
-        Raises `UnsavedError` where there is no key, `FieldError`, and `Model.DoesNotExist` where the row is
-        gone; the instance is then as it was (CONTRACT I20).
+        *using*: the alias to read from; by default the one that the instance came from. Raises `UnsavedError` for an
+        instance without a key, `FieldError`, and `Model.DoesNotExist` if the row is gone. The instance is then as it was.
         """
         refresh(self, using, fields)
 
     def _follow(self, relation: Any, key: Any) -> Any:
-        return follow(self, relation, key)
+        return load_related(self, relation, key)
 
     def _load_deferred(self, name: str) -> Any:
         return load_deferred(self, name)
@@ -223,7 +231,7 @@ class Model(Generic[K]):
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._row, twin._origin = self._row, self._origin
+        twin._row, twin._row_state = self._row, self._row_state
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -1,10 +1,11 @@
-"""Project: the one configuration of a program and its command line, `[tool.microorm]` of pyproject.toml."""
+"""Project: the configuration of a program and its command line, `[tool.microorm]` of pyproject.toml."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -17,31 +18,30 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL
 
 from microorm.apps import Apps, default_apps
-from microorm.databases import ALIAS, Databases
-from microorm.engines import Database
-from microorm.environment import filled, filled_url
+from microorm.db.databases import ALIAS, Databases
+from microorm.db.engine import Database, is_memory, read_url
 from microorm.errors import ConfigurationError, nearest
-from microorm.pyproject import NAME, Pyproject
-from microorm.urls import is_memory, read_url
 
-__all__ = ["KEYS", "Project", "read_project"]
+__all__ = ["KEYS", "Project", "expand", "expand_url", "read_project", "read_tool_table"]
 
-SECTION = ("tool", "microorm")
+FILE_NAME = "pyproject.toml"
 KEYS = ("apps", "databases", "migrations", "routers")
-MIGRATIONS = "migrations"
+DEFAULT_MIGRATIONS = "migrations"
 
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|(\$)|)")
+_URL_HOST = re.compile(r"[^:/]*://(?:[^:/@]*(?::[^@]*)?@)?([^/?]*)")
 
-# Who was configured by which project, and with what result: a later `configure` or `close` is noticed.
+# The project that configured each `Databases`, and the result: shows whether they were changed or closed since.
 _configured: WeakKeyDictionary[Databases, tuple[Project, list[Database]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Project:
-    """What `[tool.microorm]` of the file *path* says.
+    """The contents of `[tool.microorm]` in the file *path*.
 
     *apps* are the entries of `microorm.setup`; *databases* maps each alias to its `url` and the options of
-    `create_engine`; *routers* are dotted paths; *migrations* is a folder, there or not. Paths are absolute.
+    `create_engine`; *routers* are dotted paths; *migrations* is a folder, which need not exist. Paths are absolute.
     `repr` shows no URL.
     """
 
@@ -50,199 +50,241 @@ class Project:
     databases: Mapping[str, Mapping[str, Any]] = field(repr=False)
     routers: tuple[str, ...]
     migrations: Path
-    place: Callable[..., str] = field(repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths are relative to, and in which the packages are looked for."""
+        """The folder of pyproject.toml: relative paths start here, and packages are imported from here."""
         return self.path.parent
 
     def set_up(self, apps: Apps = default_apps) -> None:
-        """Configure the databases and routers, then set up the applications, those of *apps*.
+        """Configure the databases and routers of *apps*, then set up the applications.
 
-        The folder becomes the first of `sys.path` if it is not there. The same project once more does nothing.
-        Raises `ConfigurationError` for routers and applications that cannot be found, for databases that were
-        configured otherwise and opened, and as `microorm.setup` does. What a module of the project raises comes
-        out as it is.
+        Puts the folder first on `sys.path` unless it is there. Does nothing if this project is set up already.
+        Raises `ConfigurationError` for routers and applications that cannot be found, for databases that are open
+        with another configuration, and as `microorm.setup` does. Errors raised by modules of the project are passed on.
         """
         self.configure(apps.registry.databases)
         try:
             apps.setup(self.apps)
         except ModuleNotFoundError as error:
-            index = next((i for i, entry in enumerate(self.apps) if _names(entry, error.name)), None)
+            index = next((i for i, app in enumerate(self.apps) if _is_parent(error.name, app)), None)
             if index is None:
                 raise
-            entry = self.apps[index]
-            raise ConfigurationError(
-                f"{self.place('apps', index)}: the application {entry!r} is not there: no module {error.name!r}"
-            ) from error
+            text = f"no application {self.apps[index]!r}: there is no module {error.name!r}"
+            raise _error(self.path, text, "apps", index) from error
         except ConfigurationError as error:
-            if type(error) is not ConfigurationError:  # one that a module of the project raised
+            if type(error) is not ConfigurationError:  # raised by a module of the project
                 raise
-            raise ConfigurationError(f"{self.place('apps')}: {error}") from error
+            raise _error(self.path, str(error), "apps") from error
 
     def configure(self, databases: Databases) -> None:
-        """Give *databases* the aliases and routers, and let the packages be found; the applications may wait.
+        """Configure the aliases and routers of *databases*, without setting up the applications.
 
         Raises as `set_up` does.
         """
         if (folder := str(self.folder)) not in sys.path:
             sys.path.insert(0, folder)
-        known = _configured.get(databases)
-        if known is not None and known[0] == self and known[1] == _of(databases):
+        if _configured.get(databases) == (self, _all_of(databases)):
             return
         routers = [self._router(index, path) for index, path in enumerate(self.routers)]
         databases.configure(self.databases, routers=routers)
-        _configured[databases] = (self, _of(databases))
+        _configured[databases] = (self, _all_of(databases))
 
     def _router(self, index: int, path: str) -> object:
-        place = f"{self.place('routers', index)}: the router {path!r}"
-        name, _, attribute = path.rpartition(".")
+        def error(text: str) -> ConfigurationError:
+            return _error(self.path, text, "routers", index)
+
+        module_name, _, name = path.rpartition(".")
         try:
-            module = import_module(name)
-        except ModuleNotFoundError as error:
-            if not _names(name, error.name):
+            module = import_module(module_name)
+        except ModuleNotFoundError as cause:
+            if not _is_parent(cause.name, module_name):
                 raise
-            raise ConfigurationError(f"{place} is not there: no module {error.name!r}") from error
-        if (found := getattr(module, attribute, None)) is None:
-            near = nearest(attribute, vars(module))
-            raise ConfigurationError(f"{place} is not there: {name!r} has no {attribute!r}{near}")
-        if not isinstance(found, type):
-            return found
+            raise error(f"no router {path!r}: there is no module {cause.name!r}") from cause
+        if (router := getattr(module, name, None)) is None:
+            raise error(f"no router {path!r}: {module_name!r} has no {name!r}{nearest(name, vars(module))}")
+        if not isinstance(router, type):
+            return router
         try:
-            return found()
-        except TypeError as error:
-            raise ConfigurationError(f"{place} cannot be made without arguments: {error}") from error
+            return router()
+        except TypeError as cause:
+            raise error(f"the router {path!r} cannot be created without arguments: {cause}") from cause
 
 
 def read_project(start: str | Path | None = None) -> Project:
-    """The project that *start* belongs to: a folder, by default the working directory, or a pyproject.toml.
+    """Read the project of *start*: a pyproject.toml, or a folder, by default the working directory.
 
-    From a folder the search goes upward, to the nearest pyproject.toml that has `[tool.microorm]`. Only reads.
-    Raises `ConfigurationError` where there is none, and for what it says wrongly, naming file, line and key.
+    From a folder the search goes upward to the nearest pyproject.toml that has `[tool.microorm]`. Changes nothing in
+    the process. Raises `ConfigurationError`, which names the file and the key, for a project that is missing or wrong.
     """
     path = Path.cwd() if start is None else Path(start).absolute()
-    return _Reader(_named(path) if path.is_file() else _found(path)).project()
+    if path.is_file():
+        tool = read_tool_table(path)
+        if "microorm" not in tool:
+            raise ConfigurationError(f"{path} has no [tool.microorm]")
+        return _Reader(path, tool["microorm"]).project()
+    if not path.is_dir():
+        raise ConfigurationError(f"no such file or folder: {str(path)!r}")
+    for folder in (path, *path.parents):
+        file = folder / FILE_NAME
+        if file.is_file() and "microorm" in (tool := read_tool_table(file)):
+            return _Reader(file, tool["microorm"]).project()
+    raise ConfigurationError(f"no {FILE_NAME} with [tool.microorm] in {str(path)!r} or its parent folders")
 
 
-def _named(path: Path) -> Pyproject:
-    pyproject = Pyproject(path)
-    if pyproject.section(*SECTION) is None:
-        raise ConfigurationError(f"{path} has no [tool.microorm]")
-    return pyproject
+def read_tool_table(path: Path) -> Mapping[str, Any]:
+    """Return the table `tool` of a TOML file, empty if it has none.
 
-
-def _found(folder: Path) -> Pyproject:
-    if not folder.is_dir():
-        raise ConfigurationError(f"there is no folder or file {str(folder)!r}")
-    for each in (folder, *folder.parents):
-        if (each / NAME).is_file():
-            pyproject = Pyproject(each / NAME)
-            if pyproject.section(*SECTION) is not None:
-                return pyproject
-    raise ConfigurationError(f"no {NAME} with [tool.microorm] in {str(folder)!r} or above it")
+    Raises `ConfigurationError` for a file that cannot be read or is not valid TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            tool = tomllib.load(file).get("tool", {})
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    if not isinstance(tool, dict):
+        raise ConfigurationError(f"{path}: tool: must be a table, not {_type_name(tool)}")
+    return tool
 
 
 class _Reader:
-    """Reads the section of one file, and says what is wrong with it, and where."""
+    """Reads the section `[tool.microorm]` of one file. No error repeats a value that may hold a secret."""
 
-    def __init__(self, pyproject: Pyproject) -> None:
-        self._pyproject = pyproject
-        self._folder = pyproject.path.parent
-        self._section = pyproject.section(*SECTION)
+    def __init__(self, path: Path, section: Any) -> None:
+        self._path = path
+        self._section = section
 
     def project(self) -> Project:
         if not isinstance(self._section, dict):
-            raise self._wrong("tool.microorm is a table", self._section)
+            raise self._wrong_type("must be a table", self._section)
         for key in self._section:
             if key not in KEYS:
                 known = ", ".join(map(repr, KEYS))
-                raise self._error(
-                    f"[tool.microorm] has no key {key!r}; known: {known}{nearest(key, KEYS)}", key
-                )
+                raise self._error(f"unknown key; known: {known}{nearest(key, KEYS)}", key)
         return Project(
-            path=self._pyproject.path,
-            apps=self._dotted("apps"),
+            path=self._path,
+            apps=self._dotted_paths("apps", "shop"),
             databases=self._databases(),
-            routers=self._dotted("routers"),
+            routers=self._dotted_paths("routers", "shop.routers.Archive"),
             migrations=self._migrations(),
-            place=self._place,
         )
 
-    def _place(self, *keys: str | int) -> str:
-        return self._pyproject.place(*SECTION, *keys)
-
     def _error(self, text: str, *keys: str | int) -> ConfigurationError:
-        return ConfigurationError(f"{self._place(*keys)}: {text}")
+        return _error(self._path, text, *keys)
 
-    def _wrong(self, wanted: str, value: object, *keys: str | int) -> ConfigurationError:
-        """The value itself is not shown: it may hold a secret."""
-        return self._error(f"{wanted}, not {_kind(value)}", *keys)
+    def _wrong_type(self, text: str, value: object, *keys: str | int) -> ConfigurationError:
+        return self._error(f"{text}, not {_type_name(value)}", *keys)
 
-    def _filled(self, fill: Callable[[Any, Mapping[str, str]], Any], value: Any, *keys: str | int) -> Any:
+    def _expand(self, value: Any, *keys: str | int, using: Callable[..., Any] | None = None) -> Any:
         try:
-            return fill(value, os.environ)
+            return (using or expand)(value, os.environ)
         except ConfigurationError as error:
-            raise self._error(f"{'.'.join(map(str, keys))} {error}", *keys) from None
+            raise self._error(str(error), *keys) from None
 
-    def _dotted(self, key: str) -> tuple[str, ...]:
+    def _dotted_paths(self, key: str, example: str) -> tuple[str, ...]:
         entries = self._section.get(key, [])
         if not isinstance(entries, list):
-            raise self._wrong(f"{key} is an array of dotted paths", entries, key)
+            raise self._wrong_type("must be an array of dotted paths", entries, key)
         paths = []
         for index, entry in enumerate(entries):
             if not isinstance(entry, str):
-                raise self._wrong(f"{key} is an array of dotted paths", entry, key, index)
-            path = self._filled(filled, entry, key, index)
-            if not _DOTTED.fullmatch(path) or (key == "routers" and "." not in path):
-                raise self._error(f"{key} holds dotted paths, not {path!r}", key, index)
+                raise self._wrong_type("must be a dotted path", entry, key, index)
+            path = self._expand(entry, key, index)
+            if not _DOTTED_PATH.fullmatch(path) or (key == "routers" and "." not in path):
+                raise self._error(f"must be a dotted path such as {example!r}, not {path!r}", key, index)
             paths.append(path)
         return tuple(paths)
 
     def _migrations(self) -> Path:
-        given = self._section.get("migrations", MIGRATIONS)
-        if not isinstance(given, str) or not given:
-            raise self._wrong("migrations is the path of a folder", given, "migrations")
-        folder: str = self._filled(filled, given, "migrations")
-        return self._folder / folder
+        folder = self._section.get("migrations", DEFAULT_MIGRATIONS)
+        if not isinstance(folder, str) or not folder:
+            raise self._wrong_type("must be the path of a folder", folder, "migrations")
+        path: str = self._expand(folder, "migrations")
+        return self._path.parent / path
 
     def _databases(self) -> Mapping[str, Mapping[str, Any]]:
-        given = self._section.get("databases")
-        if given is None:
-            raise self._error("[tool.microorm] has no 'databases'")
-        if not isinstance(given, dict):
-            raise self._wrong("databases is a table of aliases", given, "databases")
-        if not given:
-            raise self._error("databases names no database", "databases")
-        read = {alias: MappingProxyType(self._database(alias, value)) for alias, value in given.items()}
+        databases = self._section.get("databases")
+        if databases is None:
+            raise self._error("the key 'databases' is missing")
+        if not isinstance(databases, dict):
+            raise self._wrong_type("must be a table of aliases", databases, "databases")
+        if not databases:
+            raise self._error("must have at least one alias", "databases")
+        read = {alias: MappingProxyType(self._database(alias, value)) for alias, value in databases.items()}
         return MappingProxyType(read)
 
     def _database(self, alias: str, value: object) -> dict[str, Any]:
         keys: tuple[str, ...] = ("databases", alias)
         if not ALIAS.fullmatch(alias):
-            raise self._error(f"an alias wants letters, digits and underscores, not {alias!r}", *keys)
-        options: dict[str, Any] = {"url": value} if isinstance(value, str) else {}
+            raise self._error("an alias must consist of letters, digits and underscores", *keys)
+        options: dict[str, Any] = {}
+        url, expected = value, "must be a URL, or a table with the key 'url'"
         if isinstance(value, dict):
             if "url" not in value:
                 given = ", ".join(sorted(map(repr, value))) or "nothing"
-                raise self._error(f"database {alias!r} has no 'url'; given: {given}", *keys)
-            options, keys = dict(value), (*keys, "url")
-        url = options.pop("url", None)
+                raise self._error(f"the key 'url' is missing; given: {given}", *keys)
+            options = {name: self._expand(item, *keys, name) for name, item in value.items() if name != "url"}
+            url, expected, keys = value["url"], "must be a URL", (*keys, "url")
         if not isinstance(url, str):
-            found = value if url is None else url
-            raise self._wrong(f"{'.'.join(keys)} is a URL, or a table with one", found, *keys)
-        options = {name: self._filled(filled, item, *keys[:2], name) for name, item in options.items()}
-        text = self._filled(filled_url, url, *keys)
+            raise self._wrong_type(expected, url, *keys)
+        text = self._expand(url, *keys, using=expand_url)
         try:
-            return {"url": _from(self._folder, read_url(alias, text), text), **options}
+            return {"url": _with_folder(self._path.parent, read_url(alias, text), text), **options}
         except ConfigurationError as error:
             raise self._error(str(error), *keys) from None
 
 
-def _from(folder: Path, url: URL, text: str) -> URL | str:
-    """*url* with the file of an SQLite database in *folder*, unless its path is absolute.
+def expand(value: Any, environment: Mapping[str, str]) -> Any:
+    """Return *value* with each `${NAME}` in its strings replaced by the variable, and each `$$` by `$`.
 
-    One in memory stays the *text*: two that are written the same are equal.
+    Lists and dictionaries are copied with their strings expanded. Raises `ConfigurationError` for a variable that is
+    not set and for any other dollar sign; the error repeats no value.
+    """
+    match value:
+        case str():
+            return _VARIABLE.sub(lambda match: _substitute(match, environment), value)
+        case list():
+            return [expand(item, environment) for item in value]
+        case dict():
+            return {name: expand(item, environment) for name, item in value.items()}
+    return value
+
+
+def expand_url(url: str, environment: Mapping[str, str]) -> str:
+    """Return *url* with its variables replaced, percent-encoded except in the driver, the host and the port.
+
+    A variable that is the whole URL is used unchanged. Raises as `expand` does.
+    """
+    host, scheme = _URL_HOST.match(url), url.find("://")
+
+    def replace(match: re.Match[str]) -> str:
+        value, start = _substitute(match, environment), match.start()
+        if host is None or not match[1] or start < scheme or host.start(1) <= start < host.end(1):
+            return value
+        return quote(value, safe="/:" if start > host.end(1) and "?" not in url[:start] else "")
+
+    return _VARIABLE.sub(replace, url)
+
+
+def _substitute(match: re.Match[str], environment: Mapping[str, str]) -> str:
+    name, dollar = match.groups()
+    if dollar:
+        return "$"
+    if not name:
+        raise ConfigurationError(
+            "single '$'; write '${NAME}' for an environment variable, or '$$' for a dollar sign"
+        )
+    if name not in environment:
+        raise ConfigurationError(f"the environment variable {name!r} is not set")
+    return environment[name]
+
+
+def _with_folder(folder: Path, url: URL, text: str) -> URL | str:
+    """Return *url* with the relative path of an SQLite file put into *folder*.
+
+    The *text* of a memory database is returned instead, so that two projects with the same text are equal.
     """
     if url.get_backend_name() != "sqlite":
         return url
@@ -254,17 +296,23 @@ def _from(folder: Path, url: URL, text: str) -> URL | str:
     return url.set(database=str(folder / url.database))
 
 
-def _of(databases: Databases) -> list[Database]:
+def _error(path: Path, text: str, *keys: str | int) -> ConfigurationError:
+    """Return an error that names the file and the dotted key below `tool.microorm`."""
+    key = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return ConfigurationError(f"{path}: tool.microorm{key}: {text}")
+
+
+def _all_of(databases: Databases) -> list[Database]:
     return [databases.database(alias) for alias in databases.aliases]
 
 
-def _names(path: str, module: str | None) -> bool:
-    """Whether *module*, which could not be found, is *path* itself or a package on the way to it."""
+def _is_parent(module: str | None, path: str) -> bool:
+    """Return whether *module* is *path* or one of the packages that contain it."""
     return module is not None and f"{path}.".startswith(f"{module}.")
 
 
-def _kind(value: object) -> str:
-    """What TOML calls the type of *value*."""
+def _type_name(value: object) -> str:
+    """Return the name of a value's type in TOML."""
     match value:
         case str():
             return "a string" if value else "an empty string"

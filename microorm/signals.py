@@ -1,8 +1,6 @@
-"""Signals: what models, databases and applications tell, by name.
+"""`ModelSignal`, and all built-in signals, at the end of the file.
 
-A `ModelSignal` takes a model or its label as sender and three options more than a plain signal: *delivery*,
-*subclasses* and *skip_raw* (DESIGN 5). Signals that modules above this one send are made here, too, so that
-all can be imported from here.
+A model signal takes a model or its label as sender, and has three more options: *delivery*, *subclasses* and *skip_raw*.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from microorm.destinations import postpone
-from microorm.dispatch import EMPTY, Connection, Route, Signal, muted, receiver, run_coroutine
-from microorm.engines import connection_created
-from microorm.receivers import connection_key
+from microorm.db.engine import connection_created
+from microorm.db.routing import postpone
+from microorm.dispatch.receivers import EMPTY, Connection, Route, connection_key
+from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
 from microorm.registry import Registry, check_label, default_registry
 
 __all__ = [
@@ -47,46 +45,46 @@ Delivery = Literal["immediate", "on_commit"]
 
 
 class _Labelled:
-    """A connection to a label: to the model that has it, and to each that takes it later (CONTRACT L5, P7).
+    """A connection to a label: to the model that has it, and to each later model that replaces it.
 
-    A signal of its own checks the receiver, holds it as weakly as it was asked to, and warns if it is lost.
+    A plain signal holds the receiver: it checks it, references it weakly if requested, and warns if it is lost.
     """
 
     def __init__(self, signal: ModelSignal, registry: Registry, label: str, key: Hashable) -> None:
         self._signal = signal
         self._holder = Signal()
-        self.place = (registry, label, key)
+        self.identity = (registry, label, key)
         self._arguments: tuple[Any, ...] = ()
         self._models: list[ReferenceType[Any]] = []
 
     @property
     def alive(self) -> bool:
-        """Whether the receiver is there still."""
+        """Whether the receiver has not been collected."""
         return bool(self._holder._route(None))
 
     @property
     def models(self) -> list[Any]:
-        """The models that it was connected to, as far as they are there still."""
+        """The models that the receiver was connected to and that still exist."""
         return [model for each in self._models if (model := each()) is not None]
 
     def hold(self, receiver: Any, weak: bool, dispatch_uid: object, options: dict[str, Any]) -> None:
-        """Keep *receiver*, and how it is to be connected. Raises what `Signal.connect` raises."""
+        """Store *receiver* and the arguments for `connect`. Raises what `Signal.connect` raises."""
         self._holder._connect(receiver, None, weak, dispatch_uid, options)
         self._arguments = (weak, dispatch_uid, options)
 
     def __call__(self, model: Any) -> None:
-        """Connect the receiver, if it is there still, to *model*, which has the label now."""
+        """Connect the receiver to *model*, which has the label now."""
         if not (route := self._holder._route(None)):
             self.forget()
         for connection in route:
-            connection.ran = True  # from now on it is the model's connection that warns
+            connection.ran = True  # now the connection to the model warns if it is lost
             if (receiver := connection.receiver) is not None:
                 self._signal._connect(receiver, model, *self._arguments)
                 self._models = [*filter(ReferenceType.__call__, self._models), ref(model)]
 
     def forget(self) -> None:
-        """Follow the label no longer; the connections that were made stay."""
-        registry, label, _ = self.place
+        """Ignore later models with the label; existing connections remain."""
+        registry, label, _ = self.identity
         registry.forget_waiting(label, self)
         with self._signal._lock:
             self._signal._labelled.pop(self, None)
@@ -95,19 +93,19 @@ class _Labelled:
 class ModelSignal(Signal):
     """A signal about models: its senders are model classes."""
 
-    # Two savepoints at once on one connection break it, so async receivers take turns.
+    # Concurrent receivers could open savepoints on one connection at the same time.
     concurrent: ClassVar[bool] = False
 
     def __init__(self, *, postponable: bool = False) -> None:
         super().__init__()
         self._postponable = postponable
-        self._labelled: WeakKeyDictionary[_Labelled, None] = WeakKeyDictionary()  # the registries keep them
+        self._labelled: WeakKeyDictionary[_Labelled, None] = WeakKeyDictionary()  # held by the registries
 
     @property
     def waiting(self) -> tuple[tuple[str, Connection], ...]:
-        """The live connections to labels that no model has yet, each behind its label, in order."""
+        """Pairs of label and connection, for labels that no model has yet."""
         held = [each for each in self._following() if not each.models]
-        return tuple((each.place[1], known) for each in held for known in each._holder.receivers)
+        return tuple((each.identity[1], known) for each in held for known in each._holder.receivers)
 
     def connect(  # type: ignore[override]
         self,
@@ -121,21 +119,20 @@ class ModelSignal(Signal):
         skip_raw: bool = False,
         registry: Registry | None = None,
     ) -> F:
-        """Connect *receiver* to the signals of *sender*: a model, a label `"app.Model"`, or None for all.
+        """Connect *receiver* to the signals of *sender*: a model, a label `"app.Model"`, or None for all models.
 
-        A label that no model has yet waits for it, in *registry* (else the default one); a model that is defined
-        again takes the connections of its label over (CONTRACT P7). *delivery*:
-        `"on_commit"` calls the receiver after the commit of the alias that was written, with the arguments as
-        they were, and never after a rollback. *subclasses*: also for models derived from *sender*. *skip_raw*:
-        not for raw saves. The rest is as `Signal.connect` says. Returns the receiver.
+        The model of a label may be defined later, in *registry* (by default the default one); a model that replaces it
+        gets its connections. *delivery*: `"on_commit"` calls the receiver after the commit, with copies of the
+        arguments, and never after a rollback. *subclasses*: also connect to models derived from *sender*. *skip_raw*:
+        ignore raw saves. Other arguments and the return value are those of `Signal.connect`.
 
-        Raises `ValueError` for an unknown delivery, one that this signal does not offer, and a label that has
-        not the form `app.Model`; `TypeError` for a sender that is neither class nor label.
+        Raises `ValueError` for an unknown delivery, a signal without `"on_commit"`, and an invalid label; `TypeError`
+        for a sender that is neither a class nor a label.
         """
         if delivery not in ("immediate", "on_commit"):
-            raise ValueError(f"delivery= is 'immediate' or 'on_commit', not {delivery!r}")
+            raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {delivery!r}")
         if delivery == "on_commit" and not self._postponable:
-            raise ValueError("delivery='on_commit' is for signals that are sent after a write")
+            raise ValueError("delivery='on_commit' is only available for signals sent after a write")
         options: dict[str, Any] = {} if delivery == "immediate" else {"delivery": delivery}
         if subclasses:
             options["subclasses"] = True
@@ -156,37 +153,37 @@ class ModelSignal(Signal):
         *,
         registry: Registry | None = None,
     ) -> bool:
-        """End a connection, or take it out of what waits for a label; whether there was one (CONTRACT L6).
+        """Remove a connection; return whether there was one.
 
-        By label it ends for each model that has, had or will have it; by class also for those that take the
-        class's place.
+        A label removes it from all models that have, had or will have the label; a class also from later models that
+        replace it.
         """
-        key, place = connection_key(receiver, None, dispatch_uid), registry or default_registry
+        key, registry = connection_key(receiver, None, dispatch_uid), registry or default_registry
         if not isinstance(sender, str):
             for known in self._following(key):
-                if sender is not None and known.place[0].models.get(known.place[1]) is sender:
+                if sender is not None and known.identity[0].models.get(known.identity[1]) is sender:
                     known.forget()
             return super().disconnect(receiver, sender, dispatch_uid)
         check_label(sender)
-        found = [each for each in self._following(key) if each.place == (place, sender, key)]
+        found = [each for each in self._following(key) if each.identity == (registry, sender, key)]
         models = [model for each in found for model in each.models]
         ended = any(not each.models and each.alive for each in found)
         for each in found:
             each.forget()
-        for model in (*models, place.models.get(sender)):
+        for model in (*models, registry.models.get(sender)):
             if model is not None and super().disconnect(receiver, model, dispatch_uid):
                 ended = True
         return ended
 
     def has_listeners(self, sender: object = None, *, registry: Registry | None = None) -> bool:
-        """Whether a send of *sender*, a model or its label in *registry*, would reach a receiver (CONTRACT D6)."""
+        """Whether a signal of *sender*, a model or its label in *registry*, would be received."""
         self._check_sender(sender)
         if not isinstance(sender, str):
             return super().has_listeners(sender)
-        place = registry or default_registry
-        if (model := place.models.get(sender)) is not None:
+        registry = registry or default_registry
+        if (model := registry.models.get(sender)) is not None:
             return super().has_listeners(model)
-        waits = any(each.place[:2] == (place, sender) and each.alive for each in self._following())
+        waits = any(each.identity[:2] == (registry, sender) and each.alive for each in self._following())
         return waits or any(each.wildcard for each in self.receivers)
 
     def _connect_label(
@@ -194,7 +191,7 @@ class ModelSignal(Signal):
     ) -> None:
         key = connection_key(receiver, None, uid)
         for known in self._following(key):
-            if known.place == (registry, label, key):
+            if known.identity == (registry, label, key):
                 if known.alive:
                     return
                 known.forget()
@@ -206,19 +203,19 @@ class ModelSignal(Signal):
 
     def _following(self, key: Hashable = None) -> list[_Labelled]:
         with self._lock:
-            return [each for each in self._labelled if key is None or each.place[2] == key]
+            return [each for each in self._labelled if key is None or each.identity[2] == key]
 
     def _check_sender(self, sender: object) -> None:
         if isinstance(sender, str):
             check_label(sender)
         elif sender is not None and not isinstance(sender, type):
-            raise TypeError(f"the sender of a model signal is a model or its label, not {sender!r}")
+            raise TypeError(f"the sender of a model signal must be a model or its label, not {sender!r}")
 
-    def _means(self, named: object, sender: object) -> bool:
-        if isinstance(named, str):  # whichever registry it is in, and when it is defined in the block only
+    def _is_muted_by(self, muted: object, sender: object) -> bool:
+        if isinstance(muted, str):  # in any registry, and also if it is defined inside the block
             schema = getattr(sender, "__schema__", None)
-            return schema is not None and schema.label == named
-        return named is sender
+            return schema is not None and schema.label == muted
+        return muted is sender
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         if super()._matches(connection, sender):
@@ -238,7 +235,7 @@ class ModelSignal(Signal):
         sent = _as_sent(named)
 
         def deliver() -> None:
-            if (held := connection.receiver) is None:  # a weak one that is gone by now
+            if (held := connection.receiver) is None:  # collected in the meantime
                 return
             with databases.receiving(alias):
                 result = held(signal=self, sender=sender, **sent)
@@ -251,16 +248,16 @@ class ModelSignal(Signal):
             return receiver(signal=self, sender=sender, **sent)
 
     def immediate(self, sender: type[Any]) -> Route:
-        """The connections of *sender* that run at the send itself."""
+        """Return the connections of *sender* whose receivers run immediately."""
         route = self._route(sender)
         if not route or not any(connection.options for connection in route):
             return route
         return Route(each for each in route if "delivery" not in each.options) or EMPTY
 
     def refuse_waiting(self, sender: type[Any]) -> None:
-        """RuntimeError where a send would have to wait for async receivers on a running event loop."""
+        """Raise RuntimeError if async receivers of *sender* would have to run on a running event loop."""
         if (route := self._route(sender)).asynchronous:
-            self._waiter(route)
+            self._runner(route)
 
 
 async def _awaited(awaitable: Any) -> Any:
@@ -268,7 +265,7 @@ async def _awaited(awaitable: Any) -> Any:
 
 
 def _as_sent(named: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as they are now, for a receiver that is called later."""
+    """Copy the arguments for a receiver that is called later."""
     sent = dict(named)
     if "instance" in named:
         sent["instance"] = copy(named["instance"])

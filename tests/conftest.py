@@ -1,41 +1,113 @@
-"""What every test can ask for: fresh databases of four kinds, and a world of models of their own.
+"""What every test can ask for: empty databases of four kinds, and a world of models of their own.
 
 A test that takes `url`, `databases`, `registry` or `Base` runs on all four kinds, or on those that its `backends`
 marker names; `sqlite_url` is for tests that need just one database.
 """
 
+import gc
 import os
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from itertools import count, product
+from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
+from sqlalchemy import event
 
 import microorm
 from tests.servers import KINDS, Server, open_server
 
 BACKENDS = ("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 
-settings.register_profile("microorm", deadline=None, database=None)  # no clock decides a test
+# A test that takes `way` reaches the driver by its own cursor, and through SQLAlchemy's `Connection`, where statements
+# are listened to. The pairs here are tried by one test in SAMPLE, chosen by its name, unless the test has one kind only.
+# The quick tests try each on one kind of SQLite and on one server, in one way.
+SELDOM = {("sqlite-file", "listened"), ("sqlite-memory", "driver"), ("mariadb", "listened")}
+SAMPLE = 4
+
+MEMORY = Path(
+    "/dev/shm"
+)  # Linux keeps what lies here in memory: a commit to a file on a disk waits for the disk
+ENOUGH = 1 << 30
+
+# No clock decides a test; `pytest --hypothesis-profile thorough` looks longer.
+settings.register_profile("microorm", deadline=None, database=None, max_examples=50)
+settings.register_profile("thorough", settings.get_profile("microorm"), max_examples=1000)
 settings.load_profile("microorm")
+
+gc.disable()  # until the tests are collected: what that makes stays
+
+# What tests start should not compile the package anew each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that touches a database on each kind that it is meant for."""
+    """Run a test that touches a database on each kind that it is meant for, and each way to the driver."""
     if "backend" not in metafunc.fixturenames:
         return
     named = metafunc.definition.get_closest_marker("backends")
     servers_only = metafunc.definition.get_closest_marker("servers_only")
     names = named.args if named else tuple(KINDS) if servers_only else BACKENDS
-    cases = [pytest.param(name, marks=pytest.mark.server if name in KINDS else ()) for name in names]
-    metafunc.parametrize("backend", cases, indirect=True)
+    number = crc32(metafunc.function.__name__.encode())
+    module = metafunc.module.__name__.split(".")
+    ways = ("driver", "listened") if "way" in metafunc.fixturenames and not _has_own_ways(metafunc) else ()
+    quick_only = metafunc.config.option.markexpr == "not slow"  # the others need not even be collected
+    cases = []
+    for kinds in ([name for name in names if name not in KINDS], [name for name in names if name in KINDS]):
+        tried = list(product(kinds, ways)) if ways else [(kind,) for kind in kinds]
+        if len(kinds) > 1 and "failures" not in module and number % SAMPLE:
+            tried = [each for each in tried if each not in SELDOM]
+        chosen = tried if "migrations" in module else [tried[number // SAMPLE % len(tried)]] if tried else []
+        cases += [_case(*each, slow=each not in chosen) for each in tried if each in chosen or not quick_only]
+    metafunc.parametrize(("backend", "way") if ways else ("backend",), cases, indirect=True)
+
+
+def _has_own_ways(metafunc: pytest.Metafunc) -> bool:
+    return any(mark.args[0] == "way" for mark in metafunc.definition.iter_markers("parametrize"))
+
+
+def _case(*values: str, slow: bool) -> Any:
+    marks = [pytest.mark.server] if values[0] in KINDS else []
+    return pytest.param(*values, marks=[*marks, pytest.mark.slow, pytest.mark.again] if slow else marks)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage where a quick test ran the same elsewhere: it takes as long as the test itself."""
+    measured = item.config.pluginmanager.getplugin("_cov") if item.get_closest_marker("again") else None
+    if measured is None:
+        return (yield)
+    measured.cov_controller.pause()
+    try:
+        return (yield)
+    finally:
+        measured.cov_controller.resume()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest, those with a time-out of their own, so that no process waits for one."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """IdleConnection each `gc.collect()` of a test the walk through thousands of collected tests."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line per reason, a missing server above all, how many tests did not run."""
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
-    for reason, count in sorted(reasons.items()):
-        terminalreporter.write_line(f"SKIPPED {count} tests: {reason.removeprefix('Skipped: ')}", yellow=True)
+    for reason, number in sorted(reasons.items()):
+        terminalreporter.write_line(
+            f"SKIPPED {number} tests: {reason.removeprefix('Skipped: ')}", yellow=True
+        )
 
 
 @pytest.fixture(scope="session")
@@ -54,30 +126,47 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def folder_of_files(tmp_path_factory) -> Iterator[Path]:
+    """Where SQLite's files are: in memory, if there is enough of it."""
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ENOUGH:
+        yield tmp_path_factory.mktemp("databases")
+        return
+    with tempfile.TemporaryDirectory(prefix="microorm_test_", dir=MEMORY) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture
-def fresh_url(backend, tmp_path, find_server) -> Iterator[Callable[[], str]]:
-    """Each call makes an empty database of the test's kind and returns its URL; dropped after the test."""
-    made: list[str] = []
-    server = find_server(backend) if backend in KINDS else None
+def fresh_file(folder_of_files) -> Iterator[Callable[[], str]]:
+    """Each call returns the URL of a new SQLite file; removed after the test."""
+    numbers = count(1)
+    with tempfile.TemporaryDirectory(dir=folder_of_files) as folder:
+        yield lambda: f"sqlite:///{folder}/fresh{next(numbers)}.db"
+
+
+@pytest.fixture
+def fresh_url(request, backend, find_server) -> Iterator[Callable[[], str]]:
+    """Each call returns the URL of an empty database of the test's kind; emptied, or removed, after the test."""
+    if backend == "sqlite-memory":
+        yield lambda: "sqlite://"
+        return
+    if backend == "sqlite-file":
+        yield request.getfixturevalue("fresh_file")
+        return
+    server = find_server(backend)
     if isinstance(server, str):
         if os.environ.get("CI", "").lower() in {"true", "1"}:
             pytest.fail(server, pytrace=False)
         pytest.skip(server)
+    lent: list[str] = []
 
     def fresh() -> str:
-        if backend == "sqlite-memory":
-            return "sqlite://"
-        if server is None:
-            made.append("")
-            return f"sqlite:///{tmp_path / f'fresh{len(made)}.db'}"
-        name, url = server.fresh()
-        made.append(name)
+        name, url = server.borrow()
+        lent.append(name)
         return url
 
     yield fresh
-    if server is not None:
-        for name in made:
-            server.drop(name)
+    server.give_back(lent)
 
 
 @pytest.fixture
@@ -93,9 +182,9 @@ def other_url(fresh_url) -> str:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path) -> str:
+def sqlite_url(fresh_file) -> str:
     """An empty SQLite file, for tests where the kind of database does not matter."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return fresh_file()
 
 
 @pytest.fixture
@@ -103,6 +192,14 @@ def databases(url, other_url) -> Iterator["microorm.Databases"]:
     """The aliases `default` and `other`, each an empty database of the test's kind; closed after the test."""
     with microorm.Databases({"default": url, "other": other_url}) as databases:
         yield databases
+
+
+@pytest.fixture
+def way(request, databases) -> str:
+    """How statements reach the driver: "driver", by its own cursor, or "listened", through SQLAlchemy's `Connection`."""
+    for alias in databases.aliases if request.param == "listened" else ():
+        event.listen(databases.engine(alias), "before_cursor_execute", lambda *_: None)
+    return request.param
 
 
 @pytest.fixture

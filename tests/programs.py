@@ -30,17 +30,22 @@ class Program:
 
     def python(self, *arguments: str, given: str = "", **environment: str) -> tuple[str, str, int]:
         """Run Python with *arguments*, where a warning is an error: output, errors, exit status."""
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
             [sys.executable, "-W", "error", *arguments],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": path} | environment,
+            env=self.environment() | environment,
             input=given,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=250,
         )
         return done.stdout, done.stderr, done.returncode
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the programs, which find the package and may keep its bytecode."""
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return kept | {"PYTHONPATH": path}
 
     def files(self) -> dict[str, bytes]:
         """What is there, but for what Python leaves behind."""

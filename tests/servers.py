@@ -2,10 +2,12 @@
 
 `python -m tests.servers` says which servers answer. Runs beside each other never meet: every process takes a random
 name and guards it by a lock, which its server frees when the process dies; only what nobody guards is swept away.
+Making a database is slow, so that a test borrows one: it is emptied afterwards, and lent to the next.
 """
 
 import os
 import sys
+from collections.abc import Iterable
 from secrets import token_hex
 from typing import Any
 
@@ -13,7 +15,7 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 PREFIX = "microorm_test_"
-WAIT = 5  # seconds: for an answer, and for a lock that a leaked transaction holds
+WAIT = 20  # seconds: for an answer, and for a lock that a leaked transaction holds
 
 
 class Server:
@@ -36,6 +38,7 @@ class Server:
         self.url = self.address()
         self.token = token_hex(4)
         self.made = 0
+        self.idle: list[str] = []
         engine = create_engine(
             self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": WAIT}
         )
@@ -56,6 +59,20 @@ class Server:
         self._run(self.create.format(name=name))
         return name, self.inside(name).render_as_string(hide_password=False)
 
+    def borrow(self) -> tuple[str, str]:
+        """Return the name and the URL of an empty database: one that was given back, or else a new one."""
+        if not self.idle:
+            return self.fresh()
+        name = self.idle.pop()
+        return name, self.inside(name).render_as_string(hide_password=False)
+
+    def give_back(self, names: Iterable[str]) -> None:
+        """Empty these databases, to be borrowed again; an open transaction there is an error, not a wait."""
+        names = list(names)
+        if names:
+            self._empty(names)
+            self.idle += reversed(names)
+
     def inside(self, name: str) -> URL:
         """The URL of the database *name* on this server."""
         return self.url.set(database=name)
@@ -65,8 +82,13 @@ class Server:
         self._run(self.remove.format(name=name))
 
     def close(self) -> None:
-        """Hang up, which frees the name of this process."""
+        """Drop the idle databases and hang up, which frees the name of this process."""
+        for name in self.idle:
+            self.drop(name)
         self.connection.close()
+
+    def _empty(self, names: list[str]) -> None:
+        raise NotImplementedError
 
     def _sweep(self) -> None:
         """Drop what processes left behind that died before they could."""
@@ -100,19 +122,66 @@ class PostgreSQL(Server):
         """The URL whose connections see the schema *name* and no other."""
         return self.url.update_query_dict({"options": f"-csearch_path={name}"})
 
+    def _empty(self, names: list[str]) -> None:
+        """Make those schemas anew that are gone, hold anything, or were granted or commented on."""
+        clean = self._run(
+            "SELECT nspname FROM pg_namespace AS n WHERE nspname = ANY(:names)"
+            " AND nspacl IS NULL AND obj_description(oid, 'pg_namespace') IS NULL AND NOT EXISTS"
+            " (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = n.oid)",
+            names=names,
+        )
+        if used := [name for name in names if name not in clean]:
+            again = "; ".join(self.create.format(name=name) for name in used)
+            self._run(f"{self.remove.format(name=', '.join(used))}; {again}")
+
 
 class MariaDB(Server):
-    """A database is a database."""
+    """A database is a database.
+
+    Connections are made without TLS unless the URL asks for it: PyMySQL reads all of the machine's certificates for each.
+    """
 
     title = "MariaDB"
     variable = "MICROORM_TEST_MARIADB"
     default = "mariadb+pymysql://root@127.0.0.1:3306/test"
-    patience = f"SET SESSION lock_wait_timeout = {WAIT}, SESSION sql_notes = 0"
+    patience = (
+        f"SET SESSION lock_wait_timeout = {WAIT}, SESSION sql_notes = 0, SESSION foreign_key_checks = 0"
+    )
     guard = f"SELECT GET_LOCK(CONCAT('{PREFIX}', :token), 0)"
     free = f"SELECT RELEASE_LOCK(CONCAT('{PREFIX}', :token))"
     names = "SELECT schema_name FROM information_schema.schemata"
     create = "CREATE DATABASE {name}"
     remove = "DROP DATABASE IF EXISTS {name}"
+    contents = """
+        SELECT '{name}', table_type, table_name FROM information_schema.tables WHERE table_schema = '{name}'
+        UNION ALL SELECT '{name}', 'ROUTINE', '' FROM information_schema.routines WHERE routine_schema = '{name}'
+        UNION ALL SELECT '{name}', 'EVENT', '' FROM information_schema.events WHERE event_schema = '{name}'
+        UNION ALL SELECT '{name}', 'GRANT', '' FROM information_schema.schema_privileges WHERE table_schema = '{name}'
+        UNION ALL SELECT '{name}', 'UNCHANGED', '' FROM information_schema.schemata WHERE schema_name = '{name}'
+        AND default_collation_name = @@GLOBAL.collation_server AND schema_comment = ''"""
+
+    @classmethod
+    def address(cls) -> URL:
+        """The URL that the environment names, or that of a server on this machine."""
+        url = super().address()
+        if any(name.startswith("ssl") for name in url.query):
+            return url
+        return url.update_query_dict({"ssl_disabled": "true"})
+
+    def _empty(self, names: list[str]) -> None:
+        """Drop the tables, all by one statement; make those databases anew that are gone, changed, or hold anything else."""
+        contents = " UNION ALL ".join(self.contents.format(name=name) for name in names)
+        found = [tuple(row) for row in self.connection.execute(text(contents))]
+        plain = {name for name, kind, _ in found if kind == "UNCHANGED"}
+        plain -= {name for name, kind, _ in found if kind not in {"UNCHANGED", "BASE TABLE"}}
+        for name in set(names) - plain:
+            self.drop(name)
+            self._run(self.create.format(name=name))
+        quote = self.connection.dialect.identifier_preparer.quote_identifier
+        if tables := [
+            f"{name}.{quote(table)}" for name, kind, table in found if kind == "BASE TABLE" and name in plain
+        ]:
+            self.connection.exec_driver_sql(f"DROP TABLE {', '.join(tables)}")
 
 
 KINDS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}

@@ -5,10 +5,12 @@ Sizes are tiny and no time is looked at.
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -17,33 +19,44 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import roster
+from benchmarks import contestant as roster
 from benchmarks.contestants.core import Core, CoreObjects
 from benchmarks.contestants.driver import Driver
 from benchmarks.contestants.mapper import Mapper
 from benchmarks.contestants.microorm import MicroORM, NotAsShipped
 from benchmarks.contestants.postgresql import Psycopg, PsycopgMapper
 from benchmarks.databases import SQLite, libpq, set_by
-from benchmarks.growth import grow
+from benchmarks.growth import fill, grow
+from benchmarks.growth_jobs import JOBS, measured
+from benchmarks.imports import measure_imports
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.process import JOBS
 from benchmarks.report import summary
 from benchmarks.rounds import measure
 from benchmarks.run import main
 from benchmarks.workloads import KEYS, WORKLOADS, chosen
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # whole programs run here
 
 ROOT = Path(__file__).parent.parent
 HOUSE = (Driver, Mapper, Core, CoreObjects, MicroORM)
 ROWS = 40
-PEERS_DO = "insert,bulk,load,change,delete"
+PEERS_DO = "insert,bulk,get_pk,load,change,delete"
+
+
+@pytest.fixture(autouse=True)
+def _uncollected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave out the collection before each sample: it walks all objects of the test process, and no time counts."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
     """What is kept of a run of everything, as it comes back from JSON."""
-    record = measure(HOUSE, WORKLOADS, database=SQLite(), rows=ROWS, rounds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", lambda: 0)
+        record = measure(HOUSE, WORKLOADS, database=SQLite(), rows=ROWS, rounds=2)
     settings = {"rounds": 2, "rows": ROWS, "collector": "on"}
     return json.loads(json.dumps(summary(record, HOUSE, WORKLOADS, SQLite(), {}, settings)))
 
@@ -79,8 +92,8 @@ def test_the_way_to_the_driver_is_recorded_for_microorm(kept: dict[str, Any]) ->
         key: workload["contestants"]["microorm"].get("statements")
         for key, workload in kept["workloads"].items()
     }
-    prepared = ("insert", "get", "filter", "change", "delete")
-    for key in (each.key for each in chosen(",".join(prepared))):
+    compiled = ("insert", "get", "filter", "change", "delete")
+    for key in (each.key for each in chosen(",".join(compiled))):
         assert ways[key]["microorm"] >= ROWS / 20, key
         assert ways[key].get("sqlalchemy", 0) <= 1, f"{key}: no more than its BEGIN"
     assert set(kept["workloads"]["get"]["contestants"]["core"]["statements"]) == {"sqlalchemy"}
@@ -97,6 +110,13 @@ def test_the_machine_is_described_without_its_name(kept: dict[str, Any]) -> None
     }
 
 
+def test_receivers_are_called_once_for_each_row(kept: dict[str, Any]) -> None:
+    """What a receiver counted is compared with the driver's, so that it is enough that all can do these."""
+    for key in ("insert_alone_heard", "insert_alone_on_commit"):
+        contestants = kept["workloads"][key]["contestants"]
+        assert [name for name, each in contestants.items() if "lacks" in each] == ["core_objects"]
+
+
 def test_a_run_for_the_page_keeps_no_samples(tmp_path: Path) -> None:
     assert _run(tmp_path, "--only", "load", "--no-samples").exit_code == 0
 
@@ -107,16 +127,17 @@ def test_a_run_for_the_page_keeps_no_samples(tmp_path: Path) -> None:
 
 @pytest.mark.backends("postgresql")
 def test_on_postgresql_all_store_and_return_what_the_driver_does(url: str) -> None:
-    house, database = (Psycopg, PsycopgMapper, Core, CoreObjects, MicroORM), PostgreSQL(url)
-    record = measure(house, WORKLOADS, database=database, rows=ROWS, rounds=1)
-    settings = {"rounds": 1, "rows": ROWS, "collector": "on"}
-    kept = summary(record, house, WORKLOADS, database, {}, settings)
+    house, database = (Psycopg, PsycopgMapper, Core, MicroORM), PostgreSQL(url)
+    workloads = chosen("insert,bulk_500,get_inside,load,filter_expression,change_alone,delete")
+    record = measure(house, workloads, database=database, rows=20, rounds=1)
+    settings = {"rounds": 1, "rows": 20, "collector": "on"}
+    kept = summary(record, house, workloads, database, {}, settings)
 
     assert kept["mismatches"] == []
     assert kept["database"]["clock"] == "wall"
     get = kept["workloads"]["get_inside"]["contestants"]
-    assert get["microorm"]["statements"]["microorm"] == ROWS
-    assert get["driver"]["statements"]["benchmarks"] >= ROWS
+    assert get["microorm"]["statements"]["microorm"] == 20
+    assert get["driver"]["statements"]["benchmarks"] >= 20
 
 
 @pytest.mark.backends("postgresql")
@@ -141,47 +162,43 @@ def test_on_postgresql_only_what_a_dead_run_left_is_swept(url: str) -> None:
                 assert connection.execute(names, ([dead, alive],)).fetchall() == [(alive,)]
 
 
-@pytest.fixture(scope="module")
-def run_peers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Gives what is kept of one run of all peers; in a process of its own, for some can be set up but once."""
-    runs: dict[tuple[str, ...], dict[str, Any]] = {}
-
-    def run(*where: str) -> dict[str, Any]:
-        target = tmp_path_factory.mktemp("peers") / "kept.json"
-        options = ["--peers", "--only", PEERS_DO, "--rows", "20", "--rounds", "1", "--json", str(target)]
-        command = [sys.executable, "-m", "benchmarks", *options, *where]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        kept: dict[str, Any] = json.loads(target.read_text())
-        return kept
-
-    return lambda *where: runs[where] if where in runs else runs.setdefault(where, run(*where))
-
-
-@pytest.mark.timeout(600)  # seven libraries do everything once, in whichever of these tests comes first
 @pytest.mark.backends("sqlite-file", "postgresql")
-@pytest.mark.parametrize("name", roster.PEERS)
-def test_a_peer_stores_and_returns_what_the_driver_does(
-    name: str, backend: str, fresh_url: Any, run_peers: Callable[..., dict[str, Any]]
-) -> None:
-    kept = run_peers(*(["--database", "postgresql"] if backend == "postgresql" else []))
-    if name in kept["missing"]:
-        pytest.skip(f"no {name}: {kept['missing'][name]} (benchmarks/peers.txt says what it needs)")
+def test_peers_store_and_return_what_the_driver_does(backend: str, fresh_url: Any, tmp_path: Path) -> None:
+    """In a process of its own, for some of the libraries can be set up only once; all of them in one."""
+    target = tmp_path / "kept.json"
+    names = ["--contestants", ",".join(roster.PEERS), "--only", PEERS_DO]
+    sizes = ["--rows", "20", "--rounds", "1", "--json", str(target)]
+    where = ["--database", "postgresql"] if backend == "postgresql" else []
+    command = [sys.executable, "-m", "benchmarks", *names, *sizes, *where]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = json.loads(target.read_text())
     assert kept["mismatches"] == []
-    for key, workload in kept["workloads"].items():
-        figures = workload["contestants"][name]
-        assert figures.get("lacks") or figures["wall_median"] > 0, key
+    for name in roster.PEERS.keys() - kept["missing"].keys():
+        for key, workload in kept["workloads"].items():
+            figures = workload["contestants"][name]
+            assert figures.get("lacks") or figures["wall_median"] > 0, (name, key)
+    if kept["missing"]:
+        pytest.skip(f"all but {', '.join(kept['missing'])}, which benchmarks/peers.txt would install")
 
 
-def test_growth_does_each_job_with_each_size_and_weighs_instances() -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_a_growing_table_is_worked_on_as_the_driver_does(job: str, tmp_path: Path) -> None:
+    fill(tmp_path / "source.db", 200)
+    driver, ours = (measured(kind, JOBS[job], 200, tmp_path / "source.db") for kind in (Driver, MicroORM))
+
+    for what in ("steps", "returned", "stored"):
+        assert ours[what] == driver[what]
+
+
+def test_growth_is_measured_in_processes_for_each_size_and_weighs_instances() -> None:
     said: list[str] = []
-    found = grow(["driver", "microorm"], [1_000], limit=1.0, say=said.append)
+    found = grow(["driver", "microorm"], [1_000], limit=1.0, say=said.append, jobs=["load"])
 
     assert found.mismatches == []
-    assert list(found.jobs) == list(JOBS)
-    assert len(said) == len(JOBS)
-    for job in found.jobs.values():
-        assert job["microorm"]["1000"]["steps"] == job["driver"]["1000"]["steps"]
+    assert said == ["load, 1,000 rows"]
+    assert found.jobs["load"]["microorm"]["1000"]["steps"] == 1_000
     assert found.weights["microorm"]["traced"] > found.weights["driver"]["traced"] > 0
 
 
@@ -193,6 +210,44 @@ def test_a_server_that_does_not_answer_is_said(tmp_path: Path) -> None:
     assert (
         "postgresql cannot be measured: no PostgreSQL at postgresql+psycopg://postgres:***@" in result.output
     )
+
+
+def test_another_checkout_takes_part_in_processes_of_its_own(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    shutil.copytree(ROOT / "microorm", copy / "microorm")
+    result = _run(tmp_path, "--contestants", "driver", "--only", "load", "--against", str(copy))
+
+    assert result.exit_code == 0, result.output
+    assert "microorm before and after, by CPU time" in result.output
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    contestants = kept["workloads"]["load"]["contestants"]
+    assert list(contestants) == ["driver", "microorm_before", "microorm"]
+    assert contestants["microorm_before"]["statements"] == {"microorm": 1}
+    assert contestants["microorm"]["to_before"] > 0
+
+
+def test_imports_are_measured_in_fresh_processes() -> None:
+    found = measure_imports(1)
+
+    assert list(found) == ["sqlalchemy", "microorm"]
+    assert all(figures["wall_min"] == figures["wall_median"] > 0 for figures in found.values())
+
+
+def test_a_checkout_without_microorm_is_refused(tmp_path: Path) -> None:
+    result = _run(tmp_path, "--against", str(tmp_path))
+
+    assert result.exit_code == 2
+    assert "no package microorm in" in result.output
+
+
+def test_a_process_that_fails_is_named(tmp_path: Path) -> None:
+    package = tmp_path / "microorm"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit(7)\n")
+    result = _run(tmp_path, "--only", "load", "--against", str(tmp_path))
+
+    assert result.exit_code == 1
+    assert "the process of microorm_before ended with exit code 7" in result.output
 
 
 def test_an_unknown_contestant_is_refused(tmp_path: Path) -> None:
@@ -267,12 +322,13 @@ def test_a_wrong_row_makes_the_run_fail(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_run_prints_the_table_and_keeps_it(tmp_path: Path) -> None:
-    result = _run(tmp_path, "--only", "insert,get")
+    result = _run(tmp_path, "--only", "bulk,get")
 
     assert result.exit_code == 0, result.output
-    assert "insert one (save)" in result.output
+    assert "bulk insert of 500 rows" in result.output
     kept = json.loads((tmp_path / "kept.json").read_text())
-    assert list(kept["workloads"]) == ["insert", "insert_heard", "insert_alone", "get", "get_inside"]
+    assert list(kept["workloads"]) == ["bulk", "bulk_500", "get", "get_inside", "get_pk", "get_pk_inside"]
+    assert "imports" not in kept
 
 
 def test_a_missing_peer_is_named_and_a_missing_house_contestant_fails(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a process for each
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,7 +23,7 @@ def run(folder: Path, *arguments: str) -> tuple[str, str, int]:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     return done.stdout, done.stderr, done.returncode
 

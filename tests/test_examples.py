@@ -158,8 +158,11 @@ BAD_DATA = {
         lambda rows: [[*row, "x"] for row in rows],
         rf"{FLIGHTS}, line 1: no field for the columns \['x'\]",
     ),
-    "a code too long": (with_value(7, "dest", "KJFK"), r"Flight\.dest_id wants str of at most 3 characters"),
-    "NA where a value must be": (with_value(7, "flight", "NA"), r"Flight\.flight wants int, not str 'NA'"),
+    "a code too long": (
+        with_value(7, "dest", "KJFK"),
+        r"Flight\.dest_id must be str of at most 3 characters",
+    ),
+    "NA where a value must be": (with_value(7, "flight", "NA"), r"Flight\.flight must be int, not str 'NA'"),
     "a flight twice": (lambda rows: [*rows, rows[1]], "UNIQUE constraint failed: flight"),
 }
 

@@ -1,4 +1,4 @@
-"""The request signals around a WSGI application, called as a server would call it (CONTRACT R)."""
+"""The request signals around a WSGI application, called as a server would call it."""
 
 import contextlib
 import io
@@ -83,7 +83,7 @@ def ok(start_response: Any, body: Any) -> Any:
 
 
 def test_the_signals_of_a_request_come_in_order_around_it(log: Log) -> None:
-    """R1, R4: started when the environ arrives, finished at the end; sender and arguments are exactly these."""
+    """Started when the environ arrives, finished at the end; sender and arguments are exactly these."""
 
     def app(environ: Any, start_response: Any) -> Any:
         log.append("app")
@@ -105,7 +105,7 @@ def test_the_signals_of_a_request_come_in_order_around_it(log: Log) -> None:
 
 
 def test_the_environ_can_be_changed_before_the_application_sees_it(connect: Any) -> None:
-    """R1: `request_started` has the live environ."""
+    """`request_started` has the live environ."""
 
     def started(environ: Any, **kwargs: Any) -> None:
         environ["shop.customer"] = b"Ann"
@@ -116,7 +116,7 @@ def test_the_environ_can_be_changed_before_the_application_sees_it(connect: Any)
 
 
 def test_a_derived_middleware_is_a_sender_of_its_own(log: Log, connect: Any) -> None:
-    """R1: the sender is the class of the middleware."""
+    """The sender is the class of the middleware."""
 
     class Mine(WSGISignals):
         pass
@@ -137,7 +137,7 @@ def test_a_derived_middleware_is_a_sender_of_its_own(log: Log, connect: Any) -> 
 
 
 def test_the_body_is_closed_before_the_request_is_finished(log: Log) -> None:
-    """R4: the application's own `close` runs first."""
+    """The application's own `close` runs first."""
 
     class Body:
         def __iter__(self) -> Iterator[bytes]:
@@ -151,7 +151,7 @@ def test_the_body_is_closed_before_the_request_is_finished(log: Log) -> None:
 
 
 def test_a_second_close_does_nothing(log: Log) -> None:
-    """R5: once, however often the server closes."""
+    """Once, however often the server closes."""
     closed = []
 
     class Body(list[bytes]):
@@ -167,7 +167,7 @@ def test_a_second_close_does_nothing(log: Log) -> None:
 
 
 def test_a_generator_runs_between_started_and_finished(log: Log) -> None:
-    """R3: streaming finishes when it is closed, not when the application returns; an early close is one, too."""
+    """Streaming finishes when it is closed, not when the application returns; an early close is one, too."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         log.append("first")
@@ -190,7 +190,7 @@ def test_a_generator_runs_between_started_and_finished(log: Log) -> None:
 
 
 def test_a_body_that_is_never_read_is_finished_all_the_same(log: Log) -> None:
-    """R2: a HEAD request, or a client that is gone: the server only closes."""
+    """A HEAD request, or a client that is gone: the server only closes."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         yield b"not wanted"  # pragma: no cover
@@ -201,7 +201,7 @@ def test_a_body_that_is_never_read_is_finished_all_the_same(log: Log) -> None:
 
 
 def test_what_is_written_goes_to_the_server(log: Log) -> None:
-    """R2: an application that calls `write` finishes after its body was closed, as others do."""
+    """An application that calls `write` finishes after its body was closed, as others do."""
     written = []
 
     def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
@@ -223,7 +223,7 @@ def test_what_is_written_goes_to_the_server(log: Log) -> None:
 
 @pytest.mark.parametrize("body", [[b"one"], (b"one", b"two"), []], ids=["one", "two", "none"])
 def test_a_body_with_a_length_keeps_it(body: Any) -> None:
-    """R2: a server can tell the length of a list of one chunk; so it can through the middleware."""
+    """A server can tell the length of a list of one chunk; so it can through the middleware."""
     made: Any = WSGISignals(lambda environ, start_response: ok(start_response, body))(environ(), nothing)
     assert len(made) == len(body)
     assert list(made) == list(body)
@@ -239,7 +239,7 @@ def test_a_generator_gets_no_length() -> None:
 
 
 def test_a_file_stays_the_file_of_the_server(log: Log) -> None:
-    """R2: the server may send its own wrapper by other means than reading it; closing it finishes the request."""
+    """The server may send its own wrapper by other means than reading it; closing it finishes the request."""
     file = io.BytesIO(b"content")
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -255,7 +255,7 @@ def test_a_file_stays_the_file_of_the_server(log: Log) -> None:
 
 
 def test_a_file_wrapper_that_cannot_be_changed_is_read(log: Log) -> None:
-    """R2: servers written in C have such; a wrapper that is a function makes who knows what."""
+    """Servers written in C have such; a wrapper that is a function makes who knows what."""
 
     class Fixed:
         __slots__ = ("file",)
@@ -291,7 +291,7 @@ def test_the_middleware_keeps_the_protocol_on_both_sides(log: Log) -> None:
 
 
 def test_an_exception_of_the_application_is_told_and_goes_on(log: Log, connect: Any) -> None:
-    """R6: kwargs `exception` and `environ`; it is the active exception meanwhile; then the request is finished."""
+    """Kwargs `exception` and `environ`; it is the active exception meanwhile; then the request is finished."""
     error = LookupError("no such page")
     active: list[Any] = []
 
@@ -312,7 +312,7 @@ def test_an_exception_of_the_application_is_told_and_goes_on(log: Log, connect: 
 
 
 def test_an_exception_in_the_middle_of_a_body_is_told_once(log: Log) -> None:
-    """R6, R4: the server gets it while it reads, and closes; that finishes the request."""
+    """The server gets it while it reads, and closes; that finishes the request."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         yield b"1"
@@ -328,7 +328,7 @@ def test_an_exception_in_the_middle_of_a_body_is_told_once(log: Log) -> None:
 
 
 def test_an_exception_in_the_close_of_a_body_is_told_and_goes_on(log: Log) -> None:
-    """R6, R4: it leaves the application, too, and does not keep the request from being finished."""
+    """It leaves the application, too, and does not keep the request from being finished."""
 
     class Body(list[bytes]):
         def close(self) -> None:
@@ -344,7 +344,7 @@ def test_an_exception_in_the_close_of_a_body_is_told_and_goes_on(log: Log) -> No
 
 @pytest.mark.parametrize("body", [None, 5], ids=repr)
 def test_an_application_that_returns_no_body_fails_as_one(log: Log, body: Any) -> None:
-    """R6: the server finds out while it reads."""
+    """The server finds out while it reads."""
     made: Any = WSGISignals(lambda environ, start_response: ok(start_response, body))(environ(), nothing)
     with pytest.raises(TypeError, match="not iterable"):
         next(made)
@@ -363,7 +363,7 @@ def test_a_body_of_wrong_chunks_is_the_servers_to_judge() -> None:
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_stopping_the_program_is_no_error_of_the_application(log: Log, stop: type[BaseException]) -> None:
-    """R6, R4: no `got_request_exception`; the request is finished all the same."""
+    """No `got_request_exception`; the request is finished all the same."""
 
     def app(environ: Any, start_response: Any) -> Any:
         raise stop
@@ -374,7 +374,7 @@ def test_stopping_the_program_is_no_error_of_the_application(log: Log, stop: typ
 
 
 def test_a_stopiteration_out_of_the_application_is_an_error(log: Log) -> None:
-    """R6: only the end of a body is its end."""
+    """Only the end of a body is its end."""
 
     def app(environ: Any, start_response: Any) -> Any:
         return next(iter([]))
@@ -385,7 +385,7 @@ def test_a_stopiteration_out_of_the_application_is_an_error(log: Log) -> None:
 
 
 def test_an_error_response_is_no_exception(log: Log) -> None:
-    """R6: what the application answers itself has not left it."""
+    """What the application answers itself has not left it."""
 
     def app(environ: Any, start_response: Any) -> Any:
         try:
@@ -399,7 +399,7 @@ def test_an_error_response_is_no_exception(log: Log) -> None:
 
 
 def test_an_error_of_a_receiver_goes_to_the_server(log: Log, connect: Any) -> None:
-    """R4: out of the call, or out of `close`; the request is finished once, and no exception of the application."""
+    """Out of the call, or out of `close`; the request is finished once, and no exception of the application."""
     calls = []
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -426,7 +426,7 @@ def test_an_error_of_a_receiver_goes_to_the_server(log: Log, connect: Any) -> No
 
 
 def test_an_error_of_the_exception_receiver_names_the_first(log: Log, connect: Any) -> None:
-    """R6: the second error goes on, the application's is its context, and the request is finished."""
+    """The second error goes on, the application's is its context, and the request is finished."""
     error = LookupError()
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -443,7 +443,7 @@ def test_an_error_of_the_exception_receiver_names_the_first(log: Log, connect: A
 
 
 def test_async_receivers_hear_a_wsgi_request(connect: Any) -> None:
-    """R1, F2: a synchronous send runs them in the server's thread, before it goes on."""
+    """A synchronous send runs them in the server's thread, before it goes on."""
     heard = []
 
     async def receiver(environ: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The request signals around an ASGI application, called as a server would call it (CONTRACT R)."""
+"""The request signals around an ASGI application, called as a server would call it."""
 
 import asyncio
 import contextlib
@@ -68,7 +68,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_the_signals_of_a_request_come_in_order_around_it(log: list[Any], connect: Any) -> None:
-    """R1, R4: sync and async receivers alike, with exactly these arguments; the last after the body was sent."""
+    """Sync and async receivers alike, with exactly these arguments; the last after the body was sent."""
     made, sent, heard = scope(), Sent(), []
 
     async def receiver(**named: Any) -> None:
@@ -96,7 +96,7 @@ def test_the_signals_of_a_request_come_in_order_around_it(log: list[Any], connec
 
 
 def test_the_signals_are_sent_in_the_task_of_the_request(connect: Any) -> None:
-    """R7: by `asend`, with no thread between, so that receivers of both kinds share its context."""
+    """By `asend`, with no thread between, so that receivers of both kinds share its context."""
     tasks = []
 
     def receiver(**kwargs: Any) -> None:
@@ -130,7 +130,7 @@ def test_the_application_gets_the_very_channels_of_the_server() -> None:
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
 def test_other_scopes_pass_untouched(log: list[Any], kind: str) -> None:
-    """R1: no signal for what is no request, and its exceptions are not told."""
+    """No signal for what is no request, and its exceptions are not told."""
     error = LookupError()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -146,7 +146,7 @@ def test_other_scopes_pass_untouched(log: list[Any], kind: str) -> None:
 
 
 def test_a_derived_middleware_is_a_sender_of_its_own() -> None:
-    """R1: the sender is the class of the middleware."""
+    """The sender is the class of the middleware."""
 
     class Mine(SignalsMiddleware):
         pass
@@ -166,7 +166,7 @@ def test_a_derived_middleware_is_a_sender_of_its_own() -> None:
 
 
 def test_an_exception_of_the_application_is_told_and_goes_on(log: list[Any], connect: Any) -> None:
-    """R6: kwargs `exception` and `scope`; it is the active exception meanwhile; then the request is finished."""
+    """Kwargs `exception` and `scope`; it is the active exception meanwhile; then the request is finished."""
     error, made = LookupError("no such page"), scope()
     heard: list[Any] = []
 
@@ -191,7 +191,7 @@ def test_an_exception_of_the_application_is_told_and_goes_on(log: list[Any], con
 
 
 def test_a_cancelled_request_is_finished_once(log: list[Any], connect: Any) -> None:
-    """R5, R7: a cancellation is the client's or the server's doing, no exception of the application."""
+    """A cancellation is the client's or the server's doing, no exception of the application."""
     reached = []
 
     async def finish_slowly(**kwargs: Any) -> None:
@@ -221,7 +221,7 @@ def test_a_cancelled_request_is_finished_once(log: list[Any], connect: Any) -> N
 
 
 def test_a_request_whose_client_goes_away_is_finished_once(log: list[Any]) -> None:
-    """R5: the application hears of it by `http.disconnect`, and returns without an answer or in the middle."""
+    """The application hears of it by `http.disconnect`, and returns without an answer or in the middle."""
     messages = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
 
     async def gone() -> Any:
@@ -237,7 +237,7 @@ def test_a_request_whose_client_goes_away_is_finished_once(log: list[Any]) -> No
 
 
 def test_a_send_that_fails_is_told_as_the_applications_exception(log: list[Any]) -> None:
-    """R5, R6: some servers raise OSError where the client is gone; an application may let it pass."""
+    """Some servers raise OSError where the client is gone; an application may let it pass."""
 
     async def broken(message: Any) -> None:
         raise OSError("client is gone")
@@ -248,7 +248,7 @@ def test_a_send_that_fails_is_told_as_the_applications_exception(log: list[Any])
 
 
 def test_work_after_the_answer_belongs_to_the_request(log: list[Any]) -> None:
-    """R4: Starlette runs background tasks there, which may use the databases."""
+    """Starlette runs background tasks there, which may use the databases."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await hello(scope, receive, send)
@@ -260,7 +260,7 @@ def test_work_after_the_answer_belongs_to_the_request(log: list[Any]) -> None:
 
 
 def test_an_error_of_a_receiver_goes_to_the_server(log: list[Any], connect: Any) -> None:
-    """R4: it is no exception of the application, and the request is finished once."""
+    """It is no exception of the application, and the request is finished once."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         log.append("app")
@@ -281,7 +281,7 @@ def test_an_error_of_a_receiver_goes_to_the_server(log: list[Any], connect: Any)
 
 
 def test_requests_side_by_side_keep_apart(connect: Any) -> None:
-    """R1, R4: each is started and finished with its own scope."""
+    """Each is started and finished with its own scope."""
     heard: list[Any] = []
 
     def started(scope: Any, **kwargs: Any) -> None:

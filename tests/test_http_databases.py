@@ -1,4 +1,4 @@
-"""What a request leaves open in the databases does not reach the next one (CONTRACT R8)."""
+"""What a request leaves open in the databases does not reach the next one."""
 
 import asyncio
 import contextlib
@@ -61,9 +61,9 @@ def answer(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def world(sqlite_url: str, tmp_path: Any) -> Iterator[Any]:
+def world(sqlite_url: str, fresh_file: Any) -> Iterator[Any]:
     """Two databases, and a model."""
-    with Databases({"default": sqlite_url, "other": f"sqlite:///{tmp_path / 'other.db'}"}) as databases:
+    with Databases({"default": sqlite_url, "other": fresh_file()}) as databases:
         yield make_world(databases)
 
 
@@ -86,7 +86,7 @@ def make_world(databases: Databases) -> Any:
 
 
 def test_a_block_left_open_is_rolled_back(databases: Any, answer: Any, caplog: Any) -> None:
-    """R8: rows, instances and `on_commit` functions; it is logged, and the next request finds nothing open."""
+    """Rows, instances and `on_commit` functions; it is logged, and the next request finds nothing open."""
     world = make_world(databases)
     visit, hooks = world.Visit(page="lost"), []
 
@@ -109,7 +109,7 @@ def test_a_block_left_open_is_rolled_back(databases: Any, answer: Any, caplog: A
 
 
 def test_blocks_in_blocks_and_on_other_aliases_are_rolled_back_too(world: Any, answer: Any) -> None:
-    """R8: the innermost first."""
+    """The innermost first."""
 
     def forget() -> None:
         for alias in ("default", "other", "default"):
@@ -123,7 +123,7 @@ def test_blocks_in_blocks_and_on_other_aliases_are_rolled_back_too(world: Any, a
 
 
 def test_a_using_block_left_open_is_closed(world: Any, answer: Any, caplog: Any) -> None:
-    """R8: else the next request of the thread would go to another database; that is no rollback, and not logged."""
+    """Else the next request of the thread would go to another database; that is no rollback, and not logged."""
     answer(lambda: world.databases.using("other").__enter__(), world.databases)
     world.Visit(page="home").save()
     assert (world.pages("default"), world.pages("other")) == (["home"], [])
@@ -131,7 +131,7 @@ def test_a_using_block_left_open_is_closed(world: Any, answer: Any, caplog: Any)
 
 
 def test_a_request_that_leaves_nothing_open_commits_as_it_said(world: Any, answer: Any, caplog: Any) -> None:
-    """R8: only what is left open is touched."""
+    """Only what is left open is touched."""
 
     def work() -> None:
         with world.databases.atomic():
@@ -144,7 +144,7 @@ def test_a_request_that_leaves_nothing_open_commits_as_it_said(world: Any, answe
 
 
 def test_the_callers_own_block_stays_open(world: Any, answer: Any) -> None:
-    """R8: a request may be made inside a block, by a test above all; the request's own part is undone."""
+    """A request may be made inside a block, by a test above all; the request's own part is undone."""
     with world.databases.atomic():
         world.Visit(page="before").save()
 
@@ -159,20 +159,20 @@ def test_the_callers_own_block_stays_open(world: Any, answer: Any) -> None:
 
 
 def test_a_joined_block_that_is_left_open_dooms_the_callers(world: Any, answer: Any) -> None:
-    """R8, O4: without a savepoint of its own, its part cannot be undone alone."""
+    """Without a savepoint of its own, its part cannot be undone alone."""
 
     def forget() -> None:
         world.databases.atomic(savepoint=False).__enter__()
         world.Visit(page="lost").save()
 
-    left = pytest.raises(TransactionError, match="rolled back, since an error had doomed it.*was left open")
+    left = pytest.raises(TransactionError, match="rolled back because of an earlier error.*was left open")
     with left, world.databases.atomic():
         answer(forget, world.databases)
     assert world.pages() == []
 
 
 def test_a_block_opened_between_the_chunks_of_a_body_is_its_callers(world: Any) -> None:
-    """R8: whoever reads a streamed body may use the databases meanwhile."""
+    """Whoever reads a streamed body may use the databases meanwhile."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
@@ -195,7 +195,7 @@ def test_a_block_opened_between_the_chunks_of_a_body_is_its_callers(world: Any) 
 
 
 def test_a_generator_may_hold_a_block_open_while_it_streams(world: Any) -> None:
-    """R8, R3: it commits when it has run to its end, and is rolled back when it was closed before."""
+    """It commits when it has run to its end, and is rolled back when it was closed before."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
@@ -217,7 +217,7 @@ def test_a_generator_may_hold_a_block_open_while_it_streams(world: Any) -> None:
 
 
 def test_a_body_closed_in_another_thread_ends_what_its_own_left_open(world: Any) -> None:
-    """R8, R5: servers that send files in a thread of their own close them there."""
+    """Servers that send files in a thread of their own close them there."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         world.databases.atomic().__enter__()
@@ -235,7 +235,7 @@ def test_a_body_closed_in_another_thread_ends_what_its_own_left_open(world: Any)
 
 
 def test_the_rollback_comes_before_the_last_signal(world: Any, answer: Any, connect: Any) -> None:
-    """R8: what a receiver of `request_finished` writes is not lost with it."""
+    """What a receiver of `request_finished` writes is not lost with it."""
 
     def forget() -> None:
         world.databases.atomic().__enter__()
@@ -250,7 +250,7 @@ def test_the_rollback_comes_before_the_last_signal(world: Any, answer: Any, conn
 
 
 def test_the_rollback_comes_before_the_exception_is_told(world: Any, answer: Any, connect: Any) -> None:
-    """R8, R6: a receiver may write down what went wrong, in a doomed block as well."""
+    """A receiver may write down what went wrong, in a doomed block as well."""
 
     def fail() -> None:
         world.databases.atomic().__enter__()
@@ -270,7 +270,7 @@ def test_the_rollback_comes_before_the_exception_is_told(world: Any, answer: Any
 def test_a_block_from_the_first_signal_to_the_last_is_the_receivers(
     world: Any, answer: Any, connect: Any
 ) -> None:
-    """R8: a pair of receivers may hold one around each request; what is still open after the last is undone."""
+    """A pair of receivers may hold one around each request; what is still open after the last is undone."""
     block, ends = world.databases.atomic(), []
 
     def started(**kwargs: Any) -> None:
@@ -296,7 +296,7 @@ def test_a_block_from_the_first_signal_to_the_last_is_the_receivers(
 def test_a_block_that_a_receiver_leaves_open_is_rolled_back(
     world: Any, answer: Any, connect: Any, signal: Signal
 ) -> None:
-    """R8: it would reach the next request as any other."""
+    """It would reach the next request as any other."""
 
     def forget(**kwargs: Any) -> None:
         world.databases.atomic().__enter__()
@@ -310,7 +310,7 @@ def test_a_block_that_a_receiver_leaves_open_is_rolled_back(
 
 
 def test_a_failing_request_rolls_back_what_it_left_open(world: Any, answer: Any) -> None:
-    """R8: with no receiver at all."""
+    """With no receiver at all."""
 
     def fail() -> None:
         world.databases.atomic().__enter__()
@@ -323,7 +323,7 @@ def test_a_failing_request_rolls_back_what_it_left_open(world: Any, answer: Any)
 
 
 def test_other_databases_are_none_of_its_business(world: Any, answer: Any) -> None:
-    """R8: a middleware looks after the databases it was given."""
+    """A middleware looks after the databases it was given."""
     with Databases("sqlite://") as mine:
         block = world.databases.atomic()
         answer(lambda: block.__enter__(), mine)
@@ -333,7 +333,7 @@ def test_other_databases_are_none_of_its_business(world: Any, answer: Any) -> No
 
 
 def test_databases_that_nobody_configured_are_left_alone(answer: Any) -> None:
-    """R8: the default ones may never be used, and a request may find that out by itself."""
+    """The default ones may never be used, and a request may find that out by itself."""
     databases = Databases()
     answer(lambda: None, databases)
     with pytest.raises(UnknownAlias):
@@ -341,7 +341,7 @@ def test_databases_that_nobody_configured_are_left_alone(answer: Any) -> None:
 
 
 def test_a_cancelled_request_rolls_back_what_it_left_open(world: Any) -> None:
-    """R8, R7: in the task of the request."""
+    """In the task of the request."""
 
     async def main() -> None:
         begun = asyncio.Event()
@@ -396,7 +396,7 @@ def killed(backend: str, url: str) -> Iterator[Any]:
 
 @pytest.mark.servers_only
 def test_connections_that_went_bad_are_dropped_between_requests(killed: Any, answer: Any) -> None:
-    """R8: the request that finds one fails and takes the idle ones along; the next has new ones, and keeps them."""
+    """The request that finds one fails and takes the idle ones along; the next has new ones, and keeps them."""
     databases = killed.databases
     pool = databases.engine().pool
     with pytest.raises((DBAPIError, CommitOutcomeUnknown)):
@@ -412,7 +412,7 @@ def test_connections_that_went_bad_are_dropped_between_requests(killed: Any, ans
 
 @pytest.mark.servers_only
 def test_a_connection_lost_outside_a_request_does_not_reach_one(killed: Any, answer: Any) -> None:
-    """R8: a request begins with what is known to be good."""
+    """A request begins with what is known to be good."""
     with pytest.raises((DBAPIError, CommitOutcomeUnknown)):
         killed.Visit(page="lost").save()
     answer(lambda: killed.Visit(page="found").save(), killed.databases)

@@ -101,7 +101,7 @@ def ask_and_leave(port: int) -> None:
 
 
 def test_a_wsgi_request_is_started_and_finished_once(log: list[Any]) -> None:
-    """R1, R2: a body of one chunk keeps the length that the server finds out by itself."""
+    """A body of one chunk keeps the length that the server finds out by itself."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
@@ -120,7 +120,7 @@ def test_a_wsgi_request_is_started_and_finished_once(log: list[Any]) -> None:
 
 
 def test_a_wsgi_stream_is_finished_after_its_last_byte(log: list[Any]) -> None:
-    """R3: the generator has run to its end by then, and what it wrote itself came first."""
+    """The generator has run to its end by then, and what it wrote itself came first."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])(b"0")
@@ -134,7 +134,7 @@ def test_a_wsgi_stream_is_finished_after_its_last_byte(log: list[Any]) -> None:
 
 
 def test_a_wsgi_file_is_finished_after_it_was_sent(log: list[Any], tmp_path: Path) -> None:
-    """R2: the server knows its own wrapper again, and the file is closed."""
+    """The server knows its own wrapper again, and the file is closed."""
     path, files = tmp_path / "page.txt", []
     path.write_bytes(b"content of a file")
 
@@ -152,7 +152,7 @@ def test_a_wsgi_file_is_finished_after_it_was_sent(log: list[Any], tmp_path: Pat
 
 @pytest.mark.parametrize("stage", ["call", "first chunk", "close"])
 def test_a_wsgi_exception_reaches_the_server(log: list[Any], capfd: Any, stage: str) -> None:
-    """R6: told, then the server's to answer and to log; the request is finished once."""
+    """Told, then the server's to answer and to log; the request is finished once."""
 
     class Body(list[bytes]):
         def close(self) -> None:
@@ -175,7 +175,7 @@ def test_a_wsgi_exception_reaches_the_server(log: list[Any], capfd: Any, stage: 
 
 
 def test_a_wsgi_client_that_goes_away_finishes_the_request_once(log: list[Any]) -> None:
-    """R5: the server cannot write any more and closes the body; that is no exception of the application."""
+    """The server cannot write any more and closes the body; that is no exception of the application."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
@@ -191,7 +191,7 @@ def test_a_wsgi_client_that_goes_away_finishes_the_request_once(log: list[Any]) 
 
 
 def test_an_error_of_a_receiver_reaches_the_wsgi_server(capfd: Any) -> None:
-    """R4: it goes out of the `close` of the body; the client had its answer already."""
+    """It goes out of the `close` of the body; the client had its answer already."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Length", "5")])
@@ -210,7 +210,7 @@ def test_an_error_of_a_receiver_reaches_the_wsgi_server(capfd: Any) -> None:
 
 
 def test_a_wsgi_request_leaves_nothing_open_for_the_next_of_its_thread(sqlite_url: str) -> None:
-    """R8: the second request would wait for a lock that nobody gives back, in a block that nobody ends."""
+    """The second request would wait for a lock that nobody gives back, in a block that nobody ends."""
     with Databases(sqlite_url) as databases:
         registry = Registry(databases)
 
@@ -244,7 +244,7 @@ async def end(send: Any) -> None:
 
 
 def test_an_asgi_request_is_started_and_finished_once(log: list[Any]) -> None:
-    """R1, R4: after the body was sent; the server's lifespan passes, and is no request."""
+    """After the body was sent; the server's lifespan passes, and is no request."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -263,7 +263,7 @@ def test_an_asgi_request_is_started_and_finished_once(log: list[Any]) -> None:
 
 
 def test_an_asgi_exception_reaches_the_server(log: list[Any], caplog: Any) -> None:
-    """R6: told, then the server's to answer and to log; the request is finished once."""
+    """Told, then the server's to answer and to log; the request is finished once."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise LookupError("no such page")
@@ -276,7 +276,7 @@ def test_an_asgi_exception_reaches_the_server(log: list[Any], caplog: Any) -> No
 
 
 def test_an_asgi_client_that_goes_away_finishes_the_request_once(log: list[Any]) -> None:
-    """R5: the application hears of it from the server."""
+    """The application hears of it from the server."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await begin(send, b"first")
@@ -290,7 +290,7 @@ def test_an_asgi_client_that_goes_away_finishes_the_request_once(log: list[Any])
 
 
 def test_an_asgi_server_that_stops_cancels_and_finishes_once(log: list[Any]) -> None:
-    """R5, R7: a request that will not end is cancelled, which is no exception of the application."""
+    """A request that will not end is cancelled, which is no exception of the application."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await begin(send, b"first")

@@ -1,4 +1,4 @@
-"""An instance and its class: identity, equality, keys, errors of its own, and what is where (DESIGN 3 and 11)."""
+"""An instance and its class: identity, equality, keys, errors of its own, and what is where."""
 
 import enum
 import gc
@@ -108,7 +108,7 @@ def test_the_repr_shows_the_model_and_its_key(Book, Line) -> None:
 
 
 def test_each_model_has_errors_of_its_own(Book, Line) -> None:
-    """`Book.DoesNotExist` and its like catch what concerns books, and nothing else (DESIGN 11)."""
+    """`Book.DoesNotExist` and its like catch what concerns books, and nothing else."""
     roots = {
         "DoesNotExist": microorm.ObjectDoesNotExist,
         "MultipleObjectsReturned": microorm.MultipleObjectsReturned,
@@ -182,7 +182,7 @@ def test_a_value_that_was_taken_away_reads_none_and_is_refused(Book) -> None:
     del book.title
     assert book.title is None
     assert book.changes() == {"title": ("t", None)}
-    with pytest.raises(microorm.InvalidValue, match="^Book.title wants str, not None$"):
+    with pytest.raises(microorm.InvalidValue, match="^Book.title must be str, not None$"):
         book.save()
     assert Book.objects.get(id=book.id).title == "t"
 

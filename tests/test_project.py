@@ -1,19 +1,19 @@
-"""`[tool.microorm]` is found, read and refused by file, line and key; setting up does it once."""
+"""`[tool.microorm]` is found and read, errors name the file and the key, and setting up happens once."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from microorm import Databases, Registry
 from microorm.apps import Apps
 from microorm.errors import ConfigurationError
-from microorm.project import read_project
+from microorm.project import expand, expand_url, read_project
+from tests.programs import Program
 
-ROOT = Path(__file__).parent.parent
 MODELS = """
 from microorm import Field, Model
 
@@ -70,10 +70,10 @@ def package(tmp_path: Path) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def refused(file: Path) -> str:
-    """What is wrong with *file*, without its folder."""
+def refused(file: Path, start: Path | None = None) -> str:
+    """The error for *file*, without its folder."""
     with pytest.raises(ConfigurationError) as caught:
-        read_project(file)
+        read_project(start or file)
     return str(caught.value).removeprefix(f"{file.parent}{os.sep}")
 
 
@@ -95,54 +95,67 @@ def test_it_is_found_from_below_past_files_without_the_section(write, tmp_path, 
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_where_there_is_none_it_says_where_it_looked(write, tmp_path) -> None:
+def test_a_missing_project_is_an_error_that_says_where_it_was_searched(write, tmp_path) -> None:
     file = write("[tool.other]\n")
     assert refused(file) == "pyproject.toml has no [tool.microorm]"
     with pytest.raises(ConfigurationError) as caught:
         read_project(tmp_path)
-    assert str(caught.value) == f"no pyproject.toml with [tool.microorm] in {str(tmp_path)!r} or above it"
-    with pytest.raises(ConfigurationError, match="^there is no folder or file '.*nowhere'$"):
+    assert (
+        str(caught.value)
+        == f"no pyproject.toml with [tool.microorm] in {str(tmp_path)!r} or its parent folders"
+    )
+    with pytest.raises(ConfigurationError, match="^no such file or folder: '.*nowhere'$"):
         read_project(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("databass = {}", "2: [tool.microorm] has no key 'databass'; known: 'apps', 'databases', 'migrations', 'routers'; nearest: 'databases'"),
-        ("apps = []", "1: [tool.microorm] has no 'databases'"),
-        ("databases = {}", "2: databases names no database"),
-        ("databases = 'sqlite://'", "2: databases is a table of aliases, not a string"),
-        ("apps = 'shop'", "2: apps is an array of dotted paths, not a string"),
-        ("apps = [\n'shop',\n3]", "4: apps is an array of dotted paths, not a number"),
-        ("apps = ['a b']", "2: apps holds dotted paths, not 'a b'"),
-        ("routers = ['Archive']\ndatabases = {a = 'sqlite://'}", "2: routers holds dotted paths, not 'Archive'"),
-        ("migrations = ['x']\ndatabases = {a = 'sqlite://'}", "2: migrations is the path of a folder, not an array"),
-        ("migrations = ''\ndatabases = {a = 'sqlite://'}", "2: migrations is the path of a folder, not an empty string"),
-        ("[tool.microorm.databases]\nok = 'sqlite://'\nmy-db = 'sqlite://'", "4: an alias wants letters, digits and underscores, not 'my-db'"),
-        ("databases.a = 1979-05-27", "2: databases.a is a URL, or a table with one, not a date or time"),
-        ("databases.a = true", "2: databases.a is a URL, or a table with one, not a boolean"),
-        ("[tool.microorm.databases.a]\nurl = []", "3: databases.a.url is a URL, or a table with one, not an array"),
-        ("databases.a = {pool_size = 3}", "2: database 'a' has no 'url'; given: 'pool_size'"),
-        ("databases.a = {}", "2: database 'a' has no 'url'; given: nothing"),
-        ("databases.a = 'geheim'", "2: the URL of database 'a' is not a URL that SQLAlchemy can read"),
-        ("databases.a = 'orakel://u:geheim@h/d'", "2: the URL of database 'a' names 'orakel', which SQLAlchemy does not know"),
-        ("databases.a = 'postgresql://u:${GEHEIM}@h/d'", "2: databases.a names the variable 'GEHEIM', which the environment does not have"),
-        ("databases.a = {url = 'sqlite://', connect_args = {x = ['$geheim']}}", "2: databases.a.connect_args has a '$' that is neither of '${NAME}' nor of '$$'"),
-        ("apps = [", "2: this is not TOML: "),
+        ("databass = {}", ".databass: unknown key; known: 'apps', 'databases', 'migrations', 'routers'; nearest: 'databases'"),
+        ("apps = []", ": the key 'databases' is missing"),
+        ("databases = {}", ".databases: must have at least one alias"),
+        ("databases = 'sqlite://'", ".databases: must be a table of aliases, not a string"),
+        ("apps = 'shop'", ".apps: must be an array of dotted paths, not a string"),
+        ("apps = ['shop', 3]", ".apps[1]: must be a dotted path, not a number"),
+        ("apps = ['a b']", ".apps[0]: must be a dotted path such as 'shop', not 'a b'"),
+        ("routers = ['Archive']\ndatabases = {a = 'sqlite://'}", ".routers[0]: must be a dotted path such as 'shop.routers.Archive', not 'Archive'"),
+        ("migrations = ['x']\ndatabases = {a = 'sqlite://'}", ".migrations: must be the path of a folder, not an array"),
+        ("migrations = ''\ndatabases = {a = 'sqlite://'}", ".migrations: must be the path of a folder, not an empty string"),
+        ("databases.my-db = 'sqlite://'", ".databases.my-db: an alias must consist of letters, digits and underscores"),
+        ("databases.a = 1979-05-27", ".databases.a: must be a URL, or a table with the key 'url', not a date or time"),
+        ("databases.a = true", ".databases.a: must be a URL, or a table with the key 'url', not a boolean"),
+        ("databases.a.url = []", ".databases.a.url: must be a URL, not an array"),
+        ("databases.a = {pool_size = 3}", ".databases.a: the key 'url' is missing; given: 'pool_size'"),
+        ("databases.a = {}", ".databases.a: the key 'url' is missing; given: nothing"),
+        ("databases.a = 'geheim'", ".databases.a: the URL of database 'a' cannot be read by SQLAlchemy"),
+        ("databases.a = 'orakel://u:geheim@h/d'", ".databases.a: the URL of database 'a' names 'orakel', which SQLAlchemy does not know"),
+        ("databases.a = 'postgresql://u:${GEHEIM}@h/d'", ".databases.a: the environment variable 'GEHEIM' is not set"),
+        ("databases.a = {url = 'sqlite://', connect_args = {x = ['$geheim']}}", ".databases.a.connect_args: single '$'; write '${NAME}' for an environment variable, or '$$' for a dollar sign"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_by_line_and_key(write, lines: str, message: str) -> None:
+def test_an_error_names_the_file_and_the_key(write, lines: str, message: str) -> None:
     found = refused(write(f"[tool.microorm]\n{lines}\n"))
-    assert found.startswith(f"pyproject.toml:{message}")
-    if not message.endswith(": "):
-        assert found == f"pyproject.toml:{message}"
+    assert found == f"pyproject.toml: tool.microorm{message}"
     assert "geheim" not in found
 
 
-def test_a_section_that_is_no_table_is_refused(write) -> None:
-    assert (
-        refused(write("[tool]\nmicroorm = 3\n")) == "pyproject.toml:2: tool.microorm is a table, not a number"
-    )
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"[tool.microorm]\napps = [\n",
+            "pyproject.toml: not valid TOML: Invalid value (at end of document)",
+        ),
+        (b"a = '\xff'\n", "pyproject.toml: not valid TOML: 'utf-8' codec can't decode byte 0xff"),
+        (b"tool = 3\n", "pyproject.toml: tool: must be a table, not a number"),
+        (b"tool.microorm = 3\n", "pyproject.toml: tool.microorm: must be a table, not a number"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(write, content: bytes, message: str) -> None:
+    file = write("")
+    file.write_bytes(content)
+    assert refused(file).startswith(message)
+    assert refused(file) == refused(file, file.parent), "a search from the folder ends here, too"
 
 
 def test_the_environment_is_read_when_the_file_is(write, monkeypatch) -> None:
@@ -205,7 +218,10 @@ def test_setting_up_configures_once(write, package, tmp_path) -> None:
         with databases.connection("default"):
             read_project(file).set_up(apps)
         assert sys.path.count(str(tmp_path)) == 1
-        with pytest.raises(ConfigurationError, match="^databases are configured already, and open: default$"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"^the databases are already configured, and have open connections: default; call close\(\) first$",
+        ):
             file.write_text(file.read_text().replace("archive.db", "other.db"))
             read_project(file).set_up(apps)
         databases.close()
@@ -216,41 +232,42 @@ def test_setting_up_configures_once(write, package, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("routers = ['projectshop.routers.Archiv']", "the router 'projectshop.routers.Archiv' is not there: 'projectshop.routers' has no 'Archiv'; nearest: 'Archive'"),
-        ("routers = ['projectshop.router.Archive']", "the router 'projectshop.router.Archive' is not there: no module 'projectshop.router'"),
-        ("routers = ['projectshop.routers.Wanting']", "the router 'projectshop.routers.Wanting' cannot be made without arguments: "),
-        ("apps = ['projectshopp']", "the application 'projectshopp' is not there: no module 'projectshopp'"),
-        ("apps = ['projectshop.routers']", "'projectshop.routers' is neither an AppConfig nor a package, but a module"),
+        ("routers = ['projectshop.routers.Archiv']", "routers[0]: no router 'projectshop.routers.Archiv': 'projectshop.routers' has no 'Archiv'; nearest: 'Archive'"),
+        ("routers = ['projectshop.router.Archive']", "routers[0]: no router 'projectshop.router.Archive': there is no module 'projectshop.router'"),
+        ("routers = ['projectshop.routers.Wanting']", "routers[0]: the router 'projectshop.routers.Wanting' cannot be created without arguments: "),
+        ("apps = ['projectshop', 'projectshopp']", "apps[1]: no application 'projectshopp': there is no module 'projectshopp'"),
+        ("apps = ['projectshop.routers']", "apps: 'projectshop.routers' is neither an AppConfig nor a package, but a module"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_said_by_line(write, package, line: str, message: str) -> None:
+def test_a_missing_router_or_application_is_an_error_with_its_key(
+    write, package, line: str, message: str
+) -> None:
     file = write(f"[tool.microorm]\ndatabases.default = 'sqlite://'\n{line}\n")
     with Databases() as databases, pytest.raises(ConfigurationError) as caught:
         read_project(file).set_up(Apps(Registry(databases)))
-    assert str(caught.value).startswith(f"{file}:3: {message}")
+    assert str(caught.value).startswith(f"{file}: tool.microorm.{message}")
 
 
 @pytest.mark.parametrize(
     "line", ["routers = ['projectshop.broken.Archive']", "apps = ['projectshop.broken.App']"]
 )
-def test_what_a_module_raises_comes_out_as_it_is(write, package, line: str) -> None:
+def test_an_error_raised_by_a_module_is_passed_on(write, package, line: str) -> None:
     (package / "broken.py").write_text("import nowhere_at_all\n")
     file = write(f"[tool.microorm]\ndatabases.default = 'sqlite://'\n{line}\n")
     with Databases() as databases, pytest.raises(ModuleNotFoundError, match="nowhere_at_all"):
         read_project(file).set_up(Apps(Registry(databases)))
 
 
-def test_a_script_is_set_up_by_one_line(write, package, tmp_path) -> None:
-    (package / "models.py").write_text(MODELS)
-    write("[tool.microorm]\napps = ['projectshop']\ndatabases.default = 'sqlite:///x.db'\n")
-    program = """
+@pytest.mark.slow
+def test_a_script_is_set_up_by_one_line(package, tmp_path) -> None:
+    script = """
 import sys
 
 before = set(sys.modules)
 import microorm
 
 loaded = set(sys.modules) - before
-assert not {"tomllib", "click", "rich", "alembic", "microorm.project"} & loaded
+assert not {"tomllib", "tomlkit", "click", "rich", "alembic", "microorm.project"} & loaded
 project = microorm.configure_project()
 assert microorm.configure_project(project.folder) == project
 from projectshop.models import Book
@@ -260,14 +277,46 @@ assert microorm.configure_project() == project
 Book(title="Lathe").save()
 print(Book.objects.count(), Book.__schema__.label)
 """
-    below = tmp_path / "below"
-    below.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=below,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.stdout, done.stderr) == ("1 projectshop.Book\n", "")
+    section = "[tool.microorm]\napps = ['projectshop']\ndatabases.default = 'sqlite:///x.db'\n"
+    files = {"pyproject.toml": section, "projectshop/models.py": MODELS, "below/script.py": script}
+    Program(tmp_path).write(files)
+    assert Program(tmp_path / "below").python("script.py") == ("1 projectshop.Book\n", "", 0)
     assert (tmp_path / "x.db").is_file()
+
+
+# Environment variables.
+
+SECRET = "p@ss:w/o?r&d #%$"
+ENVIRONMENT = {"USER": "a b", "PASSWORD": SECRET, "HOST": "db", "URL": "postgresql://u:%40@h/d", "EMPTY": ""}
+
+
+def test_variables_are_replaced_at_any_depth() -> None:
+    value = {"a": ["${HOST}", 1, {"b": "x-${HOST}-${EMPTY}-$$"}], "c": True}
+    assert expand(value, ENVIRONMENT) == {"a": ["db", 1, {"b": "x-db--$"}], "c": True}
+
+
+def test_a_value_is_percent_encoded_in_a_url() -> None:
+    """In user, password, database and query; the host and a URL that is one variable are not."""
+    text = expand_url("${HOST}://${USER}:${PASSWORD}@${HOST}/${PASSWORD}?options=${PASSWORD}", ENVIRONMENT)
+    url = make_url(text)
+    assert (url.drivername, url.username, url.password) == ("db", "a b", SECRET)
+    assert (url.host, url.database) == ("db", SECRET)
+    assert url.query == {"options": SECRET}
+    assert expand_url("${URL}", ENVIRONMENT) == ENVIRONMENT["URL"]
+    assert expand_url("sqlite:///${USER}/x@y.db", ENVIRONMENT) == "sqlite:///a%20b/x@y.db"
+    assert expand_url("sqlite:///${MEMORY}", {"MEMORY": ":memory:"}) == "sqlite:///:memory:"
+    assert expand_url("sqlite:///${FILE}", {"FILE": "/a/b.db"}) == "sqlite:////a/b.db"
+    assert expand_url("postgresql://u:$$${HOST}@h/d", ENVIRONMENT) == "postgresql://u:$db@h/d"
+
+
+@pytest.mark.parametrize("text", ["$", "$USER", "${", "${}", "${A-B}", "x${USER", "${USER}$"])
+def test_any_other_dollar_is_an_error(text: str) -> None:
+    for function in (expand, expand_url):
+        with pytest.raises(ConfigurationError, match=r"^single '\$'; write '\$\{NAME\}'"):
+            function(text, ENVIRONMENT)
+
+
+def test_a_missing_variable_is_named_without_the_text_around_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        expand_url("postgresql://u:geheim@${NOWHERE}/d", ENVIRONMENT)
+    assert str(caught.value) == "the environment variable 'NOWHERE' is not set"

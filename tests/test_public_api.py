@@ -10,6 +10,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import ParamSpec, TypeVar
@@ -94,9 +95,51 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["microorm", *MODULES])
 def test_every_module_says_what_it_is_for(name: str) -> None:
-    """A module's docstring opens with its topic: `Routing: the rule that picks an alias.`"""
+    """By a sentence on its first line."""
     first = (importlib.import_module(name).__doc__ or "").partition("\n")[0]
-    assert re.match(r"[A-Za-z][\w ,]*: \S", first), f"{name} begins with {first!r}"
+    assert re.match(r"\S.*[.:]( |$)", first), f"{name} begins with {first!r}"
+
+
+def public_functions(name: str, value: object) -> Iterator[tuple[str, Callable[..., object]]]:
+    """The public functions and methods at and below *value*, each with its name."""
+    if isinstance(value, FunctionType):
+        yield name, value
+    if isinstance(value, type):
+        for attribute, member in vars(value).items():
+            if not attribute.startswith("_"):
+                yield from public_functions(f"{name}.{attribute}", getattr(member, "__func__", member))
+
+
+def test_an_argument_that_names_an_alias_is_called_using() -> None:
+    """Where an alias is the subject and not the target, as in `on(alias="archive")`, it may be called `alias`."""
+    subjects = {"on", "Router.allow_migrate", "Databases.allows_migration", "Databases.receiving"}
+    modules = map(importlib.import_module, LISTED)
+    functions = [
+        found
+        for module in modules
+        for name in module.__all__
+        for found in public_functions(name, getattr(module, name))
+    ]
+    assert len(functions) > 100
+    astray = [
+        name
+        for name, function in functions
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name == "alias" and parameter.kind is not parameter.POSITIONAL_ONLY
+    ]
+    assert set(astray) - subjects == set()
+
+
+@pytest.mark.parametrize("method", ["save", "delete", "refresh_from_db"])
+def test_the_methods_of_an_instance_that_reach_its_row_take_keywords_only(method: str) -> None:
+    _, *parameters = inspect.signature(getattr(microorm.Model, method)).parameters.values()
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_page_of_migrations_lists_the_types_that_revisions_name() -> None:
+    page = (ROOT / "docs" / "migrations.md").read_text()
+    named = set(re.findall(r"`types\.(\w+)", page))
+    assert named == set(importlib.import_module("microorm.types").__all__)
 
 
 def test_the_tree_of_errors_is_the_one_drawn() -> None:
@@ -154,6 +197,8 @@ def test_an_import_loads_nothing_that_only_some_programs_need() -> None:
         "microorm.apps",
         "microorm.http",
         "microorm.testing",
-        "microorm.waiting",
+        "microorm.dispatch.runner",
+        "microorm.persistence.bulk",
+        "microorm.relations.related_query",
     }
     assert loaded & unwanted == set()

@@ -1,4 +1,4 @@
-"""Models by label, what waits for them, and the tables they make (DESIGN 2 and 3, CONTRACT L5, L6, L7 and P8)."""
+"""Models by label, what waits for them, and the tables they make."""
 
 import gc
 import types
@@ -71,7 +71,7 @@ def tables(databases: Databases, alias: str) -> list[str]:
     ],
 )
 def test_a_label_comes_from_the_application_or_the_module(Base, registry, module, label) -> None:
-    """DESIGN 3: the configured package that holds the module, else that of `models`, else the module itself."""
+    """The configured package that holds the module, else that of `models`, else the module itself."""
     registry.apps.update({"store": "till", "store.inner": "outlet"} if module != "store" else {})
     model = model_in(module, Base)
     assert model.__schema__.label == label
@@ -80,7 +80,7 @@ def test_a_label_comes_from_the_application_or_the_module(Base, registry, module
 
 
 def test_what_waits_for_a_label_gets_the_model_once_now_or_later(Base, registry) -> None:
-    """CONTRACT P8: in the order in which it came."""
+    """In the order in which it came."""
     told: list[tuple[str, Any]] = []
     registry.when_defined("shop.Book", lambda model: told.append(("first", model)))
     registry.when_defined("shop.Book", lambda model: told.append(("second", model)))
@@ -96,7 +96,6 @@ def test_what_waits_for_a_label_gets_the_model_once_now_or_later(Base, registry)
 
 
 def test_what_waits_can_be_taken_out_again(Base, registry) -> None:
-    """CONTRACT P8 and L6."""
     told: list[Any] = []
     registry.when_defined("shop.Book", told.append)
     assert registry.forget_waiting("shop.Book", print) is False
@@ -124,8 +123,7 @@ def test_a_model_that_waits_for_a_name_is_told_when_it_is_defined(Base, registry
     "label", ["", "Book", "shop.", ".Book", "a.b.Book", "shop Book", "shop.Bo ok", "1a.Book", "shop.Book\n"]
 )
 def test_a_label_has_the_form_app_model(registry, label) -> None:
-    """CONTRACT L5."""
-    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not ") as caught:
+    with pytest.raises(ValueError, match="^a label must have the form 'app.Model', not ") as caught:
         check_label(label)
     assert str(caught.value).endswith(repr(label))
     with pytest.raises(ValueError):
@@ -137,7 +135,7 @@ def test_a_label_has_the_form_app_model(registry, label) -> None:
 def test_create_all_makes_what_the_routers_allow_where_they_allow_it(
     Base, registry, databases, places
 ) -> None:
-    """DESIGN 2 and 7: `allow_migrate` is asked with alias, label and model; again is no error."""
+    """`allow_migrate` is asked with alias, label and model; again is no error."""
     Book = model_in("shop.models", Base)
     Audit = model_in("shop.models", Base, "Audit")
     registry.create_all()
@@ -205,7 +203,7 @@ def test_without_databases_there_is_nothing_to_make_tables_in() -> None:
 
 
 def test_a_registry_of_its_own_is_a_world_of_its_own() -> None:
-    """The same labels and tables in two registries know nothing of each other (DESIGN 2)."""
+    """The same labels and tables in two registries know nothing of each other."""
     with Databases("sqlite://") as one, Databases("sqlite://") as two:
         worlds = []
         for databases in (one, two):
@@ -232,7 +230,7 @@ def test_constraints_have_names_by_one_convention(Base, registry) -> None:
 
 
 def test_a_label_as_sender_means_the_model_that_comes_by_that_name(Base, registry) -> None:
-    """CONTRACT L5 and L7: `registry=` says of which models; a class goes by no label."""
+    """`registry=` says of which models; a class goes by no label."""
     told: list[Any] = []
 
     def hear(sender, instance, **kwargs):
@@ -255,7 +253,7 @@ def test_a_label_as_sender_means_the_model_that_comes_by_that_name(Base, registr
 
 
 def test_a_connection_to_a_label_can_be_ended_before_the_model_comes(Base, registry) -> None:
-    """CONTRACT L6: connect, then disconnect, leaves nothing connected; the answer is a bool."""
+    """Connect, then disconnect, leaves nothing connected; the answer is a bool."""
 
     def hear(**kwargs):
         raise AssertionError
@@ -269,7 +267,7 @@ def test_a_connection_to_a_label_can_be_ended_before_the_model_comes(Base, regis
 
 
 def test_a_receiver_that_died_waiting_is_not_connected(Base, registry) -> None:
-    """CONTRACT C2: a queued connection is as weak as any."""
+    """A queued connection is as weak as any."""
 
     class Owner:
         def hear(self, **kwargs):

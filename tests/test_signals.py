@@ -1,4 +1,4 @@
-"""Model signals: senders by class or label, delivery after the commit, subclasses, raw saves (DESIGN 5, CONTRACT L)."""
+"""Model signals: senders by class or label, delivery after the commit, subclasses, raw saves."""
 
 import asyncio
 import gc
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+import microorm.db.engine
 import microorm.dispatch
-import microorm.engines
 from microorm import Databases, Field, Model, ReceiverLostWarning, Registry, field, muted, receiver, signals
 from microorm.dispatch import Signal
 from microorm.signals import (
@@ -85,22 +85,22 @@ class Log:
 
 
 def test_all_signals_have_their_name_in_one_place() -> None:
-    """DESIGN 5: model signals take models; the others are plain; a few come from where they are made."""
+    """Model signals take models; the others are plain; a few come from where they are made."""
     assert {name for name, each in vars(signals).items() if isinstance(each, ModelSignal)} == MODEL_SIGNALS
     plain = {name for name, each in vars(signals).items() if isinstance(each, Signal)} - MODEL_SIGNALS
     assert plain == PLAIN_SIGNALS
-    assert signals.connection_created is microorm.engines.connection_created
+    assert signals.connection_created is microorm.db.engine.connection_created
     assert (signals.receiver, signals.muted) == (microorm.dispatch.receiver, microorm.dispatch.muted)
 
 
 @pytest.mark.parametrize("name", sorted(MODEL_SIGNALS))
 def test_delivery_after_the_commit_is_for_what_follows_a_write(name: str) -> None:
-    """DESIGN 5: anything else is a ValueError, and nothing is connected."""
+    """Anything else is a ValueError, and nothing is connected."""
     signal = getattr(signals, name)
     before = signal.receivers
     with pytest.raises(ValueError) as caught:
         signal.connect(quiet, delivery="later")
-    assert str(caught.value) == "delivery= is 'immediate' or 'on_commit', not 'later'"
+    assert str(caught.value) == "delivery= must be 'immediate' or 'on_commit', not 'later'"
     assert signal.receivers == before
     if name in POSTPONABLE:
         assert signal.connect(quiet, delivery="on_commit") is quiet
@@ -108,25 +108,27 @@ def test_delivery_after_the_commit_is_for_what_follows_a_write(name: str) -> Non
     else:
         with pytest.raises(ValueError) as caught:
             signal.connect(quiet, delivery="on_commit")
-        assert str(caught.value) == "delivery='on_commit' is for signals that are sent after a write"
+        assert str(caught.value) == "delivery='on_commit' is only available for signals sent after a write"
     assert signal.connect(quiet, delivery="immediate") is quiet
     assert signal.disconnect(quiet)
     assert signal.receivers == before
 
 
 def test_a_sender_is_a_model_or_its_label(Book: Any) -> None:
-    """DESIGN 5: an instance, say, is a mistake."""
+    """An instance, say, is a mistake."""
     for wrong in (5, Book(title="a"), ["shop.Book"]):
         with pytest.raises(TypeError) as caught:
             post_save.connect(quiet, sender=wrong)
-        assert str(caught.value) == f"the sender of a model signal is a model or its label, not {wrong!r}"
+        assert (
+            str(caught.value) == f"the sender of a model signal must be a model or its label, not {wrong!r}"
+        )
 
 
 @pytest.mark.parametrize(
     "label", ["Book", "shop.Book.title", "", "shop.", ".Book", "1shop.Book", "shop Book"]
 )
 def test_a_label_has_two_names(label: str, registry: Any) -> None:
-    """L5: to connect, to disconnect and to wait for; nothing is left waiting."""
+    """To connect, to disconnect and to wait for; nothing is left waiting."""
     for call in (
         lambda: post_save.connect(quiet, sender=label),
         lambda: post_save.connect(quiet, sender=label, registry=registry),
@@ -135,11 +137,11 @@ def test_a_label_has_two_names(label: str, registry: Any) -> None:
     ):
         with pytest.raises(ValueError) as caught:
             call()
-        assert str(caught.value) == f"a label has the form 'app.Model', not {label!r}"
+        assert str(caught.value) == f"a label must have the form 'app.Model', not {label!r}"
 
 
 def test_a_label_of_a_model_that_is_there_is_the_model(Book: Any, registry: Any, listen: Any) -> None:
-    """L5: connected at once; a class never goes by way of a label (L7)."""
+    """Connected at once; a class never goes by way of a label."""
     log = Log()
     listen(post_save, log, "shop.Book", registry=registry)
     assert [each.sender for each in post_save.receivers if each.receiver is log] == [Book]
@@ -160,7 +162,7 @@ def test_a_label_of_a_model_that_is_there_is_the_model(Book: Any, registry: Any,
 
 
 def test_a_label_waits_for_its_model(Base: Any, registry: Any, listen: Any) -> None:
-    """L5, L7, P8: connected when the model is defined, in its registry only, with its options."""
+    """Connected when the model is defined, in its registry only, with its options."""
     here, elsewhere, late = Log(), Log(), Log()
     post_save.connect(here, sender="shop.Page", registry=registry, weak=False, skip_raw=True)
     post_save.connect(elsewhere, sender="shop.Page", weak=False)
@@ -182,7 +184,7 @@ def test_a_label_waits_for_its_model(Base: Any, registry: Any, listen: Any) -> N
 
 
 def test_what_waits_can_be_taken_back(Base: Any, registry: Any) -> None:
-    """L6: with a bool; connected and disconnected, nothing is left when the model comes."""
+    """With a bool; connected and disconnected, nothing is left when the model comes."""
     log, other = Log(), Log()
     options: dict[str, Any] = {"sender": "shop.Page", "registry": registry}
     assert post_save.disconnect(log, **options) is False
@@ -203,7 +205,7 @@ def test_what_waits_can_be_taken_back(Base: Any, registry: Any) -> None:
 
 
 def test_waiting_twice_is_once(Base: Any, registry: Any, listen: Any) -> None:
-    """A3, A4: the same receiver, or uid, of the same label; the first one wins."""
+    """The same receiver, or uid, of the same label; the first one wins."""
     log, first, second = Log(), Log(), Log()
     for _ in range(2):
         post_save.connect(log, sender="shop.Page", registry=registry, weak=False)
@@ -222,7 +224,7 @@ def test_waiting_twice_is_once(Base: Any, registry: Any, listen: Any) -> None:
 
 
 def test_what_waits_is_held_as_weakly_as_it_will_be(Base: Any, registry: Any) -> None:
-    """C1, C7: one that dies meanwhile is dropped, with the warning of any other; its place is free."""
+    """One that dies meanwhile is dropped, with the warning of any other; its place is free."""
     options: dict[str, Any] = {"sender": "shop.Page", "registry": registry}
 
     def connect_and_lose() -> None:
@@ -251,7 +253,7 @@ def test_what_waits_is_held_as_weakly_as_it_will_be(Base: Any, registry: Any) ->
 
 
 def test_an_unfit_receiver_does_not_wait(registry: Any) -> None:
-    """E1: refused at connect, not when the model comes."""
+    """Refused at connect, not when the model comes."""
     with pytest.raises(ValueError, match=r"^receiver does not accept \*\*kwargs"):
         post_save.connect(lambda sender: None, sender="shop.Page", registry=registry)
     with pytest.raises(TypeError, match="^receiver is not callable"):
@@ -261,7 +263,7 @@ def test_an_unfit_receiver_does_not_wait(registry: Any) -> None:
 
 
 def test_functions_wait_for_a_model(Base: Any, registry: Any) -> None:
-    """P8: `when_defined` calls at once where it is there, and in order when it comes; only once."""
+    """`when_defined` calls at once where it is there, and in order when it comes; only once."""
     called: list[Any] = []
     registry.when_defined("shop.Page", lambda model: called.append((1, model)))
     registry.when_defined("shop.Page", lambda model: called.append((2, model)))
@@ -282,7 +284,7 @@ def test_functions_wait_for_a_model(Base: Any, registry: Any) -> None:
 
 
 def test_a_base_is_a_sender_for_its_models_on_request(Base: Any, registry: Any, listen: Any) -> None:
-    """L1, L4, DESIGN 5: by default the exact class; with `subclasses` also what derives from an abstract base."""
+    """By default the exact class; with `subclasses` also what derives from an abstract base."""
     exact, derived, everyone = Log(), Log(), Log()
 
     class Dated(Base, abstract=True, app="shop"):
@@ -309,7 +311,7 @@ def test_a_base_is_a_sender_for_its_models_on_request(Base: Any, registry: Any, 
 
 
 def test_subclasses_is_about_classes(Book: Any, listen: Any) -> None:
-    """A10: a send with another sender, or with none, is not theirs."""
+    """A send with another sender, or with none, is not theirs."""
     log = Log()
     listen(post_save, log, Model, subclasses=True)
     post_save.send("Book", using="default")
@@ -320,7 +322,7 @@ def test_subclasses_is_about_classes(Book: Any, listen: Any) -> None:
 
 
 def test_raw_saves_can_be_skipped(Book: Any, listen: Any) -> None:
-    """DESIGN 5, S6: by those who ask for it; of signals that know nothing of raw, none are."""
+    """By those who ask for it; of signals that know nothing of raw, none are."""
     heard, skipped, deleted = Log(), Log(), Log()
     listen(post_save, heard, Book)
     listen(post_save, skipped, Book, skip_raw=True)
@@ -336,7 +338,7 @@ def test_raw_saves_can_be_skipped(Book: Any, listen: Any) -> None:
 def test_what_is_delivered_after_the_commit_never_follows_a_rollback(
     databases: Any, Book: Any, listen: Any
 ) -> None:
-    """DESIGN 5: in order, at the outermost commit of the alias that was written; a savepoint counts."""
+    """In order, at the outermost commit of the alias that was written; a savepoint counts."""
     told: list[str] = []
 
     def tell(instance: Any, **kwargs: Any) -> None:
@@ -362,7 +364,7 @@ def test_what_is_delivered_after_the_commit_never_follows_a_rollback(
 
 
 def test_it_gets_what_was_true_at_the_send(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 5: a copy of the instance with its key and `changes()`, although it was changed or deleted later."""
+    """A copy of the instance with its key and `changes()`, although it was changed or deleted later."""
     saved, deleted = Log(), Log()
     changes: list[Any] = []
 
@@ -393,7 +395,7 @@ def test_it_gets_what_was_true_at_the_send(databases: Any, Book: Any, listen: An
 
 
 def test_batches_are_copied_too(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 5: the arguments as they were at the send."""
+    """The arguments as they were at the send."""
     made, updated = Log(), Log()
     listen(post_bulk_create, made, Book, delivery="on_commit")
     listen(post_update, updated, Book, delivery="on_commit")
@@ -413,7 +415,7 @@ def test_batches_are_copied_too(databases: Any, Book: Any, listen: Any) -> None:
 
 
 def test_without_a_block_it_follows_the_statement(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 4, O16: that is committed by then; all run, and the first error is raised."""
+    """That is committed by then; all run, and the first error is raised."""
     told: list[str] = []
 
     def fail(instance: Any, **kwargs: Any) -> None:
@@ -437,7 +439,7 @@ def test_without_a_block_it_follows_the_statement(databases: Any, Book: Any, lis
 
 
 def test_its_error_is_raised_after_the_commit(databases: Any, Book: Any, listen: Any) -> None:
-    """O16: as that of any function that waited; the row is there by then."""
+    """As that of any function that waited; the row is there by then."""
 
     def fail(**kwargs: Any) -> None:
         raise LookupError("late")
@@ -449,7 +451,7 @@ def test_its_error_is_raised_after_the_commit(databases: Any, Book: Any, listen:
 
 
 def test_the_alias_that_was_written_is_the_current_one(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 5: for `on_commit()`, `atomic()` and a model without a place of its own, at once and after the commit."""
+    """For `on_commit()`, `atomic()` and a model without a place of its own, at once and after the commit."""
     found: list[tuple[str, str]] = []
 
     def at_once(**kwargs: Any) -> None:
@@ -479,7 +481,7 @@ def test_the_alias_that_was_written_is_the_current_one(databases: Any, Book: Any
 
 
 def test_a_weak_one_that_is_gone_by_then_is_dropped(databases: Any, Book: Any) -> None:
-    """DESIGN 5: and one that was disconnected meanwhile, but lives, is called."""
+    """And one that was disconnected meanwhile, but lives, is called."""
     told: list[str] = []
 
     class Receiver:
@@ -501,7 +503,7 @@ def test_a_weak_one_that_is_gone_by_then_is_dropped(databases: Any, Book: Any) -
 
 
 def test_muting_counts_at_the_send(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 5: not at the commit."""
+    """Not at the commit."""
     log = Log()
     listen(post_save, log, Book, delivery="on_commit")
     with databases.atomic():
@@ -515,7 +517,7 @@ def test_muting_counts_at_the_send(databases: Any, Book: Any, listen: Any) -> No
 
 
 def test_async_receivers_are_delivered_too(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 5, F2: after the commit in this thread, with the alias as the current one; with and without a block."""
+    """After the commit in this thread, with the alias as the current one; with and without a block."""
     told: list[tuple[str, str]] = []
 
     async def tell(instance: Any, **kwargs: Any) -> None:
@@ -539,7 +541,7 @@ def test_async_receivers_are_delivered_too(databases: Any, Book: Any, listen: An
 def test_an_async_receiver_cannot_be_waited_for_on_a_running_loop(
     databases: Any, Book: Any, listen: Any
 ) -> None:
-    """DESIGN 9, F3: an error before anything ran."""
+    """An error before anything ran."""
     told: list[str] = []
 
     async def tell(**kwargs: Any) -> None:
@@ -550,7 +552,9 @@ def test_an_async_receiver_cannot_be_waited_for_on_a_running_loop(
     book = Book(title="a")
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="^cannot wait for async receiver .* on a running event loop$"):
+        with pytest.raises(
+            RuntimeError, match="^cannot run async receiver .* synchronously on a running event loop$"
+        ):
             book.save()
 
     asyncio.run(main())
@@ -558,7 +562,7 @@ def test_an_async_receiver_cannot_be_waited_for_on_a_running_loop(
 
 
 def test_a_send_of_ones_own_is_delivered_at_once(databases: Any, Book: Any, listen: Any) -> None:
-    """DESIGN 5: with no block and no write there is nothing to wait for; in a block it waits."""
+    """With no block and no write there is nothing to wait for; in a block it waits."""
     log, aliases = Log(), []
 
     def note(**kwargs: Any) -> None:
@@ -584,7 +588,7 @@ def test_a_send_of_ones_own_is_delivered_at_once(databases: Any, Book: Any, list
 
 
 def test_who_runs_at_once_is_known(Book: Any, listen: Any) -> None:
-    """DESIGN 4: a save needs no transaction for those that wait for its commit."""
+    """A save needs no transaction for those that wait for its commit."""
     assert not post_save.immediate(Book)
     listen(post_save, quiet, Book, delivery="on_commit")
     assert not post_save.immediate(Book)
@@ -596,7 +600,7 @@ def test_who_runs_at_once_is_known(Book: Any, listen: Any) -> None:
 
 
 def test_the_decorator_takes_the_options_of_a_model_signal(Book: Any) -> None:
-    """B3: for one signal or several."""
+    """For one signal or several."""
 
     @receiver([post_save, post_delete], sender=Book, delivery="on_commit", skip_raw=True, dispatch_uid="uid")
     def tell(**kwargs: Any) -> None: ...
@@ -609,7 +613,7 @@ def test_the_decorator_takes_the_options_of_a_model_signal(Book: Any) -> None:
 
 
 def test_class_prepared_is_sent_once_for_each_model(Base: Any, listen: Any) -> None:
-    """G1, P8: never for an abstract one; what waited for the label is connected by then."""
+    """Never for an abstract one; what waited for the label is connected by then."""
     log = Log()
     listen(class_prepared, log)
 
@@ -624,7 +628,7 @@ def test_class_prepared_is_sent_once_for_each_model(Base: Any, listen: Any) -> N
 
 
 def test_another_registry_has_labels_of_its_own(listen: Any) -> None:
-    """L7, DESIGN 2: a second application in the process starts fresh."""
+    """A second application in the process starts fresh."""
     logs = [Log(), Log()]
     with Databases("sqlite://") as databases:
         registries = [Registry(databases), Registry(databases)]

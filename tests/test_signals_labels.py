@@ -1,4 +1,4 @@
-"""Labels as senders: asked, muted, and taken over by a model that is defined again (CONTRACT L5, L6, P7)."""
+"""Labels as senders: asked, muted, and taken over by a model that is defined again."""
 
 import gc
 import warnings
@@ -37,7 +37,7 @@ def define(Base: Any, registry: Any) -> Any:
 
 
 def test_listeners_are_asked_for_by_label(Base: Any, registry: Any) -> None:
-    """D6, L5: of the model that has the label, or of what waits for it, in that registry."""
+    """Of the model that has the label, or of what waits for it, in that registry."""
     log = Log()
     assert not post_save.has_listeners("shop.Page", registry=registry)
     post_save.connect(log, "shop.Page", registry=registry)
@@ -53,12 +53,12 @@ def test_listeners_are_asked_for_by_label(Base: Any, registry: Any) -> None:
     assert post_save.has_listeners("shop.Page", registry=registry)
     assert post_save.has_listeners("shop.Nowhere")
     assert post_save.disconnect(log)
-    with pytest.raises(ValueError, match="^a label has the form 'app.Model', not 'Page'$"):
+    with pytest.raises(ValueError, match="^a label must have the form 'app.Model', not 'Page'$"):
         post_save.has_listeners("Page")
 
 
 def test_a_label_mutes_its_model(Base: Any, registry: Any) -> None:
-    """D6: also one that is defined in the block only; other models are heard."""
+    """Also one that is defined in the block only; other models are heard."""
     log = Log()
     post_save.connect(log)
     with muted(post_save, sender="shop.Page"):
@@ -77,14 +77,17 @@ def test_a_label_mutes_its_model(Base: Any, registry: Any) -> None:
 
 
 def test_what_cannot_be_a_sender_is_not_muted_silently(Base: Any, registry: Any) -> None:
-    """DESIGN 5: as `connect` refuses it; a plain signal takes anything."""
+    """As `connect` refuses it; a plain signal takes anything."""
     page = define(Base, registry)(title="a")
     with (
-        pytest.raises(ValueError, match="^a label has the form 'app.Model', not 'Page'$"),
+        pytest.raises(ValueError, match="^a label must have the form 'app.Model', not 'Page'$"),
         muted(post_save, "Page"),
     ):
         raise AssertionError
-    with pytest.raises(TypeError, match="^the sender of a model signal is a model"), muted(post_save, page):
+    with (
+        pytest.raises(TypeError, match="^the sender of a model signal must be a model"),
+        muted(post_save, page),
+    ):
         raise AssertionError
     plain, log = Signal(), Log()
     plain.connect(log)
@@ -98,7 +101,7 @@ def test_what_cannot_be_a_sender_is_not_muted_silently(Base: Any, registry: Any)
 def test_a_model_defined_again_keeps_the_receivers_of_its_label(
     Base: Any, registry: Any, early: bool
 ) -> None:
-    """P7: whether connected before the first definition or after it; disconnected by label, from all of them."""
+    """Whether connected before the first definition or after it; disconnected by label, from all of them."""
     log, uid = Log(), Log()
     first = None if early else define(Base, registry)
     post_save.connect(log, "shop.Page", registry=registry, skip_raw=True)
@@ -118,7 +121,7 @@ def test_a_model_defined_again_keeps_the_receivers_of_its_label(
 
 
 def test_a_connection_ended_by_class_does_not_come_back(Base: Any, registry: Any) -> None:
-    """P7, A7: one to the class itself stays with that class; to all senders is another connection."""
+    """One to the class itself stays with that class; to all senders is another connection."""
     log, to_class = Log(), Log()
     post_save.connect(log, "shop.Page", registry=registry)
     assert post_save.disconnect(log) is False
@@ -135,7 +138,7 @@ def test_a_connection_ended_by_class_does_not_come_back(Base: Any, registry: Any
 
 
 def test_a_label_keeps_no_receiver_alive(Base: Any, registry: Any) -> None:
-    """C1, C2, P7: one that ran dies without a warning, and is not connected again."""
+    """One that ran dies without a warning, and is not connected again."""
     heard: list[Any] = []
 
     def connect() -> Any:
@@ -159,7 +162,7 @@ def test_a_label_keeps_no_receiver_alive(Base: Any, registry: Any) -> None:
 
 
 def test_what_waits_for_a_label_can_be_seen(Base: Any, registry: Any) -> None:
-    """L5: in order of connection, with all that was asked for, until the label has a model or the receiver is gone."""
+    """In order of connection, with all that was asked for, until the label has a model or the receiver is gone."""
     first, second = Log(), Log()
     post_save.connect(
         first, "shop.Page", registry=registry, delivery="on_commit", dispatch_uid="one", skip_raw=True

@@ -17,7 +17,7 @@ ALLOWED = 0.10
 
 
 def mutated_modules() -> list[str]:
-    """The modules that mutmut is told to change, as `microorm.routing`."""
+    """The modules that mutmut is told to change, as `microorm.db.routing`."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
     return [path.removesuffix(".py").replace("/", ".") for path in config["only_mutate"]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import starmap
 from typing import Any
@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from benchmarks.contestant import SENDS, Contestant
+from benchmarks.contestant import SENDS, Contestant, counting
 from benchmarks.contestants.mapper import Item
 from benchmarks.table import Row, run_plainly
 from benchmarks.workloads import KEYS
@@ -48,7 +48,7 @@ DELETE = delete(item).where(item.c.id == bindparam("key"))
 OBJECTS = select(*item.c["name", "amount", "score", "note", "level", "id"])
 OBJECT_BY_KEY = OBJECTS.where(item.c.id == bindparam("key"))
 OBJECTS_BY_LEVEL = OBJECTS.where(item.c.level == bindparam("level"))
-READS = {"get", "get_inside", "load", "filter", "filter_expression"}
+READS = {"get", "get_inside", "get_pk", "get_pk_inside", "load", "filter", "filter_expression"}
 NO_SIGNALS = "Core has no signals"
 
 
@@ -81,6 +81,21 @@ class Core(Contestant):
         execute: Any = self.connection.execute
         return [execute(INSERT, record).inserted_primary_key[0] for record in records]
 
+    def insert_alone_heard(self, records: Sequence[Any]) -> list[int]:
+        keys = []
+        for record in records:
+            with self.transaction():
+                keys += self.insert([record])
+                self.heard(instance=record, created=True)
+        return keys
+
+    def insert_alone_on_commit(self, records: Sequence[Any]) -> list[int]:
+        keys = []
+        for record in records:
+            keys += self.insert([record])
+            self.heard(instance=record, created=True)
+        return keys
+
     def bulk(self, records: Sequence[Any]) -> None:
         self.connection.execute(INSERT, records)
 
@@ -105,6 +120,11 @@ class Core(Contestant):
         execute = self.connection.execute
         for row in instances:
             execute(DELETE, {"key": row.id})
+
+    def listen(self) -> Callable[[], int]:
+        # There are no signals: an application over Core calls its function after the statement.
+        self.heard, calls = counting()
+        return calls
 
 
 class CoreObjects(Core):

@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from benchmarks.contestant import Contestant
-from benchmarks.receivers import counting, ignoring
+from benchmarks.contestant import Contestant, counting, ignoring
 from benchmarks.table import SELECT, SQLITE, Row, run_plainly
 
 BY_KEY = f"{SELECT} WHERE id = ?"
@@ -54,6 +53,19 @@ class Driver(Contestant):
         for row in rows:
             keys.append(execute(sql, row).lastrowid)
             receiver(instance=row, created=True)
+        return keys
+
+    def add(self, row: Row) -> Any:
+        return self.execute(self.insert_one, row).lastrowid
+
+    def insert_alone_heard(self, rows: Sequence[Row]) -> list[Any]:
+        execute, begin, add, receiver, keys = self.execute, self.begin, self.add, self.heard, []
+        assert receiver is not None
+        for row in rows:
+            execute(begin)
+            keys.append(add(row))
+            receiver(instance=row, created=True)
+            execute("COMMIT")
         return keys
 
     def bulk(self, rows: Sequence[Row]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import URL
 
-from benchmarks.contestant import Contestant
-from benchmarks.receivers import counting, ignoring
+from benchmarks.contestant import BEFORE, OURS, Contestant, counting, ignoring
 from benchmarks.table import Row
 from microorm import Databases, Field, Model, Registry, Signal, field
 from microorm.errors import InvalidValue
@@ -21,8 +20,8 @@ class NotAsShipped(Exception):
 
 
 class MicroORM(Contestant):
-    name = "microorm"
-    packages = ("microorm",)
+    name = OURS
+    packages: ClassVar[tuple[str, ...]] = ("microorm",)
 
     def open(self, url: URL) -> None:
         self.databases = Databases({"default": url})
@@ -61,6 +60,10 @@ class MicroORM(Contestant):
         objects = self.model.objects
         return [objects.get(id=key) for key in keys]
 
+    def get_pk(self, keys: Sequence[int]) -> list[Any]:
+        objects = self.model.objects
+        return [objects.get(pk=key) for key in keys]
+
     def load(self) -> list[Any]:
         loaded: list[Any] = self.model.objects.all()
         return loaded
@@ -85,8 +88,14 @@ class MicroORM(Contestant):
             item.delete()
 
     def listen(self) -> Callable[[], int]:
+        return self._connect()
+
+    def listen_on_commit(self) -> Callable[[], int]:
+        return self._connect(delivery="on_commit")
+
+    def _connect(self, **options: Any) -> Callable[[], int]:
         receiver, calls = counting()
-        post_save.connect(receiver, sender=self.model)
+        post_save.connect(receiver, sender=self.model, **options)
 
         def stop() -> int:
             post_save.disconnect(receiver, sender=self.model)
@@ -124,10 +133,29 @@ class MicroORM(Contestant):
         except _RollBack:
             _want(saved.pk is None and saved._state.adding, "a rollback did not put the instance back")
             _want(not item.objects.exists(), "a rollback left a row")
+        post_save.connect(_fail, sender=item)
+        try:
+            saved = item(**record)
+            saved.save()
+        except _RollBack:
+            _want(saved.pk is None and not item.objects.exists(), "an error of a receiver left a row")
+        finally:
+            post_save.disconnect(_fail, sender=item)
+
+
+class MicroORMBefore(MicroORM):
+    """microorm of another checkout; the process that this runs in has imported that one."""
+
+    name = BEFORE
+    packages = ()
 
 
 class _RollBack(Exception):
     """Leave the block without a commit."""
+
+
+def _fail(sender: Any, **kwargs: Any) -> None:
+    raise _RollBack
 
 
 def _want(claim: object, otherwise: str) -> None:

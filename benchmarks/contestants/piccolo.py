@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 from piccolo.table import Table
 from sqlalchemy import URL
 
-from benchmarks.contestant import SENDS, Contestant
+from benchmarks.contestant import SENDS, Contestant, counting
 from benchmarks.databases import server_of, set_by
 
 NO_SIGNALS = "it has no signals"
@@ -56,6 +56,31 @@ class Piccolo(Contestant):
             for record in records:
                 item = self.item(**record)
                 await item.save()
+                keys.append(item.id)
+            return keys
+
+        return self.runner.run(work())
+
+    def insert_alone_heard(self, records: Sequence[Any]) -> list[int]:
+        async def work() -> list[int]:
+            keys = []
+            for record in records:
+                async with self.engine.transaction(**self.begun):
+                    item = self.item(**record)
+                    await item.save()
+                    self.heard(instance=item, created=True)
+                keys.append(item.id)
+            return keys
+
+        return self.runner.run(work())
+
+    def insert_alone_on_commit(self, records: Sequence[Any]) -> list[int]:
+        async def work() -> list[int]:
+            keys = []
+            for record in records:
+                item = self.item(**record)
+                await item.save()
+                self.heard(instance=item, created=True)
                 keys.append(item.id)
             return keys
 
@@ -105,6 +130,11 @@ class Piccolo(Contestant):
                 await item.remove()
 
         self.runner.run(work())
+
+    def listen(self) -> Callable[[], int]:
+        # It has no signals: an application calls its function after the statement.
+        self.heard, calls = counting()
+        return calls
 
 
 def _config(url: URL) -> dict[str, Any]:

@@ -45,6 +45,9 @@ class Psycopg(Driver):
                 receiver(instance=row, created=True)
         return keys
 
+    def add(self, row: Row) -> Any:
+        return self.execute(RETURNING, row).fetchone()[0]
+
     def bulk(self, rows: Sequence[Row]) -> None:
         self.cursor.executemany(POSTGRESQL.insert, rows)
 

@@ -13,8 +13,7 @@ from typing import Any
 from sqlalchemy import URL, BigInteger, Double, String, create_engine, event, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from benchmarks.contestant import SENDS, Contestant
-from benchmarks.receivers import counting
+from benchmarks.contestant import SENDS, Contestant, counting
 from benchmarks.table import Row, run_plainly
 
 NO_SENDER = "its events live in its models only"
@@ -148,6 +147,28 @@ class SQLAlchemyORM(Contestant):
 
         def stop() -> int:
             event.remove(self.item, "after_insert", receiver)
+            return calls()
+
+        return stop
+
+    def listen_on_commit(self) -> Callable[[], int]:
+        receiver, calls = counting()
+        saved: list[Any] = []
+
+        def note(mapper: Any, connection: Any, instance: Any) -> None:
+            saved.append(instance)
+
+        def tell(session: Any) -> None:
+            for instance in saved:
+                receiver(instance=instance, created=True)
+            saved.clear()
+
+        event.listen(self.item, "after_insert", note)
+        event.listen(self.session, "after_commit", tell)
+
+        def stop() -> int:
+            event.remove(self.item, "after_insert", note)
+            event.remove(self.session, "after_commit", tell)
             return calls()
 
         return stop

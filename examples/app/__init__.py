@@ -1,9 +1,9 @@
-"""Application: a package of models and receivers, set up by its name.
+"""An application: a package of models and receivers that you set up by its name.
 
     python -m examples.app
 
-- `apps.py` says what the application is called, and imports its receivers when all models are there.
-- `models.py` says what is stored.
-- `signals.py` says what happens when it is.
+- `apps.py` names the application, and imports its receivers once all models are loaded.
+- `models.py` defines what is stored.
+- `signals.py` defines what happens when a row is saved or deleted.
 - `__main__.py` configures a database, sets up the application and uses it.
 """

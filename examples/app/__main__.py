@@ -1,14 +1,14 @@
-"""Program: one database, one application, and a few loans.
+"""The program: one database, one application, and a few loans.
 
     python -m examples.app
 
 Prints:
     ready: app
     models: app.Book, app.Loan, app.Reminder
-    Ann and Bob read 'Dune': 0 copies are left
+    Ann and Bob borrow 'Dune': 0 copies are left
     no copy of 'Dune' is left for Cleo
     loans: Ann, Bob
-    Ann brings it back: 1 copy is left
+    Ann returns it: 1 copy is left
     reminders: order 'Dune'
 """
 
@@ -17,9 +17,9 @@ from examples.app.models import Book, Loan, Reminder
 
 
 def main() -> None:
-    """Lend a book until no copy is left, and once more."""
+    """Lend all copies of a book, and try to lend one more."""
     microorm.configure("sqlite://")
-    microorm.setup(["examples.app"])  # the same as "examples.app.apps.LibraryConfig", the only one there
+    microorm.setup(["examples.app"])  # or "examples.app.apps.LibraryConfig", its only AppConfig
     microorm.create_all()
     print("models:", ", ".join(microorm.default_registry.models))
 
@@ -27,7 +27,7 @@ def main() -> None:
     first = Loan(book_id=dune.id, reader="Ann").save()
     Loan(book_id=dune.id, reader="Bob").save()
     dune.refresh_from_db()
-    print(f"Ann and Bob read {dune.title!r}: {dune.copies} copies are left")
+    print(f"Ann and Bob borrow {dune.title!r}: {dune.copies} copies are left")
     try:
         Loan(book_id=dune.id, reader="Cleo").save()
     except LookupError as error:
@@ -35,7 +35,7 @@ def main() -> None:
     print("loans:", ", ".join(loan.reader for loan in Loan.objects.order_by(Loan.id)))
     first.delete()
     dune.refresh_from_db()
-    print(f"Ann brings it back: {dune.copies} copy is left")
+    print(f"Ann returns it: {dune.copies} copy is left")
     print("reminders:", ", ".join(reminder.text for reminder in Reminder.objects))
     microorm.close()
 

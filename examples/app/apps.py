@@ -1,4 +1,4 @@
-"""Configuration: the one `AppConfig` of this package."""
+"""The `AppConfig` of this package."""
 
 from importlib import import_module
 
@@ -6,11 +6,11 @@ from microorm.apps import AppConfig
 
 
 class LibraryConfig(AppConfig):
-    """The application `app`, after the last part of its name; its models are `app.Book` and so on."""
+    """The application `app`, labelled by the last part of its name. Its models are `app.Book` and so on."""
 
     name = "examples.app"
 
     def ready(self) -> None:
-        """Connect the receivers; the models of all applications are there by now."""
+        """Connect the receivers. By now the models of all applications are loaded."""
         import_module("examples.app.signals")
         print("ready:", self.label)

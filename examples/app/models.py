@@ -1,23 +1,23 @@
-"""Models: what a library lends, and to whom."""
+"""Models: the books of a library, and who has borrowed them."""
 
 from microorm import Field, Model, field
 
 
 class Book(Model):
-    """A book, and how many copies of it are on the shelf."""
+    """A book, and the number of copies on the shelf."""
 
     title: Field[str] = field(max_length=100, unique=True)
     copies: Field[int] = field(default=1)
 
 
 class Loan(Model):
-    """One copy of a book that somebody has at home."""
+    """A copy of a book that a reader has borrowed."""
 
     book_id: Field[int]
     reader: Field[str]
 
 
 class Reminder(Model):
-    """What the last copy of a book leaves behind."""
+    """A note to order more copies, written when the last one is lent."""
 
     text: Field[str]

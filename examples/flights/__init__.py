@@ -1,9 +1,10 @@
-"""Flights: an application over two databases, whose tables the migrations of this repository make.
+"""Flights: an application with two databases. The migrations of this repository create its tables.
 
     python -m examples.flights
 
-- `models.py` says what is stored, `routers.py` in which database, `apps.py` what the application is called.
-- `signals.py` says what happens when a row is saved, `loading.py` reads the files and saves them.
-- `totals.py` counts everything twice, `questions.py` asks ten questions; `report.py` and `answers.py` print.
+- `models.py` defines the tables, `routers.py` the database of each, `apps.py` the application.
+- `signals.py` defines what happens when a row is saved. `loading.py` reads the CSV files and saves their rows.
+- `totals.py` counts the rows in the files and in the databases. `questions.py` asks ten questions about the flights.
+- `report.py` and `answers.py` print the results.
 - `__main__.py` is the program.
 """

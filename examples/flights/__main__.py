@@ -2,12 +2,14 @@
 
     python -m examples.flights [--database URL] [--second URL] [--keep DIR] [--data DIR]
 
-The migrations of this repository make the tables. Airlines, airports, planes and 27,004 flights go to the alias
-`default`, each row through `save()`; a router sends the weather and the audit trail to `second`. Receivers turn
-'NA' into None, write the audit, and keep totals that only a commit changes. One batch is rolled back on purpose on
-the way. At the end every total is compared with the CSV files, and the ten questions of `questions` are asked; the
-answers to them stand in `answers`. Exit status: 0 all is right, 1 the data cannot be loaded or a total is wrong,
-2 wrong usage. The seconds below are one machine's.
+The migrations of this repository create the tables. Airlines, airports, planes and 27,004 flights are saved with
+`save()`, one row at a time, to the alias `default`. A router sends the weather and the audit trail to `second`.
+Receivers turn 'NA' into None, write the audit trail, and count flights after each commit. One batch is rolled back on
+purpose. At the end every total is compared with the CSV files. Then the program answers the ten questions of
+`questions`; `answers` shows the answers.
+
+Exit status: 0 if all totals are right, 1 if the data cannot be loaded or a total is wrong, 2 for wrong usage. The
+seconds below were measured on one machine.
 
 Prints:
                         Flights out of New York, January 2013
@@ -33,13 +35,13 @@ Prints:
 
            All                            27,004         521    23%     +6.1 min
 
-             Late: 15 minutes or more. Both delays are those on arrival.
+               Late: 15 minutes or more. Both figures are for arrivals.
 
-    Loaded   27,004 flights by save() with signals in 5.2 s, 5,193 rows per second
+    Loaded   27,004 flights with save() and signals in 5.2 s, 5,193 rows per second
              16 airlines, 1,458 airports, 3,322 planes
     Second   26,115 hours of weather, 31,800 audit rows written by receivers
     Undone   1,000 flights rolled back on purpose: no row, audit, total or key left
-    Heard    post_save 28,004 times at once, 27,004 times after a commit
+    Signals  post_save 28,004 times at once, 27,004 times after a commit
     Kept     4,479 flights whose plane is not listed, 680 whose destination is not
     Checked  170 totals against the CSV files: all agree
 """
@@ -69,18 +71,18 @@ MIGRATIONS = ROOT / "migrations"
 
 
 def run(data: Path) -> bool:
-    """Make the tables, load, compare with the files, and report; whether every total is right."""
+    """Create the tables, load the data, compare it with the files and report. Return whether every total is right."""
     Migrations(MIGRATIONS).migrate()
     for model in MODELS:
-        if there := model.objects.count():
-            raise click.UsageError(f"the table {model.__table__.name!r} already holds {there:,} rows")
+        if count := model.objects.count():
+            raise click.UsageError(f"the table {model.__table__.name!r} already holds {count:,} rows")
     loaded = load(data)
     wanted, found = in_files(data), in_databases()
-    heard = {f"{carrier} flights": number for carrier, number in committed.items()}
+    counted = {f"{carrier} flights": number for carrier, number in committed.items()}
     comparisons = (
         (wanted, found),
         (PUBLISHED, {name: found[name] for name in PUBLISHED}),
-        ({name: wanted[name] for name in wanted if name.endswith(" flights")}, heard),
+        ({name: wanted[name] for name in wanted if name.endswith(" flights")}, counted),
         ({"saves": wanted["flight"] + loaded.undone}, {"saves": sent.total()}),
     )
     if wrong := [line for pair in comparisons for line in differences(*pair)]:

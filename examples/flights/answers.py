@@ -1,4 +1,4 @@
-"""Answers: what is printed of each question, with a table below it.
+"""Answers: print each question, with its answer in a table below.
 
 Prints:
     From where to where do most flights go?
@@ -29,12 +29,12 @@ Prints:
                   4       5       14      2
                   5       4       13      4
 
-    Which airlines let somebody wait for more than ten hours?
+    Which airlines had a flight that left more than ten hours late?
         Airline
         Envoy Air
         Hawaiian Airlines Inc.
 
-    In which time zones are the airports to which no flight goes?
+    In which time zones are the airports that no flight goes to?
         Time zone            Airports
         America/New_York          472
         America/Chicago           321
@@ -42,11 +42,11 @@ Prints:
         America/Los_Angeles       163
         America/Denver            112
 
-    What does the month come to?
+    What are the totals of the month?
         Flights  Planes       Miles  Days in the air  Longest delay
          26,398   3,140  26,755,517            2,826          1,272
 
-    Which flight left each airport latest?
+    Which flight left each airport with the longest delay?
         From                 Airline                 Flight  Minutes late
         John F Kennedy Intl  Hawaiian Airlines Inc.      51         1,301
         La Guardia           Delta Air Lines Inc.      2119           478
@@ -59,13 +59,13 @@ Prints:
         STT       70         3
         PSE       31         1
 
-    How many flights in a row left each airport late?
+    How many flights in a row left late, at most, from each airport?
         From  Flights in a row
         EWR                 13
         JFK                 15
         LGA                 11
 
-    Which flights to the west are in the air longest?
+    Which flights to the west are in the air for the longest time?
         Airline                 To             Plane      Minutes
         United Air Lines Inc.   Honolulu Intl  767-424ER      667
         Hawaiian Airlines Inc.  Honolulu Intl  A330-243       660
@@ -87,12 +87,12 @@ Answer = tuple[Callable[..., Any], tuple[str, ...], Iterable[Iterable[Any]]]
 
 
 def show_answers(console: Console) -> None:
-    """Ask each question and print the answer below it."""
+    """Print each question and its answer."""
     for question, headings, rows in answers():
         table = Table(box=None, header_style="dim")
         lines = [[cell(value) for value in row] for row in rows]
-        for place, heading in enumerate(headings):
-            numbers = all(line[place][:1] in "+-0123456789" for line in lines)
+        for index, heading in enumerate(headings):
+            numbers = all(line[index][:1] in "+-0123456789" for line in lines)
             table.add_column(heading, justify="right" if numbers else "left")
         for line in lines:
             table.add_row(*line)
@@ -101,7 +101,7 @@ def show_answers(console: Console) -> None:
 
 
 def answers() -> Iterator[Answer]:
-    """The questions, what stands above the columns of the answer, and its rows."""
+    """Yield each question with the headings and the rows of its answer."""
     yield questions.busiest_routes, ("From", "To", "Flights"), questions.busiest_routes()
     yield questions.delays, ("Airline", "Month", "Flights", "Mean delay"), questions.delays()
     yield questions.ages, ("Decades old", "Planes", "Flights", "Late"), questions.ages()
@@ -126,13 +126,13 @@ def answers() -> Iterator[Answer]:
 
 
 def worst_starts() -> Iterator[tuple[str, str, str, int | None]]:
-    """The rows of that question, with the number of a flight as a name: it counts nothing."""
+    """Yield the rows of this question with flight numbers as text, since they are names and not amounts."""
     for airport, airline, number, delay in questions.worst_starts():
         yield airport, airline, str(number), delay
 
 
 def cell(value: object) -> str:
-    """*value* as it stands in a table."""
+    """Format *value* for a table."""
     if isinstance(value, float):
         return f"{value:+.1f}"
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Configuration: the one `AppConfig` of this package."""
+"""The `AppConfig` of this package."""
 
 from importlib import import_module
 
@@ -6,7 +6,7 @@ from microorm.apps import AppConfig
 
 
 class FlightsConfig(AppConfig):
-    """The application `flights`, after the last part of its name; its models are `flights.Flight` and so on."""
+    """The application `flights`, labelled by the last part of its name. Its models are `flights.Flight` and so on."""
 
     name = "examples.flights"
 

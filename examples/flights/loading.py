@@ -1,4 +1,4 @@
-"""Loading: the CSV files become rows, each through `save()`, and one batch is rolled back on purpose on the way."""
+"""Load the CSV files, saving each row with `save()`. One batch is rolled back on purpose."""
 
 import csv
 import gzip
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=Model[Any])
 
 
 class OnPurpose(Exception):
-    """Raised to roll a batch back."""
+    """Raised to roll back a batch."""
 
 
 def load(data: Path) -> Loaded:
@@ -44,7 +44,10 @@ def load(data: Path) -> Loaded:
 
 
 def load_flights(data: Path) -> int:
-    """Save the flights batch by batch, the second batch twice; return how many were rolled back."""
+    """Save the flights in batches, and return the number of flights that were rolled back.
+
+    The second batch is saved twice: the first time it is rolled back.
+    """
     undone = 0
     with progress_bar() as progress:
         bar = progress.add_task("flights", total=PUBLISHED["flight"])
@@ -62,10 +65,10 @@ def load_flights(data: Path) -> int:
 
 
 def save_all(batch: list[Flight]) -> None:
-    """Save *batch*, and by its receivers the audit.
+    """Save *batch*. Receivers save the audit rows.
 
-    Two databases commit one after the other, here the audit first: when the receivers of the flights' commit
-    run, both are written.
+    The two databases commit one after the other, the audit trail first. So both are committed when the receivers that
+    wait for the commit of the flights run.
     """
     with atomic(), atomic("second"):
         for flight in batch:
@@ -73,9 +76,9 @@ def save_all(batch: list[Flight]) -> None:
 
 
 def roll_back(batch: list[Flight]) -> int:
-    """Save *batch* and undo it; return the number of rows that were there in between.
+    """Save *batch*, roll it back, and return the number of rows that existed in between.
 
-    `ClickException` where anything of it is left.
+    Raise `ClickException` if anything of it is left.
     """
     before = traces(batch)
     rows = 0
@@ -92,7 +95,7 @@ def roll_back(batch: list[Flight]) -> int:
 
 
 def traces(batch: list[Flight]) -> dict[str, Any]:
-    """Everything that saving *batch* changes."""
+    """Return everything that saving *batch* changes."""
     return {
         "rows": Flight.objects.count(),
         "audit": Audit.objects.count(),
@@ -102,9 +105,9 @@ def traces(batch: list[Flight]) -> dict[str, Any]:
 
 
 def read(data: Path, model: type[M]) -> Iterator[M]:
-    """Make an instance from each line of the model's file, with 'NA' left in it.
+    """Yield an instance for each line of the model's file. 'NA' stays as it is.
 
-    A code goes into the key of its relation (`carrier_id`): no row is loaded to make another.
+    The code of another row, such as an airline, is assigned to the key (`carrier_id`), so that row is not loaded.
     """
     fields = {field.column.name: field for field in model.__schema__.fields}
     path, line = data / FILES[model], 1
@@ -127,6 +130,7 @@ def read(data: Path, model: type[M]) -> Iterator[M]:
 
 
 def batches(flights: Iterable[Flight]) -> Iterator[list[Flight]]:
+    """Split *flights* into lists of at most `BATCH`."""
     rest = iter(flights)
     while batch := list(islice(rest, BATCH)):
         yield batch

@@ -1,8 +1,9 @@
 """Models: six tables in two databases.
 
-Importing this defines the models and does nothing else: no database is named or opened. One column per column of the
-CSV files, under the same name. A code that names a row of another table is a foreign key, without a constraint where
-the data names rows that do not exist. The weather's airport is plain text: it is in another database than the airports.
+Importing this module only defines the models. It does not name or open a database. Each column of the CSV files is a
+column here, with the same name. A code that identifies a row of another table is a foreign key. It has no constraint if
+the data refers to rows that do not exist. The airport of the weather is plain text, because the airports are in the
+other database.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from microorm import Field, ForeignKey, Model, Related, field, foreign_key, rela
 
 
 def now() -> datetime:
-    """The time, with its zone: every `datetime` field wants one."""
+    """Return the current time with its zone, which every `datetime` field needs."""
     return datetime.now(UTC)
 
 
 class Airline(Model[str]):
-    """A carrier, by the two characters that its flights bear."""
+    """An airline. Its key is the two-character code in its flight numbers."""
 
     carrier: Field[str] = field(primary_key=True, max_length=2)
     name: Field[str] = field(max_length=60)
@@ -29,7 +30,7 @@ class Airline(Model[str]):
 
 
 class Airport(Model[str]):
-    """A place to land, by the code of the Federal Aviation Administration."""
+    """An airport. Its key is the code of the Federal Aviation Administration."""
 
     faa: Field[str] = field(primary_key=True, max_length=3)
     name: Field[str] = field(max_length=80)
@@ -44,7 +45,7 @@ class Airport(Model[str]):
 
 
 class Plane(Model[str]):
-    """An aircraft, by its tail number."""
+    """An aircraft. Its key is the tail number."""
 
     tailnum: Field[str] = field(primary_key=True, max_length=6)
     year: Field[int | None] = field(default=None)
@@ -59,7 +60,7 @@ class Plane(Model[str]):
 
 
 class Flight(Model, table_args=(UniqueConstraint("carrier", "flight", "origin", "time_hour"),)):
-    """A departure from New York: its key is made by the database, its number comes back every day."""
+    """A departure from New York. The database generates its key, because flight numbers repeat every day."""
 
     year: Field[int]
     month: Field[int]
@@ -70,9 +71,8 @@ class Flight(Model, table_args=(UniqueConstraint("carrier", "flight", "origin", 
     arr_time: Field[int | None] = field(default=None)
     sched_arr_time: Field[int]
     arr_delay: Field[int | None] = field(default=None)
-    carrier: ForeignKey[Airline] = foreign_key(
-        column="carrier", index=False
-    )  # the unique constraint's will do
+    # No index of its own: the one of the unique constraint begins with this column.
+    carrier: ForeignKey[Airline] = foreign_key(column="carrier", index=False)
     carrier_id: Field[str] = field(init=False)
     flight: Field[int]
     plane: ForeignKey[Plane | None] = foreign_key(column="tailnum", constraint=False, default=None)
@@ -89,7 +89,7 @@ class Flight(Model, table_args=(UniqueConstraint("carrier", "flight", "origin", 
 
 
 class Weather(Model[Any]):
-    """One hour at one of the three airports: two fields are the key."""
+    """One hour of weather at one of the three airports. The key has two fields."""
 
     origin: Field[str] = field(primary_key=True, max_length=3)
     time_hour: Field[datetime] = field(primary_key=True)
@@ -109,7 +109,7 @@ class Weather(Model[Any]):
 
 
 class Audit(Model):
-    """What was saved, and when: written by a receiver, never by the program that saves."""
+    """A record of what was saved, and when. A receiver writes it."""
 
     table: Field[str] = field(max_length=30)
     key: Field[str] = field(max_length=30)

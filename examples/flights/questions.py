@@ -1,7 +1,7 @@
-"""Questions: ten about the flights, each a query of one statement whose rows and instances are typed.
+"""Ten questions about the flights. Each is answered by one statement with typed rows or instances.
 
-Relations are followed in the query itself: `Flight.plane.year` joins the planes, and keeps the flights whose plane is
-not listed; `Airline.flights.dep_delay > 600` asks whether there is such a flight, and finds no airline twice.
+The queries follow relations. `Flight.plane.year` joins the planes and keeps the flights whose plane is not listed.
+`Airline.flights.dep_delay > 600` asks whether such a flight exists, so no airline is found twice.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def delays(least: int = 1_000) -> list[Row[str, int, int, float]]:
 
 def ages() -> list[Row[int, int, int, int]]:
     """Do old planes leave late?"""
-    # Labelled, since to PostgreSQL a value in an expression makes it another one each time.
+    # The label lets PostgreSQL see that the SELECT and the GROUP BY contain the same expression.
     decades = ((Flight.year - Flight.plane.year) // 10).label("decades")
     return (
         Flight.objects.filter(Flight.plane.year.is_not(None))
@@ -56,14 +56,14 @@ def ages() -> list[Row[int, int, int, int]]:
 
 
 def ten_hours_late() -> list[str]:
-    """Which airlines let somebody wait for more than ten hours?"""
+    """Which airlines had a flight that left more than ten hours late?"""
     return (
         Airline.objects.filter(Airline.flights.dep_delay > 600).order_by(Airline.name).scalars(Airline.name)
     )
 
 
 def never_reached(most: int = 5) -> list[Row[str | None, int]]:
-    """In which time zones are the airports to which no flight goes?"""
+    """In which time zones are the airports that no flight goes to?"""
     airports = func.count()
     return (
         Airport.objects.exclude(Airport.arrivals.distance > 0)
@@ -75,8 +75,8 @@ def never_reached(most: int = 5) -> list[Row[str | None, int]]:
 
 
 def in_the_air() -> Row[*tuple[Any, ...]]:
-    """What does the month come to?"""
-    # PostgreSQL and MariaDB make a decimal of a sum, which would be divided to the last digit.
+    """What are the totals of the month?"""
+    # On PostgreSQL and MariaDB a sum is a decimal, and dividing it would not give a whole number.
     miles, minutes = (cast(func.sum(column), BigInteger) for column in (Flight.distance, Flight.air_time))
     return Flight.objects.filter(Flight.air_time.is_not(None)).aggregate(
         flights=func.count(),
@@ -88,15 +88,15 @@ def in_the_air() -> Row[*tuple[Any, ...]]:
 
 
 def worst_starts() -> list[Row[str, str, int, int | None]]:
-    """Which flight left each airport latest?"""
-    # A window function is SQLAlchemy's; the statement of a query goes into it, and it into a query.
-    place = func.row_number().over(
+    """Which flight left each airport with the longest delay?"""
+    # The window function comes from SQLAlchemy. A subquery combines it with the statement of a query.
+    rank = func.row_number().over(
         partition_by=Flight.origin_id, order_by=(Flight.dep_delay.desc(), Flight.id)
     )
     left = Flight.objects.filter(Flight.dep_delay.is_not(None)).statement
-    placed = left.with_only_columns(Flight.id, place.label("place")).subquery()
+    ranked = left.with_only_columns(Flight.id, rank.label("rank")).subquery()
     return (
-        Flight.objects.filter(Flight.id.in_(select(placed.c.id).where(placed.c.place == 1)))
+        Flight.objects.filter(Flight.id.in_(select(ranked.c.id).where(ranked.c.rank == 1)))
         .order_by(Flight.origin.name)
         .values(Flight.origin.name, Flight.carrier.name, Flight.flight, Flight.dep_delay)
     )
@@ -113,26 +113,26 @@ def unlisted() -> list[Row[str, int, int]]:
 
 
 def late_in_a_row() -> list[tuple[str, int]]:
-    """How many flights in a row left each airport late?"""
-    # Counted as the rows come in, a chunk at a time, two fields of each.
+    """How many flights in a row left late, at most, from each airport?"""
+    # The rows are streamed in chunks, and only two fields of each are loaded.
     flights = Flight.objects.filter(Flight.dep_delay.is_not(None)).only(Flight.origin_id, Flight.dep_delay)
     ordered = flights.order_by(Flight.origin_id, Flight.time_hour, Flight.sched_dep_time, Flight.id)
     return [
-        (airport, max(streaks(those)))
-        for airport, those in groupby(ordered.iterate(), lambda each: each.origin_id)
+        (airport, max(streaks(group)))
+        for airport, group in groupby(ordered.iterate(), lambda flight: flight.origin_id)
     ]
 
 
 def streaks(flights: Iterator[Flight]) -> Iterator[int]:
-    """The length of each row of late flights in *flights*, and a 0."""
+    """Yield 0, and then the length of each series of late flights in *flights*."""
     yield 0
-    for late, those in groupby(flights, lambda each: (each.dep_delay or 0) >= LATE):
+    for late, group in groupby(flights, lambda flight: (flight.dep_delay or 0) >= LATE):
         if late:
-            yield sum(1 for _ in those)
+            yield sum(1 for _ in group)
 
 
 def longest_to_the_west(most: int = 5) -> list[Flight]:
-    """Which flights to the west are in the air longest?"""
+    """Which flights to the west are in the air for the longest time?"""
     return (
         Flight.objects.filter(Flight.dest.tz < Flight.origin.tz, Flight.air_time.is_not(None))
         .select_related(Flight.carrier, Flight.dest, Flight.plane)

@@ -1,4 +1,4 @@
-"""Report: what is printed of the load: a table of the carriers, then what became of the load."""
+"""The report: a table of the airlines, followed by a summary of the load."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did, as far as no total tells it."""
+    """The facts about a load that are not among its totals."""
 
     seconds: float
     sent: int
@@ -21,15 +21,16 @@ class Loaded:
 def show_summary(
     console: Console, totals: Mapping[str, int], names: Mapping[str, str], loaded: Loaded, compared: int
 ) -> None:
-    """Print the carriers, the one with most flights first, and below them what became of the load."""
+    """Print the airlines, starting with the one with most flights, and a summary of the load."""
     console.print(carrier_table(totals, names))
     console.print()
     console.print(outcome(totals, loaded, compared))
 
 
 def carrier_table(totals: Mapping[str, int], names: Mapping[str, str]) -> Table:
+    """Build the table of the airlines, with a line for all of them at the end."""
     table = Table(title="Flights out of New York, January 2013", box=box.SIMPLE_HEAD)
-    table.caption = "Late: 15 minutes or more. Both delays are those on arrival."
+    table.caption = "Late: 15 minutes or more. Both figures are for arrivals."
     table.add_column("")
     table.add_column("Airline")
     for heading in ("Flights", "Cancelled", "Late", "Mean delay"):
@@ -42,23 +43,24 @@ def carrier_table(totals: Mapping[str, int], names: Mapping[str, str]) -> Table:
 
 
 def figures(totals: Mapping[str, int], codes: Iterable[str]) -> list[str]:
-    """The cells of one line, for one carrier or the sum of several."""
-    of = {
+    """Return the cells of one line, for one airline or the sum of several."""
+    sums = {
         name: sum(totals.get(f"{code} {name}", 0) for code in codes)
         for name in ("flights", "cancelled", "arrived", "late", "minutes")
     }
-    late = f"{of['late'] / of['arrived']:.0%}" if of["arrived"] else ""
-    delay = f"{of['minutes'] / of['arrived']:+.1f} min" if of["arrived"] else ""
-    return [f"{of['flights']:,}", f"{of['cancelled']:,}", late, delay]
+    late = f"{sums['late'] / sums['arrived']:.0%}" if sums["arrived"] else ""
+    delay = f"{sums['minutes'] / sums['arrived']:+.1f} min" if sums["arrived"] else ""
+    return [f"{sums['flights']:,}", f"{sums['cancelled']:,}", late, delay]
 
 
 def outcome(totals: Mapping[str, int], loaded: Loaded, compared: int) -> Table:
+    """Build the summary of the load."""
     flights = totals["flight"]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column()
     speed = f"{loaded.seconds:.1f} s, {flights / loaded.seconds:,.0f} rows per second"
-    table.add_row("Loaded", f"{flights:,} flights by save() with signals in {speed}")
+    table.add_row("Loaded", f"{flights:,} flights with save() and signals in {speed}")
     table.add_row("", "{airline:,} airlines, {airport:,} airports, {plane:,} planes".format_map(totals))
     table.add_row(
         "Second", "{weather:,} hours of weather, {audit:,} audit rows written by receivers".format_map(totals)
@@ -66,7 +68,7 @@ def outcome(totals: Mapping[str, int], loaded: Loaded, compared: int) -> Table:
     table.add_row(
         "Undone", f"{loaded.undone:,} flights rolled back on purpose: no row, audit, total or key left"
     )
-    table.add_row("Heard", f"post_save {loaded.sent:,} times at once, {flights:,} times after a commit")
+    table.add_row("Signals", f"post_save {loaded.sent:,} times at once, {flights:,} times after a commit")
     table.add_row(
         "Kept",
         f"{totals['planes not listed']:,} flights whose plane is not listed, "
@@ -77,13 +79,13 @@ def outcome(totals: Mapping[str, int], loaded: Loaded, compared: int) -> Table:
 
 
 def progress_bar() -> Progress:
-    """A bar on a terminal; nothing where standard error goes to a file."""
+    """Return a progress bar that is visible only if standard error is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def show_wrong(console: Console, wrong: Iterable[str]) -> None:
-    """Print every total that is wrong, a line each."""
+    """Print one line for every wrong total."""
     for line in wrong:
         console.print(f"wrong total: {line}", style="red", markup=False, soft_wrap=True)

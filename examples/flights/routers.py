@@ -1,4 +1,4 @@
-"""Routers: which model lives in which of the two databases."""
+"""The router: decides which of the two databases a model is stored in."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ from microorm import Model, Router
 
 
 class SecondDatabase(Router):
-    """Send the weather and the audit trail to the alias `second`, all else to `default`."""
+    """Send the weather and the audit trail to the alias `second`, and everything else to `default`."""
 
     models = frozenset({"flights.Weather", "flights.Audit"})
 
     def alias_of(self, label: str) -> str:
+        """Return the alias of the model with this label."""
         return "second" if label in self.models else "default"
 
     def db_for_read(self, model: type[Model[Any]], **hints: Any) -> str:

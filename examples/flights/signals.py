@@ -1,4 +1,4 @@
-"""Receivers: they turn 'NA' into None, write the audit, and keep totals that only a commit changes."""
+"""Receivers: turn 'NA' into None, write the audit trail, and count flights after each commit."""
 
 from collections import Counter
 from typing import Any
@@ -20,6 +20,7 @@ committed: Counter[str] = Counter()
 @receiver(pre_save, sender=Plane)
 @receiver(pre_save, sender=Flight)
 def none_for_na(sender: type[Model[Any]], instance: Model[Any], **kwargs: Any) -> None:
+    """Replace 'NA' by None in the fields that may be None."""
     for name in OPTIONAL[sender]:
         if getattr(instance, name) == "NA":
             setattr(instance, name, None)
@@ -27,7 +28,7 @@ def none_for_na(sender: type[Model[Any]], instance: Model[Any], **kwargs: Any) -
 
 @receiver(pre_bulk_create, sender=Weather)
 def none_for_na_in_all(sender: type[Weather], objects: list[Weather], **kwargs: Any) -> None:
-    """A bulk insert sends no `pre_save`, but one signal for all its objects."""
+    """Do the same for a bulk insert, which sends one signal for all objects instead of `pre_save`."""
     for instance in objects:
         none_for_na(sender, instance)
 
@@ -37,6 +38,7 @@ def none_for_na_in_all(sender: type[Weather], objects: list[Weather], **kwargs: 
 @receiver(post_save, sender=Plane)
 @receiver(post_save, sender=Flight)
 def write_audit(sender: type[Model[Any]], instance: Model[Any], *, created: bool, **kwargs: Any) -> None:
+    """Save an audit row. The router sends it to the other database."""
     Audit(
         table=sender.__table__.name, key=str(instance.pk), action="created" if created else "changed"
     ).save()
@@ -44,11 +46,11 @@ def write_audit(sender: type[Model[Any]], instance: Model[Any], *, created: bool
 
 @receiver(post_save, sender=Flight)
 def count_sent(instance: Flight, **kwargs: Any) -> None:
-    """Runs inside the transaction: a rollback undoes rows, and not this."""
+    """Count saves. This runs inside the transaction, so a rollback undoes the row, but not this count."""
     sent[instance.carrier_id] += 1
 
 
 @receiver(post_save, sender=Flight, delivery="on_commit")
 def count_committed(instance: Flight, **kwargs: Any) -> None:
-    """Runs after the commit: what was rolled back is never counted, so there is nothing to undo."""
+    """Count committed flights. This runs after the commit, so a flight that is rolled back is never counted."""
     committed[instance.carrier_id] += 1

@@ -1,7 +1,7 @@
-"""Totals: what there should be and what there is, counted twice: once in the CSV files, once in the databases.
+"""Totals: the expected and the actual numbers, counted once in the CSV files and once in the databases.
 
-The two counts share no line: the files are read with the standard library alone, the databases are asked in SQL.
-A total is a name and a whole number, so that two counts are compared as two dictionaries.
+The two counts share no code. The files are read with the standard library alone, and the databases are queried in SQL.
+A total is a name and a whole number, so two counts can be compared as two dictionaries.
 """
 
 import csv
@@ -68,7 +68,7 @@ def in_files(folder: Path) -> dict[str, int]:
 
 
 def file_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Read one CSV file, compressed or not, as text."""
+    """Yield the rows of a CSV file, compressed or not, as text."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8", newline="") as file:
         yield from csv.DictReader(file)
@@ -86,7 +86,7 @@ def in_databases() -> dict[str, int]:
 
 
 def carriers() -> dict[str, int]:
-    """For each carrier: its flights, those cancelled, arrived and late, and the minutes of delay."""
+    """Count the flights of each airline, those cancelled, arrived and late, and the minutes of delay."""
     figures = {
         "flights": func.count(),
         "cancelled": func.count() - func.count(Flight.dep_time),
@@ -105,7 +105,7 @@ def carriers() -> dict[str, int]:
 
 
 def sums() -> dict[str, int]:
-    """The sums of some columns of the flights."""
+    """Add up some columns of the flights."""
     query = select(*[func.coalesce(func.sum(Flight.__table__.c[column]), 0) for column in SUMS])
     with microorm.connection("default") as connection:
         line = connection.execute(query).one()
@@ -113,7 +113,7 @@ def sums() -> dict[str, int]:
 
 
 def empty_columns() -> dict[str, int]:
-    """For each column that the files have: the rows that hold nothing there."""
+    """Count, for each column of the files, the rows in which it is NULL."""
     totals: dict[str, int] = {}
     for model in FILES:
         columns = [column for column in model.__table__.columns if column.name != "id"]
@@ -126,7 +126,7 @@ def empty_columns() -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """A line for every total on which the two do not agree; one that is missing counts as 0."""
+    """Return a line for every total that differs. A missing total counts as 0."""
     return [
         f"{name}: {wanted.get(name, 0):,} wanted, {found.get(name, 0):,} found"
         for name in sorted(wanted.keys() | found.keys())

@@ -1,33 +1,79 @@
-"""Databases: the command that shows which databases answer, and where they stand."""
+"""Databases: the command that shows which databases can be reached, and their revisions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
+from sqlalchemy import URL, Pool, QueuePool
+from sqlalchemy.exc import DBAPIError
 
-from microorm.cli import arguments
-from microorm.cli.answers import Answer, ask
-from microorm.cli.failures import failure_text
-from microorm.cli.history import migrations_of
-from microorm.cli.invocation import Invocation
-from microorm.cli.output import NOTHING, print_table
-from microorm.migrations import Revision
+from microorm.cli.output import EMPTY, format_error, one_line, print_table
+from microorm.cli.program import Invocation, json_option
+from microorm.db.databases import Databases
+from microorm.db.engine import Database, masked
+
+if TYPE_CHECKING:
+    from microorm.migrations import Revision
 
 COLUMNS = ("alias", "dialect", "version", "reachable", "revision", "pool", "url")
 UNKNOWN = "?"
 
+_TIMEOUT = 3
+_DEADLINE = 2 * _TIMEOUT  # for drivers without a timeout, and for name servers that do not answer
+_LIBPQ = {"connect_timeout": _TIMEOUT}
+_MYSQL = {"connect_timeout": _TIMEOUT, "read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT}
+_TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
+    "psycopg": _LIBPQ,
+    "psycopg2": _LIBPQ,
+    "pymysql": _MYSQL,
+    "mysqldb": _MYSQL,
+}
+
+
+@dataclass
+class DatabaseStatus:
+    """The status of one database; *reason* says why it cannot be reached."""
+
+    alias: str
+    dialect: str
+    url: str
+    pool: str = EMPTY
+    version: str | None = None
+    reason: str | None = None
+    revision: str | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the database answered."""
+        return self.reason is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as `--json` prints it."""
+        return {**asdict(self), "reachable": self.reachable}
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of the table."""
+        cells = {**asdict(self), "reachable": "yes" if self.reachable else "no"}
+        return tuple(cells[column] or EMPTY for column in COLUMNS)
+
 
 @click.command()
-@arguments.as_json
-@click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """Show the databases: which answer, and at which revision they are.
+@json_option
+@click.pass_obj
+def databases(invocation: Invocation, as_json: bool) -> None:
+    """Show which databases can be reached, and their revisions.
 
-    All are asked at once, and one that does not answer within some seconds is told as unreachable. Passwords and
-    secrets in URLs are masked. The revisions are looked up where there are migrations and all databases answer; "-"
-    is none, "?" unknown. An SQLite file that is not there yet is not made.
+    Connects to all databases at once and gives up after a few seconds. Masks passwords and other secrets in URLs.
+    Reads the revisions if the project has migrations and all databases can be reached: "-" is none, "?" unknown. Does
+    not create a missing SQLite file.
 
     \b
     Examples:
@@ -36,59 +82,103 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     \b
     Exit status:
-      0  all databases answer
-      1  one does not, or the revisions cannot be read
+      0  all databases can be reached
+      1  a database cannot be reached, or the revisions cannot be read
     """
-    invocation: Invocation = ctx.obj
     invocation.configure()
-    answers = ask(invocation.registry.databases)
-    problem = _add_revisions(invocation, answers)
+    statuses = check_databases(invocation.registry.databases)
+    problems = [f"{status.alias}: {status.reason}" for status in statuses if not status.reachable]
+    if (invocation.project.migrations / "env.py").is_file():
+        for status in statuses:
+            status.revision = UNKNOWN
+        if not problems:
+            try:
+                _read_revisions(invocation, statuses)
+            except Exception as error:
+                if invocation.traceback:
+                    raise
+                problems = [format_error(error, invocation.project)]
     if as_json:
-        click.echo(json.dumps([answer.as_dict() for answer in answers], indent=2))
+        click.echo(json.dumps([status.as_dict() for status in statuses], indent=2))
     else:
-        print_table(COLUMNS, [_row(answer) for answer in answers], {"yes": "green", "no": "red"})
-    problems = [f"{each.alias}: {each.reason}" for each in answers if each.reason] + (
-        [problem] if problem else []
-    )
+        print_table(COLUMNS, [status.row() for status in statuses], {"yes": "green", "no": "red"})
     if problems:
         raise click.ClickException("; ".join(problems))
 
 
-def _add_revisions(invocation: Invocation, answers: Sequence[Answer]) -> str | None:
-    """Fill the revisions in, where they can be known; what went wrong, if something did."""
-    if not (invocation.project.migrations / "env.py").is_file():
-        return None
-    if not all(answer.reachable for answer in answers):
-        for answer in answers:
-            answer.revision = UNKNOWN
-        return None
-    try:
-        revisions = migrations_of(invocation).show()
-    except Exception as error:
-        if invocation.traceback:
-            raise
-        for answer in answers:
-            answer.revision = UNKNOWN
-        return failure_text(error, invocation.project)
-    for answer in answers:
-        answer.revision = ",".join(heads(revisions, answer.alias)) or None
-    return None
+def _read_revisions(invocation: Invocation, statuses: Sequence[DatabaseStatus]) -> None:
+    revisions = invocation.migrations().show()
+    for status in statuses:
+        status.revision = ",".join(heads(revisions, status.alias)) or None
 
 
 def heads(revisions: Sequence[Revision], alias: str) -> list[str]:
-    """The revisions at which *alias* stands: applied, and below no other that is."""
+    """Return the revisions applied to *alias* that no other applied revision follows."""
     applied = [each for each in revisions if each.applied.get(alias)]
-    below = {revision for each in applied for revision in each.down}
-    return [each.id for each in applied if each.id not in below]
+    followed = {revision for each in applied for revision in each.down}
+    return [each.id for each in applied if each.id not in followed]
 
 
-def _row(answer: Answer) -> tuple[str, ...]:
-    return (
-        answer.alias,
-        answer.dialect,
-        answer.version or NOTHING,
-        "yes" if answer.reachable else "no",
-        answer.revision or NOTHING,
-        answer.pool,
-        answer.url,
-    )
+def check_databases(databases: Databases) -> list[DatabaseStatus]:
+    """Connect to every database, all at once, and return what each answers within a few seconds."""
+    known = [databases.database(alias) for alias in databases.aliases]
+    statuses = [
+        DatabaseStatus(
+            each.alias, each.dialect, masked(each.url), reason=f"no answer within {_DEADLINE} seconds"
+        )
+        for each in known
+    ]
+    threads = [
+        threading.Thread(target=_check_database, args=pair, daemon=True)
+        for pair in zip(known, statuses, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_DEADLINE)
+    return [replace(status) for status in statuses]  # copies, which a late answer does not change
+
+
+def _check_database(database: Database, status: DatabaseStatus) -> None:
+    try:
+        status.pool = _describe_pool(database.engine.pool)
+        status.version = _read_version(database)
+        status.reason = None
+    except Exception as error:  # noqa: BLE001 every error is a reason why the database cannot be reached
+        status.reason = _describe_error(error, database.url)
+
+
+def _read_version(database: Database) -> str:
+    """Return the version of the server. Raises the driver's errors, and `OSError` if the folder of a file is missing."""
+    url = database.url
+    if database.is_memory:
+        return sqlite3.sqlite_version
+    if database.is_sqlite:
+        path = Path((url.database or "").removeprefix("file:"))
+        if not path.exists():
+            path.parent.stat()
+            return sqlite3.sqlite_version
+        url = url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
+    connect_args = {**_TIMEOUTS.get(url.get_driver_name(), {}), **database.options.get("connect_args", {})}
+    settings = {**database.options, "url": url, "connect_args": connect_args}
+    probe = Database(database.alias, settings, lambda alias, connection: None)
+    try:
+        with probe.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA schema_version" if database.is_sqlite else "SELECT 1")
+            version = connection.dialect.server_version_info or ()
+    finally:
+        probe.close()
+    return ".".join(str(part) for part in version if isinstance(part, int))
+
+
+def _describe_pool(pool: Pool) -> str:
+    size = f" {pool.size()}" if isinstance(pool, QueuePool) else ""
+    return f"{type(pool).__name__}{size}"
+
+
+def _describe_error(error: Exception, url: URL) -> str:
+    """Return the driver's message in one line, without the password."""
+    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
+        error = error.orig
+    text = one_line(str(error)) or type(error).__name__
+    return text.replace(str(url.password), "***") if url.password else text

@@ -1,49 +1,107 @@
-"""Output: tables for a reader at a terminal, and tab-separated lines for everybody else."""
+"""Output: tables, paths, and errors in one line."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from traceback import walk_tb
+from typing import TYPE_CHECKING
 
 import click
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-NOTHING = "-"
-_SHORT = 16
+from microorm.errors import ConfigurationError, MicroormError, MigrationError
+from microorm.project import Project
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EMPTY = "-"
+SHELL_CODE = "<shell>"
+_MAX_UNWRAPPED = 16
 _NO_STYLES: Mapping[str, str] = {}
+_PACKAGE = Path(__file__).parent.parent
 
 
 def console() -> Console:
-    """What writes to stdout; in colour on a terminal alone, and not where NO_COLOR is set."""
+    """Return a console for stdout, in colour on a terminal unless NO_COLOR is set."""
+    from rich.console import Console  # noqa: PLC0415 most commands print plain lines, and start faster
+
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] = _NO_STYLES
 ) -> None:
-    """Print *rows* under *columns*; to a pipe as lines of cells with tabs between, the columns first.
+    """Print *rows* below *columns*: a table on a terminal, elsewhere lines with tabs between the cells.
 
-    *styles* gives cells that have a certain text a colour. At a terminal, where room is short, a column without a
-    value is left out.
+    *styles* maps the text of a cell to its colour. A table leaves out columns without a value.
     """
     screen = console()
     if not screen.is_terminal:
         for row in (columns, *rows):
-            click.echo("\t".join(" ".join(cell.split()) for cell in row))
+            click.echo("\t".join(one_line(cell) for cell in row))
         return
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 as in console()
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    filled = [(name, cells) for name, *cells in zip(columns, *rows, strict=True) if {*cells} - {NOTHING}]
+    filled = [(name, cells) for name, *cells in zip(columns, *rows, strict=True) if {*cells} - {EMPTY}]
     for name, cells in filled:
-        table.add_column(name, no_wrap=max(map(len, (name, *cells))) <= _SHORT)
+        table.add_column(name, no_wrap=max(map(len, (name, *cells))) <= _MAX_UNWRAPPED)
     for row in zip(*(cells for _, cells in filled), strict=True):
         table.add_row(*(Text(cell, style=styles.get(cell, ""), overflow="fold") for cell in row))
     screen.print(table)
 
 
-def shown(path: Path | str) -> str:
-    """*path* as a reader would type it: from the working directory, where it is below that."""
+def display_path(path: Path | str) -> str:
+    """Return *path* relative to the working directory if it is inside it."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def one_line(text: str) -> str:
+    """Return *text* with each run of white space replaced by one space."""
+    return " ".join(text.split())
+
+
+def format_error(error: BaseException, project: Project | None) -> str:
+    """Return the class and the message of *error*, and the line of *project* that raised it or called what did.
+
+    A `MigrationError` may have several lines; every other error is put into one.
+    """
+    if isinstance(error, MigrationError):
+        return str(error)
+    if isinstance(error, ConfigurationError):
+        return one_line(str(error))
+    message = str(error.orig if isinstance(error, DBAPIError) and error.orig is not None else error)
+    if isinstance(error, SyntaxError) and error.filename:
+        message, place = error.msg, (error.filename, error.lineno)
+        location = _location(*place, project) or "{}:{}: ".format(*place)
+    else:
+        places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+        # Every revision is run by the project's env.py, which counts only if it raises the error itself.
+        own = [place for place in places if Path(place[0]).name != "env.py" or place is places[-1]]
+        location = next(filter(None, (_location(*place, project) for place in reversed(own))), "")
+        if not location:
+            if isinstance(error, MicroormError):
+                return one_line(message)
+            if places and not isinstance(error, (SQLAlchemyError, OSError)):  # unexpected
+                location = "{}:{}: ".format(*places[-1])
+    return one_line(location + ": ".join(filter(None, [type(error).__name__, message])))
+
+
+def _location(file: str, line: int | None, project: Project | None) -> str:
+    """Return the module, the file and the line, or nothing for a file that is not the project's own."""
+    path = Path(file)
+    if file == SHELL_CODE:
+        return f"{file}:{line}: "
+    if project is None or not path.is_relative_to(project.folder):
+        return ""
+    parts = path.relative_to(project.folder).with_suffix("").parts
+    installed = {"site-packages", "dist-packages"} & {*parts} or path.is_relative_to(sys.prefix)
+    if installed or path.is_relative_to(_PACKAGE):
+        return ""
+    return f"{'.'.join(parts).removesuffix('.__init__')}, {file}:{line}: "

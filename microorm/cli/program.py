@@ -1,68 +1,103 @@
-"""Program: the commands by name, the options of all, and how an error ends.
-
-A command's module is imported when the command is used, so that `--help` needs nothing of the project and starts
-fast; the test of this module compares the sentences below with those of the commands.
-"""
+"""Program: the group of the commands, the state and options they share, and how an error ends it."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, redirect_stdout, suppress
 from functools import partial
-from importlib import import_module
+from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 import microorm
-from microorm.cli.failures import failure_text
-from microorm.cli.invocation import Invocation
-from microorm.errors import nearest
+from microorm.apps import Apps, default_apps
+from microorm.cli.output import format_error, one_line
+from microorm.errors import UnknownAlias, nearest
+from microorm.project import Project, read_project
+from microorm.registry import Registry
+
+if TYPE_CHECKING:
+    from microorm.migrations import Migrations
 
 NAME: Final = "microorm"
-COMMANDS: Final = {
-    "init": "Start the migrations of a project.",
-    "makemigrations": "Write a revision that brings the databases to what the models say.",
-    "migrate": "Bring the databases to a revision, by default the newest.",
-    "show": "Show the revisions, and which databases have them.",
-    "sql": "Print the SQL that a migration would send.",
-    "check": "Compare the models with the databases.",
-    "merge": "Write a revision that joins two heads of the history.",
-    "signals": "List who listens to which signal, in order.",
-    "databases": "Show the databases: which answer, and at which revision they are.",
-    "shell": "Open Python with the models imported.",
-}
 INTERRUPTED: Final = 130
 
 
+class Invocation:
+    """One run of the command line: the options of the group, and the project they select.
+
+    A program that runs a command in its own process may pass the *project*, and the *apps* to set up instead of the
+    default ones. *start* is the file or folder where the project is looked for otherwise.
+    """
+
+    def __init__(self, project: Project | None = None, apps: Apps = default_apps) -> None:
+        self.loaded_project = project
+        self.apps = apps
+        self.start: Path | None = None
+        self.traceback = False
+        self._opened = False
+
+    @property
+    def project(self) -> Project:
+        """The project, read on first use. Raises `ConfigurationError`."""
+        if self.loaded_project is None:
+            self.loaded_project = read_project(self.start)
+        return self.loaded_project
+
+    @property
+    def registry(self) -> Registry:
+        """The registry of the project's models."""
+        return self.apps.registry
+
+    def configure(self) -> None:
+        """Configure the databases without importing the models."""
+        databases = self.registry.databases
+        self._opened = self._opened or not databases.aliases
+        self.project.configure(databases)
+
+    def set_up(self) -> None:
+        """Configure the databases, set up the applications and resolve relations to models given by name.
+
+        Raises as `Project.set_up` does, and `ModelError` for a name that no model has.
+        """
+        self.configure()
+        self.project.set_up(self.apps)
+        _ = self.registry.metadata
+
+    def migrations(self, alias: str | None = None) -> Migrations:
+        """Set up the project and return its migrations.
+
+        Raises `UnknownAlias` if the project has no database *alias*, `MigrationError` if it has no migrations, and as
+        `set_up` does.
+        """
+        from microorm.migrations import Migrations  # noqa: PLC0415 loads alembic, which `--help` does without
+
+        if alias is not None and alias not in self.project.databases:
+            raise UnknownAlias(alias, self.project.databases)
+        self.set_up()
+        return Migrations(self.project.migrations, self.registry)
+
+    def close(self) -> None:
+        """Close the databases, unless they were configured before this run."""
+        if self._opened:
+            self._opened = False
+            self.registry.databases.close()
+
+
 class Program(click.Group):
-    """The commands, each imported when it is used; errors are one line on stderr."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order in which one meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"microorm.cli.{cmd_name}").command
-        return command
+    """A group whose errors are one line on stderr."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that *args* begins with. `UsageError` where there is none."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"no command named {args[0]!r}{nearest(args[0], COMMANDS)}", ctx)
+        """Return the command that *args* begins with. Raises `UsageError` if there is none."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise click.UsageError(f"no command named {args[0]!r}{nearest(args[0], self.commands)}", ctx)
         return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands into the help, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
     def main(
         self,
@@ -72,7 +107,7 @@ class Program(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command and exit with its status; what goes wrong is told in one line on stderr."""
+        """Run a command and exit with its status, after printing an error in one line on stderr."""
         invocation = extra["obj"] = extra.get("obj") or Invocation()
         run = partial(super().main, args, NAME, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
@@ -81,30 +116,29 @@ class Program(click.Group):
             status: Any = run()
         except click.Abort as error:
             for note in getattr(error.__cause__, "__notes__", ()):
-                _tell(note)
+                _print_error(note)
             status = INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1
         except click.ClickException as error:
-            _tell(_usage(error))
+            _print_error(_format_click_error(error))
             status = error.exit_code
-        except Exception as error:  # noqa: BLE001 whatever it is, it is told, and ends the program
+        except Exception as error:  # noqa: BLE001 every error is printed and ends the program
             if invocation.traceback:
                 click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
             else:
-                _tell(failure_text(error, invocation.known_project))
+                _print_error(format_error(error, invocation.loaded_project))
             status = 1
         sys.exit(status)
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(f"{NAME}: {text}", err=True)
 
 
-def _usage(error: click.ClickException) -> str:
-    """What is wrong with the arguments, in one line."""
-    text = " ".join(error.format_message().split()).rstrip(".")
-    text = text[:1].lower() + text[1:]
+def _format_click_error(error: click.ClickException) -> str:
+    """Return the message of *error* in the style of microorm's own errors."""
+    text = one_line(error.format_message()).rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{text}; '{context.command_path} --help' tells more" if context else text
+    return f"{text[:1].lower()}{text[1:]}" + (f"; see '{context.command_path} --help'" if context else "")
 
 
 @click.group(
@@ -118,15 +152,15 @@ def _usage(error: click.ClickException) -> str:
     "start",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The pyproject.toml, or a folder to search from upward; else the working directory.",
+    help="The pyproject.toml, or the folder in which the search for it starts.  [default: the working directory]",
 )
-@click.option("--traceback", is_flag=True, help="Show where an error comes from, not only what it is.")
+@click.option("--traceback", is_flag=True, help="Print the traceback of an error.")
 @click.version_option(microorm.__version__, "--version", prog_name=NAME, message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context, start: Path | None, traceback: bool) -> None:
     """Migrate, inspect and try out the databases of a project.
 
-    The project is described by [tool.microorm] of its pyproject.toml; `microorm init` writes one.
+    A project is configured in [tool.microorm] of its pyproject.toml, which `microorm init` writes.
 
     \b
     Examples:
@@ -136,16 +170,33 @@ def main(ctx: click.Context, start: Path | None, traceback: bool) -> None:
       microorm migrate --help
 
     \b
-    Exit status, of all commands:
-      0    done
-      1    failed, or differences were found; stderr says what in one line
+    Exit status of every command:
+      0    success
+      1    an error, which is one line on stderr, or differences were found
       2    wrong usage
       130  interrupted
     """
-    invocation = ctx.obj = (
-        ctx.find_object(Invocation) or Invocation()
-    )  # none where this is a command of another group
+    invocation = ctx.ensure_object(Invocation)
     invocation.start, invocation.traceback = start, traceback
     ctx.call_on_close(invocation.close)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, with more details.")
+
+
+def completer(
+    names: Callable[[Invocation], Iterable[str]],
+) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return a function for `shell_complete=` that offers *names*, or nothing if the project cannot be read."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        invocation = ctx.find_object(Invocation) or Invocation()
+        invocation.start = ctx.find_root().params.get("start")
+        # Neither errors nor what the models print belong on a command line that is being typed.
+        with suppress(Exception), redirect_stdout(StringIO()), closing(invocation):
+            return [name for name in names(invocation) if name.startswith(incomplete)]
+        return []
+
+    return complete

@@ -12,19 +12,19 @@ from typing import Any
 import click
 
 import microorm
-from microorm.cli.failures import CODE
-from microorm.cli.invocation import Invocation
+from microorm.cli.output import SHELL_CODE
+from microorm.cli.program import Invocation
 from microorm.registry import Registry
 
 
 @click.command()
-@click.option("-c", "source", metavar="CODE", help="Run this code and exit, instead of asking for some.")
+@click.option("-c", "source", metavar="CODE", help="Run this code and exit.")
 @click.pass_obj
-def command(invocation: Invocation, source: str | None) -> None:
+def shell(invocation: Invocation, source: str | None) -> None:
     """Open Python with the models imported.
 
-    The project is set up; its models are there by their class names, all of them in `models` by their labels, and
-    beside them `microorm`, `atomic`, `connection`, `on_commit` and `using`. IPython is used where it is installed.
+    Sets up the project and defines each model by its class name, `models` (all models by their labels), `microorm`,
+    `atomic`, `connection`, `on_commit` and `using`. Uses IPython if it is installed.
 
     \b
     Examples:
@@ -33,27 +33,30 @@ def command(invocation: Invocation, source: str | None) -> None:
 
     \b
     Exit status:
-      0  the shell was left, or the code ran through
+      0  the shell was left, or the code ran to its end
       1  the code, or a module of the project, raises
     """
     invocation.set_up()
-    names, clashes = names_for(invocation.registry)
+    names, clashes = shell_names(invocation.registry)
     if source is not None:
-        exec(compile(source, CODE, "exec"), names)
+        exec(compile(source, SHELL_CODE, "exec"), names)
         return
     banner = "\n".join([_greeting(invocation.registry, names), *clashes])
     if find_spec("IPython") is not None:
         click.echo(banner)
         import_module("IPython").start_ipython(argv=["--no-banner"], user_ns=names)
         return
-    _complete(names)
+    if find_spec("readline") is not None:  # not on Windows
+        readline, rlcompleter = import_module("readline"), import_module("rlcompleter")
+        readline.set_completer(rlcompleter.Completer(names).complete)
+        readline.parse_and_bind("tab: complete")
     code.interact(banner, local=names, exitmsg="")
 
 
-def names_for(registry: Registry) -> tuple[dict[str, Any], list[str]]:
-    """What the shell knows by name; a line for each model whose name was taken already."""
+def shell_names(registry: Registry) -> tuple[dict[str, Any], list[str]]:
+    """Return the names in the shell, and a line for each model whose class name is taken."""
     databases = registry.databases
-    _ = registry.metadata  # models that wait for a name have their labels then
+    _ = registry.metadata  # resolves relations by name, on which the labels of some models depend
     models = dict(registry.models)
     names: dict[str, Any] = {
         "microorm": microorm,
@@ -81,15 +84,6 @@ def _greeting(registry: Registry, names: Mapping[str, Any]) -> str:
             f"microorm {microorm.__version__}, Python {python}",
             f"databases: {', '.join(registry.databases.aliases)}",
             f"models: {', '.join(models) or 'none'}",
-            f"and: {', '.join(others)}",
+            f"other names: {', '.join(others)}",
         ]
     )
-
-
-def _complete(names: dict[str, Any]) -> None:
-    """Let the tab key complete names, where Python was built with readline."""
-    if find_spec("readline") is None:
-        return
-    readline, rlcompleter = import_module("readline"), import_module("rlcompleter")
-    readline.set_completer(rlcompleter.Completer(names).complete)
-    readline.parse_and_bind("tab: complete")

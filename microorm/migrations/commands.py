@@ -123,19 +123,19 @@ class Migrations:
         )
         return Path(made.path) if made else None
 
-    def plan(self, revision: str = "head", *, alias: str | None = None) -> list[Step]:
+    def plan(self, revision: str = "head", *, using: str | None = None) -> list[Step]:
         """Return the steps that `migrate` would take, by database. Raises as `migrate` does before it begins."""
-        return self._move(revision, alias, execute=False)
+        return self._move(revision, using, execute=False)
 
     def migrate(
         self,
         revision: str = "head",
         *,
-        alias: str | None = None,
+        using: str | None = None,
         fake: bool = False,
         progress: Callable[[Step], object] | None = None,
     ) -> list[Step]:
-        """Upgrade or downgrade every database, or that of *alias*, to *revision*; return the steps.
+        """Upgrade or downgrade every database, or that of the alias *using*, to *revision*; return the steps.
 
         *revision* is an identifier or its beginning, `"head"`, `"base"`, or relative to each database:
         `"+1"`, `"-1"`. *fake* records the revision without executing anything. *progress* is called after
@@ -149,13 +149,13 @@ class Migrations:
         statements. `MigrationError.at` has the revisions.
         """
         if not fake:
-            return self._move(revision, alias, execute=True, progress=progress)
+            return self._move(revision, using, execute=True, progress=progress)
         self._history().find(revision)
-        request = self._request(alias=alias, progress=progress)
+        request = self._request(alias=using, progress=progress)
         self._run(command.stamp, request, revision)
         return request.steps
 
-    def sql(self, revision: str = "head", *, alias: str | None = None) -> str:
+    def sql(self, revision: str = "head", *, using: str | None = None) -> str:
         """Return the SQL from an empty database to *revision*, or from the first to the second of `"from:to"`.
 
         It is returned for each database; none is connected to. Raises `MigrationError` for an unknown
@@ -165,7 +165,7 @@ class Migrations:
         start, colon, end = revision.rpartition(":")
         first, last = history.find(start) if colon else "base", history.find(end)
         output = StringIO()
-        request = self._request(alias=alias)
+        request = self._request(alias=using)
         if first != "base" and last in {"base", *history.applied([first])} - {first}:
             self._run(command.downgrade, request, f"{start}:{end}", output=output, sql=True)
         else:

@@ -28,9 +28,9 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from microorm import types
 from microorm.errors import ModelError
-from microorm.types import MARIADB
+from microorm.fields import types
+from microorm.fields.types import MARIADB
 
 _NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
 

@@ -32,8 +32,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from microorm.apps import Apps, default_apps
+from microorm.db.transaction import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.lending import closed, lent
 from microorm.migrations.compare import Rename, check_renames, compare_options, remove_followed_keys
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
@@ -161,7 +161,7 @@ class Environment:
             migration = context.get_context()
             with (
                 restricted(migration, target),
-                closed(target.databases, PRINTING),
+                forbidden(target.databases, PRINTING),
                 context.begin_transaction(),
             ):
                 migration.run_migrations()
@@ -237,7 +237,7 @@ class Environment:
         try:
             with (
                 restricted(migration, target),
-                lent(target.databases, target.aliases, connection),
+                adopted(target.databases, target.aliases, connection),
                 context.begin_transaction(),
             ):
                 dangling = _dangling_references(target, connection)
@@ -360,8 +360,8 @@ def print_sqlite(
 
     with (
         engine.connect() as connection,
-        closed(target.databases, PRINTING, but=target.aliases),
-        lent(target.databases, target.aliases, connection),
+        forbidden(target.databases, PRINTING, but=target.aliases),
+        adopted(target.databases, target.aliases, connection),
     ):
         if start not in (None, "base", ()):
             migration = configure(connection, lambda heads, migration: [])

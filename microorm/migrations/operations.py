@@ -20,8 +20,8 @@ from alembic.operations.ops import AddColumnOp, AlterColumnOp, ModifyTableOps, O
 from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeEngine
 
+from microorm.fields.types import Duration, ExactNumeric, UtcDateTime
 from microorm.migrations.dialects import render_sql
-from microorm.types import Duration, ExactNumeric, UtcDateTime
 
 # Derived types come before their bases.
 _ZEROS: dict[type[TypeEngine[Any]], Any] = {

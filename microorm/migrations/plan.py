@@ -31,6 +31,7 @@ from alembic.operations.ops import (
 )
 
 from microorm.errors import MigrationError
+from microorm.mapping.schema import TABLE_OPTIONS
 from microorm.migrations.dialects import combine_defaults, combine_sql, combine_types, sql_for
 from microorm.migrations.operations import (
     ChangePrimaryKeyOp,
@@ -42,7 +43,6 @@ from microorm.migrations.operations import (
     altered,
 )
 from microorm.migrations.targets import Target
-from microorm.schema import TABLE_OPTIONS
 
 Needs = Sequence[tuple[Target, UpgradeOps]]
 Defaults = Callable[[str, str], tuple[bool, Any]]

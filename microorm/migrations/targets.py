@@ -21,13 +21,12 @@ from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
 from sqlalchemy import URL, CheckConstraint, Connection, String, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from microorm.databases import Databases
-from microorm.engines import BEGIN, Database
+from microorm.db.databases import Databases
+from microorm.db.engine import BEGIN, Database, is_memory
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.migrations.dialects import dialect_name, literal_text
 from microorm.migrations.history import name_revisions
 from microorm.registry import Registry
-from microorm.urls import is_memory
 
 MAX_WAIT = 60.0  # seconds that a lock is waited for
 TARGET = "microorm_target"  # the option of alembic's context that holds the target

@@ -1,48 +1,16 @@
-"""What the behaviour tests share: both ways to a driver, and a record of what was sent.
-
-Every test here runs twice: once where nobody listens and prepared statements go to the driver's cursor, and once
-with a listener on each engine, so that all goes through SQLAlchemy's `Connection`. (The quick tests try
-each promise one way.)
-"""
+"""What the behaviour tests share: both ways to the driver for each, and a record of what was sent."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from decimal import Decimal
 from typing import Any
-from zlib import crc32
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 import microorm
 from microorm import Field, field
 from tests.behaviour.wire import Wire
-
-# The quick tests try each promise on one kind of SQLite and one server, one way each; `make check` tries all of them.
-QUICK = (
-    {"sqlite-file": "driver", "postgresql": "listened"},
-    {"sqlite-memory": "listened", "mariadb": "driver"},
-)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make check` what the quick tests try elsewhere, by the name of each test."""
-    for item in items:
-        case = getattr(item, "callspec", None)
-        if case is not None and "way" in case.params and "backend" in case.params:
-            quick = QUICK[crc32(item.name.partition("[")[0].encode()) % 2]
-            if quick.get(case.params["backend"]) != case.params["way"]:
-                item.add_marker("slow")
-
-
-@pytest.fixture(params=["driver", "listened"], autouse=True)
-def way(request: pytest.FixtureRequest, databases: "microorm.Databases") -> str:
-    """How prepared statements reach the driver: by its own cursor, or through `Connection`."""
-    if request.param == "listened":
-        for alias in databases.aliases:
-            event.listen(databases.engine(alias), "before_cursor_execute", lambda *_: None)
-    return request.param
 
 
 @pytest.fixture(autouse=True)

@@ -65,6 +65,29 @@ SHAPES = (
 )
 """What a text field takes."""
 
+IDENTIFIERS = (
+    f"{MARK}'\"`\\",
+    f"'{MARK}''",
+    f'"{MARK}"',
+    f"`{MARK}`",
+    f"[{MARK}]",
+    f"; DROP TABLE {MARK} --",
+    f"/*!50000 {MARK}*/#",
+    f" {MARK} ",
+    f"%s {MARK} %",
+    f"%({MARK})s",
+    f"%%{MARK}%%",
+    f":{MARK} ::x ?",
+    f"$1 ${MARK}$ @x",
+    f"{{{MARK}!r:>{{width}}}}",
+    f"book.title {MARK}",
+    f"\u02bc\uff07{MARK}\uff02\ufeff\u202e",
+    f"\U0001f989{MARK}",
+    f"__POSTCOMPILE_{MARK}",
+    f"[POSTCOMPILE_{MARK}]",
+)
+"""What a class body may call a table or a column: each trap that there is in quoting and in formatting."""
+
 UNFIT = (f"{MARK}\0", f"\0'; {MARK}", f"{MARK}\ud800")
 """What none of the databases takes."""
 

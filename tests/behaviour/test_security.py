@@ -61,6 +61,9 @@ def shop(databases: Any, registry: Any, Base: Any) -> Shop:
     return Shop(databases, registry, Author, Book, Tag)
 
 
+SOME = pytest.mark.backends("sqlite-memory", "mariadb")  # what is refused before any SQL
+APART = pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")  # a file holds what memory does
+
 Place = Callable[[Shop, str], Any]
 
 NAMES: dict[str, Place] = {
@@ -150,6 +153,7 @@ def new(shop: Shop) -> Any:
     return shop.Book(title="new", isbn="1", author=shop.author)
 
 
+@SOME
 def test_a_string_that_names_nothing_is_refused_before_any_sql(shop, stored, wire):
     """DESIGN 6: only known names reach SQL. The error is Python's or ours, never the database's."""
     before = stored(shop.Book)
@@ -159,6 +163,7 @@ def test_a_string_that_names_nothing_is_refused_before_any_sql(shop, stored, wir
         assert shop.books.for_update().get() == shop.book
 
 
+@SOME
 def test_a_string_that_is_no_alias_is_refused_before_any_sql(shop, wire):
     """DESIGN 2: `UnknownAlias`, and `ConfigurationError` for what cannot be one."""
     assert not_refused(wire.everything, shop, ALIASES, CORPUS) == []
@@ -168,6 +173,7 @@ def test_a_string_that_is_no_alias_is_refused_before_any_sql(shop, wire):
                 Databases({name: "sqlite://"})
 
 
+@APART
 def test_values_are_bound_and_come_back_as_they_were(shop, wire):
     """In conditions, writes, expressions, JSON and in SQL of one's own, whatever is in them."""
     with wire.everything() as sent, shop.databases.atomic():
@@ -177,6 +183,7 @@ def test_values_are_bound_and_come_back_as_they_were(shop, wire):
     assert shop.books.all() == [shop.book]
 
 
+@APART
 def test_keys_of_json_are_bound(shop, wire):
     """Or a clear error, where the database has no way to say them."""
     Book, dialect = shop.Book, shop.databases.engine("default").dialect.name

@@ -178,12 +178,12 @@ def test_statements_of_other_threads_count(Book, databases):
         with databases.atomic(readonly=True):
             Book.objects.all()
             ready.set()
-            assert counting.wait(30)
+            assert counting.wait(200)
             Book.objects.all()
 
     thread = threading.Thread(target=lambda: (read_in_a_block(), done.set()))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(200)
     with count_statements("default", databases) as counted:
         counting.set()
         thread.join()
@@ -197,10 +197,10 @@ def test_statements_of_other_threads_count(Book, databases):
 def test_connections_kept_between_statements_are_counted(Book, databases, way):
     database = databases.database("default")
     Book(title="a").save()
-    spare = database.spares.take()
+    spare = database.idle_connections.take()
     assert (spare is None) == (way == "listened")
     if spare is not None:
-        assert database.spares.keep(*spare)
+        assert database.idle_connections.keep(*spare)
     with count_statements("default", databases) as counted:
         Book(title="b").save()
     assert counted.count == 1
@@ -208,7 +208,10 @@ def test_connections_kept_between_statements_are_counted(Book, databases, way):
 
 def test_only_the_alias_that_was_named_is_counted(Book, registry, databases):
     registry.create_all("other")
-    with count_statements("other", databases) as counted, count_statements(databases=databases) as default:
+    with (
+        count_statements(using="other", databases=databases) as counted,
+        count_statements(databases=databases) as default,
+    ):
         Book(title="a").save()
         Book(title="b").save(using="other")
         with databases.using("other"), count_statements(databases=databases) as current:

@@ -1,30 +1,34 @@
-"""Projects to run commands on: in this process with databases of their own, or as whole programs."""
+"""Projects to run commands on: in this process, with a registry of their own for each run, or as whole programs."""
 
+import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from microorm import Databases, Registry
+from microorm import Databases, Model, Registry
 from microorm.apps import Apps
 from microorm.cli import main
-from microorm.cli.invocation import Invocation
+from microorm.cli.program import Invocation
 from microorm.migrations import Difference, Revision, Step
 from tests.programs import Program
 
 SECTION = "[tool.microorm]\ndatabases = { default = 'sqlite:///shop.db', archive = 'sqlite:///archive.db' }\n"
-MODELS = """
-from microorm import Field, ForeignKey, Model, foreign_key
+SHOP = f"{SECTION}apps = ['shop']\n"
+# `clibase` is not a module of the project: `invoke` makes it, so that the models get a registry of their own.
+MODELS = """from clibase import Base
+from microorm import Field, ForeignKey, foreign_key
 
 
-class Author(Model):
+class Author(Base):
     name: Field[str]
 
 
-class Book(Model):
+class Book(Base):
     title: Field[str]
     author: ForeignKey[Author] = foreign_key(on_delete="cascade")
 """
@@ -33,30 +37,66 @@ Invoke = Callable[..., Result]
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    """A project of one application and two databases."""
-    program = Program(tmp_path)
-    program.write({"pyproject.toml": f"{SECTION}apps = ['shop']\n", "shop/models.py": MODELS})
-    return program
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """A project of two databases without models, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    project = Program(tmp_path)
+    project.write({"pyproject.toml": SECTION})
+    return project
 
 
 @pytest.fixture
-def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
-    """Runs a command in this process, on a project of two databases without models."""
-    (tmp_path / "pyproject.toml").write_text(SECTION)
-    monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "FORCE_COLOR"):
+def shop(project: Program) -> Program:
+    """The project with an application of two models, for commands in this process."""
+    project.write({"pyproject.toml": SHOP, "shop/models.py": MODELS})
+    return project
+
+
+@pytest.fixture
+def program(project: Program) -> Program:
+    """The same, for whole programs."""
+    models = MODELS.replace("from clibase import Base", "from microorm import Model as Base")
+    project.write({"pyproject.toml": SHOP, "shop/models.py": models})
+    return project
+
+
+@pytest.fixture
+def invoke(project: Program, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Runs a command on the project as a new process would, but in this one."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
-    path = list(sys.path)
-    registry = Registry(Databases())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file may change twice in a second
+    path, modules = list(sys.path), set(sys.modules)
 
-    def invoke(*arguments: str, **environment: str) -> Result:
-        invocation = Invocation(apps=Apps(registry))
-        return CliRunner().invoke(main, arguments, obj=invocation, env=environment, catch_exceptions=False)
+    def invoke(*arguments: str, given: str | None = None, **environment: str) -> Result:
+        registry = Registry(Databases())
 
-    yield invoke
-    sys.path[:] = path
-    assert registry.databases.aliases == (), "a command left its databases configured"
+        class Base(Model, registry=registry, abstract=True):
+            pass
+
+        sys.modules["clibase"] = ModuleType("clibase")
+        vars(sys.modules["clibase"])["Base"] = Base
+        importlib.invalidate_caches()
+        try:
+            done = CliRunner().invoke(
+                main,
+                arguments,
+                input=given,
+                obj=Invocation(apps=Apps(registry)),
+                env=environment,
+                catch_exceptions=False,
+            )
+        finally:
+            sys.path[:] = path
+            for name in set(sys.modules) - modules:
+                if name == "clibase" or str(project.folder) in str(
+                    getattr(sys.modules[name], "__file__", "")
+                ):
+                    del sys.modules[name]
+        assert registry.databases.aliases == (), "the command left its databases configured"
+        return done
+
+    return invoke
 
 
 class FakeMigrations:
@@ -66,7 +106,6 @@ class FakeMigrations:
     answer: Any = None
 
     def __init__(self, folder: Path, registry: Any) -> None:
-        self.made_of = (folder, registry)
         type(self).calls = [*self.calls, ("made", folder.name, registry.databases.aliases)]
 
     def _call(self, *call: Any) -> Any:
@@ -78,19 +117,19 @@ class FakeMigrations:
     def make(self, message: str, *, renames: Sequence[str] = (), empty: bool = False) -> Path | None:
         return self._call("make", message, tuple(renames), empty)
 
-    def plan(self, revision: str = "head", *, alias: str | None = None) -> list[Step]:
-        return self._call("plan", revision, alias)
+    def plan(self, revision: str = "head", *, using: str | None = None) -> list[Step]:
+        return self._call("plan", revision, using)
 
     def migrate(
-        self, revision: str = "head", *, alias: str | None = None, fake: bool = False, progress: Any = None
+        self, revision: str = "head", *, using: str | None = None, fake: bool = False, progress: Any = None
     ) -> list[Step]:
-        steps = self._call("migrate", revision, alias, fake)
+        steps = self._call("migrate", revision, using, fake)
         for step in steps:
             progress(step)
         return steps
 
-    def sql(self, revision: str = "head", *, alias: str | None = None) -> str:
-        return self._call("sql", revision, alias)
+    def sql(self, revision: str = "head", *, using: str | None = None) -> str:
+        return self._call("sql", revision, using)
 
     def show(self) -> list[Revision]:
         return self._call("show")
@@ -109,5 +148,5 @@ def migrations(monkeypatch: pytest.MonkeyPatch) -> type[FakeMigrations]:
     class Fake(FakeMigrations):
         pass
 
-    monkeypatch.setattr("microorm.cli.history.Migrations", Fake)
+    monkeypatch.setattr("microorm.migrations.Migrations", Fake)
     return Fake

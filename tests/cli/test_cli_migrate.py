@@ -1,19 +1,111 @@
-"""`microorm migrate` tells of each step, as a plan or when it is done."""
+"""The commands for migrations say what they did, and pass their arguments on."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from microorm.cli.migrate import operations
 from microorm.errors import MigrationError
-from microorm.migrations import Step
+from microorm.migrations import Difference, Revision, Step
 
 STEPS = [
     Step("default", "3f00", "first", down=False, seconds=0.25),
     Step("archive", "3f2a", "second", down=True, seconds=1.5),
 ]
+REVISIONS = [
+    Revision("3f00", "first", (), Path("a.py"), {"default": True, "archive": True}),
+    Revision("3f2a", "second", ("3f00",), Path("b.py"), {"default": False, "archive": True}),
+    Revision("4a00", "third", ("3f2a",), Path("c.py"), {"default": False}),
+]
+UNKNOWN = "microorm: no database named 'archiv'; configured: 'archive', 'default'; nearest: 'archive'\n"
+SOURCE = '''
+"""First."""
+
+from alembic import op
+import sqlalchemy as sa
+
+revision = "3f2a"
 
 
-def test_each_step_is_a_line(invoke: Any, migrations: Any) -> None:
+def upgrade() -> None:
+    op.create_table("author", sa.Column("id", sa.Integer()), sa.PrimaryKeyConstraint("id"))
+    if True:
+        op.create_index(op.f("ix_author_name"), "author", ["name"])
+    with op.batch_alter_table("book", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("price", sa.Numeric()))
+        batch_op.create_index(batch_op.f("ix_book_price"), ["price"])
+        batch_op.drop_column("cost")
+    op.execute(sa.text("SELECT 1"))
+    print("no operation")
+
+
+def downgrade() -> None:
+    op.drop_table("author")
+'''
+
+
+@pytest.mark.parametrize("command", ["migrate", "sql"])
+def test_a_wrong_alias_is_refused_before_anything_is_done(invoke: Any, migrations: Any, command: str) -> None:
+    done = invoke(command, "--alias", "archiv")
+    assert (done.stdout, done.stderr, done.exit_code) == ("", UNKNOWN, 1)
+    assert migrations.calls == ()
+
+
+@pytest.mark.parametrize("command", ["migrate", "show", "sql", "check", "merge"])
+def test_an_error_of_the_migrations_is_status_1(invoke: Any, migrations: Any, command: str) -> None:
+    migrations.answer = MigrationError("two heads: 'a', 'b'")
+    done = invoke(command)
+    assert (done.stdout, done.stderr, done.exit_code) == ("", "microorm: two heads: 'a', 'b'\n", 1)
+
+
+@pytest.mark.parametrize("revision", ["-12", "+2", "base", "3f2a"])
+def test_a_revision_may_be_a_number_of_steps(invoke: Any, migrations: Any, revision: str) -> None:
+    migrations.answer = []
+    assert invoke("migrate", revision).exit_code == 0
+    assert migrations.calls[-1] == ("migrate", revision, None, False)
+
+
+@pytest.mark.parametrize("option", ["--fakee", "-x", "-1x", "--1"])
+def test_an_unknown_option_is_not_taken_for_a_revision(invoke: Any, migrations: Any, option: str) -> None:
+    done = invoke("migrate", option)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("microorm: no such option")
+    assert option in done.stderr
+    assert done.stderr.endswith("; see 'microorm migrate --help'\n")
+    assert migrations.calls == ()
+
+
+def test_makemigrations_lists_the_operations(invoke: Any, migrations: Any, tmp_path: Path) -> None:
+    migrations.answer = tmp_path / "3f2a_first.py"
+    migrations.answer.write_text(SOURCE)
+    done = invoke("makemigrations", "-m", "first", "--rename", "a:b", "--rename", "book.cost:price")
+    assert (done.stderr, done.exit_code) == ("", 0)
+    assert done.stdout == (
+        "wrote 3f2a_first.py\n"
+        "  create_table author\n"
+        "  create_index ix_author_name author\n"
+        "  add_column book price\n"
+        "  create_index book ix_book_price\n"
+        "  drop_column book cost\n"
+        "  execute\n"
+    )
+    assert migrations.calls[-1] == ("make", "first", ("a:b", "book.cost:price"), False)
+
+
+def test_makemigrations_says_if_there_are_no_changes(invoke: Any, migrations: Any) -> None:
+    done = invoke("makemigrations", "--message", "nothing", "--empty")
+    assert (done.stdout, done.exit_code) == ("no changes\n", 0)
+    assert migrations.calls[-1] == ("make", "nothing", (), True)
+
+
+def test_an_empty_revision_has_no_operations(tmp_path: Path) -> None:
+    file = tmp_path / "empty.py"
+    file.write_text("def upgrade() -> None:\n    pass\n")
+    assert operations(file) == []
+
+
+def test_migrate_prints_a_line_for_each_step(invoke: Any, migrations: Any) -> None:
     migrations.answer = STEPS
     done = invoke("migrate", "--alias", "default")
     assert (done.stderr, done.exit_code) == ("", 0)
@@ -21,9 +113,9 @@ def test_each_step_is_a_line(invoke: Any, migrations: Any) -> None:
     assert migrations.calls[-1] == ("migrate", "head", "default", False)
 
 
-def test_steps_that_are_only_noted_say_so(invoke: Any, migrations: Any) -> None:
+def test_migrate_marks_faked_steps(invoke: Any, migrations: Any) -> None:
     migrations.answer = STEPS[:1]
-    assert invoke("migrate", "3f00", "--fake").stdout == "default: up 3f00 first (0.25 s, noted only)\n"
+    assert invoke("migrate", "3f00", "--fake").stdout == "default: up 3f00 first (0.25 s, faked)\n"
     assert migrations.calls[-1] == ("migrate", "3f00", None, True)
 
 
@@ -37,13 +129,13 @@ def test_a_plan_takes_no_step(invoke: Any, migrations: Any) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--plan"]])
-def test_nothing_to_do_is_said(invoke: Any, migrations: Any, arguments: list[str]) -> None:
+def test_migrate_says_if_there_is_nothing_to_do(invoke: Any, migrations: Any, arguments: list[str]) -> None:
     migrations.answer = []
     done = invoke("migrate", *arguments)
     assert (done.stdout, done.exit_code) == ("nothing to do\n", 0)
 
 
-def test_at_a_terminal_the_steps_stay_and_the_bar_goes(invoke: Any, migrations: Any) -> None:
+def test_on_a_terminal_the_steps_stay_and_the_bar_goes(invoke: Any, migrations: Any) -> None:
     migrations.answer = STEPS
     done = invoke("migrate", FORCE_COLOR="1", TERM="xterm", COLUMNS="70")
     assert done.exit_code == 0
@@ -54,7 +146,7 @@ def test_at_a_terminal_the_steps_stay_and_the_bar_goes(invoke: Any, migrations: 
     assert [call[0] for call in migrations.calls] == ["made", "plan", "migrate"]
 
 
-def test_what_was_done_before_an_error_was_told(invoke: Any, migrations: Any, monkeypatch: Any) -> None:
+def test_steps_before_an_error_are_printed(invoke: Any, migrations: Any, monkeypatch: Any) -> None:
     def migrate(self: Any, *args: Any, progress: Any, **kwargs: Any) -> Any:
         progress(STEPS[0])
         raise MigrationError("archive: at 3f00; 3f2a failed")
@@ -63,3 +155,44 @@ def test_what_was_done_before_an_error_was_told(invoke: Any, migrations: Any, mo
     done = invoke("migrate")
     assert done.stdout == "default: up 3f00 first (0.25 s)\n"
     assert (done.stderr, done.exit_code) == ("microorm: archive: at 3f00; 3f2a failed\n", 1)
+
+
+def test_show_marks_applied_revisions(invoke: Any, migrations: Any) -> None:
+    migrations.answer = REVISIONS
+    assert invoke("show").stdout == (
+        "revision\tmessage\tdefault\tarchive\n"
+        "3f00\tfirst\t[x]\t[x]\n"
+        "3f2a\tsecond\t[ ]\t[x]\n"
+        "4a00\tthird\t[ ]\t\n"
+    )
+    migrations.answer = []
+    done = invoke("show")
+    assert (done.stdout, done.exit_code) == ("no revisions\n", 0)
+
+
+def test_sql_prints_nothing_but_sql(invoke: Any, migrations: Any) -> None:
+    migrations.answer = "CREATE TABLE a (id INTEGER);\n\n"
+    done = invoke("sql", "base:head", "--alias", "archive", FORCE_COLOR="1")
+    assert (done.stdout, done.stderr, done.exit_code) == ("CREATE TABLE a (id INTEGER);\n", "", 0)
+    assert migrations.calls[-1] == ("sql", "base:head", "archive")
+
+
+def test_check_prints_differences_with_status_1(invoke: Any, migrations: Any) -> None:
+    migrations.answer = [
+        Difference("default", "book: no column 'price'"),
+        Difference("archive", "no table 'book'"),
+    ]
+    done = invoke("check")
+    assert done.stdout == "default: book: no column 'price'\narchive: no table 'book'\n"
+    assert (done.stderr, done.exit_code) == ("", 1)
+    migrations.answer = []
+    done = invoke("check")
+    assert (done.stdout, done.exit_code) == ("models and databases agree\n", 0)
+
+
+def test_merge_names_the_file(invoke: Any, migrations: Any, tmp_path: Path) -> None:
+    migrations.answer = tmp_path / "migrations" / "4a00_merge.py"
+    assert invoke("merge").stdout == "wrote migrations/4a00_merge.py\n"
+    assert migrations.calls[-1] == ("merge", "merge")
+    assert invoke("merge", "-m", "prices and names").exit_code == 0
+    assert migrations.calls[-1] == ("merge", "prices and names")

@@ -1,16 +1,17 @@
-"""`microorm shell` has the models by name, runs code, and asks for some at a prompt."""
+"""`microorm shell` has the models by name, runs code, and opens a prompt."""
 
 from typing import Any
 
 import pytest
 
 from microorm import Field, Registry
-from microorm.cli.shell import names_for
+from microorm.cli.shell import shell_names
+from tests.programs import Program
 
 pytestmark = pytest.mark.backends("sqlite-memory")
 
 
-def test_models_have_their_names_and_clashes_are_told(Base: Any, registry: Registry) -> None:
+def test_models_have_their_names_and_clashes_are_reported(Base: Any, registry: Registry) -> None:
     class Page(Base, app="shop"):
         title: Field[str]
 
@@ -22,7 +23,7 @@ def test_models_have_their_names_and_clashes_are_told(Base: Any, registry: Regis
     class models(Base, app="shop"):
         title: Field[str]
 
-    names, clashes = names_for(registry)
+    names, clashes = shell_names(registry)
     assert names["Page"] is first
     assert names["models"] == {"shop.Page": first, "blog.Page": Page, "shop.models": models}
     assert clashes == [
@@ -33,42 +34,48 @@ def test_models_have_their_names_and_clashes_are_told(Base: Any, registry: Regis
     assert set(names) == {"Page", "microorm", "models", "atomic", "connection", "on_commit", "using"}
 
 
-def test_code_runs_in_this_process_too(invoke: Any, capsys: Any) -> None:
-    done = invoke("shell", "-c", "print(microorm.__version__, models)")
-    assert done.exit_code == 0
-    assert done.stdout.startswith("0.")
-    done = invoke("shell", "-c", "x = 1\n1 / 0")
-    assert (done.stderr, done.exit_code) == ("microorm: <shell>:2: ZeroDivisionError: division by zero\n", 1)
-    done = invoke("shell", "-c", "x = = 1")
-    assert (done.stderr, done.exit_code) == ("microorm: <shell>:1: SyntaxError: invalid syntax\n", 1)
+@pytest.mark.parametrize(
+    ("code", "out", "err", "status"),
+    [
+        ("print(microorm.__name__, models)", "microorm {}\n", "", 0),
+        ("x = 1\n1 / 0", "", "microorm: <shell>:2: ZeroDivisionError: division by zero\n", 1),
+        ("x = = 1", "", "microorm: <shell>:1: SyntaxError: invalid syntax\n", 1),
+        ("import sys; sys.exit(3)", "", "", 3),
+    ],
+)
+def test_code_runs_and_ends_the_program(invoke: Any, code: str, out: str, err: str, status: int) -> None:
+    done = invoke("shell", "-c", code)
+    assert (done.stdout, done.stderr, done.exit_code) == (out, err, status)
 
 
-@pytest.mark.slow
-def test_code_has_the_models_and_the_databases(program: Any) -> None:
+def test_code_has_the_models_and_the_databases(invoke: Any, shop: Program) -> None:
     code = """
-microorm.create_all()
+for model in models.values():
+    with connection() as raw:
+        model.__table__.create(raw)
 with atomic():
     author = Author(name="Le Guin").save()
     Book(title="Lathe", author=author).save()
 print(Book.objects.count(), models["shop.Book"] is Book)
 """
-    assert program.run("shell", "-c", code) == ("1 True\n", "", 0)
-    assert program.run("shell", "-c", "import sys; sys.exit(3)") == ("", "", 3)
+    done = invoke("shell", "-c", code)
+    assert (done.stdout, done.stderr, done.exit_code) == ("1 True\n", "", 0)
 
 
-@pytest.mark.slow
-def test_a_prompt_says_what_there_is(program: Any) -> None:
-    out, err, status = program.run("shell", given="print('found', Book.__schema__.label)\n")
-    assert "found shop.Book" in out
-    greeting = "databases: default, archive\nmodels: Author, Book\nand: microorm, models, atomic, connection, on_commit, using\n"
-    assert greeting in err + out
-    assert status == 0
+def test_a_prompt_lists_its_names(invoke: Any, shop: Program) -> None:
+    done = invoke("shell", given="print('found', Book.__schema__.label)\n")
+    assert "found shop.Book" in done.stdout
+    assert done.exit_code == 0
+    assert (
+        "databases: default, archive\n"
+        "models: Author, Book\n"
+        "other names: microorm, models, atomic, connection, on_commit, using\n"
+    ) in done.output
 
 
-@pytest.mark.slow
-def test_ipython_is_used_where_it_is_installed(program: Any) -> None:
-    """One that only tells what it was given."""
-    program.write({"IPython.py": "def start_ipython(argv, user_ns):\n    print(argv, sorted(user_ns)[:2])\n"})
-    out, err, status = program.run("shell")
-    assert (err, status) == ("", 0)
-    assert out.endswith("on_commit, using\n['--no-banner'] ['Author', 'Book']\n")
+def test_ipython_is_used_if_it_is_installed(invoke: Any, shop: Program) -> None:
+    """A module that only prints its arguments takes its place."""
+    shop.write({"IPython.py": "def start_ipython(argv, user_ns):\n    print(argv, sorted(user_ns)[:2])\n"})
+    done = invoke("shell")
+    assert (done.stderr, done.exit_code) == ("", 0)
+    assert done.stdout.endswith("on_commit, using\n['--no-banner'] ['Author', 'Book']\n")

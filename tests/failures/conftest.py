@@ -1,4 +1,4 @@
-"""What the tests of failures share: both ways to a driver, a model, and what a failure must leave as it was."""
+"""Shared fixtures: both channels to a driver, a model, and checks of what a failure must not change."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,18 +8,18 @@ from sqlalchemy import NullPool, create_engine, event, text
 
 import microorm
 from microorm import Field, field
-from microorm.scopes import innermost
+from microorm.db.context import innermost
 
 
-@pytest.fixture(params=["driver", "listened"])
+@pytest.fixture
 def way(request: pytest.FixtureRequest) -> str:
-    """How prepared statements reach the driver: by its own cursor, or through SQLAlchemy's `Connection`."""
+    """How compiled statements reach the driver: by its own cursor, or through SQLAlchemy's `Connection`."""
     return request.param
 
 
 @pytest.fixture
 def on_its_way(way: str) -> Callable[[microorm.Databases], microorm.Databases]:
-    """Lets somebody listen to the statements of each alias, if that is the *way*."""
+    """Add a listener for the statements of each alias, if the *way* needs it."""
 
     def on_its_way(databases: microorm.Databases) -> microorm.Databases:
         for alias in databases.aliases if way == "listened" else ():
@@ -31,7 +31,7 @@ def on_its_way(way: str) -> Callable[[microorm.Databases], microorm.Databases]:
 
 @pytest.fixture
 def databases(url: str, on_its_way: Any) -> Iterator[microorm.Databases]:
-    """The alias `default`, an empty database of the test's kind."""
+    """The alias `default`: an empty database of the kind of the test."""
     with microorm.Databases(url) as databases:
         yield on_its_way(databases)
 
@@ -50,7 +50,7 @@ def Book(Base: Any, registry: microorm.Registry) -> Any:
 
 @pytest.fixture
 def titles(backend: str, url: str, databases: microorm.Databases, Book: Any) -> Callable[[], list[str]]:
-    """Gives the titles that are stored, past microorm and its connections."""
+    """Return a function that reads the stored titles by a connection of its own."""
 
     def titles() -> list[str]:
         memory = backend == "sqlite-memory"
@@ -64,7 +64,7 @@ def titles(backend: str, url: str, databases: microorm.Databases, Book: Any) -> 
 
 @pytest.fixture
 def look() -> Callable[[Any], Any]:
-    """Gives all of an instance that a failed save must leave as it was."""
+    """Return a function that returns everything of an instance that a failed save must not change."""
 
     def look(instance: Any) -> Any:
         state = instance._state
@@ -75,6 +75,6 @@ def look() -> Callable[[Any], Any]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """No failure leaves a block behind."""
+    """Check that a failure leaves no block open."""
     yield
     assert innermost() is None

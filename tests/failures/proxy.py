@@ -1,7 +1,7 @@
-"""Proxy: a loopback connection to a server that can be cut at a chosen statement.
+"""A proxy on loopback whose connection to a server can be cut at a chosen statement.
 
-What decides is what was sent, never a clock: the statement is either kept from the server, or the server has
-answered it and the answer is kept from the client.
+The cut depends on what was sent, never on time: either the statement does not reach the server, or the server has
+answered it and the answer does not reach the client.
 """
 
 import re
@@ -16,14 +16,14 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 class Proxy:
-    """Forwards to the server of *url*, from a port of its own; `url` is the address that goes through it."""
+    """Forward a port of its own to the server of *url*; its `url` goes through it."""
 
     def __init__(self, url: str) -> None:
         behind = make_url(url)
         kind = behind.get_backend_name()
         self._server = (behind.host or "127.0.0.1", behind.port or PORTS[kind])
         self._listening = socket.create_server(("127.0.0.1", 0))
-        # What is encrypted cannot be recognized.
+        # Statements cannot be recognized in encrypted data.
         plain = {"sslmode": "disable", "gssencmode": "disable"} if kind == "postgresql" else {}
         through: URL = behind.set(host="127.0.0.1", port=self._listening.getsockname()[1])
         self.url = through.update_query_dict(plain)
@@ -37,14 +37,14 @@ class Proxy:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # Wakes the accepting thread, too.
+        # This also wakes the accepting thread.
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads:
             thread.join()
 
     def cut(self, at: bytes, *, answered: bool) -> None:
-        """Cut the next connection that sends *at*: when the server has *answered* it, or before it hears of it."""
+        """Cut the next connection that sends *at*: after the server has *answered* it, or before it reaches the server."""
         self._answered = answered
         self._at = at
 

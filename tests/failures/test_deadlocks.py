@@ -1,6 +1,6 @@
-"""Deadlocks: the database ends one of two transactions, and MariaDB undoes all of it, savepoints or not.
+"""Deadlocks: the database ends one of two transactions, and MariaDB rolls back all of it with its savepoints.
 
-Who loses is settled beforehand: on PostgreSQL the one that looks for deadlocks at once, on MariaDB the one that has
+Which one is ended is determined: on PostgreSQL the one that checks for deadlocks at once, on MariaDB the one that has
 changed fewer rows.
 """
 
@@ -24,7 +24,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE pid = :id AND wait_event_
 
 @pytest.fixture
 def impatient_url(backend: str, url: str) -> str:
-    """The address whose connections look for deadlocks as soon as they wait."""
+    """A URL whose connections check for deadlocks as soon as they wait."""
     if backend == "mariadb":
         return url
     address = make_url(url)
@@ -34,19 +34,19 @@ def impatient_url(backend: str, url: str) -> str:
 
 @pytest.fixture
 def databases(impatient_url: str, on_its_way: Any) -> Iterator[microorm.Databases]:
-    """The alias `default`, whose transactions lose."""
+    """The alias `default`, whose transactions are ended."""
     with microorm.Databases(impatient_url) as databases:
         yield on_its_way(databases)
 
 
 @pytest.fixture
 def cross(backend: str, url: str, find_server: Any, books: Any) -> Iterator[Callable[[], None]]:
-    """Lets somebody who has changed the second book wait for the first, which the test's transaction has changed."""
+    """Make another transaction that has changed the second book wait for the first, which the test has changed."""
     engine = create_engine(url, poolclass=NullPool)
     server = find_server(backend)
     other = engine.connect()
     backend_id = other.scalar(text("SELECT pg_backend_pid()")) if backend == "postgresql" else None
-    # By key and one by one: a search would lock what it passes.
+    # By key and one by one: a search would lock the rows that it reads.
     change = text("UPDATE book SET pages = pages + 100 WHERE id = :id")
     other.execute(change, [{"id": book.id} for book in books[1:]])
     errors: list[BaseException] = []
@@ -62,7 +62,7 @@ def cross(backend: str, url: str, find_server: Any, books: Any) -> Iterator[Call
 
     def cross() -> None:
         thread.start()
-        # PostgreSQL looks for a deadlock once per wait, so it must be there; MariaDB sees it whoever comes last.
+        # PostgreSQL checks once per wait, so the deadlock must exist by then; MariaDB always detects it.
         while backend_id and thread.is_alive() and server._run(WAITING, id=backend_id) != [1]:
             sleep(0.005)
 
@@ -75,19 +75,19 @@ def cross(backend: str, url: str, find_server: Any, books: Any) -> Iterator[Call
 
 @pytest.fixture
 def books(Book: Any) -> list[Any]:
-    """The two books that are fought for, and some that make the other's transaction the heavier one."""
+    """The two books in conflict, and others that make the other transaction the larger one."""
     return [Book(title=title).save() for title in ("first", "second", *"abcdefgh")]
 
 
 def pages(Book: Any) -> list[int]:
-    """What is stored of the two books."""
+    """Return the stored pages of the two books."""
     return [Book.objects.get(title=title).pages for title in ("first", "second")]
 
 
 def test_a_deadlock_undoes_the_block(
     databases: Any, Book: Any, books: Any, cross: Any, titles: Any, look: Any
 ) -> None:
-    """O5, DESIGN 8: never a half of it, never in silence; then the same works."""
+    """Completely, and with an error; then the same block succeeds."""
     first, second, *_ = books
     new, ran = Book(title="new"), []
     first.pages = second.pages = 1
@@ -117,7 +117,7 @@ def test_a_deadlock_undoes_the_block(
 def test_a_deadlock_that_goes_on_as_it_is(
     databases: Any, Book: Any, books: Any, cross: Any, titles: Any
 ) -> None:
-    """O2: uncaught, it is what leaves the block, so that whoever tries again can recognize it."""
+    """If it is not caught, it leaves the block unchanged, so that the program can recognize it and try again."""
     first, second, *_ = books
     first.pages = second.pages = 1
     with pytest.raises(OperationalError, match=DEADLOCK), databases.atomic(), databases.atomic():
@@ -133,7 +133,7 @@ def test_a_deadlock_that_goes_on_as_it_is(
 def test_a_deadlock_in_a_nested_block_leaves_no_half(
     databases: Any, backend: str, Book: Any, books: Any, cross: Any, titles: Any, look: Any, by_sql: bool
 ) -> None:
-    """O3, DESIGN 8: PostgreSQL goes back to the savepoint; MariaDB has none left, and the outer block is doomed."""
+    """PostgreSQL rolls back to the savepoint; MariaDB has lost it, and the outer block is doomed."""
     first, second, *_ = books
     new, inner, ran = Book(title="new"), Book(title="inner"), []
     first.pages = 1

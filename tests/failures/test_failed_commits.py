@@ -1,4 +1,4 @@
-"""Failed commits and poisoned blocks: what the database refuses, at a statement or at the very end."""
+"""Failed commits and doomed blocks: errors of the database at a statement or at COMMIT."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,22 +12,22 @@ from microorm import Field, TransactionError, field
 from microorm.signals import post_save
 
 DOOMED = r"^the block on 'default' is doomed by an earlier error: IntegrityError\("
-ROLLED_BACK = r"^the block on 'default' was rolled back, since an error had doomed it: IntegrityError\("
+ROLLED_BACK = r"^the block on 'default' was rolled back because of an earlier error: IntegrityError\("
 
 
 def poisoned_by_a_save(databases: Any, Book: Any) -> None:
-    """A row that is refused."""
+    """A save that the database refuses."""
     Book(title="kept").save()
 
 
 def poisoned_by_sql(databases: Any, Book: Any) -> None:
-    """The user's own SQL, refused."""
+    """SQL of the program that the database refuses."""
     with databases.connection() as connection:
         connection.execute(text("INSERT INTO book (title, pages) VALUES ('kept', 0)"))
 
 
 def poisoned_by_many(databases: Any, Book: Any) -> None:
-    """Many rows, one of which is refused."""
+    """A bulk write with one row that the database refuses."""
     Book.objects.bulk_create([Book(title="fine"), Book(title="kept")])
 
 
@@ -37,7 +37,7 @@ POISONS: tuple[Callable[[Any, Any], None], ...] = (poisoned_by_a_save, poisoned_
 def test_an_error_that_was_caught_poisons_the_block(
     databases: Any, Book: Any, titles: Any, look: Any
 ) -> None:
-    """O5, DESIGN 8: each further statement and the end raise, with the first error as the cause; all is undone."""
+    """Later statements and the end raise errors whose cause is the first one; everything is rolled back."""
     kept, new, ran = Book(title="kept").save(), Book(title="new"), []
     before = [look(kept), look(new)]
 
@@ -85,7 +85,7 @@ def test_an_error_that_was_caught_poisons_the_block(
 def test_a_nested_block_keeps_the_poison_from_the_one_around_it(
     databases: Any, Book: Any, titles: Any, look: Any
 ) -> None:
-    """O3, O12, DESIGN 8: what was done in it is undone, hooks too, and the outer block goes on."""
+    """It is rolled back with its `on_commit` functions, and the outer block continues."""
     Book(title="kept").save()
     first, lost, last, ran = Book(title="first"), Book(title="lost"), Book(title="last"), []
     before = look(lost)
@@ -109,7 +109,7 @@ def test_a_nested_block_keeps_the_poison_from_the_one_around_it(
 
 @pytest.fixture
 def Author(Base: Any) -> Any:
-    """What a `Chapter` refers to."""
+    """The model that a `Chapter` refers to."""
 
     class Author(Base):
         name: Field[str] = field(max_length=40)
@@ -119,7 +119,7 @@ def Author(Base: Any) -> Any:
 
 @pytest.fixture
 def Chapter(Base: Any, Author: Any, Book: Any, registry: microorm.Registry) -> Any:
-    """A model whose foreign key is looked at when the transaction ends."""
+    """A model whose foreign key is checked at COMMIT."""
 
     class Chapter(Base):
         author: Field[int]
@@ -138,7 +138,7 @@ deferring = pytest.mark.backends("sqlite-file", "sqlite-memory", "postgresql")
 def test_a_constraint_that_fails_at_commit_undoes_the_block(
     databases: Any, Book: Any, Author: Any, Chapter: Any, titles: Any, look: Any
 ) -> None:
-    """O8: the error comes from leaving the block; rows and instances are as before, hooks do not run."""
+    """Leaving the block raises the error; rows and instances are as before, and `on_commit` functions do not run."""
     ran: list[str] = []
     book, inner, chapter = Book(title="new"), Book(title="inner"), Chapter(author=5)
     kept = Book(title="kept").save()
@@ -170,7 +170,7 @@ def test_a_constraint_that_fails_at_commit_undoes_the_block(
 def test_a_save_that_fails_at_its_own_commit_is_undone(
     databases: Any, Chapter: Any, Book: Any, look: Any
 ) -> None:
-    """H13, O8: alone, and with a receiver, whose work is undone, too."""
+    """Without a receiver, and with one, whose writes are rolled back, too."""
     chapter = Chapter(author=5)
     before = look(chapter)
     with pytest.raises(IntegrityError, match="(?i)foreign key constraint"):
@@ -195,7 +195,7 @@ def test_a_save_that_fails_at_its_own_commit_is_undone(
 
 @pytest.fixture
 def rivals(url: str, on_its_way: Any) -> Iterator[tuple[microorm.Databases, microorm.Databases]]:
-    """Two programs on one database, each of whose transactions must look as if it had been alone."""
+    """Two programs on one database in serializable isolation."""
     settings = {"default": {"url": url, "isolation_level": "SERIALIZABLE"}}
     with microorm.Databases(settings) as one, microorm.Databases(settings) as other:
         yield on_its_way(one), on_its_way(other)
@@ -205,7 +205,7 @@ def rivals(url: str, on_its_way: Any) -> Iterator[tuple[microorm.Databases, micr
 def test_transactions_that_cannot_be_put_in_an_order(
     rivals: tuple[microorm.Databases, microorm.Databases], look: Any
 ) -> None:
-    """O8: PostgreSQL finds out at COMMIT; the later one is undone and raises, and works when tried again."""
+    """PostgreSQL detects it at COMMIT; the later one is rolled back with an error, and succeeds at the second try."""
     models = []
     for databases in rivals:
 

@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C while a block is open, a statement runs, or a block ends; nothing half-done is used again."""
+"""Interrupts: Ctrl-C in an open block, during a statement, or at the end of a block."""
 
 import gc
 import sqlite3
@@ -17,7 +17,7 @@ from microorm.signals import post_save, pre_save
 
 
 class Interrupting:
-    """Raises `KeyboardInterrupt` once, when the server has had the next statement that begins so."""
+    """Raise `KeyboardInterrupt` once, after the server has got the next statement with the given beginning."""
 
     def __init__(self) -> None:
         self._at: str | None = None
@@ -27,13 +27,13 @@ class Interrupting:
         self._at = beginning
 
     def heard(self, statement: Any) -> None:
-        """What the cursors call after each statement."""
+        """Called by the cursors after each statement."""
         if self._at is not None and str(statement).startswith(self._at):
             self._at = None
             raise KeyboardInterrupt
 
     def attach(self, engine: Any) -> None:
-        """Use cursors that can be interrupted in the connections that *engine* makes from now on."""
+        """Use interruptible cursors in all new connections of *engine*."""
         interrupting = self
 
         class Interrupted:
@@ -65,7 +65,7 @@ class Interrupting:
 
 @pytest.fixture
 def interrupt() -> Interrupting:
-    """What interrupts the statements of the alias `default`."""
+    """The object that interrupts the statements of the alias `default`."""
     return Interrupting()
 
 
@@ -79,14 +79,14 @@ def databases(url: str, on_its_way: Any, interrupt: Interrupting) -> Iterator[mi
 
 @pytest.fixture
 def closed(databases: microorm.Databases) -> Iterator[list[Any]]:
-    """The connections that were closed as unfit for further use."""
+    """The connections that were invalidated."""
     closed: list[Any] = []
     event.listen(databases.engine(), "invalidate", lambda raw, *_: closed.append(raw))
     return closed
 
 
 def works(databases: Any, Book: Any, titles: Callable[[], list[str]]) -> bool:
-    """Whether later work, of each kind, is unharmed, and no connection is kept but one for it."""
+    """Check that later work succeeds, and that one connection at most is still in use."""
     before = titles()
     lone = Book(title="later").save()
     with databases.atomic():
@@ -103,7 +103,7 @@ def works(databases: Any, Book: Any, titles: Callable[[], list[str]]) -> bool:
 def test_an_interrupt_in_a_block_undoes_it(
     databases: Any, Book: Any, titles: Any, look: Any, closed: Any
 ) -> None:
-    """O2, O13: as any exception; the connection is fit for further use."""
+    """As any exception; the connection stays usable."""
     new, inner, ran = Book(title="new"), Book(title="inner"), []
     before = [look(new), look(inner)]
     with pytest.raises(KeyboardInterrupt), databases.atomic():
@@ -121,7 +121,7 @@ def test_an_interrupt_in_a_block_undoes_it(
 def test_an_interrupted_statement_undoes_the_block(
     databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any, nested: bool
 ) -> None:
-    """DESIGN 8: nobody knows what the connection still has to say, so it is closed; whoever goes on is refused."""
+    """The state of the connection is unknown, so it is closed; further statements are refused."""
     Book(title="kept").save()
     new, lost = Book(title="new"), Book(title="lost")
     before = [look(new), look(lost)]
@@ -148,7 +148,7 @@ def test_an_interrupted_statement_undoes_the_block(
 def test_an_interrupt_goes_through_all_blocks(
     databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any
 ) -> None:
-    """DESIGN 8: it stops the program as it is."""
+    """It is raised unchanged."""
     new, lost = Book(title="new"), Book(title="lost")
     before = [look(new), look(lost)]
     with pytest.raises(KeyboardInterrupt), databases.atomic():
@@ -164,14 +164,14 @@ def test_an_interrupt_goes_through_all_blocks(
 def test_an_interrupted_lone_statement(
     databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any
 ) -> None:
-    """DESIGN 8: its connection is closed, the instance is as it was."""
+    """Its connection is closed, and the instance is as it was."""
     book = Book(title="kept").save()
     before = look(book)
     interrupt.at("SELECT")
     with pytest.raises(KeyboardInterrupt):
         Book.objects.get(title="kept")
     assert len(closed) == 1
-    gc.collect()  # the traceback holds the cursor, and that a lock on a database in memory
+    gc.collect()  # the traceback refers to the cursor, which locks a database in memory
     interrupt.at("UPDATE")
     book.pages = 7
     with pytest.raises(KeyboardInterrupt):
@@ -187,7 +187,7 @@ def test_an_interrupted_lone_statement(
 def test_an_interrupted_savepoint_undoes_all(
     databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any
 ) -> None:
-    """O3: when it is set, kept or gone back to; both blocks end, and the connection is not used again."""
+    """While it is set, released or rolled back; both blocks end, and the connection is closed."""
     new, lost = Book(title="new"), Book(title="lost")
     before = [look(new), look(lost)]
     for verb in ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT"):
@@ -207,7 +207,7 @@ def test_an_interrupted_savepoint_undoes_all(
 def test_an_interrupted_receiver_undoes_the_save(
     databases: Any, Book: Any, titles: Any, look: Any, closed: Any, signal: Any
 ) -> None:
-    """H13, E5: alone and in a block; the connection is fit for further use."""
+    """Outside and inside a block; the connection stays usable."""
     new, told = Book(title="new"), []
     before = look(new)
 
@@ -235,7 +235,7 @@ def test_an_interrupted_receiver_undoes_the_save(
 def test_a_statement_stopped_from_outside_is_an_operational_error(
     databases: Any, Book: Any, titles: Any, look: Any
 ) -> None:
-    """DESIGN 11: SQLite's own interrupt, which a progress handler asks for, dooms the block as any error does."""
+    """An interrupt of SQLite, by a progress handler, dooms the block like any error."""
     new = Book(title="new")
     before = look(new)
     with pytest.raises(TransactionError) as caught, databases.atomic():

@@ -1,4 +1,4 @@
-"""Locked files: another connection holds an SQLite file for longer than one is ready to wait."""
+"""Locked files: another connection locks an SQLite file for longer than the timeout."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ LOCKED = r"^\(sqlite3\.OperationalError\) database is locked\n"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The file behind the alias `default`."""
+    """The file of the alias `default`."""
     return tmp_path / "held.db"
 
 
@@ -32,7 +32,7 @@ def url(path: Path) -> str:
 
 @pytest.fixture
 def databases(url: str, on_its_way: Any) -> Iterator[microorm.Databases]:
-    """The alias `default`, which waits for a short time only."""
+    """The alias `default`, with a short timeout."""
     settings = {"url": url, "connect_args": {"timeout": 0.01}}
     with microorm.Databases({"default": settings}) as databases:
         yield on_its_way(databases)
@@ -40,7 +40,7 @@ def databases(url: str, on_its_way: Any) -> Iterator[microorm.Databases]:
 
 @pytest.fixture
 def held(path: Path) -> Callable[..., AbstractContextManager[None]]:
-    """Gives a block in which somebody else holds the file, by the statements given."""
+    """Return a context manager in which another connection locks the file by the given statements."""
 
     @contextmanager
     def held(*statements: str) -> Iterator[None]:
@@ -55,7 +55,7 @@ def held(path: Path) -> Callable[..., AbstractContextManager[None]]:
 def test_a_locked_file_is_an_operational_error(
     databases: Any, Book: Any, held: Any, titles: Any, look: Any
 ) -> None:
-    """DESIGN 11: a save alone and a block for writing; reading goes on; then the same save works."""
+    """For a single save and for a block that writes; reads succeed, and later the same save does."""
     kept, new = Book(title="kept").save(), Book(title="new")
     before = [look(kept), look(new)]
     kept.pages = 3
@@ -90,7 +90,7 @@ def test_a_locked_file_is_an_operational_error(
 def test_a_locked_file_tells_no_receiver_and_runs_no_hook(
     databases: Any, Book: Any, held: Any, titles: Any, look: Any
 ) -> None:
-    """H13: the block of a save with receivers was never entered."""
+    """The block of a save with receivers is never entered."""
     told: list[str] = []
 
     def tell(instance: Any, **kwargs: Any) -> None:
@@ -110,7 +110,7 @@ def test_a_locked_file_tells_no_receiver_and_runs_no_hook(
 def test_a_commit_that_finds_the_file_locked_has_failed_for_sure(
     url: str, path: Path, Book: Any, databases: Any, on_its_way: Any, held: Any, titles: Any, look: Any
 ) -> None:
-    """O8: without a write-ahead log a reader is in the way of COMMIT: rolled back, and raised as it is."""
+    """Without WAL a reader blocks COMMIT: it is rolled back, and the error is raised unchanged."""
     Book(title="kept").save()
     databases.close()
     with closing(sqlite3.connect(path)) as other:
@@ -134,10 +134,11 @@ def test_a_commit_that_finds_the_file_locked_has_failed_for_sure(
     assert titles() == ["kept", "new"]
 
 
+@pytest.mark.parametrize("way", ["driver", "listened"])
 def test_a_file_that_is_held_at_the_first_connection_is_opened(
     url: str, path: Path, held: Any, on_its_way: Any
 ) -> None:
-    """DESIGN 2: that the journal cannot be set then is no error; it is set by a later connection."""
+    """WAL cannot be set then, which is no error; a later connection sets it."""
     with held("CREATE TABLE t (x)", "BEGIN IMMEDIATE", "INSERT INTO t VALUES (1)"):
         settings = {"url": url, "connect_args": {"timeout": 0.01}}
         with microorm.Databases({"default": settings}) as databases:

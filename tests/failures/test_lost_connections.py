@@ -1,4 +1,4 @@
-"""Lost connections: at COMMIT, in the middle of a transaction, and while they were idle (DESIGN 8, CONTRACT O19)."""
+"""Lost connections: at COMMIT, in the middle of a transaction, and while idle."""
 
 from collections.abc import Callable, Iterator
 from time import sleep
@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import microorm
-from microorm import CommitOutcomeUnknown, TransactionError, spares
-from microorm.channels import Lone
+from microorm import CommitOutcomeUnknown, TransactionError
+from microorm.db import pool
+from microorm.db.connection import AutocommitConnection
 from microorm.signals import post_save
 from tests.failures.proxy import Proxy
 
@@ -22,34 +23,34 @@ AT_STATEMENT = "the connection to 'default' was lost while a statement ran"
 
 @pytest.fixture
 def proxy(url: str) -> Iterator[Proxy]:
-    """What the alias `default` goes through."""
+    """The proxy that the alias `default` goes through."""
     with Proxy(url) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def pool_size() -> int:
-    """How many connections the pool keeps; of one, none is a spare."""
+    """The size of the pool; a pool of one connection keeps none idle."""
     return 5
 
 
 @pytest.fixture
 def databases(proxy: Proxy, on_its_way: Any, pool_size: int) -> Iterator[microorm.Databases]:
     """The alias `default`, reached through the proxy."""
-    options = {"connect_args": {"connect_timeout": 5}, "pool_size": pool_size}
+    options = {"connect_args": {"connect_timeout": 60}, "pool_size": pool_size}
     with microorm.Databases({"default": {"url": proxy.url, **options}}) as databases:
         yield on_its_way(databases)
 
 
 @pytest.fixture
 def commits_apart(backend: str, way: str, pool_size: int) -> bool:
-    """Whether a lone write is followed by a COMMIT of its own, and does not commit by itself."""
+    """Whether a write outside a block needs a separate COMMIT."""
     return (backend, way, pool_size) == ("mariadb", "driver", 1)
 
 
 @pytest.fixture
 def kill(backend: str, find_server: Any) -> Callable[[int], None]:
-    """Gives a function that kills a backend, and returns when it is gone."""
+    """Return a function that kills a backend, and waits until it is gone."""
     server = find_server(backend)
 
     def kill(backend_id: int) -> None:
@@ -66,7 +67,7 @@ def kill(backend: str, find_server: Any) -> Callable[[int], None]:
 
 @pytest.fixture
 def backend_id(backend: str, databases: microorm.Databases) -> Callable[[], int]:
-    """Gives the number of the backend that serves the alias `default` here and now."""
+    """Return a function that returns the id of the current backend of `default`."""
     sql = "SELECT pg_backend_pid()" if backend == "postgresql" else "SELECT connection_id()"
 
     def backend_id() -> int:
@@ -77,12 +78,12 @@ def backend_id(backend: str, databases: microorm.Databases) -> Callable[[], int]
 
 
 def lost(error: BaseException | None) -> bool:
-    """Whether *error* is SQLAlchemy's for a lost connection."""
+    """Return whether *error* is SQLAlchemy's for a lost connection."""
     return isinstance(error, OperationalError) and error.connection_invalidated
 
 
 def works(databases: Any, Book: Any) -> bool:
-    """Whether later work, of each kind, is unharmed; leaves nothing behind."""
+    """Check that later work of each kind succeeds, and remove its rows."""
     ran: list[str] = []
     lone = Book(title="later").save()
     with databases.atomic():
@@ -101,7 +102,7 @@ def works(databases: Any, Book: Any) -> bool:
 def test_a_block_whose_commit_has_no_answer_has_no_known_outcome(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, answered: bool
 ) -> None:
-    """DESIGN 8, O8, O19: whether it reached the server or not; no hook runs, instances keep what was written."""
+    """Whether COMMIT has reached the server or not; functions do not run, and instances keep their saved state."""
     ran: list[str] = []
     old = Book(title="old").save()
     new, inner = Book(title="new"), Book(title="inner")
@@ -129,7 +130,7 @@ def test_a_block_whose_commit_has_no_answer_has_no_known_outcome(
 def test_a_lone_save_whose_answer_is_lost_has_no_known_outcome(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, commits_apart: bool
 ) -> None:
-    """DESIGN 8: the row is stored; the instance keeps its key, and what it was given."""
+    """The row is stored; the instance keeps its key and its values."""
     Book(title="old").save()
     new = Book(title="new")
     new.id = 77
@@ -148,7 +149,7 @@ def test_a_lone_save_whose_answer_is_lost_has_no_known_outcome(
 def test_a_key_that_came_before_the_lost_answer_is_kept(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, commits_apart: bool
 ) -> None:
-    """DESIGN 8: a key in the lost answer itself nobody can know; then the instance is as it was."""
+    """A key in the lost answer is unknown; the instance is then as it was."""
     new = Book(title="new")
     before = look(new)
     proxy.cut(b"COMMIT" if commits_apart else b"INSERT", answered=True)
@@ -166,18 +167,18 @@ def test_a_key_that_came_before_the_lost_answer_is_kept(
 def test_a_lone_update_whose_answer_is_lost_has_no_known_outcome(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, commits_apart: bool
 ) -> None:
-    """DESIGN 8: of an instance, of a query, and a delete."""
+    """For an instance, a query, and a delete."""
     book = Book(title="old").save()
     book.title = "new"
     proxy.cut(b"COMMIT" if commits_apart else b"UPDATE", answered=True)
     with pytest.raises(CommitOutcomeUnknown):
         book.save()
     assert (titles(), book.title, book.id) == (["new"], "new", Book.objects.get().id)
-    proxy.cut(b"UPDATE", answered=True)
+    proxy.cut(b"COMMIT" if commits_apart else b"UPDATE", answered=True)
     with pytest.raises(CommitOutcomeUnknown):
         Book.objects.filter(title="new").update(title="newer")
     assert titles() == ["newer"]
-    assert Book.objects.get().title == "newer"  # and has a connection again, to be cut
+    assert Book.objects.get().title == "newer"  # and opens a connection again, which can be cut
     proxy.cut(b"COMMIT" if commits_apart else b"DELETE", answered=True)
     with pytest.raises(CommitOutcomeUnknown):
         book.delete()
@@ -188,7 +189,7 @@ def test_a_lone_update_whose_answer_is_lost_has_no_known_outcome(
 def test_a_save_with_receivers_whose_commit_has_no_answer(
     databases: Any, Book: Any, proxy: Proxy, titles: Any
 ) -> None:
-    """DESIGN 8: it is a block; receivers that wait for the commit are not told."""
+    """`on_commit` receivers are not called."""
     told: list[str] = []
 
     def at_once(instance: Any, **kwargs: Any) -> None:
@@ -214,7 +215,7 @@ def test_a_save_with_receivers_whose_commit_has_no_answer(
 def test_a_bulk_create_whose_commit_has_no_answer(
     databases: Any, Book: Any, proxy: Proxy, titles: Any
 ) -> None:
-    """DESIGN 8: all are stored and keep their keys."""
+    """All rows are stored, and the instances keep their keys."""
     books = [Book(title=f"{n}") for n in range(5, 9)]
     proxy.cut(b"COMMIT", answered=True)
     with pytest.raises(CommitOutcomeUnknown, match=f"^{AT_COMMIT}$"), databases.atomic():
@@ -230,7 +231,7 @@ def test_a_bulk_create_whose_commit_has_no_answer(
 def test_a_lone_statement_that_is_lost(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, commits_apart: bool
 ) -> None:
-    """DESIGN 8: what commits by itself may have been stored; what has a COMMIT of its own was not."""
+    """In autocommit it may have been stored; before a separate COMMIT it was not."""
     new = Book(title="new")
     before = look(new)
     proxy.cut(b"INSERT", answered=False)
@@ -249,7 +250,7 @@ def test_a_lone_statement_that_is_lost(
 
 
 def test_a_read_that_is_lost_says_so(databases: Any, Book: Any, proxy: Proxy) -> None:
-    """DESIGN 11: SQLAlchemy's error; there is nothing to be unsure of."""
+    """SQLAlchemy's error is raised; nothing about it is unknown."""
     book = Book(title="a", pages=3).save()
     for read in (
         lambda: Book.objects.get(id=book.id),
@@ -269,7 +270,7 @@ def test_a_read_that_is_lost_says_so(databases: Any, Book: Any, proxy: Proxy) ->
 def test_a_statement_lost_in_a_block_undoes_all_of_it(
     databases: Any, Book: Any, proxy: Proxy, titles: Any, look: Any, nested: bool
 ) -> None:
-    """O5, O19: a savepoint around it is lost, too; rows, instances and hooks are as before."""
+    """A surrounding savepoint is lost, too; rows, instances and functions are as before."""
     ran: list[str] = []
     old, first, second = Book(title="old").save(), Book(title="first"), Book(title="second")
     before = [look(each) for each in (old, first, second)]
@@ -291,7 +292,7 @@ def test_a_statement_lost_in_a_block_undoes_all_of_it(
         with pytest.raises(TransactionError, match="^the block on 'default' is doomed by an earlier error: "):
             second.save()
     assert str(caught.value).startswith(
-        "the block on 'default' was rolled back, since an error had doomed it: OperationalError("
+        "the block on 'default' was rolled back because of an earlier error: OperationalError("
     )
     assert caught.value.__cause__ is statement.value
     old.pages = 0
@@ -302,10 +303,10 @@ def test_a_statement_lost_in_a_block_undoes_all_of_it(
 
 
 def test_a_savepoint_that_is_lost_undoes_all(databases: Any, Book: Any, proxy: Proxy, titles: Any) -> None:
-    """O3, O19: when it is set, kept or gone back to."""
+    """While it is set, released or rolled back."""
     for verb in (b"SAVEPOINT", b"RELEASE SAVEPOINT", b"ROLLBACK TO SAVEPOINT"):
         first, second = Book(title="first"), Book(title="second")
-        Book.objects.count()  # and has a connection again, to be cut
+        Book.objects.count()  # and opens a connection again, which can be cut
         with pytest.raises(TransactionError) as caught, databases.atomic():
             first.save()
             proxy.cut(verb, answered=False)
@@ -328,7 +329,7 @@ def test_a_savepoint_that_is_lost_undoes_all(databases: Any, Book: Any, proxy: P
 def test_a_backend_killed_in_a_block(
     databases: Any, Book: Any, kill: Any, backend_id: Any, titles: Any, look: Any
 ) -> None:
-    """O5, O19: the next statement raises SQLAlchemy's error, the end of the block ours; the pool recovers."""
+    """The next statement raises SQLAlchemy's error, and the end of the block a TransactionError; the pool recovers."""
     first, second = Book(title="first"), Book(title="second")
     before = [look(first), look(second)]
     with pytest.raises(TransactionError) as caught, databases.atomic():
@@ -346,7 +347,7 @@ def test_a_backend_killed_in_a_block(
 def test_a_backend_killed_before_the_block_ends(
     databases: Any, Book: Any, kill: Any, backend_id: Any, titles: Any
 ) -> None:
-    """DESIGN 8: COMMIT itself meets the dead connection; an exception of one's own goes on as it is."""
+    """COMMIT fails on the dead connection; an exception of the program is raised unchanged."""
     with pytest.raises(CommitOutcomeUnknown, match=f"^{AT_COMMIT}$"), databases.atomic():
         Book(title="first").save()
         kill(backend_id())
@@ -363,7 +364,7 @@ def test_a_backend_killed_before_the_block_ends(
 def test_a_backend_killed_while_idle_is_not_noticed(
     databases: Any, Book: Any, kill: Any, backend_id: Any, titles: Any
 ) -> None:
-    """DESIGN 2: connections are looked at before they are used: lone writes, reads and blocks just work."""
+    """The pool pings connections before use, so single writes, reads and blocks succeed."""
     Book(title="a").save()
     kill(backend_id())
     Book(title="b").save()
@@ -377,15 +378,15 @@ def test_a_backend_killed_while_idle_is_not_noticed(
 
 @pytest.fixture
 def spare_id(databases: microorm.Databases) -> Callable[[], int]:
-    """Gives the number of the backend that the next lone statement would be sent to without a question."""
+    """Return a function that returns the id of the backend of the next idle connection."""
 
     def spare_id() -> int:
         database = databases.database("default")
-        spare = database.spares.take()
+        spare = database.idle_connections.take()
         assert spare is not None
         driver: Any = spare[0].dbapi_connection
         number: int = driver.info.backend_pid if database.dialect == "postgresql" else driver.thread_id()
-        assert database.spares.keep(*spare)
+        assert database.idle_connections.keep(*spare)
         return number
 
     return spare_id
@@ -395,7 +396,7 @@ def spare_id(databases: microorm.Databases) -> Callable[[], int]:
 def test_a_spare_that_was_killed_while_idle_is_not_noticed(
     databases: Any, Book: Any, kill: Any, spare_id: Any, titles: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DESIGN 2: one whose time is over goes through the pool, which looks at it, for writes and for reads."""
+    """An expired one goes through the pool, which pings it, for writes and for reads."""
     Book(title="a").save()
     kill(spare_id())
     expire(monkeypatch)
@@ -411,16 +412,16 @@ def test_a_spare_that_was_killed_while_idle_is_not_noticed(
 def test_a_spare_that_was_killed_a_moment_ago_is_an_error_once(
     databases: Any, Book: Any, kill: Any, spare_id: Any, titles: Any
 ) -> None:
-    """DESIGN 8: SQLAlchemy's for a read, no known outcome for a write; no other spare is trusted after it."""
+    """SQLAlchemy's error for a read, an unknown outcome for a write; other idle connections are then not used without a ping."""
     Book(title="a").save()
-    others = [Lone(databases.database("default"), prepared=True, writes=False) for _ in range(2)]
+    others = [AutocommitConnection(databases.database("default"), writes=False) for _ in range(2)]
     for other in others:
         other.__exit__(None, None, None)
     kill(spare_id())
     with pytest.raises(OperationalError) as caught:
         Book.objects.get(title="a")
     assert lost(caught.value)
-    assert databases.database("default").spares.take() is None
+    assert databases.database("default").idle_connections.take() is None
     assert Book.objects.get(title="a").id
     kill(spare_id())
     new = Book(title="b")
@@ -436,15 +437,15 @@ def test_a_spare_that_was_killed_a_moment_ago_is_an_error_once(
 def test_a_killed_spare_goes_back_without_an_error(
     databases: Any, Book: Any, kill: Any, spare_id: Any
 ) -> None:
-    """Whether the driver has to ask the server to switch autocommit, or only thinks."""
+    """Whether the driver switches autocommit by a statement or locally."""
     Book(title="a").save()
     kill(spare_id())
-    databases.database("default").spares.clear()
+    databases.database("default").idle_connections.clear()
     assert databases.engine().pool.checkedout() == 0
     assert works(databases, Book)
 
 
 def expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the time of every spare that is kept now be over."""
-    later = spares.monotonic() + 2 * spares.TRUSTED
-    monkeypatch.setattr(spares, "monotonic", lambda: later)
+    """Let all idle connections expire."""
+    later = pool.monotonic() + 2 * pool.TRUSTED
+    monkeypatch.setattr(pool, "monotonic", lambda: later)

@@ -1,4 +1,4 @@
-"""Servers that are down, and databases that are closed: what is asked of them fails clearly, and costs nothing."""
+"""Servers that are down, and closed databases: each operation raises a clear error and changes nothing."""
 
 import socket
 from collections.abc import Iterator
@@ -15,17 +15,18 @@ memory = pytest.mark.backends("sqlite-memory")
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port on which nobody listens, held so that nobody will."""
+    """A port that refuses connections, held so that it stays free."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
 
 
+@pytest.mark.parametrize("way", ["driver", "listened"])
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb+pymysql"])
 def test_a_server_that_is_down_is_an_operational_error(
     driver: str, on_its_way: Any, closed_port: int, look: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """DESIGN 11: from whatever is asked; the instance is as it was, and the password is nowhere."""
+    """For each operation; the instance is as it was, and the password is not shown."""
     caplog.set_level("DEBUG", logger="microorm")
     url = f"{driver}://someone:s3cret@127.0.0.1:{closed_port}/shop"
     with microorm.Databases({"default": "sqlite://", "down": url}) as databases:
@@ -71,7 +72,7 @@ def test_a_server_that_is_down_is_an_operational_error(
 
 @pytest.mark.backends("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 def test_closed_databases_say_what_is_missing(databases: Any, url: str, Book: Any, look: Any) -> None:
-    """DESIGN 2: all is forgotten; configured again, all goes on."""
+    """Nothing is configured; after `configure()` they work again."""
     kept, new = Book(title="kept").save(), Book(title="new")
     before = [look(kept), look(new)]
     databases.close()
@@ -108,7 +109,7 @@ def test_closed_databases_say_what_is_missing(databases: Any, url: str, Book: An
     assert [look(kept), look(new)] == before
     assert databases.aliases == ()
     databases.configure(url)
-    if url == "sqlite://":  # which was gone with its last connection
+    if url == "sqlite://":  # it is deleted with its last connection
         Book.__schema__.registry.create_all()
         kept._state.adding = True
     kept.title = "changed"
@@ -120,14 +121,15 @@ def test_closed_databases_say_what_is_missing(databases: Any, url: str, Book: An
 
 @memory
 def test_databases_cannot_be_closed_inside_a_block(databases: Any, Book: Any, titles: Any) -> None:
-    """DESIGN 2: it is an error that harms neither the block nor what comes after."""
+    """The block and later work are not affected."""
     with databases.atomic():
         book = Book(title="a").save()
         with databases.atomic(), pytest.raises(TransactionError) as caught:
             databases.close()
         assert str(caught.value) == "the databases cannot be closed while a block is open on 'default'"
         with pytest.raises(
-            ConfigurationError, match=r"^databases are configured already, and open: default$"
+            ConfigurationError,
+            match=r"^the databases are already configured, and have open connections: default; call close\(\) first$",
         ):
             databases.configure("sqlite://")
         Book(title="b").save()

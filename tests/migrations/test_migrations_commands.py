@@ -87,7 +87,7 @@ def test_two_databases_go_from_revision_to_revision_and_back(split: Databases, f
 @pytest.mark.backends("sqlite-file")
 def test_one_alias_goes_ahead_and_the_other_follows(split: Databases, folder: Path) -> None:
     migrations = made(split, folder)
-    assert [step.alias for step in migrations.migrate(alias="other")] == ["other"]
+    assert [step.alias for step in migrations.migrate(using="other")] == ["other"]
     (revision,) = migrations.show()
     assert revision.applied == {"default": False, "other": True}
     assert (revision.id, revision.message, revision.down) == ("0001", "first", ())
@@ -105,8 +105,8 @@ def test_a_revision_between_is_reached_from_above_and_from_below(split: Database
     migrations = made(split, folder)
     migrations.make("by hand", empty=True)
     migrations.make("once more", empty=True)
-    migrations.migrate("0001", alias="default")
-    migrations.migrate(alias="other")
+    migrations.migrate("0001", using="default")
+    migrations.migrate(using="other")
     assert sorted(short(migrations.migrate("0002"))) == [("default", "0002", False), ("other", "0003", True)]
 
 
@@ -170,16 +170,14 @@ def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases,
     migrations.migrate()
     registry = migrations.registry
     registry.create_all()
-    with pytest.raises(
-        microorm.ConfigurationError, match="are made and dropped by migrations, which are at '0001'"
-    ):
+    with pytest.raises(microorm.ConfigurationError, match="are managed by migrations, which are at '0001'"):
         registry.drop_all()
 
     class Later(microorm.Model, registry=registry, app="shop"):
         text: Field[str]
 
     with pytest.raises(
-        microorm.ConfigurationError, match="the tables of 'default' are made and dropped by migrations"
+        microorm.ConfigurationError, match="the tables of 'default' are managed by migrations"
     ):
         registry.create_all()
     assert "later" not in tables(split, "default")
@@ -189,7 +187,7 @@ def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases,
 def test_an_unknown_alias_or_revision_changes_nothing(split: Databases, folder: Path) -> None:
     migrations = made(split, folder)
     with pytest.raises(UnknownAlias, match="no database named 'othr'"):
-        migrations.migrate(alias="othr")
+        migrations.migrate(using="othr")
     for move in (migrations.migrate, migrations.plan, migrations.sql):
         with pytest.raises(MigrationError, match="no revision '0007'.*known: '0001'"):
             move("0007")
@@ -206,7 +204,7 @@ def test_an_unknown_alias_or_revision_changes_nothing(split: Databases, folder: 
 @pytest.mark.backends("sqlite-file")
 def test_a_plan_that_fails_on_one_database_is_begun_on_none(split: Databases, folder: Path) -> None:
     migrations = made(split, folder)
-    migrations.migrate(alias="default")
+    migrations.migrate(using="default")
     with pytest.raises(MigrationError, match="'other' is at 'base': Relative revision"):
         migrations.migrate("-1")
     assert migrations.show()[0].applied == {"default": True, "other": False}

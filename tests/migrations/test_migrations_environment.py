@@ -88,10 +88,10 @@ def test_signals_are_sent_before_and_after_each_database_even_without_steps(shop
         ("post", sender, "other", [("0001", False)]),
     ]
     sent.clear()
-    migrations.migrate(alias="other")
+    migrations.migrate(using="other")
     assert [(when, plan) for when, _, _, plan in sent] == [("pre", []), ("post", [])]
     sent.clear()
-    migrations.migrate("base", alias="other")
+    migrations.migrate("base", using="other")
     assert [plan for _, _, _, plan in sent if plan] == [[("0001", True)]] * 2
 
 
@@ -214,22 +214,22 @@ def test_the_sql_of_the_history_is_printed_for_each_database(printed: Migrations
 @pytest.mark.parametrize("server", [False, True])
 def test_a_part_of_the_sql_is_printed_for_one_alias(printed: Migrations, server: bool) -> None:
     migrations = on_servers(printed) if server else printed
-    up = migrations.sql("0001:head", alias="other")
+    up = migrations.sql("0001:head", using="other")
     assert "-- default" not in up
     assert "CREATE TABLE book (" not in up
     assert "pages" in up
-    assert "pages" in migrations.sql("0002:0001", alias="default")
-    assert migrations.sql("0002:base", alias="default").count("DROP TABLE") >= 1
+    assert "pages" in migrations.sql("0002:0001", using="default")
+    assert migrations.sql("0002:base", using="default").count("DROP TABLE") >= 1
 
 
 def test_the_printed_sql_of_sqlite_does_what_the_migration_does(printed: Migrations, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "by-hand.db", isolation_level=None) as connection:
-        connection.executescript(printed.sql("0001", alias="default"))
+        connection.executescript(printed.sql("0001", using="default"))
         connection.execute("INSERT INTO book (title) VALUES ('Dune')")
-        connection.executescript(printed.sql("0001:0002", alias="default"))
+        connection.executescript(printed.sql("0001:0002", using="default"))
         assert connection.execute("SELECT id, title, pages FROM book").fetchall() == [(1, "Dune", 3)]
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
-        connection.executescript(printed.sql("0002:base", alias="default"))
+        connection.executescript(printed.sql("0002:base", using="default"))
         assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'book'").fetchall() == []
     connection.close()
 
@@ -242,7 +242,7 @@ def test_what_a_rebuilt_table_keeps_is_in_the_printed_sql(printed: Migrations) -
     )
     revise(printed, "with op.batch_alter_table('book') as b: b.alter_column('title', type_=sa.Text())")
     with sqlite3.connect(":memory:", isolation_level=None) as connection:
-        connection.executescript(printed.sql(alias="default"))
+        connection.executescript(printed.sql(using="default"))
         names = connection.execute(
             "SELECT name FROM sqlite_master WHERE name IN ('small', 't') ORDER BY name"
         )
@@ -256,12 +256,12 @@ def test_models_reach_no_database_while_sql_is_printed(printed: Migrations) -> N
     book(title="Dune").save()
     revise(printed, CALL.replace("SHELF()", "SHELF.rename()"))
     Shelf.model = book
-    assert "UPDATE book SET title='changed'" in printed.sql("0002:0003", alias="default")
+    assert "UPDATE book SET title='changed'" in printed.sql("0002:0003", using="default")
     migrations = on_servers(printed)
     Shelf.model = migrations.registry.models["shop.Volume"]
     for alias in SERVERS:
         with pytest.raises(TransactionError, match="SQL is printed, not executed"):
-            migrations.sql("0002:0003", alias=alias)
+            migrations.sql("0002:0003", using=alias)
     assert [each.title for each in book.objects] == ["Dune"]
 
 

@@ -141,7 +141,7 @@ def test_rows_without_a_value_are_filled_and_others_left(database: Databases, fo
         "op.fill_column('book', 'price', types.ExactNumeric(8, 2), Decimal('1.25'))",
         "op.fill_column('book', 'at', types.UtcDateTime(), datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC))",
     )
-    assert "1.25" in migrations.sql("0001:0002", alias="default")
+    assert "1.25" in migrations.sql("0001:0002", using="default")
     migrations.migrate()
     assert [(book.title, book.price) for book in Book.objects.order_by(Book.id)] == [
         ("free", Decimal("1.25")),

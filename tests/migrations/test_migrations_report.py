@@ -79,7 +79,7 @@ def test_a_step_that_was_rolled_back_is_not_reported(migrations: Migrations, bac
     revise(migrations, 'raise LookupError("no such shelf")')
     steps: list[str] = []
     with pytest.raises(MigrationError, match="'0003' failed on 'default': LookupError: no such shelf"):
-        migrations.migrate(alias="default", progress=lambda step: steps.append(step.revision))
+        migrations.migrate(using="default", progress=lambda step: steps.append(step.revision))
     assert steps == ([] if backend == "sqlite-file" else ["0002"])
 
 

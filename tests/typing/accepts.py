@@ -29,6 +29,7 @@ from microorm import (
     using,
 )
 from microorm.signals import post_save, pre_save
+from microorm.testing import count_statements
 
 
 class Colour(Enum):
@@ -354,8 +355,13 @@ def databases(engine: Engine, url: URL) -> None:
         assert_type(several.engine("default"), Engine)
         with several.atomic("default"), several.using("default"), several.connection("default") as raw:
             assert_type(raw, Connection)
+        with several.connection(using="default") as raw:
+            assert_type(raw, Connection)
+        assert_type(several.engine(using="default"), Engine)
     with connection("default") as raw:
         assert_type(raw, Connection)
+    with count_statements(using="default") as sent:
+        assert_type(sent.count, int)
     microorm.create_all()
     mine.create_all(using="default")
     mine.drop_all()

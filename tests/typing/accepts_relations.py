@@ -21,7 +21,7 @@ from microorm import (
     many_to_many,
     related,
 )
-from microorm.related_query import RelatedQuery
+from microorm.relations.related_query import RelatedQuery
 
 
 class Country(Model):
@@ -77,6 +77,8 @@ def assignments(ursula: Author, lathe: Book, node: Node) -> None:
     Author(name="x", country=None)
     Author(name="x")
     Node(parent=node)
+    graph = Book(title="x", author=Author(name="x", country=Country(name="x")))
+    graph.author = Author(name="y")
     lathe.author = ursula
     node.parent = None
 

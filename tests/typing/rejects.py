@@ -73,6 +73,8 @@ def saving(author: Author) -> None:
     author.save("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
     author.save(usin="archive")  # error: mypy[call-arg] pyright[reportCallIssue]
     author.save(update_fields=[3])  # error: mypy[list-item] pyright[reportArgumentType]
+    author.delete("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
+    author.refresh_from_db("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
     token: Token = author.save()  # error: mypy[assignment] pyright[reportAssignmentType]
     print(token)
 

@@ -1,0 +1,1 @@
+"""Databases: aliases, connections, transactions and routing."""

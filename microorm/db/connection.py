@@ -1,0 +1,283 @@
+"""Channels: connections that run statements, and the translation of the driver's errors.
+
+A compiled statement runs on the driver's cursor if the engine has no listeners. All others run on SQLAlchemy's
+`Connection`, which calls the listeners. Either way an error is SQLAlchemy's, with the same statement, parameters and
+invalidation of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
+from sqlalchemy.exc import DBAPIError
+
+from microorm.db.engine import BEGIN, Database
+from microorm.db.pool import give_back, switch_autocommit
+from microorm.db.snapshots import Snapshot, SnapshotLog
+from microorm.errors import CommitOutcomeUnknown
+
+
+class Channel:
+    """A connection to *database*.
+
+    *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
+    it is first needed.
+    """
+
+    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
+
+    database: Database
+    undo: SnapshotLog | None
+    cursor: Any
+    _connection: Connection | None
+    _raw: PoolProxiedConnection | None
+    _deadline: float
+    _switched: bool
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection."""
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    @property
+    def raw(self) -> PoolProxiedConnection:
+        """The pool's proxy of the driver's connection."""
+        return self._raw if self._raw is not None else self.connection.connection
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection to the database was lost or invalidated."""
+        if self._connection is not None and (self._connection.invalidated or self._connection.closed):
+            return True
+        return self._raw is not None and self._raw.dbapi_connection is None
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """Run *statement* through SQLAlchemy's connection."""
+        return self.connection.execute(statement, parameters)
+
+    def execute_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> Any:
+        """Run *sql* on the driver's *cursor*, by default that of the channel, and return it. Errors are SQLAlchemy's."""
+        cursor = cursor or self.cursor
+        try:
+            cursor.execute(sql, parameters)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return cursor
+
+    def executemany_prepared(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run *sql* once for each of *parameters*; return the number of rows changed. Errors are SQLAlchemy's."""
+        try:
+            self.cursor.executemany(sql, parameters)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return int(self.cursor.rowcount)
+
+    def fetch_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> list[Any]:
+        """Run *sql* as `execute_prepared` does, and return the driver's rows."""
+        cursor = cursor or self.cursor
+        try:
+            cursor.execute(sql, parameters)
+            rows: list[Any] = cursor.fetchall()
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        return rows
+
+    def doom(self, error: BaseException) -> None:
+        """Mark the innermost block as doomed by *error*; do nothing outside blocks."""
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Restore the instance from *snapshot* if the transaction is rolled back; do nothing outside transactions."""
+        if self.undo is not None:
+            self.undo.record(snapshot)
+
+    def translated(self, error: BaseException, sql: str, parameters: Any) -> BaseException:
+        """Return SQLAlchemy's error for *error*, which *sql* has caused.
+
+        Invalidates the connection if it was lost, or if *error* has interrupted the driver.
+        """
+        dialect, raw = self.database.engine.dialect, self.raw
+        driver = dialect.loaded_dbapi
+        if not isinstance(error, driver.Error):
+            if not isinstance(error, Exception):
+                # Interrupted in the middle of an exchange: the state of the connection is unknown.
+                _invalidate(raw, error)
+            return error
+        lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)
+        wrapped = DBAPIError.instance(
+            sql,
+            parameters,
+            error,
+            driver.Error,
+            hide_parameters=self.database.engine.hide_parameters,
+            connection_invalidated=lost,
+            dialect=dialect,
+            ismulti=isinstance(parameters, list),
+        )
+        if lost:
+            self.database.note_lost()
+            _invalidate(raw, error)
+        wrapped.__cause__ = error
+        return wrapped
+
+    def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
+        """Return SQLAlchemy's error for *error*, which a column type raised for one of *values*; doom the block."""
+        engine = self.database.engine
+        wrapped = DBAPIError.instance(
+            sql,
+            values,
+            error,
+            engine.dialect.loaded_dbapi.Error,
+            hide_parameters=engine.hide_parameters,
+            dialect=engine.dialect,
+        )
+        wrapped.__cause__ = error
+        self.doom(wrapped)
+        return wrapped
+
+    def _connect(self) -> Connection:
+        """Make SQLAlchemy's connection from the acquired one."""
+        raise NotImplementedError
+
+    def _acquire(self) -> None:
+        """Take an idle connection, or one from the pool, which is switched to autocommit if that pays.
+
+        On MySQL and MariaDB the switch costs a round trip, so it is made only for connections that may become idle.
+        """
+        database = self.database
+        if (idle := database.idle_connections.take()) is not None:
+            self._raw, self.cursor, self._deadline = idle
+            self._switched = not database.autocommits
+            return
+        self._raw = _pooled_connection(database.engine)
+        try:
+            self._deadline = database.idle_connections.deadline()
+            if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
+                self._enable_autocommit(self._raw)
+            self.cursor = self._raw.cursor()
+        except BaseException:
+            self._release(idle=False)
+            raise
+
+    def _release(self, *, idle: bool) -> None:
+        """Give up the connection: keep it among the idle ones if *idle*, else return it to the pool."""
+        raw, cursor, self._raw, self.cursor = self._raw, self.cursor, None, None
+        if raw is None or (
+            idle and self._deadline and self.database.idle_connections.keep(raw, cursor, self._deadline)
+        ):
+            return
+        give_back(raw, switched=self._switched)
+
+    def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
+        """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
+        if self.database.commits_by_itself(raw):
+            self._deadline = 0.0
+            return
+        self._switch_autocommit(raw, on=True)
+
+    def _switch_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> None:
+        self._switched = True  # an error leaves it uncertain, and `give_back` switches it off then
+        try:
+            switch_autocommit(raw, on=on)
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            raise (failed := self.translated(error, f"SET autocommit = {on:d}", None)) from failed.__cause__
+        self._switched = on
+
+
+class AutocommitConnection(Channel):
+    """A connection for one statement outside any block, which is committed at once.
+
+    *writes*: whether the statement needs a commit.
+    """
+
+    __slots__ = ("_writes",)
+
+    def __init__(self, database: Database, *, writes: bool) -> None:
+        self.database = database
+        self._writes = writes
+        self._connection = self._raw = self.cursor = self.undo = None
+        self._deadline, self._switched = 0.0, False
+        if not database.statements_listened():
+            self._acquire()
+        else:
+            self._connection = autocommit_connection(database, committing=writes)
+
+    def __enter__(self) -> AutocommitConnection:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        separate_commit = self._raw is not None and self.database.needs_commit and not self._switched
+        try:
+            if error is None and self._writes and separate_commit:
+                self._commit()
+        finally:
+            if self._raw is not None:
+                self._release(idle=error is None)
+            else:
+                self.connection.close()
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        # With a separate commit the outcome is known: the statement was not committed.
+        if lost and self._writes and not separate_commit:
+            raise CommitOutcomeUnknown(
+                f"the connection to {self.database.alias!r} was lost while a statement ran"
+            ) from error
+
+    def _connect(self) -> Connection:
+        """Make SQLAlchemy's connection from the acquired one, without beginning a transaction."""
+        connection = Connection(self.database.engine, self._raw)
+        connection.execution_options(**{BEGIN: ""})
+        return connection
+
+    def _commit(self) -> None:
+        assert self._raw is not None
+        try:
+            self._raw.commit()
+        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
+            translated = self.translated(error, "COMMIT", None)
+            if isinstance(translated, DBAPIError) and translated.connection_invalidated:
+                raise CommitOutcomeUnknown(
+                    f"the connection to {self.database.alias!r} was lost while COMMIT ran"
+                ) from translated
+            raise translated from translated.__cause__
+
+
+def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:
+    """Return a connection outside any transaction; if *committing*, it commits each statement."""
+    connection = database.idle_connections.connect(database.engine)
+    try:
+        if database.is_sqlite:
+            connection.execution_options(**{BEGIN: ""})
+        if not database.autocommits and (committing or database.dialect == "postgresql"):
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
+    """Return a connection from the pool. Raises SQLAlchemy's error if the driver cannot connect."""
+    try:
+        return engine.raw_connection()
+    except Exception as error:
+        dialect = engine.dialect
+        driver = dialect.loaded_dbapi
+        if not isinstance(error, driver.Error):
+            raise
+        raise DBAPIError.instance(
+            None,
+            None,
+            error,
+            driver.Error,
+            hide_parameters=engine.hide_parameters,
+            connection_invalidated=dialect.is_disconnect(error, None, None),
+            dialect=dialect,
+        ) from error
+
+
+def _invalidate(raw: PoolProxiedConnection, error: BaseException) -> None:
+    if raw.is_valid:  # else it was invalidated before
+        raw.invalidate(error)

@@ -1,0 +1,418 @@
+"""The state of a thread or task: its open scopes, the ownership of transactions, and forks.
+
+One context variable holds a linked list of scopes, innermost first: `using()` blocks, running receivers, open `atomic()`
+blocks and `no_lazy_loads()` blocks. A scope that ends is marked closed, and closed scopes are skipped. `Token.reset` is
+not used, since it fails if a generator is closed in another context than the one it was started in.
+
+Context variables are inherited, so child tasks, threads that run in a copied context and forked processes see the blocks
+of their parents. A connection serves one user at a time, so an `Owner` refuses them. Connections that a forked process
+has inherited are dropped without being closed, since the parent continues to use them.
+
+Functions that wait for a commit are run here as well (`run_hooks`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from microorm.errors import LazyLoadError, TransactionSharedError
+
+if TYPE_CHECKING:
+    import asyncio
+
+_log = logging.getLogger("microorm.transactions")
+
+USING = "using"
+RECEIVER = "receiver"
+BLOCK = "block"
+EAGER = "eager"
+
+
+class Scope:
+    """An alias of *owner*, a `Databases`, that applies while this scope is open.
+
+    *plain*: this scope and those around it are blocks of one owner, so none of them affects the routing.
+    """
+
+    __slots__ = ("alias", "closed", "kind", "owner", "parent", "plain")
+
+    def __init__(self, kind: str, owner: object, alias: str) -> None:
+        self.kind = kind
+        self.owner = owner
+        self.alias = alias
+        self.closed = False
+        self.parent: Scope | None = None
+        self.plain = False
+
+    def open(self) -> None:
+        """Make this the innermost scope."""
+        parent: Scope | None = _innermost.get()
+        while parent is not None and parent.closed:
+            parent = parent.parent
+        self.parent = parent
+        self.plain = self.kind is BLOCK and (parent is None or (parent.plain and parent.owner is self.owner))
+        _innermost.set(self)
+
+    def close(self) -> None:
+        """End this scope, even if it is not the innermost."""
+        self.closed = True
+        if _innermost.get() is self:
+            _innermost.set(self.parent)
+
+    def __enter__(self) -> None:
+        self.open()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+_innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
+
+
+class ContextScope(Scope):
+    """A scope that was opened by a `with` on its *entrance*."""
+
+    __slots__ = ("entrance",)
+
+    def __init__(self, kind: str, entrance: ReusableContext, alias: str) -> None:
+        super().__init__(kind, entrance.owner, alias)
+        self.entrance = entrance
+
+    def open(self) -> None:
+        """Make this the innermost scope."""
+        super().open()
+        self.entrance.entered.append(self)
+
+    def close(self) -> None:
+        """End this scope, even if it is not the innermost."""
+        super().close()
+        self.entrance.entered.remove(self)
+
+
+class ReusableContext:
+    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself."""
+
+    __slots__ = ("entered", "owner")
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        self.entered: list[Any] = []
+
+    def leaving(self) -> Any:
+        """Return the scope that a `with` is about to leave: the innermost one opened here, or None if all have ended.
+
+        A generator may be closed in another context than the one it was started in: it gets the newest scope.
+        """
+        scope = _innermost.get()
+        if isinstance(scope, ContextScope) and scope.entrance is self and not scope.closed:
+            return scope
+        for scope in open_scopes(self.owner):
+            if isinstance(scope, ContextScope) and scope.entrance is self:
+                return scope
+        return self.entered[-1] if self.entered else None
+
+
+class Using(ReusableContext):
+    """`with using(alias)`: route everything in the block to *alias*."""
+
+    __slots__ = ("alias",)
+
+    def __init__(self, owner: object, alias: str) -> None:
+        super().__init__(owner)
+        self.alias = alias
+
+    def __enter__(self) -> None:
+        ContextScope(USING, self, self.alias).open()
+
+    def __exit__(self, *exc: object) -> None:
+        if (scope := self.leaving()) is not None:
+            scope.close()
+
+
+current_scope: Callable[[], Any] = _innermost.get
+"""Return the scope that this thread or task has opened last, which may be closed by now, or None."""
+
+set_current_scope: Callable[[Any], object] = _innermost.set
+"""Make a scope, or None, the one that `current_scope` returns."""
+
+
+def innermost() -> Scope | None:
+    """Return the innermost open scope of this thread or task, or None."""
+    scope = _innermost.get()
+    while scope is not None and scope.closed:
+        scope = scope.parent
+    return scope
+
+
+def open_scopes(owner: object) -> Iterator[Any]:
+    """Yield the open scopes of *owner*, innermost first."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.owner is owner and not scope.closed:
+            yield scope
+        scope = scope.parent
+
+
+def open_block(owner: object, alias: str) -> Any:
+    """Return the innermost open block of *owner* on *alias*, or None."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.kind is BLOCK and scope.alias == alias and scope.owner is owner and not scope.closed:
+            return scope
+        scope = scope.parent
+    return None
+
+
+def routed_aliases(owner: object) -> tuple[str | None, str | None]:
+    """Return the aliases of the innermost `using()` block and of the innermost running receiver of *owner*."""
+    using = receiver = None
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.kind is not BLOCK and scope.owner is owner and not scope.closed:
+            if scope.kind is USING:
+                using = using or scope.alias
+            else:
+                receiver = receiver or scope.alias
+        scope = scope.parent
+    return using, receiver
+
+
+def current_alias(owner: object, *kinds: str) -> str | None:
+    """Return the alias of the innermost open scope of *owner* that is of one of *kinds*, or None."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.owner is owner and scope.kind in kinds and not scope.closed:
+            return scope.alias
+        scope = scope.parent
+    return None
+
+
+def refuse_lazy(instance: object, name: str) -> None:
+    """Raise `LazyLoadError` inside `no_lazy_loads()`, where the attribute *name* must not be loaded on access."""
+    scope = _innermost.get()
+    while scope is not None:
+        if scope.kind is EAGER and not scope.closed:
+            raise LazyLoadError(
+                f"{type(instance).__name__}.{name} of {instance!r} is not loaded, and no_lazy_loads() is on"
+            )
+        scope = scope.parent
+
+
+def warn_write_outside_block(owner: object, alias: str) -> None:
+    """Warn, once per transaction, of a write to *alias* inside a block that is on other aliases only."""
+    if current_scope() is None:
+        return
+    for scope in open_scopes(owner):
+        if scope.kind == BLOCK:
+            if not scope.transaction.warned:
+                scope.transaction.warned = True
+                _log.warning(
+                    "a write to %r inside a block on %r is not part of the block: it is committed separately",
+                    alias,
+                    scope.alias,
+                )
+            return
+
+
+Hook = tuple[Callable[[], Any], bool]
+
+
+class ReceiverScope(Scope):
+    """The scope of receivers that run because of a write to *alias*; open from the start.
+
+    For a write outside a block it also collects the calls of `on_commit` receivers, and makes them when it ends, as a
+    block would after its commit.
+    """
+
+    __slots__ = ("hooks",)
+
+    def __init__(self, owner: object, alias: str) -> None:
+        # `Scope.__init__` and `Scope.open` in one call, since each save with a receiver makes one.
+        self.kind = RECEIVER
+        self.owner = owner
+        self.alias = alias
+        self.closed = self.plain = False
+        self.hooks: list[Hook] | None = None
+        parent = current_scope()
+        while parent is not None and parent.closed:
+            parent = parent.parent
+        self.parent = parent
+        set_current_scope(self)
+
+    def __enter__(self) -> None:
+        """Do nothing; the scope is already open."""
+
+    def postpone(self, function: Callable[[], Any]) -> None:
+        """Call *function* at the end of this scope."""
+        if self.hooks is None:
+            self.hooks = []
+        self.hooks.append((function, False))
+
+    def finish(self) -> None:
+        """End this scope, and call the postponed functions."""
+        self.closed = True
+        if current_scope() is self:
+            set_current_scope(self.parent)
+        if self.hooks is not None:
+            run_hooks(self.hooks)
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is None:
+            self.finish()
+        else:
+            self.close()
+
+
+def run_hooks(hooks: list[Hook]) -> None:
+    """Run all *hooks* in order.
+
+    Errors of robust functions are logged. After the last function, the first other error is raised; further ones are
+    added to it as notes.
+    """
+    failures: list[Exception] = []
+    for function, robust in hooks:
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 logged, or raised after the last
+            if robust:
+                name = getattr(function, "__qualname__", None) or repr(function)
+                _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
+            else:
+                failures.append(error)
+    if failures:
+        for other in failures[1:]:
+            failures[0].add_note(f"another on_commit function failed as well: {other!r}")
+        raise failures[0]
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """Return the task that is running in this thread, or None."""
+    module = sys.modules.get("asyncio")  # without the import, no task can be running
+    try:
+        return None if module is None else module.current_task()
+    except RuntimeError:
+        return None
+
+
+class Owner:
+    """The task or thread that has opened a transaction. After it has ended, the next user becomes the owner.
+
+    Tasks may use the transactions of the thread that runs them, since it waits for them meanwhile. *thread*: the number
+    of the thread that may use the transaction without further checks, or None.
+    """
+
+    __slots__ = ("_process", "_task", "_thread", "_thread_id", "thread")
+
+    _task: weakref.ref[asyncio.Task[Any]] | None
+    thread: int | None
+
+    def __init__(self) -> None:
+        self._take()
+
+    @property
+    def forked(self) -> bool:
+        """Whether the transaction was inherited through a fork."""
+        return self._process is not process()
+
+    def check(self, alias: str) -> None:
+        """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
+        if self.thread == threading.get_ident() and not self.forked:
+            return
+        if (owner := self._foreign_kind()) is not None:
+            raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
+
+    def after_fork(self) -> None:
+        """In a forked child, whose thread has the same number: require the full check."""
+        self.thread = None
+
+    def _take(self) -> None:
+        task = running_task()
+        self._process = process()
+        self._thread = threading.current_thread()
+        self._thread_id = threading.get_ident()
+        self._task = None if task is None else weakref.ref(task)
+        self.thread = self._thread_id if task is None else None
+
+    def _foreign_kind(self) -> str | None:
+        """Return the kind of the owner if the caller must not use the transaction, else None.
+
+        If the owner has ended, the caller becomes the owner.
+        """
+        if self.forked:
+            return "process"
+        same_thread = self._thread_id == threading.get_ident()
+        if self._task is None:
+            ended = not self._thread.is_alive()
+        else:
+            task = self._task()
+            if task is not None and task is running_task():
+                return None
+            ended = task is None or task.done()
+        if ended:
+            self._take()
+            return None
+        return "task" if same_thread else "thread"
+
+
+class Inheritable(Protocol):
+    """An object that holds connections, which a forked child inherits."""
+
+    def before_fork(self) -> None:
+        """Prepare for the fork, in the parent."""
+        ...
+
+    def after_fork(self) -> None:
+        """Drop the connections, in the child, without closing them on the server."""
+        ...
+
+
+_watched: dict[int, weakref.ref[Inheritable]] = {}
+_held: list[Inheritable] = []
+
+
+class _Process:
+    """The token of this process, which a fork replaces."""
+
+    token = object()
+
+
+def process() -> object:
+    """Return an object that identifies this process; a forked child has another one."""
+    return _Process.token
+
+
+def watch(inheritable: Inheritable) -> None:
+    """Call the methods of *inheritable* at each fork from now on, as long as it is alive."""
+    key = id(inheritable)
+    _watched[key] = weakref.ref(inheritable, lambda _: _watched.pop(key, None))
+
+
+def forget(inheritable: Inheritable) -> None:
+    """Stop calling the methods of *inheritable* at forks."""
+    _watched.pop(id(inheritable), None)
+
+
+def _before() -> None:
+    # Kept alive, since the child has no other threads, and so nothing that holds their connections: collected there,
+    # these would end the sessions of the parent on the server.
+    _held.extend(found for reference in list(_watched.values()) if (found := reference()) is not None)
+    for inheritable in _held:
+        inheritable.before_fork()
+
+
+def _after_in_child() -> None:
+    _Process.token = object()
+    for inheritable in _held:
+        inheritable.after_fork()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_held.clear, after_in_child=_after_in_child)

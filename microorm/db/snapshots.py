@@ -1,0 +1,151 @@
+"""Snapshots: the state of instances, restored when a transaction is rolled back.
+
+A transaction has one undo log with a level for each savepoint. A level has one snapshot for each instance, or one for a
+batch of new instances. Snapshots refer to their instances weakly, so a transaction keeps no instance alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+from weakref import ref
+
+from microorm.fields.field import MISSING
+
+Snapshot = tuple["ref[Any]", Any, Any, dict[str, tuple[Any, Any]]]
+
+
+def take_snapshot(instance: Any) -> Snapshot:
+    """Return a snapshot of what a save or a delete may change: row state, loaded row, and (none yet) generated values."""
+    return (ref(instance), instance._row_state, instance._row, {})
+
+
+def note_generated(instance: Any, snapshot: Snapshot, names: Iterable[str], generated: Iterable[Any]) -> None:
+    """Add to *snapshot* the current values of the fields *names*, which *generated* values will replace."""
+    values, before = instance.__dict__, snapshot[3]
+    for name, value in zip(names, generated, strict=False):
+        before[name] = (before[name][0] if name in before else values.get(name, MISSING), value)
+
+
+def apply_generated(instance: Any, snapshot: Snapshot, generated: Mapping[str, Any]) -> None:
+    """Set *generated* values on *instance*; the replaced values are added to *snapshot*."""
+    note_generated(instance, snapshot, generated, generated.values())
+    instance.__dict__.update(generated)
+
+
+def restore(snapshot: Snapshot) -> None:
+    """Restore the instance of *snapshot*, if it is still alive; values that the user has set meanwhile stay."""
+    instance = snapshot[0]()
+    if instance is None:
+        return
+    instance._row_state = snapshot[1]
+    instance._row = snapshot[2]
+    values = instance.__dict__
+    for name, (before, generated) in snapshot[3].items():
+        if values.get(name, MISSING) is generated:
+            if before is MISSING:
+                del values[name]
+            else:
+                values[name] = before
+
+
+class Batch:
+    """One snapshot for many new instances: all of the same row state, without a row and without a key.
+
+    *key*: the name of the generated key, whose values, in order, are *generated*; None if the key is not generated.
+    """
+
+    __slots__ = ("_generated", "_key", "_references", "_row_state")
+
+    def __init__(
+        self, instances: Sequence[Any], state: Any, key: str | None, generated: Sequence[Any]
+    ) -> None:
+        self._references = list(map(ref, instances))
+        self._row_state = state
+        self._key = key
+        self._generated = generated
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield the snapshot of each instance that is still alive."""
+        generated = repeat(None) if self._key is None else self._generated
+        for reference, value in zip(self._references, generated, strict=False):
+            if reference() is not None:
+                yield (
+                    reference,
+                    self._row_state,
+                    None,
+                    {} if self._key is None else {self._key: (None, value)},
+                )
+
+    def restore(self) -> None:
+        """Restore all instances that are still alive."""
+        for snapshot in self.snapshots():
+            restore(snapshot)
+
+
+class SnapshotLog:
+    """The snapshots of one transaction."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self) -> None:
+        # By the id of the instance or batch. The id of a collected instance may be reused: see `record`.
+        self._levels: list[dict[int, Any]] = [{}]
+
+    def push(self) -> None:
+        """Open a level, for a savepoint."""
+        self._levels.append({})
+
+    def record(self, snapshot: Snapshot) -> None:
+        """Keep *snapshot* in the innermost level; if the instance has a snapshot there, add the generated values to it."""
+        level = self._levels[-1]
+        instance = snapshot[0]()
+        key = id(instance)
+        older: Snapshot | None = level.get(key)
+        if older is None or older[0]() is not instance:
+            level[key] = snapshot
+            return
+        for name, (before, generated) in snapshot[3].items():
+            earlier = older[3].get(name)
+            # If *before* was generated as well, restore the value before that; else the user has set it, and it stays.
+            older[3][name] = (
+                earlier[0] if earlier is not None and earlier[1] is before else before,
+                generated,
+            )
+
+    def record_all(self, snapshots: Iterable[Snapshot]) -> None:
+        """Keep *snapshots* of different instances."""
+        level = self._levels[-1]
+        for snapshot in snapshots:
+            key = id(snapshot[0]())
+            if key in level:
+                self.record(snapshot)
+            else:
+                level[key] = snapshot
+
+    def record_batch(self, batch: Batch) -> None:
+        """Keep *batch*, or its snapshots one by one if one of its instances already has a snapshot in this level."""
+        level, snapshots = self._levels[-1], list(batch.snapshots()) if self._levels[-1] else []
+        if level.keys().isdisjoint([id(snapshot[0]()) for snapshot in snapshots]):
+            level[id(batch)] = batch
+        else:
+            self.record_all(snapshots)
+
+    def release(self) -> None:
+        """Close the innermost level, and move its snapshots to the surrounding one."""
+        inner = self._levels.pop()
+        for snapshot in inner.values():
+            if snapshot.__class__ is Batch:
+                self.record_batch(snapshot)
+            elif snapshot[0]() is not None:
+                self.record(snapshot)
+
+    def roll_back(self) -> None:
+        """Close the innermost level, and restore its instances, newest first."""
+        inner = self._levels.pop()
+        for snapshot in reversed(inner.values()):
+            if snapshot.__class__ is Batch:
+                snapshot.restore()
+            else:
+                restore(snapshot)

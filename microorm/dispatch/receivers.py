@@ -1,0 +1,347 @@
+"""Connections between signals and receivers. Standard library only.
+
+A `Connection` holds weak references to its receiver and sender where possible. When one of them is collected, the
+garbage collector calls only a C function (the `append` of a deque): no lock is taken and no Python code runs. Dead
+connections are removed at the next use of the signal.
+
+Lookups take no lock either: connecting a receiver replaces the cache of routes by an empty one, so a route computed at
+the same time is discarded with the old cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import FunctionType, MappingProxyType, MethodType
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
+Receiver = Callable[..., Any]
+Flag = Callable[[Any], object]
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Connection:
+    """A receiver connected to a signal, as found in `Signal.receivers`.
+
+    *wildcard*: connected to every sender. *ran*: the receiver has been called at least once. *options*: the arguments
+    that a subclass of Signal adds to `connect`. *reference()* returns the receiver, or None once it has been collected.
+    """
+
+    __slots__ = (
+        "_sender",
+        "dispatch_uid",
+        "file",
+        "is_async",
+        "line",
+        "module",
+        "options",
+        "qualname",
+        "ran",
+        "reference",
+        "volatile",
+        "weak",
+        "wildcard",
+    )
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        sender: object,
+        dispatch_uid: object,
+        options: Mapping[str, Any],
+        *,
+        weak: bool,
+        flag: Flag,
+    ) -> None:
+        """Connect *receiver* to *sender*; call *flag* when one of them is collected.
+
+        Raises TypeError if *receiver* is to be referenced weakly and cannot be.
+        """
+        self.reference = _weak(receiver, flag) if weak else _strong(receiver)
+        self.wildcard = sender is None
+        self._sender = _weak_if_possible(sender, flag)
+        self.dispatch_uid = dispatch_uid
+        self.weak = weak
+        self.options = MappingProxyType(dict(options)) if options else NO_OPTIONS
+        self.is_async = is_async(receiver)
+        self.ran = False
+        self.volatile = weak and _lives_in_a_call(receiver)
+        self.module, self.qualname, self.file, self.line = _source_location(receiver)
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """The receiver; None once it has been collected."""
+        return self.reference()
+
+    @property
+    def sender(self) -> object:
+        """The sender; None for every sender, and once it has been collected."""
+        return self._sender()
+
+    @property
+    def alive(self) -> bool:
+        """Whether neither the receiver nor the sender has been collected."""
+        return self.reference() is not None and (self.wildcard or self._sender() is not None)
+
+    @property
+    def location(self) -> str:
+        """The source of the receiver as `file:line`, or its module if there is no source."""
+        return f"{self.file}:{self.line}" if self.file else self.module
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.module}.{self.qualname} at {self.location}>"
+
+
+def check_receiver(receiver: object) -> None:
+    """Raise TypeError if *receiver* is not callable, ValueError if it does not accept `**kwargs`.
+
+    The signature of *receiver* itself counts, not that of a function it wraps.
+    """
+    if not callable(receiver):
+        raise TypeError(f"receiver is not callable: {receiver!r}")
+    try:
+        parameters = inspect.signature(receiver, follow_wrapped=False).parameters.values()
+    except ValueError:  # a C function without a signature
+        parameters = {}.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        raise ValueError(f"receiver does not accept **kwargs: {receiver!r}")
+
+
+def connection_key(receiver: object, sender: object, dispatch_uid: object) -> Hashable:
+    """Identify a connection by its uid or receiver, and its sender.
+
+    A bound method is a new object at each access, so its function and its instance count. A falsy uid is ignored.
+    """
+    if dispatch_uid:
+        return ("uid", dispatch_uid, id(sender))
+    if isinstance(receiver, MethodType):
+        return (id(receiver.__self__), id(receiver.__func__), id(sender))
+    return (id(receiver), id(sender))
+
+
+def is_async(receiver: Receiver) -> bool:
+    """Whether *receiver* is a coroutine function, a partial of one, or an object whose `__call__` is one.
+
+    Functions that `inspect.markcoroutinefunction` or asgiref has marked count as coroutine functions.
+    """
+    while isinstance(receiver, functools.partial):
+        receiver = receiver.func
+    return _is_coroutine_function(receiver) or _is_coroutine_function(type(receiver).__call__)
+
+
+def _is_coroutine_function(function: object) -> bool:
+    # Before Python 3.12 the marker was asyncio's; without asyncio, no function can have it.
+    marker = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None)
+    marked = marker is not None and getattr(function, "_is_coroutine", None) is marker
+    return marked or inspect.iscoroutinefunction(function)
+
+
+def _strong(held: _T) -> Callable[[], _T]:
+    return lambda: held
+
+
+def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
+    try:
+        if isinstance(receiver, MethodType):
+            return weakref.WeakMethod(receiver, flag)
+        return weakref.ref(receiver, flag)
+    except TypeError:
+        raise TypeError(
+            f"receiver cannot be referenced weakly, connect it with weak=False: {receiver!r}"
+        ) from None
+
+
+def _weak_if_possible(sender: object, flag: Flag) -> Callable[[], object]:
+    try:
+        return weakref.ref(sender, flag)
+    except TypeError:  # None, a string, an object with slots: the connection keeps it alive
+        return _strong(sender)
+
+
+def _lives_in_a_call(receiver: Receiver) -> bool:
+    """Whether *receiver* is a lambda, nested function or partial, which may be collected when its creator returns."""
+    if isinstance(receiver, FunctionType):
+        name = receiver.__code__.co_qualname  # functools.wraps does not change it
+        return "<locals>" in name or "<lambda>" in name
+    return isinstance(receiver, functools.partial)
+
+
+def _source_location(receiver: Receiver) -> tuple[str, str, str | None, int | None]:
+    """Return module, qualified name, file and line of *receiver*, or of the function that it wraps."""
+    while isinstance(receiver, functools.partial):
+        receiver = receiver.func
+    named: Any = receiver if isinstance(getattr(receiver, "__qualname__", None), str) else type(receiver)
+    code: object = None
+    for function in (receiver, type(receiver).__call__):
+        if code is None:
+            code = getattr(inspect.unwrap(function), "__code__", None)
+    file, line = getattr(code, "co_filename", None), getattr(code, "co_firstlineno", None)
+    return str(getattr(named, "__module__", None)), named.__qualname__, file, line
+
+
+_R = TypeVar("_R", bound=Receiver)
+
+
+class ReceiverLostWarning(UserWarning):
+    """A weakly connected lambda, nested function or partial was collected before it was ever called.
+
+    Keep a reference to it, or connect it with `weak=False`.
+    """
+
+
+class Route(tuple[Connection, ...]):
+    """The connections that receive the signals of one sender, in order.
+
+    *sync*, *asynchronous*: the same connections by kind. *optional*: at least one has options. *plain*: there are
+    connections, all of them sync and without options.
+    """
+
+    sync: tuple[Connection, ...]
+    asynchronous: tuple[Connection, ...]
+    optional: bool
+    plain: bool
+
+    def __new__(cls, connections: Iterable[Connection]) -> Route:
+        route = super().__new__(cls, connections)
+        route.sync = tuple(connection for connection in route if not connection.is_async)
+        route.asynchronous = tuple(connection for connection in route if connection.is_async)
+        route.optional = any(connection.options for connection in route)
+        route.plain = bool(route) and not (route.asynchronous or route.optional)
+        return route
+
+
+EMPTY: Final = Route(())
+
+
+class Listeners:
+    """The connections of one signal, and the routes by sender; the base of `Signal`."""
+
+    def __init__(self) -> None:
+        self._connections: dict[Hashable, Connection] = {}
+        self._routes: dict[int, tuple[Callable[[], object], Route]] = {}
+        self._dead: deque[object] = deque()
+        # Re-entrant: a finalizer that disconnects may run in the middle of a connect.
+        self._lock = threading.RLock()
+
+    @property
+    def receivers(self) -> tuple[Connection, ...]:
+        """The live connections, in the order in which they were connected."""
+        return tuple(connection for connection in list(self._connections.values()) if connection.alive)
+
+    def connect(
+        self,
+        receiver: _R,
+        sender: object = None,
+        weak: bool = True,
+        dispatch_uid: object = None,
+    ) -> _R:
+        """Call *receiver* whenever *sender* (or anything, if None) sends this signal; return *receiver*.
+
+        Connecting the same receiver or *dispatch_uid* to the same sender again changes nothing. With *weak*, the
+        connection ends when the receiver is collected. Raises TypeError if the receiver is not callable or cannot be
+        referenced weakly, ValueError if it does not accept `**kwargs`.
+        """
+        self._connect(receiver, sender, weak, dispatch_uid, NO_OPTIONS)
+        return receiver
+
+    def _connect(
+        self,
+        receiver: Receiver,
+        sender: object,
+        weak: bool,
+        dispatch_uid: object,
+        options: Mapping[str, Any],
+    ) -> None:
+        check_receiver(receiver)
+        connection = Connection(receiver, sender, dispatch_uid, options, weak=weak, flag=self._dead.append)
+        key = connection_key(receiver, sender, dispatch_uid)
+        self._prune()
+        with self._lock:
+            known = self._connections.get(key)
+            if known is None or not known.alive:
+                self._connections.pop(key, None)  # a dead one, whose position must not be kept
+                self._connections[key] = connection
+                self._forget_routes()
+
+    def disconnect(
+        self, receiver: Receiver | None = None, sender: object = None, dispatch_uid: object = None
+    ) -> bool:
+        """Remove the connection made with the same arguments; return whether there was one."""
+        self._prune()
+        with self._lock:
+            found = self._connections.pop(connection_key(receiver, sender, dispatch_uid), None)
+            self._forget_routes()
+        return found is not None
+
+    def has_listeners(self, sender: object = None) -> bool:
+        """Whether a signal of *sender* would be received, muted or not."""
+        return any(self._matches(each, sender) for each in self.receivers)
+
+    def _matches(self, connection: Connection, sender: object) -> bool:
+        return connection.wildcard or (sender is not None and connection.sender is sender)
+
+    def _route(self, sender: object) -> Route:
+        """Return the cached connections of *sender*, after removing dead ones; EMPTY if there are none."""
+        if self._dead:
+            self._prune()
+        entry = self._routes.get(id(sender))
+        if entry is not None and entry[0]() is sender:  # not a new object with the same id
+            return entry[1]
+        return self._find_route(sender)
+
+    def _find_route(self, sender: object) -> Route:
+        routes, key = self._routes, id(sender)  # before the connections are read: see the module's docstring
+        connections = list(self._connections.values())
+        route = Route(each for each in connections if each.alive and self._matches(each, sender)) or EMPTY
+        if sender is None:
+            routes[key] = (lambda: None, route)
+            return route
+        # A sender without weak references is not cached, since the cache would keep it alive.
+        with contextlib.suppress(TypeError):
+            routes[key] = (weakref.ref(sender, lambda _: routes.pop(key, None)), route)
+        return route
+
+    def _forget_routes(self) -> None:
+        # Cleared as well as replaced: the old routes are in a reference cycle with their senders' references.
+        routes, self._routes = self._routes, {}
+        routes.clear()
+
+    def _prune(self) -> None:
+        """Remove dead connections; warn of receivers that were lost before their first call."""
+        if not self._dead:
+            return
+        with self._lock:
+            self._dead.clear()
+            dead = [(key, each) for key, each in list(self._connections.items()) if not each.alive]
+            for key, _ in dead:
+                self._connections.pop(key, None)
+            self._forget_routes()
+        for _, connection in dead:
+            if connection.volatile and not connection.ran and connection.receiver is None:
+                _warn_of_lost(connection)
+
+
+_warned: dict[Any, int] = {}  # the registry of warnings, as a module's __warningregistry__
+
+
+def _warn_of_lost(connection: Connection) -> None:
+    """Warn at the line that defines the receiver; not at exit, when everything is collected."""
+    if sys.is_finalizing():
+        return
+    warnings.warn_explicit(
+        f"receiver {connection.qualname} ({connection.location}) was garbage-collected before it was ever called; connect it with weak=False",
+        ReceiverLostWarning,
+        connection.file or connection.module,
+        connection.line or 0,
+        connection.module,
+        _warned,
+    )

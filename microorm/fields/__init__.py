@@ -1,0 +1,1 @@
+"""One column of a model: its type, the check of its values, its default."""

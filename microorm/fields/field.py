@@ -1,0 +1,325 @@
+"""Fields of a model: `Field` and `field()`.
+
+A `Field` is declared in a class body and bound to each model that has it. A bound field has a column and a check.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from copy import copy
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
+
+from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.types import TypeEngine
+
+from microorm.errors import ModelError, nearest
+from microorm.fields import types
+from microorm.fields.checks import Check, InvalidFieldValue, shown
+from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
+
+T = TypeVar("T")
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING: Final = _Missing()
+"""The absence of a value, where None is a value."""
+
+_FLAGS = ("primary_key", "unique", "index", "timezone", "init")
+_POSITIVE = ("max_length", "max_digits")
+_CALLABLES = ("default_factory", "on_update")
+_OPTIONS = (
+    *_FLAGS,
+    *_POSITIVE,
+    *_CALLABLES,
+    *("default", "server_default", "decimal_places", "type_", "column"),
+)
+_TYPE_SPECIFIC = ("decimal_places", "max_digits", "max_length", "timezone")
+
+
+class Field(Generic[T]):
+    """A column of a model: SQLAlchemy's column on the class, its value on an instance.
+
+    This is a non-data descriptor: the values of an instance are in its `__dict__`. `__get__` is called for a value that
+    is not there: a deferred field is loaded, and a value that the database has yet to generate is None.
+    """
+
+    name: str
+    label: str
+    python_type: Any
+    nullable: bool
+    mutable: bool
+    check: Check
+    column: Column[Any]
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.primary_key: bool = options.get("primary_key") or False
+        self.default: Any = options.get("default", MISSING)
+        self.default_factory: Callable[[], Any] | None = options.get("default_factory")
+        self.on_update: Callable[[], Any] | None = options.get("on_update")
+        self.server_default: Any = options.get("server_default")
+        self.generated = False
+        self.relation: Any = None  # the foreign key whose column this is
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any) -> ColumnElement[T]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> T: ...
+        def __get__(self, instance: Any, owner: Any) -> Any: ...
+        def __set__(self, instance: object, value: T | ColumnElement[T]) -> None: ...
+
+    else:
+
+        def __get__(self, instance: Any, owner: Any) -> Any:
+            if instance is not None:
+                state = getattr(instance, "_row_state", None)
+                return None if state is None or not state.partial else instance._load_deferred(self.name)
+            try:
+                return self.column
+            except AttributeError:
+                return owner.__schema__.field(self.name).column
+
+    def __repr__(self) -> str:
+        return f"<Field {getattr(self, 'label', 'unbound')}>"
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the field has a default value or factory."""
+        return self.default is not MISSING or self.default_factory is not None
+
+    @property
+    def server_made(self) -> bool:
+        """Whether the database generates the value if an INSERT omits it."""
+        return self.generated or self.server_default is not None
+
+    @property
+    def init(self) -> bool:
+        """Whether the constructor has an argument for this field."""
+        if (asked := self.options.get("init")) is not None:
+            return bool(asked)
+        return self.has_default or (self.server_default is None and self.on_update is None)
+
+    def bind(self, owner: type, name: str, annotation: Any) -> Field[T]:
+        """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""
+        bound = copy(self)
+        bound.name = name
+        bound.label = f"{owner.__name__}.{name}"
+        bound.python_type, bound.nullable = split_optional(annotation)
+        try:
+            bound._make_column_and_check()
+        except (InvalidOption, ArgumentError) as error:
+            raise ModelError(f"{bound.label}: {error}") from None
+        except InvalidFieldValue as error:
+            raise ModelError(f"{bound.label}: the default {error}") from None
+        return bound
+
+    def clean(self, value: Any) -> Any:
+        """Validate *value* and return the value to write. Raises `InvalidFieldValue`."""
+        if value is None:
+            if self.nullable:
+                return None
+            raise InvalidFieldValue(self.check.expected, "None")
+        return self.check.clean(value)
+
+    def default_in_rows(self) -> tuple[bool, Any]:
+        """Return whether existing rows can be given the default, and the value to store in them."""
+        default = self.default
+        if self.default_factory in (list, dict):
+            default = self.default_factory()
+        if default is None or default is MISSING or isinstance(default, ClauseElement):
+            return False, None
+        value = self.clean(default)
+        return True, value.value if isinstance(value, enum.Enum) else value
+
+    def stored(self, expression: ClauseElement) -> Any:
+        """Adapt an SQL expression so that every database stores the same value."""
+        return types.stored(expression, self.python_type, self.column.type)
+
+    def constraints(self) -> list[CheckConstraint]:
+        """Return the CHECK constraint of an enum or a Literal."""
+        kind = field_type(self.python_type)
+        if kind is None or self.options.get("type_") is not None:
+            return []
+        allowed = [value for value in kind.allowed(self.python_type) if not isinstance(value, bool)]
+        if not allowed:
+            return []
+        # The constraint compares stored values, which the type of the column would convert.
+        plain = types.value_type(tuple(allowed))
+        listed = type_coerce(self.column, plain).in_([literal(value, plain) for value in allowed])
+        return [CheckConstraint(listed, name=self.column.name)]
+
+    def _make_column_and_check(self) -> None:
+        kind, custom = field_type(self.python_type), self.options.get("type_")
+        check_options(self.options)
+        self._check_combinations(kind)
+        if custom is not None:
+            column_type = _type_instance(custom)
+            self.check = custom_check(self.python_type, column_type)
+        elif kind is not None:
+            kind.allowed(self.python_type)
+            column_type = kind.column(self.python_type, self.options)
+            self.check = kind.check(self.python_type, self.options)
+        else:
+            raise InvalidOption(
+                f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
+            )
+        self.mutable = kind is None or kind.mutable
+        self.column = self._make_column(column_type)
+        if self.default is not MISSING and not isinstance(self.default, ClauseElement):
+            self.clean(self.default)
+
+    def _check_combinations(self, kind: FieldType | None) -> None:
+        given = {option for option, value in self.options.items() if value is not None and value is not False}
+        custom = "type_" in given
+        for option in _TYPE_SPECIFIC:
+            if self.options.get(option) is None:
+                continue
+            if custom:
+                raise InvalidOption(f"{option}= cannot be combined with type_=")
+            if kind is None or option not in kind.options:
+                raise InvalidOption(f"{option}= does not apply to {type_name(self.python_type)}")
+        if self.python_type in (str, bytes) and not custom and "max_length" not in given:
+            for option in ("primary_key", "unique", "index"):
+                if option in given:
+                    raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
+        if self.primary_key and self.nullable:
+            raise InvalidOption("a primary key cannot be None")
+        if self.primary_key and self.on_update is not None:
+            raise InvalidOption("a primary key cannot change, so it cannot have on_update=")
+
+    def _make_column(self, column_type: TypeEngine[Any]) -> Column[Any]:
+        options, default = self.options, self.server_default
+        return Column(
+            options.get("column") or self.name,
+            column_type,
+            primary_key=self.primary_key,
+            nullable=self.nullable,
+            unique=options.get("unique") or None,
+            index=options.get("index") or None,
+            server_default=types.stored(default, self.python_type, column_type),
+            autoincrement=False,
+        )
+
+
+if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
+    class _Options(TypedDict, total=False):
+        unique: bool
+        index: bool
+        max_length: int | None
+        max_digits: int | None
+        decimal_places: int | None
+        type_: TypeEngine[Any] | type[TypeEngine[Any]] | None
+        column: str | None
+        timezone: bool | None
+
+    class _AllOptions(_Options, total=False):
+        primary_key: bool
+        on_update: Callable[[], Any] | None
+        server_default: Any
+        init: bool
+
+
+# Type checkers take the first match, so the overloads without a constructor argument come first.
+@overload
+def field(
+    *,
+    on_update: Callable[[], T],
+    init: Literal[False] = False,
+    server_default: Any = ...,
+    **options: Unpack[_Options],
+) -> Any: ...
+@overload
+def field(
+    *,
+    server_default: Any,
+    init: Literal[False] = False,
+    primary_key: bool = ...,
+    **options: Unpack[_Options],
+) -> Any: ...
+@overload
+def field(*, default: T, **options: Unpack[_AllOptions]) -> Field[T]: ...
+@overload
+def field(*, default_factory: Callable[[], T], **options: Unpack[_AllOptions]) -> Field[T]: ...
+@overload
+def field(*, primary_key: bool = ..., init: bool = ..., **options: Unpack[_Options]) -> Any: ...
+def field(**options: Any) -> Any:
+    """Declare a field of a model.
+
+    *primary_key*: the column is the key, or part of a composite one. *default*, *default_factory*: the value if the
+    constructor is called without the field. *on_update*: called to set the value at each save that writes the field and
+    is not raw; neither `update_fields` without the field nor `Query.update` call it. *server_default*: SQL or a string
+    by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
+    in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
+    to use instead of the default one. *column*: the name of the column, if not the name of the field.
+    *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor.
+
+    Raises `TypeError` for an unknown option. Invalid options are a `ModelError` when the class is defined.
+    """
+    for option in options:
+        if option not in _OPTIONS:
+            hint = nearest(option, _OPTIONS)
+            if nearest(option, ("null", "nullable")):
+                hint = "; annotate a field that may be None as Field[int | None]"
+            raise TypeError(f"field() has no option {option!r}{hint}")
+    return Field(**options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidOption` if an option has the wrong type, or if the defaults contradict each other."""
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in _FLAGS:
+        if type(given.get(option, False)) is not bool:
+            raise InvalidOption(f"{option}= must be a bool, not {shown(given[option])}")
+    for option in _POSITIVE:
+        number = given.get(option, 1)
+        if type(number) is not int or number < 1:
+            raise InvalidOption(f"{option}= must be a positive int, not {shown(number)}")
+    for option in _CALLABLES:
+        if not callable(given.get(option, len)):
+            raise InvalidOption(f"{option}= must be a callable, not {shown(given[option])}")
+    column = given.get("column", "name")
+    if not isinstance(column, str) or not column:
+        raise InvalidOption(f"column= must be a name, not {shown(column)}")
+    if isinstance(options.get("server_default"), (Computed, Identity)):
+        raise InvalidOption(
+            f"server_default= must be SQL or a string, not {type(options['server_default']).__name__}"
+        )
+    if "default" in options and "default_factory" in given:
+        raise InvalidOption("default= cannot be combined with default_factory=")
+    if isinstance(options.get("default"), (dict, list, set, bytearray)):
+        raise InvalidOption("a mutable default would be shared by all instances; use default_factory=")
+
+
+def split_optional(annotation: Any) -> tuple[Any, bool]:
+    """Return the type without None, and whether None was part of it."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        kept = tuple(argument for argument in arguments if argument is not NoneType)
+        return Union[kept], len(kept) < len(arguments)  # noqa: UP007
+    if get_origin(annotation) is Literal and None in arguments:
+        kept = tuple(choice for choice in arguments if choice is not None)
+        return (Literal[kept] if kept else NoneType), True
+    return annotation, False
+
+
+def _type_instance(custom: Any) -> TypeEngine[Any]:
+    """Return the SQLAlchemy type passed as `type_=`, which may be a class."""
+    try:
+        made = custom() if isinstance(custom, type) else custom
+    except TypeError as error:
+        raise InvalidOption(f"type_= cannot be called without arguments: {error}") from None
+    if not isinstance(made, TypeEngine):
+        raise InvalidOption(f"type_= must be a SQLAlchemy type, not {shown(custom)}")
+    return made

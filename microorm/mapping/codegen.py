@@ -1,0 +1,204 @@
+"""Generates the inner loops of reading and writing for the fields of one model.
+
+The source contains indexes, and names that were checked to be identifiers. Values are passed in the namespace, never as
+text. `function.__source__` is the source of a generated function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+from sqlalchemy.sql import ClauseElement
+
+from microorm.errors import InvalidValue
+from microorm.fields.checks import InvalidFieldValue
+from microorm.fields.field import Field
+
+Row = tuple[Any, ...]
+Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]
+
+
+class ExpressionRow(tuple[Any, ...]):
+    """A row with SQL expressions among its values, which a compiled statement cannot take."""
+
+    __slots__ = ()
+
+
+def compiled(name: str, source: str, namespace: dict[str, Any]) -> Any:
+    """Execute *source* and return the function *name* that it defines."""
+    exec(compile(source, f"<microorm {name}>", "exec"), namespace)
+    function = namespace[name]
+    function.__source__ = source
+    return function
+
+
+def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, Any]], Row]:
+    """Generate a function from the values of an instance to a checked row, an `ExpressionRow` if it has expressions.
+
+    It raises `InvalidValue`, which names every invalid field.
+    """
+
+    def clean(values: dict[str, Any]) -> Row:
+        return clean_all(label, fields, values)
+
+    if not fields:
+        return lambda values: ()
+    namespace: dict[str, Any] = {"clean": clean}
+    reads, conditions = _checks(fields, namespace)
+    source = "\n".join(
+        [
+            "def collect(values):",
+            "    try:",
+            *[f"        {read}" for read in reads],
+            "    except KeyError:",
+            "        return clean(values)",
+            f"    if {' and '.join(conditions)}:",
+            f"        return ({_variables(fields)})",
+            "    return clean(values)",
+        ]
+    )
+    collect: Callable[[dict[str, Any]], Row] = compiled("collect", source, namespace)
+    return collect
+
+
+def gatherer(fields: Sequence[Field[Any]], key: str | None) -> Gather:
+    """Generate a function from new instances to checked rows.
+
+    It returns None, so that instances are collected one by one, if a value needs cleaning, an instance has another state
+    than the one passed, a loaded row, or a value of *key*, which the database generates.
+    """
+    namespace: dict[str, Any] = {}
+    reads, conditions = _checks(fields, namespace)
+    if key is not None:
+        conditions.insert(0, f"values[{key!r}] is None")
+    source = "\n".join(
+        [
+            "def gather(instances, state):",
+            "    rows = []",
+            "    append = rows.append",
+            "    try:",
+            "        for instance in instances:",
+            "            if instance._row_state is not state or instance._row is not None:",
+            "                return None",
+            "            values = instance.__dict__",
+            *[f"            {read}" for read in reads],
+            f"            if not ({' and '.join(conditions)}):",
+            "                return None",
+            f"            append(({_variables(fields)}))",
+            "    except KeyError:",
+            "        return None",
+            "    return rows",
+        ]
+    )
+    gather: Gather = compiled("gather", source, namespace)
+    return gather
+
+
+def _checks(fields: Sequence[Field[Any]], namespace: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the lines that read *fields* from `values`, and the conditions of values that need no cleaning."""
+    reads, conditions = [], []
+    for index, field in enumerate(fields):
+        reads.append(f"v{index} = values[{field.name!r}]")
+        names = {name: f"{name}_{index}" for name in field.check.names}
+        namespace.update({names[name]: thing for name, thing in field.check.names.items()})
+        condition = field.check.condition.format(v=f"v{index}", **names)
+        if field.nullable or field.generated:
+            condition = f"v{index} is None or ({condition})"
+        conditions.append(f"({condition})")
+    return reads, conditions
+
+
+def _variables(fields: Sequence[Field[Any]]) -> str:
+    return "".join(f"v{index}, " for index in range(len(fields)))
+
+
+def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:
+    """Validate *values* field by field and return the row. `InvalidValue` names every invalid field."""
+    row: list[Any] = []
+    problems: dict[str, str] = {}
+    expressions = False
+    for field in fields:
+        value = values.get(field.name)
+        if isinstance(value, ClauseElement):
+            value, expressions = field.stored(value), True
+        elif value is not None or not field.generated:
+            try:
+                value = field.clean(value)
+            except InvalidFieldValue as error:
+                problems[field.name] = str(error)
+        row.append(value)
+    if problems:
+        raise InvalidValue(label, problems)
+    return ExpressionRow(row) if expressions else tuple(row)
+
+
+def binder(
+    order: Sequence[tuple[int, str, Callable[[Any], Any] | None]], *, positional: bool, width: int
+) -> Callable[[Row], Any] | None:
+    """Generate a function from a row to the parameters of a statement; None if they are the row itself.
+
+    *order*: for each parameter, its index in the row, its name and its bind processor.
+    """
+    if positional and [(index, process) for index, _, process in order] == [(i, None) for i in range(width)]:
+        return None
+    namespace: dict[str, Any] = {}
+    parts = []
+    for position, (index, name, process) in enumerate(order):
+        part = f"row[{index}]"
+        if process is not None:
+            namespace[f"p{position}"] = process
+            part = f"p{position}({part})"
+        parts.append(f"{part}, " if positional else f"{name!r}: {part}, ")
+    body = "".join(parts)
+    source = f"def bind(row):\n    return {'(' + body + ')' if positional else '{' + body + '}'}"
+    bind: Callable[[Row], Any] = compiled("bind", source, namespace)
+    return bind
+
+
+def builder(
+    cls: type, fields: Sequence[Field[Any]], decoders: Sequence[Callable[[Any], Any] | None], *, raw: bool
+) -> Callable[[Sequence[Row], Any], list[Any]]:
+    """Generate a function from rows and a row state to instances of *cls*, which keep their rows as loaded values.
+
+    *raw*: the rows are the driver's and are decoded here; the values of mutable fields are copied into the kept row,
+    unless they are decoded from it. Otherwise the rows are SQLAlchemy's, with decoded values.
+    """
+    namespace: dict[str, Any] = {"cls": cls, "new": object.__new__, "deepcopy": deepcopy}
+    # A row of SQLAlchemy refers to its result, so a plain tuple is kept instead.
+    values, keeps, copies = [], [], not raw
+    for index, (field, decode) in enumerate(zip(fields, decoders, strict=True)):
+        keep = value = f"v{index}"
+        if raw and decode is not None:
+            namespace[f"d{index}"] = decode
+            value = f"d{index}({value})"
+        elif field.mutable:
+            keep, copies = f"deepcopy({value})", True
+        values.append((field.name, value))
+        keeps.append(keep)
+    setter: Any = cls.__setattr__
+    if setter is object.__setattr__:  # stored inline by CPython, without a dictionary
+        given = [f"        instance.{name} = {value}" for name, value in values]
+    else:
+        given = [
+            f"        instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"
+        ]
+    variables = _variables(fields)
+    source = "\n".join(
+        [
+            "def build(rows, state):",
+            "    instances = []",
+            "    append = instances.append",
+            "    for row in rows:",
+            f"        {variables}= row",
+            "        instance = new(cls)",
+            *given,
+            f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
+            "        instance._row_state = state",
+            "        append(instance)",
+            "    return instances",
+        ]
+    )
+    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
+    return build

@@ -1,0 +1,340 @@
+"""Defines a model when its class statement runs.
+
+The class keywords are checked and the annotations read. Then the schema, table, exceptions and constructor are made and
+the model is registered, unless it is abstract or uses a name that is not defined yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import RLock
+from typing import Any
+
+from sqlalchemy import MetaData, Table
+
+from microorm.db.databases import ALIAS
+from microorm.errors import (
+    ModelError,
+    MultipleObjectsReturned,
+    NotUpdated,
+    ObjectDoesNotExist,
+    nearest,
+)
+from microorm.fields.field import Field, split_optional
+from microorm.fields.type_map import type_name
+from microorm.mapping.constructor import make_init
+from microorm.mapping.declarations import (
+    Declaration,
+    Names,
+    PendingName,
+    enclosing_frames,
+    has_fields,
+    read_declarations,
+    refuse_overwritten,
+)
+from microorm.mapping.foreign_key import ForeignKey, Reference, Relation
+from microorm.mapping.schema import Schema, implicit_key, key_type
+from microorm.registry import NAMING, Registry, default_registry
+from microorm.signals import class_prepared
+
+KEYWORDS = ("abstract", "app", "database", "registry", "table", "table_args")
+# A model with undefined names is prepared at its first use, which may be in any thread.
+_preparing = RLock()
+
+
+class Options:
+    """The class keywords of a model and its abstract bases."""
+
+    __slots__ = (*KEYWORDS, "own", "own_args")
+
+    abstract: bool
+    app: str | None
+    database: str | None
+    registry: Registry | None
+    table: str | None
+    table_args: tuple[Any, ...]
+    own: dict[str, Any]
+    own_args: tuple[Any, ...]
+
+    def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
+        if unknown := sorted(given.keys() - set(KEYWORDS)):
+            raise ModelError(
+                f"{name}: no class keyword {unknown[0]!r}; known: {', '.join(KEYWORDS)}"
+                f"{nearest(unknown[0], KEYWORDS)}"
+            )
+        self.abstract = given.get("abstract", False)
+        self.table = given.get("table")
+        self.own = given
+        # In the method resolution order, like an attribute.
+        for option in ("app", "database", "registry"):
+            stated = [each.own[option] for each in (self, *parents) if option in each.own]
+            setattr(self, option, stated[0] if stated else None)
+        self.own_args = given.get("table_args", ())
+        self._check(name)
+        # Constraints are added up, so that none of a mixin is lost.
+        self.table_args = sum((parent.own_args for parent in reversed(parents)), ()) + self.own_args
+
+    def _check(self, name: str) -> None:
+        for option in ("table", "app", "database"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ModelError(f"{name}: {option}= must be a name, not {value!r}")
+        if self.app is not None and not self.app.isidentifier():
+            raise ModelError(f"{name}: app= must be an identifier, not {self.app!r}")
+        if self.database is not None and not ALIAS.fullmatch(self.database):
+            raise ModelError(
+                f"{name}: database= must be an alias (letters, digits, underscores), not {self.database!r}"
+            )
+        if not isinstance(self.abstract, bool):
+            raise ModelError(f"{name}: abstract= must be a bool, not {self.abstract!r}")
+        if self.registry is not None and not isinstance(self.registry, Registry):
+            raise ModelError(f"{name}: registry= must be a Registry, not {self.registry!r}")
+        if not isinstance(self.own_args, tuple):
+            raise ModelError(f"{name}: table_args= must be a tuple, not {self.own_args!r}")
+        if self.abstract and self.table is not None:
+            raise ModelError(f"{name}: an abstract model cannot have table=")
+
+
+class LazySchema:
+    """`Model.__schema__` of a model with names that were not defined yet: makes the schema at its first use."""
+
+    def __get__(self, instance: Any, owner: Any) -> Schema:
+        if owner.__options__.abstract:
+            raise AttributeError(f"{owner.__name__} is abstract and has no schema")
+        try:
+            return prepare(owner)
+        except PendingName as pending:
+            raise ModelError(f"{owner.__name__}: {pending}") from None
+
+
+class LazyTable:
+    """`Model.__table__`, from the schema."""
+
+    def __get__(self, instance: Any, owner: Any) -> Table:
+        table: Table = owner.__schema__.table
+        return table
+
+
+def define(cls: Any, root: type, given: dict[str, Any]) -> None:
+    """Define the model *cls*, which derives from *root*, with the class keywords *given*. Raises `ModelError`."""
+    parents = [parent for parent in cls.__mro__[1:] if "__options__" in vars(parent)]
+    for parent in parents:
+        if not parent.__options__.abstract:
+            raise ModelError(
+                f"{cls.__name__} derives from {parent.__name__}, which has a table; "
+                f"only abstract models can be base classes"
+            )
+    _refuse_plain_mixins(cls)
+    cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
+    registry = options.registry or default_registry
+    names = Names(cls, enclosing_frames(cls, 3), registry.by_name)
+    refuse_overwritten(cls, iter(inherited(cls)))
+    cls.__declarations__ = read_declarations(cls, names, taken_names(root))
+    for name, declaration in (cls.__declarations__ if options.abstract else inherited(cls)).items():
+        setattr(cls, name, declaration.field)
+        if isinstance(declaration.field, ForeignKey):  # makes the schema when it is accessed
+            column: Field[Any] = Field()
+            column.name = f"{name}_id"
+            setattr(cls, column.name, column)
+    if options.abstract:
+        return
+    label = registry.label(cls, options.app)
+    older = registry.models.get(label)
+    try:
+        prepare(cls)
+    except PendingName:
+        registry.postpone(cls, label)
+    except BaseException:
+        registry.take_back(cls, label, older)
+        raise
+
+
+def prepare(cls: Any) -> Schema:
+    """Make the schema, constructor and exceptions of *cls*, register it, and send `class_prepared`.
+
+    Raises `ModelError`, or `PendingName` if a name in an annotation is not defined yet.
+    """
+    options = cls.__options__
+    registry = options.registry or default_registry
+    with _preparing:
+        if "__schema__" in vars(cls):
+            schema: Schema = cls.__schema__
+            return schema
+        declarations = resolve(cls)
+        label = registry.label(cls, options.app)
+        known = dict(registry.models)
+        throughs = _through_models(cls, declarations, registry)
+        try:
+            older = registry.check_free(cls, label)
+            schema = _make(cls, declarations, label, registry, older)
+        except BaseException:
+            for model in throughs:
+                registry.take_back(model, model.__schema__.label, known.get(model.__schema__.label))
+            raise
+        registry.add(cls, label)
+    class_prepared.send(cls)
+    return schema
+
+
+def _make(cls: Any, declarations: Resolved, label: str, registry: Registry, older: Any) -> Schema:
+    """Make and install the schema of *cls*, which replaces the model *older* if there is one."""
+    options = cls.__options__
+
+    def make(metadata: MetaData) -> Schema:
+        return Schema(
+            cls,
+            [bound(cls, name, declared, kind, registry) for name, (declared, kind) in declarations.items()],
+            label=label,
+            table=table_name(cls),
+            home=options.database,
+            registry=registry,
+            metadata=metadata,
+            table_args=options.table_args,
+        )
+
+    if older is not None:
+        make(MetaData(naming_convention=NAMING))  # raises an error before the older model is touched
+        registry.forget_table(older)
+    schema = make(registry.tables)
+    _install(cls, schema)
+    return schema
+
+
+def _through_models(cls: Any, declarations: Resolved, registry: Registry) -> list[Any]:
+    """Define the through models of the many-to-many relations of *cls*, which are prepared before *cls*."""
+    return [
+        model
+        for name, (declared, kind) in declarations.items()
+        if isinstance(declared, Relation)
+        for model in declared.through_models(cls, name, kind, registry)
+    ]
+
+
+def _refuse_plain_mixins(cls: type) -> None:
+    for parent in cls.__mro__[1:]:
+        if "__options__" not in vars(parent) and has_fields(parent):
+            raise ModelError(
+                f"{cls.__name__}: {parent.__name__} has fields but is not a model; "
+                f"declare it as class {parent.__name__}(Model, abstract=True)"
+            )
+
+
+def _install(cls: Any, schema: Schema) -> None:
+    for each in schema.fields:
+        setattr(cls, each.name, each)
+    for relation in schema.relations.values():
+        setattr(cls, relation.name, relation)
+    for kind in (ObjectDoesNotExist, MultipleObjectsReturned, NotUpdated):
+        name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
+        own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
+        setattr(cls, name, type(name, (kind,), own))
+    _share_keys(cls, schema.names)
+    cls.__table__ = schema.table
+    cls.__declarations__ = {}
+    cls.__construct__ = make_init(schema)
+    root = next(parent for parent in reversed(cls.__mro__) if "__options__" in vars(parent))
+    if not any("__init__" in vars(parent) for parent in cls.__mro__[: cls.__mro__.index(root)]):
+        cls.__init__ = cls.__construct__
+    cls.__schema__ = schema  # last, since other threads check it without a lock
+
+
+def _share_keys(cls: type, names: tuple[str, ...]) -> None:
+    """Make CPython store the attributes *names* inline, by setting them on a first instance.
+
+    An instance whose attributes are then set one by one needs half the memory of one with a dictionary.
+    """
+    instance: Any = object.__new__(cls)
+    for name in names:
+        object.__setattr__(instance, name, None)
+
+
+def taken_names(root: type) -> frozenset[str]:
+    """Return the names that a field cannot have: the attributes of *root*, and async methods to come."""
+    twins = {"asave", "adelete", "arefresh_from_db"}
+    return (frozenset(name for name in dir(root) if not name.startswith("__")) | twins) - {"id"}
+
+
+Resolved = Mapping[str, tuple[Any, Any]]  # the field or relation, and its type
+
+
+def inherited(cls: type) -> dict[str, Declaration]:
+    """Return the declarations of *cls*, with those of its bases first."""
+    found: dict[str, Declaration] = {}
+    for parent in reversed(cls.__mro__):
+        found.update(vars(parent).get("__declarations__", {}))
+    return found
+
+
+def resolve(cls: type) -> Resolved:
+    """Return the fields and relations of *cls* with their types, and store the types in *cls* and its bases."""
+    for parent in cls.__mro__:
+        own = vars(parent).get("__declarations__", {})
+        own.update({name: declaration.resolved() for name, declaration in own.items()})
+    return {name: (each.field, each.annotation) for name, each in inherited(cls).items()}
+
+
+def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry) -> Any:
+    """Bind the field or relation *declared* to *cls*."""
+    if not isinstance(declared, ForeignKey):
+        return declared.bind(cls, name, kind)
+    target, nullable = split_optional(kind)
+    options = getattr(target, "__options__", None)
+    if options is None or options.abstract:
+        raise ModelError(f"{cls.__name__}.{name}: {type_name(target)} is not a model with a table")
+    if (options.registry or default_registry) is not registry:
+        raise ModelError(f"{cls.__name__}.{name}: {target.__name__} belongs to another registry")
+    reference = _reference(f"{cls.__name__}.{name}", target, declared.options["to_field"], registry)
+    return declared.bind(cls, name, reference, nullable=nullable)
+
+
+def _reference(where: str, target: Any, name: str | None, registry: Registry) -> Reference:
+    """Return the field *name* of *target*, or its key, for the foreign key *where*. Raises `ModelError`.
+
+    The schema of *target* may not exist yet, since *target* may refer back.
+    """
+    if "__schema__" in vars(target):
+        known = {field.name: (field, field.python_type) for field in target.__schema__.fields}
+    else:
+        known = {
+            each.name: (each.field, each.resolved().annotation)
+            for each in inherited(target).values()
+            if isinstance(each.field, Field) and (each.field.primary_key or each.name == name)
+        }
+        if not any(field.primary_key for field, _ in known.values()):
+            known["id"] = (implicit_key(target), key_type(target))
+    keys = [field for field, _ in known.values() if field.primary_key]
+    if name is None and len(keys) > 1:
+        raise ModelError(f"{where}: {target.__name__} has a composite key; name one field as to_field=")
+    fit = {field.name for field, _ in known.values() if field in keys or field.options.get("unique")}
+    if name is not None and name not in fit:
+        raise ModelError(
+            f"{where}: to_field={name!r} is not a unique field of {target.__name__}{nearest(name, fit)}"
+        )
+    key, kind = known[name or keys[0].name]
+    label = registry.label(target, target.__options__.app)
+    column = f"{table_key(target)}.{key.options.get('column') or key.name}"
+    return Reference(target, label, registry.models, key, kind, column)
+
+
+def table_name(cls: Any) -> str:
+    """Return the name of the table of *cls*."""
+    return cls.__options__.table or snake_case(cls.__name__)
+
+
+def table_key(cls: Any) -> str:
+    """Return the name of the table of *cls*, with its database schema if it has one."""
+    given = (each.get("schema") for each in cls.__options__.table_args if isinstance(each, Mapping))
+    schema = next(filter(None, given), None)
+    return table_name(cls) if schema is None else f"{schema}.{table_name(cls)}"
+
+
+def snake_case(name: str) -> str:
+    """Convert `HTTPLogEntry` to `http_log_entry`."""
+    words = ""
+    for index, each in enumerate(name):
+        before, after = name[index - 1 : index], name[index + 1 : index + 2]
+        starts = ("a" <= before <= "z" or "0" <= before <= "9") or (
+            "A" <= before <= "Z" and "a" <= after <= "z"
+        )
+        words += f"_{each}" if "A" <= each <= "Z" and before and starts else each
+    return words.lower()

@@ -1,0 +1,241 @@
+"""Paths along relations, such as `Book.author.country`, and the joins that their columns need.
+
+The rows at the end of a path have an alias of their own in a statement, made when one of their columns is first used.
+Each path exists once, so two uses of a path need one join.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnClause,
+    ColumnElement,
+    Exists,
+    FromClause,
+    ScalarSelect,
+    SelectBase,
+    select,
+)
+from sqlalchemy.sql import ClauseElement, visitors
+from sqlalchemy.sql.selectable import Join, Select
+
+from microorm.errors import FieldError, nearest
+
+_alias_lock = Lock()
+
+
+class Step(NamedTuple):
+    """One foreign key, followed forward or in *reverse*."""
+
+    foreign_key: Any
+    reverse: bool
+
+    @property
+    def schema(self) -> Any:
+        """The schema of the rows at its end."""
+        return (self.foreign_key.owner if self.reverse else self.foreign_key.target).__schema__
+
+    @property
+    def near(self) -> Any:
+        """The joined field at its start."""
+        return self.foreign_key.to if self.reverse else self.foreign_key.field
+
+    @property
+    def far(self) -> Any:
+        """The joined field at its end."""
+        return self.foreign_key.field if self.reverse else self.foreign_key.to
+
+    @property
+    def many(self) -> bool:
+        """Whether it may lead to several rows."""
+        return self.reverse and not self.foreign_key.unique
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may lead to no row."""
+        return self.reverse or self.foreign_key.optional
+
+
+class Path:
+    """A path along relations; its attributes are the columns at its end, and longer paths."""
+
+    __slots__ = ("_alias", "_further", "_label", "_many", "_outer", "_parent", "_root", "_schema", "_step")
+
+    def __init__(self, schema: Any, label: str, parent: Path | None = None, step: Step | None = None) -> None:
+        self._schema = schema
+        self._parent = parent
+        self._step = step
+        self._root: Any = schema if parent is None else parent._root
+        self._label = label
+        self._alias: FromClause | None = None
+        self._further: dict[Any, Path] = {}
+        self._many: bool = parent is not None and step is not None and (parent._many or step.many)
+        # An outer join makes all later joins of the path outer joins.
+        self._outer: bool = parent is not None and step is not None and (parent._outer or step.optional)
+
+    def __repr__(self) -> str:
+        return f"<path {self._label}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        schema = self._schema
+        if (relation := schema.relations.get(name)) is not None:
+            return follow(self, relation)
+        if name == "pk" and len(schema.key) == 1:
+            return column_at(self, schema.key[0])
+        if (field := schema.by_name.get(name)) is None:
+            known = (*schema.names, *schema.relations)
+            raise FieldError(f"{self!r}: {schema.name} has no field {name!r}{nearest(name, known)}")
+        return column_at(self, field)
+
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        raise TypeError(f"{self!r} is a path to rows of {self._schema.name}, not the model")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Path):
+            return self is other
+        raise TypeError(
+            f"{self!r} cannot be compared; compare a column, or use filter({self._label.partition('.')[2]}=…)"
+        )
+
+    __hash__ = object.__hash__
+
+
+def root(schema: Any) -> Path:
+    """Return the empty path of *schema*."""
+    found: Path | None = schema.paths.get("")
+    return schema.paths.setdefault("", Path(schema, schema.name)) if found is None else found
+
+
+def follow(path: Path, relation: Any) -> Path:
+    """Return *path* extended by *relation*."""
+    label = f"{path._label}.{relation.name}"
+    for step in relation.steps:
+        known = path._further.get(step)
+        path = (
+            path._further.setdefault(step, Path(step.schema, label, path, step)) if known is None else known
+        )
+    return path
+
+
+def column_at(path: Path, field: Any) -> ColumnElement[Any]:
+    """Return the column of *field* at the end of *path*, or the foreign key that is equal to it."""
+    holder, field = _holder(path, field)
+    column: ColumnElement[Any] = (
+        field.column if holder._step is None else alias_of(holder).c[field.column.key]
+    )
+    return column
+
+
+def alias_of(path: Path) -> FromClause:
+    """Return the alias of the table at the end of *path*."""
+    with _alias_lock:  # one alias for each path
+        alias = path._alias
+        if alias is None:
+            alias = path._alias = path._schema.table.alias()
+            path._root.registry.paths[alias] = path
+        return alias
+
+
+def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
+    """Return the table of *schema* joined to the tables along *paths*."""
+    needed: dict[Path, None] = {}
+    for path in sorted(paths, key=lambda path: (_depth(path), path._label)):
+        _add_joins(path, needed)
+    source: FromClause = schema.table
+    for path in needed:
+        step, parent = path._step, path._parent
+        assert step is not None
+        assert parent is not None
+        there = alias_of(path)
+        met = there.c[step.far.column.key] == column_at(parent, step.near)
+        source = source.join(there, met, isouter=path._outer)
+    return source
+
+
+def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
+    """Return the paths of *schema* whose columns the expression *given* contains.
+
+    Raises `FieldError` for a column of another table, which would join every row of it, and change or delete too much.
+    A sub-select may contain other tables; its paths count if it does not join them itself.
+    """
+    known, own = schema.registry.paths, schema.table
+    found: set[Path] = set()
+    left: list[Any] = [given]
+    while left:
+        element = left.pop()
+        if isinstance(element, BindParameter):
+            continue
+        if isinstance(element, ColumnClause):
+            table = element.table
+            if table is own or table is None:
+                continue
+            path = known.get(table)
+            if path is None:
+                raise FieldError(f"{schema.name}: {element} is a column of another table")
+            if path._root is not schema:
+                raise FieldError(f"{schema.name}: {element.name!r} of {path!r} is a column of another table")
+            found.add(path)
+        elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
+            found.update(_unjoined(schema, element) if known else ())
+        else:
+            left += element.get_children()
+    return frozenset(found)
+
+
+def refuse_foreign(schema: Any, given: ClauseElement) -> None:
+    """Raise `FieldError` if *given*, an expression to write, contains a column of another table or path."""
+    for path in paths_in(schema, given):
+        raise FieldError(f"{schema.name}: an expression to write cannot contain a column of {path!r}")
+
+
+def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Path]) -> ColumnElement[bool]:
+    """Return a condition that is true if *condition* is, for any of the rows along *paths*; it repeats no rows."""
+    key = [field.column for field in schema.key]
+    inner = select(*key).select_from(joined(schema, paths)).where(condition).correlate(None)
+    in_key: ColumnElement[bool] = schema.key_in(inner)
+    return in_key
+
+
+def _unjoined(schema: Any, nested: ClauseElement) -> Iterable[Path]:
+    """Return the paths of *schema* in a sub-select that it does not join itself."""
+    elements = list(visitors.iterate(nested))
+    inside = {
+        table
+        for element in elements
+        if isinstance(element, Select)
+        for source in element.get_final_froms()
+        if isinstance(source, Join)
+        for table in visitors.iterate(source)
+    }
+    for element in elements:
+        if isinstance(element, ColumnClause) and element.table is not None and element.table not in inside:
+            path = schema.registry.paths.get(element.table)
+            if path is not None and path._root is schema:
+                yield path
+
+
+def _holder(path: Path, field: Any) -> tuple[Path, Any]:
+    """Return the shortest path with the value of *field*: the foreign key instead of the key it refers to."""
+    step, parent = path._step, path._parent
+    if step is None or parent is None or step.reverse or field is not step.far:
+        return path, field
+    return _holder(parent, step.near)
+
+
+def _add_joins(path: Path, needed: dict[Path, None]) -> None:
+    """Add *path* to *needed*, after the paths that it is joined to."""
+    step, parent = path._step, path._parent
+    if step is None or parent is None or path in needed:
+        return
+    _add_joins(_holder(parent, step.near)[0], needed)
+    needed[path] = None
+
+
+def _depth(path: Path) -> int:
+    return 0 if path._parent is None else 1 + _depth(path._parent)

@@ -1,0 +1,330 @@
+"""The `Schema` of a model and its `Table`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, TypeVar, get_args, get_origin
+
+from sqlalchemy import ColumnElement, MetaData, Select, Table, tuple_
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import SchemaItem
+
+from microorm.errors import FieldError, ModelError, nearest
+from microorm.fields.field import Field
+from microorm.fields.type_map import type_name
+from microorm.mapping.codegen import Gather, Row, collector, gatherer
+from microorm.mapping.foreign_key import Relation
+from microorm.mapping.path import Path
+from microorm.mapping.state import RowLayout
+
+new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
+
+MAX_COLLECTORS = 256
+TABLE_OPTIONS: Mapping[str, Any] = {
+    "sqlite_autoincrement": True,
+    "mysql_charset": "utf8mb4",
+    "mariadb_charset": "utf8mb4",
+}
+
+
+class Schema:
+    """The description of one model, made once from its class body; only the caches at the end change later."""
+
+    def __init__(
+        self,
+        model: Any,
+        bound: Sequence[Any],
+        *,
+        label: str,
+        table: str,
+        home: str | None,
+        registry: Any,
+        metadata: MetaData,
+        table_args: tuple[Any, ...],
+    ) -> None:
+        """Describe *model* by the fields and relations *bound* to it, and add its table to *metadata*.
+
+        Raises `ModelError`, and leaves *metadata* unchanged then.
+        """
+        fields = _fields_of(bound)
+        self.key = _key_of(model, fields)
+        self.model = model
+        self.label = label
+        self.home = home
+        self.registry = registry
+        self.fields = tuple(fields)
+        self.names = tuple(each.name for each in fields)
+        self.by_name = {each.name: each for each in fields}
+        self.key_names = tuple(each.name for each in self.key)
+        self.plain_names = tuple(each.name for each in fields if not each.primary_key)
+        self.written_names = (*self.plain_names, *self.key_names)
+        self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
+        self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
+        self.updating = tuple(each for each in fields if each.on_update is not None)
+        self.mutable = any(each.mutable for each in fields)
+        self.relations: dict[str, Relation] = {
+            each.name: each for each in bound if isinstance(each, Relation)
+        }
+        self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
+        # the name of each field → the name by which it was declared
+        self.reported = {f.name: f.name if f.relation is None else f.relation.name for f in fields}
+        self.layout = RowLayout(self.names)
+        self.table = _make_table(model, table, metadata, fields, table_args)
+        self.paths: dict[str, Any] = {}
+        self.sides: dict[str, Any] = {}  # by relation
+        self.builders: dict[Any, Any] = {}
+        self.selects: list[Any] = []
+        self.collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = {}
+        self.gatherers: dict[tuple[str, ...], Gather] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "gatherers" in vars(self):  # the last one that is set
+            raise AttributeError(f"{self!r} is read-only")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"<Schema {self.label}: {', '.join(self.names)}>"
+
+    @property
+    def generated(self) -> Field[Any] | None:
+        """The primary key, if the database generates it."""
+        return self.key[0] if self.key[0].generated else None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        name: str = self.model.__name__
+        return name
+
+    def field(self, name: Any) -> Field[Any]:
+        """Return the field with this name or column. Raises `FieldError`, which names the nearest match."""
+        found = self.by_name.get(name) if isinstance(name, str) else None
+        if found is None and isinstance(name, str) and name in self.relations:
+            found = getattr(self.relations[name], "field", None)
+        if found is None and not isinstance(name, Path) and getattr(name, "table", None) is self.table:
+            found = next((each for each in self.fields if each.column is name), None)
+        if found is None:
+            shown = repr(name) if isinstance(name, str) else str(name)
+            raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
+        return found
+
+    def key_in(self, keys: Any) -> ColumnElement[bool]:
+        """Return the condition that a row has one of *keys*: values, rows of values, or a SELECT of them."""
+        columns = [each.column for each in self.key]
+        if isinstance(keys, Select):
+            return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(keys)
+        if len(columns) > 1:
+            return tuple_(*columns).in_(list(keys))
+        return columns[0].in_([key[0] if key.__class__ is tuple else key for key in keys])
+
+    def explain(self) -> str:
+        """Return the source of the functions generated so far, and the compiled SQL of each alias."""
+        return explain(self)
+
+    def reported_names(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the names by which fields were declared: `author` for `author_id`."""
+        return frozenset(self.reported[name] for name in names)
+
+    def collector(self, names: tuple[str, ...]) -> Callable[[dict[str, Any]], Row]:
+        """Return the generated function from the values of an instance to a checked row of *names*."""
+        collect = self.collectors.get(names)
+        if collect is None:
+            if len(self.collectors) >= MAX_COLLECTORS:  # the order of the names depends on the caller
+                self.collectors.clear()
+            collect = collector(self.name, [self.by_name[name] for name in names])
+            self.collectors[names] = collect
+        return collect
+
+    def gatherer(self) -> Gather:
+        """Return the generated function from new instances to rows, without a key that the database generates."""
+        key = None if self.generated is None else self.generated.name
+        names = self.written_names if key is None else self.plain_names
+        gather = self.gatherers.get(names)
+        if gather is None:
+            gather = self.gatherers[names] = gatherer([self.by_name[name] for name in names], key)
+        return gather
+
+
+def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
+    """Return the primary key; without one, add an implicit key as the first of *fields*."""
+    if not any(each.primary_key for each in fields):
+        if any(each.name == "id" for each in fields):
+            raise ModelError(
+                f"{model.__name__}.id: without primary_key=True, but no other field is the primary key"
+            )
+        fields.insert(0, implicit_key(model).bind(model, "id", key_type(model)))
+    key = tuple(each for each in fields if each.primary_key)
+    made_here = any(each.init or each.server_made or each.has_default for each in key)
+    if len(key) == 1 and key[0].python_type is int and not made_here:
+        key[0].generated = True
+        key[0].column.autoincrement = True
+    return key
+
+
+def _fields_of(bound: Sequence[Any]) -> list[Field[Any]]:
+    """Return the fields of a model, including those of foreign keys, which may also be declared themselves."""
+    keys = {each.field.name: each for each in bound if isinstance(each, Relation) and each.is_foreign_key}
+    fields: list[Field[Any]] = []
+    for each in bound:
+        if not isinstance(each, Relation):
+            if (key := keys.get(each.name)) is None:
+                fields.append(each)
+            elif (each.python_type, each.nullable) != (key.field.python_type, key.field.nullable):
+                raise ModelError(f"{each.label}: its type differs from the key that {key.label} refers to")
+            continue
+        if each.name == "id" or each.name in keys:
+            raise ModelError(
+                f"{each.label}: {each.name!r} is the name of a key, so a relation cannot have it"
+            )
+        if each.is_foreign_key:
+            fields.append(each.field)
+    return fields
+
+
+def implicit_key(model: Any) -> Field[Any]:
+    """Return the field `id` of *model*, which declares no key. `ModelError` if `Model[K]` is not int or UUID."""
+    kind = key_type(model)
+    if kind is uuid.UUID:
+        key: Field[Any] = Field(primary_key=True, default_factory=new_uuid, init=False)
+    elif kind is int:
+        key = Field(primary_key=True, init=False)
+    else:
+        raise ModelError(
+            f"{model.__name__}: Model[{type_name(kind)}] has no implicit key; declare a field with primary_key=True"
+        )
+    key.name = "id"
+    return key
+
+
+def key_type(model: type) -> Any:
+    """Return the type of the implicit key, `K` of `Model[K]` in the model or its bases; int by default."""
+    kind = _key_parameter(model)
+    return int if kind is None or isinstance(kind, TypeVar) or kind is Any else kind
+
+
+def _key_parameter(cls: type) -> Any:
+    """Return the argument for `K` of `Model[K]` in *cls*: a type, a type variable of *cls*, or None."""
+    for written in vars(cls).get("__orig_bases__", cls.__bases__):
+        parent, arguments = get_origin(written) or written, get_args(written)
+        if not hasattr(parent, "__options__"):
+            continue
+        if not any(hasattr(above, "__options__") for above in parent.__bases__):
+            return arguments[0] if arguments else None
+        if (kind := _key_parameter(parent)) is not None:
+            return dict(zip(parent.__parameters__, arguments, strict=False)).get(kind, kind)
+    return None
+
+
+def _make_table(
+    model: Any, name: str, metadata: MetaData, fields: list[Field[Any]], table_args: tuple[Any, ...]
+) -> Table:
+    columns = [each.column for each in fields]
+    _refuse_unquotable(model.__name__, "table", name)
+    known: dict[str, str] = {}
+    for each in fields:
+        _refuse_unquotable(each.label, "column", each.column.name)
+        # Column names, and some table names, are case-insensitive on SQLite and MariaDB.
+        if (other := known.setdefault(each.column.name.lower(), each.name)) is not each.name:
+            raise ModelError(
+                f"{model.__name__}: {other} and {each.name} have the same column, {each.column.name!r}"
+            )
+    if name.lower() in (table.lower() for table in metadata.tables):
+        raise ModelError(f"{model.__name__}: another model has the table {name!r}")
+    checks = [constraint for each in fields for constraint in each.constraints()]
+    items: list[SchemaItem] = []
+    options: dict[str, Any] = {}
+    for item in table_args:
+        if isinstance(item, Mapping):
+            options.update(item)
+        elif isinstance(item, SchemaItem):
+            # A constraint can be in one table only, and an abstract base passes it on to several.
+            items.append(deepcopy(item))
+        else:
+            raise ModelError(
+                f"{model.__name__}: table_args= must contain constraints and indexes, not {item!r}"
+            )
+    try:
+        table = Table(name, metadata, *columns, *checks, *items, **options)
+    except (SQLAlchemyError, TypeError) as error:
+        raise ModelError(f"{model.__name__}: invalid table {name!r}: {error}") from error
+    lazy = {option: value for option, value in TABLE_OPTIONS.items() if option not in options}
+    vars(table)["dialect_options"] = LazyDialectOptions(table.dialect_options, lazy)
+    return table
+
+
+def _refuse_unquotable(label: str, what: str, name: str) -> None:
+    """Raise `ModelError` if *name* is not a valid quoted identifier on every database."""
+    # Parameters are named after columns, and SQLAlchemy ends such a name at white space.
+    for each in name:
+        control = each < " " or "\x7f" <= each <= "\x9f" or "\ud800" <= each <= "\udfff"
+        if control or (each.isspace() and each != " "):
+            raise ModelError(f"{label}: the name of the {what}, {name!r}, contains the character {each!r}")
+
+
+class LazyDialectOptions(Mapping[str, Any]):
+    """The `dialect_options` of a table: *known*, and *lazy* options that are set when their dialect is looked up.
+
+    SQLAlchemy imports a dialect to validate its options, which takes 20 ms; a program needs one dialect or none.
+    """
+
+    def __init__(self, known: Mapping[str, Any], lazy: Mapping[str, Any]) -> None:
+        self._known = known
+        self._lazy = lazy
+        self._complete: dict[str, Any] = {}
+
+    def __getitem__(self, dialect: str) -> Any:
+        if dialect not in self._complete:
+            options = self._complete[dialect] = self._known[dialect]
+            for name, value in self._lazy.items():
+                if name.startswith(f"{dialect}_"):
+                    options[name.removeprefix(f"{dialect}_")] = value
+        return self._complete[dialect]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._known, *(name.split("_")[0] for name in self._lazy)]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def explain(schema: Any) -> str:
+    """Return the functions generated for the model of *schema* so far, and the compiled SQL of each alias."""
+    databases = schema.registry.databases
+    parts = list(_functions(schema))
+    for alias in databases.aliases:
+        database = databases.database(alias)
+        plans = database.plans.get(schema)
+        if plans is not None:
+            parts += [(f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)]
+    return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
+
+
+def _functions(schema: Any) -> Iterator[tuple[str, str]]:
+    yield f"{schema.label}: the constructor", _source(schema.model.__init__)
+    for names, collect in schema.collectors.items():
+        yield f"the row to write of {', '.join(names) or 'nothing'}", _source(collect)
+    for names, gather in schema.gatherers.items():
+        yield f"the rows to write of {', '.join(names)}, of many new instances", _source(gather)
+    for wanted, (_, build) in schema.builders.items():
+        yield f"instances of rows of {_fields(wanted)} that SQLAlchemy has decoded", _source(build)
+
+
+def _statements(plans: Any) -> Iterator[tuple[str, str]]:
+    yield "instances of the driver's rows", _source(plans.hydrator.build)
+    for key, plan in plans.statements.items():
+        if (sql := getattr(plan, "sql", None)) is None:
+            yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
+        else:
+            verb, *rest = (key,) if isinstance(key, str) else key
+            title = f"{verb} {', '.join(rest[0])}".strip() if rest else verb
+            yield title, "\n".join(filter(None, (sql, plan.bind and _source(plan.bind))))
+
+
+def _fields(wanted: tuple[str, ...] | None) -> str:
+    return "all fields" if wanted is None else ", ".join(wanted)
+
+
+def _source(function: Any) -> str:
+    return str(getattr(function, "__source__", ""))

@@ -1,0 +1,248 @@
+"""The loaded state of an instance, and what has changed since.
+
+An instance has a `RowState`, shared by all instances of one result, and its loaded row. The loaded row is the driver's
+tuple: nothing is copied when an instance is loaded, and loaded values are decoded when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.sql import ClauseElement
+
+from microorm.fields.field import MISSING, Field
+
+Decoder = Callable[[Any], Any]
+
+
+class RowLayout:
+    """The index and decoder of each field in a loaded row; *partial* if some fields were deferred."""
+
+    __slots__ = ("decoders", "indexes", "names", "partial")
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        decoders: tuple[Decoder | None, ...] | None = None,
+        *,
+        partial: bool = False,
+    ) -> None:
+        self.names = names
+        self.partial = partial
+        self.indexes = {name: index for index, name in enumerate(names)}
+        self.decoders = decoders if decoders is not None and any(decoders) else None
+
+    def value(self, row: tuple[Any, ...], name: str) -> Any:
+        """Return the value of the field *name* in *row*; MISSING if it was not loaded."""
+        index = self.indexes.get(name)
+        if index is None:
+            return MISSING
+        decode = None if self.decoders is None else self.decoders[index]
+        return row[index] if decode is None else decode(row[index])
+
+
+class RowState:
+    """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
+
+    *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
+    `changes()` compares.
+    """
+
+    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial")
+
+    def __init__(
+        self,
+        alias: str | None,
+        layout: RowLayout | None,
+        *,
+        adding: bool = False,
+        before: tuple[RowState, tuple[Any, ...] | None] | None = None,
+    ) -> None:
+        self.alias = alias
+        self.layout = layout
+        self.adding = adding
+        self.before = before
+        self.partial = layout is not None and layout.partial
+        self.after_insert: RowState | None = None
+
+    def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:
+        """Return the state for receivers of `post_save`; all new instances share one."""
+        state = RowState(self.alias, self.layout, before=before)
+        if before == NOTHING:
+            self.after_insert = state
+        return state
+
+    def without_before(self) -> RowState:
+        """The same once its `post_save` receivers have run."""
+        return RowState(self.alias, self.layout, adding=self.adding)
+
+    def moved(self, alias: str | None) -> RowState:
+        """Return the same state in *alias*."""
+        return RowState(alias, self.layout, adding=self.adding, before=self.before)
+
+
+NEW = RowState(None, None, adding=True)
+NOTHING = (NEW, None)
+"""The state and loaded row of a new instance."""
+
+_new: dict[str, RowState] = {}
+
+
+def new_in(alias: str) -> RowState:
+    """Return the state of a new instance that is to be written to *alias*."""
+    return _new.get(alias) or _new.setdefault(alias, RowState(alias, None, adding=True))
+
+
+def placeholder(model: type[Any], alias: str) -> Any:
+    """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
+    instance = object.__new__(model)
+    instance._row, instance._row_state = None, new_in(alias)
+    return instance
+
+
+class State:
+    """`instance._state`, as in Django: `adding` (no row yet) and `db` (the alias of the row)."""
+
+    __slots__ = ("_instance",)
+
+    def __init__(self, instance: Any) -> None:
+        self._instance = instance
+
+    def __repr__(self) -> str:
+        return f"<State adding={self.adding} db={self.db!r}>"
+
+    @property
+    def adding(self) -> bool:
+        """Whether the row is still to be inserted."""
+        adding: bool = self._instance._row_state.adding
+        return adding
+
+    @adding.setter
+    def adding(self, adding: bool) -> None:
+        self._replace(self.db, adding)
+
+    @property
+    def db(self) -> str | None:
+        """The alias of the row, or None."""
+        alias: str | None = self._instance._row_state.alias
+        return alias
+
+    @db.setter
+    def db(self, alias: str | None) -> None:
+        self._replace(alias, self.adding)
+
+    def _replace(self, alias: str | None, adding: bool) -> None:
+        state = self._instance._row_state
+        self._instance._row_state = RowState(alias, state.layout, adding=adding, before=state.before)
+
+
+def copied_row(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *row* with copies of the values that can change in place."""
+    return tuple(
+        deepcopy(value) if field.mutable and value is not None else value
+        for field, value in zip(fields, row, strict=True)
+    )
+
+
+def merge_loaded(instance: Any, fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the loaded values of *instance* by name, updated by *fresh*."""
+    fields: Mapping[str, Field[Any]] = instance.__schema__.by_name
+    copies = copied_row([fields[name] for name in fresh], tuple(fresh.values()))
+    loaded = dict(zip(fresh, copies, strict=True))
+    layout, row = instance._row_state.layout, instance._row
+    for name in () if row is None else layout.names:
+        if name not in loaded:
+            loaded[name] = layout.value(row, name)
+    return loaded
+
+
+def loaded_value(instance: Any, name: str) -> Any:
+    """Return the loaded or saved value of *name*; MISSING if there is none."""
+    state, row = instance._row_state, instance._row
+    if state.before is not None:
+        state, row = state.before
+    if row is None or state.layout is None:
+        return MISSING
+    return state.layout.value(row, name)
+
+
+def changes(
+    instance: Any, names: tuple[str, ...], foreign_keys: Sequence[Any] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return `{name: (loaded, current)}` of the fields among *names* that have changed.
+
+    The current value of *foreign_keys* is the key that the related instance has by now, as a save would write it.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    values = instance.__dict__
+    for foreign_key in foreign_keys:
+        other = foreign_key.assigned(instance)
+        if other is not None and (key := other.__dict__.get(foreign_key.key_field.name)) is not None:
+            values = {**values, foreign_key.field.name: key}
+    for name in names:
+        current, loaded = values.get(name, MISSING), loaded_value(instance, name)
+        if current is MISSING and loaded is MISSING:
+            continue
+        if loaded is MISSING or _differ(loaded, current):
+            found[name] = (None if loaded is MISSING else loaded, None if current is MISSING else current)
+    return found
+
+
+def _differ(loaded: Any, current: Any) -> bool:
+    if loaded is current:
+        return False
+    if isinstance(current, ClauseElement):
+        return True
+    try:
+        if (
+            isinstance(loaded, datetime)
+            and isinstance(current, datetime)
+            and loaded.tzinfo
+            and current.tzinfo
+        ):
+            # Python compares an ambiguous local time as unequal to the same time in another zone.
+            return loaded.astimezone(UTC) != current.astimezone(UTC)
+        return bool(loaded != current) or not _equal_json(loaded, current)
+    except Exception:  # noqa: BLE001 values that cannot be compared, such as arrays, count as changed
+        return True
+
+
+def _equal_json(loaded: Any, current: Any) -> bool:
+    """Whether two equal values are also equal as JSON, where true is not 1, and 1 not 1.0."""
+    if isinstance(loaded, dict):
+        return all(_equal_json_item(value, current[key]) for key, value in loaded.items())
+    if isinstance(loaded, list):
+        return all(map(_equal_json_item, loaded, current))
+    return True
+
+
+def _equal_json_item(loaded: Any, current: Any) -> bool:
+    return loaded.__class__ is current.__class__ and _equal_json(loaded, current)
+
+
+def picklable(instance: Any) -> dict[str, Any]:
+    """Return the values, state and loaded values of *instance* for pickle."""
+    loaded = None
+    if instance._row is not None:
+        names = instance.__schema__.names
+        loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
+    state = instance._row_state
+    return {
+        "values": instance.__dict__,
+        "alias": state.alias,
+        "adding": state.adding,
+        "loaded": loaded,
+        "partial": state.partial,
+    }
+
+
+def unpickle(instance: Any, state: dict[str, Any]) -> None:
+    """Restore *instance* from the result of `picklable`."""
+    loaded = state["loaded"]
+    instance.__dict__ = dict(state["values"])
+    instance._row = None if loaded is None else tuple(loaded.values())
+    layout = None if loaded is None else RowLayout(tuple(loaded), partial=state.get("partial", False))
+    instance._row_state = RowState(state["alias"], layout, adding=state["adding"])

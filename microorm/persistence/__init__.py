@@ -1,0 +1,1 @@
+"""Writes: save, delete, bulk and update."""

@@ -1,0 +1,230 @@
+"""Delete rows: one statement for a row without receivers or dependants, else everything that `on_delete` says.
+
+In the latter case all rows are collected first. Then: `pre_delete` for each, dependent rows deleted or changed, and
+model by model the rows themselves, followed by their `post_delete`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import update as sql_update
+
+from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.context import ReceiverScope
+from microorm.db.engine import Database
+from microorm.db.snapshots import Snapshot, apply_generated, take_snapshot
+from microorm.db.transaction import Transaction
+from microorm.dispatch.receivers import EMPTY
+from microorm.errors import UnsavedError
+from microorm.fields.types import MARIADB
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
+from microorm.persistence.collector import (
+    CollectedRow,
+    Collection,
+    NulledKeys,
+    Step,
+    delete_order,
+    referred_to,
+)
+from microorm.persistence.save import runs_at_once
+from microorm.signals import post_delete, pre_delete
+from microorm.sql.batches import batches
+from microorm.sql.statements import key_row, plans_of
+
+Counts = tuple[int, dict[str, int]]
+Loaded = tuple[Any, Any]  # row state and loaded row of an instance, which a save replaces
+Find = Callable[[tuple[str, ...] | None], list[Any]]
+
+
+def delete(instance: Any, *, using: str | None = None) -> Counts:
+    """Delete the row of *instance*, and what depends on it, completely or not at all; return the numbers of rows.
+
+    Raises `UnsavedError` if it has no key, `RestrictedError` if rows refer to it that must not be deleted.
+    """
+    schema: Schema = instance.__schema__
+    for name in schema.key_names:
+        if instance.__dict__.get(name) is None:
+            raise UnsavedError(f"{schema.name} has no key, and a delete needs one")
+    databases, model = schema.registry.databases, schema.model
+    database, transaction = databases.place(schema, using, instance, writes=True)
+    after = post_delete._route(model) if post_delete._connections else EMPTY
+    before = pre_delete._route(model) if pre_delete._connections else EMPTY
+    if before or (after and (transaction is not None or runs_at_once(after))) or referred_to(schema):
+        key_row(schema, instance)
+        return delete_found(schema, database, lambda names: [instance], instance, held=instance)
+    if after:
+        refuse_waiting(schema)
+    with UnitOfWork(databases, database, transaction) as work:
+        key = key_row(schema, instance)
+        snapshot, loaded = work.snapshot(instance), _loaded(instance)
+        channel = work.begin(several=False)
+        work.dirty = True
+        total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
+        if transaction is not None:
+            _forget_key(schema, instance, key, snapshot, loaded)
+            channel.keep(snapshot)
+    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
+        try:
+            if after:
+                with ReceiverScope(databases, database.alias):
+                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+        finally:
+            _forget_key(schema, instance, key, snapshot, loaded)
+    return counts(schema, total)
+
+
+def counts(schema: Schema, total: int) -> Counts:
+    """Return what a delete of *total* rows returns: their number, and the number by label."""
+    return total, ({schema.label: total} if total else {})
+
+
+def refuse_waiting(schema: Schema) -> None:
+    """Raise `RuntimeError` if there are async receivers, which cannot be waited for on a running event loop."""
+    pre_delete.refuse_waiting(schema.model)
+    post_delete.refuse_waiting(schema.model)
+
+
+def delete_found(schema: Schema, database: Database, find: Find, origin: Any, *, held: Any = None) -> Counts:
+    """Delete the instances that *find* returns and what depends on them, with signals, in one transaction.
+
+    *find* is called with the names of the fields to load, or None for all. *origin*: the object that `delete()` was
+    called on. *held*: the instance that the caller has, if any.
+    """
+    refuse_waiting(schema)
+    with unit_of_work(schema.registry.databases, database) as work:
+        collection = Collection(work.channel, schema)
+        collection.add(find(collection.names(schema)), held)
+        for collected in collection.rows:
+            if collection.has_receivers(collected):
+                refuse_waiting(collected)
+        return Deletion(work, collection, origin, held).run()
+
+
+class Deletion:
+    """The delete of a collection of rows in an open transaction."""
+
+    def __init__(self, work: UnitOfWork, collection: Collection, origin: Any, held: Any) -> None:
+        self._work = work
+        self._channel: Transaction = work.channel
+        self._collection = collection
+        self._origin = origin
+        self._held = held
+        self._counts: Counter[str] = Counter()
+        self._deleted: list[tuple[CollectedRow, Snapshot, Loaded]] = []
+        # MariaDB checks foreign keys row by row, other databases at the end of the statement.
+        self._row_by_row = self._channel.database.dialect in MARIADB
+
+    def run(self) -> Counts:
+        """Send `pre_delete`, delete the rows, and send `post_delete`; return the numbers of rows."""
+        collection, work = self._collection, self._work
+        groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
+        steps, nulled = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
+        snapshots = {id(row): take_snapshot(row.instance) for row in self._shared_rows(steps)}
+        for row in self._rows_with_receivers(steps, pre_delete):
+            self._send_before(row)
+        work.check()  # a receiver may have doomed the block
+        self._delete_unseen()
+        self._change_references(nulled)
+        for step in steps:
+            work.check()
+            self._delete_rows(step)
+            self._deleted += [
+                (row, snapshots[id(row)], _loaded(row.instance)) for row in self._shared_rows([step])
+            ]
+            for row in self._rows_with_receivers([step], post_delete):
+                self._send(post_delete, row)
+        for row, snapshot, loaded in self._deleted:
+            _forget_key(row.schema, row.instance, row.key, snapshot, loaded)
+            self._channel.undo.record(snapshot)
+        return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
+
+    def _shared_rows(self, steps: Iterable[Step]) -> Iterator[CollectedRow]:
+        """Yield the rows whose instances the caller or a receiver may hold."""
+        for step in steps:
+            has_receivers = self._collection.has_receivers(step.schema)
+            for layer in step.layers:
+                yield from [row for row in layer if has_receivers or row.instance is self._held]
+
+    def _rows_with_receivers(self, steps: Iterable[Step], signal: Any) -> Iterator[CollectedRow]:
+        for step in steps:
+            if self._collection.has_receivers(step.schema) and signal._route(step.schema.model):
+                for layer in step.layers:
+                    yield from layer
+
+    def _send_before(self, row: CollectedRow) -> None:
+        self._work.dirty, before = True, self._work.dirty
+        sent = self._send(pre_delete, row)
+        self._work.dirty = before or bool(sent)
+
+    def _send(self, signal: Any, row: CollectedRow) -> Any:
+        alias = self._channel.database.alias
+        with ReceiverScope(row.schema.registry.databases, alias):
+            return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
+
+    def _delete_unseen(self) -> None:
+        """Delete rows without receivers or dependants, by the values of their foreign keys."""
+        for key, values in self._collection.fast_deletes.items():
+            schema: Schema = key.owner.__schema__
+            for batch in batches(self._channel, list(values), _as_row, None):
+                self._run(schema.label, sql_delete(schema.table).where(key.field.column.in_(batch)))
+
+    def _change_references(self, nulled: NulledKeys) -> None:
+        """Set foreign keys to NULL or their default: those with such an `on_delete`, and those in *nulled*."""
+        for key, values in self._collection.changed.items():
+            table, column = key.owner.__schema__.table, key.field.column
+            value = key.action.value(key)
+            for batch in batches(self._channel, list(values), _as_row, None):
+                self._run(None, sql_update(table).values({column: value}).where(column.in_(batch)))
+        for key, rows in nulled.items():
+            schema: Schema = key.owner.__schema__
+            change = sql_update(schema.table).values({key.field.column: None})
+            for batch in batches(self._channel, [row.key for row in rows], tuple, None):
+                self._run(None, change.where(schema.key_in(batch)))
+
+    def _delete_rows(self, step: Step) -> None:
+        """Delete the rows of *step*: layer by layer if the database checks each row, else all together."""
+        schema, channel = step.schema, self._channel
+        layers = [[row.key for row in layer] for layer in step.layers]
+        if not self._row_by_row:
+            layers = [[key for layer in layers for key in layer]]
+        for layer in layers:
+            for batch in batches(channel, layer, tuple, None):
+                if len(batch) > 1:
+                    self._run(schema.label, sql_delete(schema.table).where(schema.key_in(batch)))
+                    continue
+                self._work.dirty = True
+                plan = plans_of(schema, channel.database).delete()
+                self._counts[schema.label] += plan.run(channel, batch[0]).rowcount
+
+    def _run(self, label: str | None, statement: Any) -> None:
+        self._work.dirty = True
+        count = int(self._channel.execute(statement).rowcount)
+        if label is not None:
+            self._counts[label] += count
+
+
+def _as_row(value: Any) -> Row:
+    return (value,)
+
+
+def _loaded(instance: Any) -> Loaded:
+    return instance._row_state, instance._row
+
+
+def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
+    """Set the generated key of a deleted *instance* to None; other keys stay.
+
+    The key also stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it
+    another key than the deleted *key*.
+    """
+    if (generated := schema.generated) is None:
+        return
+    state, row = loaded
+    same = instance._row_state is state and instance._row is row
+    if same and instance.__dict__.get(generated.name) == key[0]:
+        apply_generated(instance, snapshot, {generated.name: None})

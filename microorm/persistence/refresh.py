@@ -1,0 +1,196 @@
+"""Load values into existing instances: `refresh_from_db()`, and deferred fields.
+
+Deferred fields are read from the alias that the instance was loaded from, by the key that it was loaded with, even if
+its key has been changed since. They then count as loaded. A rollback of the open block undoes this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.sql import ClauseElement
+
+from microorm.db.context import USING, current_alias, refuse_lazy
+from microorm.db.engine import Database
+from microorm.db.snapshots import apply_generated, take_snapshot
+from microorm.errors import UnsavedError
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import RowLayout, RowState, merge_loaded
+from microorm.sql.statements import key_row, plans_of
+
+
+def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> None:
+    """Load the values of *fields*, or all that are not deferred, from the row of *instance*.
+
+    Raises `UnsavedError` if it has no key, `Model.DoesNotExist` if the row is gone.
+    """
+    schema: Schema = instance.__schema__
+    if instance.pk is None:
+        raise UnsavedError(f"{schema.name} has no key, and a refresh needs one")
+    if isinstance(fields, (str, bytes, ClauseElement)):
+        raise TypeError(f"fields must be a list of names or columns, not {fields!r}")
+    if fields is None:
+        deferred = missing(instance)
+        names = frozenset(name for name in schema.names if name not in deferred)
+    else:
+        names = frozenset(schema.field(name).name for name in fields)
+    databases = schema.registry.databases
+    chosen = using if using is not None else current_alias(databases, USING)
+    alias = chosen if chosen is not None else instance._row_state.alias
+    database: Database = databases.for_read(schema.model, schema.home, alias, instance)
+    fresh = _row_of(schema, database, instance, names)
+    loaded = merge_loaded(instance, fresh)
+    snapshot = take_snapshot(instance)
+    apply_generated(instance, snapshot, fresh)
+    for name, relation in schema.relations.items():  # rows that were loaded by the old values
+        if fields is None if relation.field is None else relation.field.name in fresh:
+            instance.__dict__.pop(name, None)
+    instance._row = tuple(loaded.values())
+    instance._row_state = RowState(
+        database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
+    )
+    if (transaction := databases.transaction(database)) is not None:
+        # The block may be rolled back, and with it the values that were read.
+        transaction.undo.record(snapshot)
+
+
+def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[str]) -> dict[str, Any]:
+    """Return the values of *names* in the row of *instance*. Raises `Model.DoesNotExist`."""
+    key = key_row(schema, instance)
+    # Without *names*, the key is read, to check that the row exists.
+    wanted = tuple(name for name in schema.names if name in names) or schema.key_names
+    load = plans_of(schema, database).select(
+        schema.key_names, wanted=None if wanted == schema.names else wanted
+    )
+    with schema.registry.databases.channel(database, writes=False) as channel:
+        found = load.values(channel, key)
+    if not found:
+        raise _no_row(schema, key, database)
+    return {name: value for name, value in zip(wanted, found[0], strict=True) if name in names}
+
+
+def _no_row(schema: Schema, key: Row, database: Database) -> Exception:
+    shown = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
+    error: Exception = schema.model.DoesNotExist(f"no {schema.name} with {shown} in {database.alias!r}")
+    return error
+
+
+MAX_KEYS = 5000
+"""The keys of one SELECT, within the limits of all databases."""
+
+
+def missing(instance: Any) -> tuple[str, ...]:
+    """Return the names of the fields that *instance* was loaded without and has no value for."""
+    state, values = instance._row_state, instance.__dict__
+    if not state.partial:
+        return ()
+    known = state.layout.indexes
+    return tuple(name for name in instance.__schema__.names if name not in values and name not in known)
+
+
+def load_deferred(instance: Any, name: str) -> Any:
+    """Load the field *name* and return its value; None if it was loaded before and has been deleted by `del`.
+
+    Raises `LazyLoadError` inside `no_lazy_loads()`, `Model.DoesNotExist` if the row is gone.
+    """
+    if name in instance._row_state.layout.indexes:
+        return None
+    refuse_lazy(instance, name)
+    complete(instance, (name,))
+    return instance.__dict__[name]
+
+
+def complete(instance: Any, names: Sequence[str] | None = None) -> None:
+    """Load the deferred fields of *instance*, or those among *names*, by one statement.
+
+    Raises `Model.DoesNotExist` if the row is gone.
+    """
+    if wanted := _deferred(instance, names):
+        schema, key = instance.__schema__, _loaded_key(instance)
+        database = _database(instance)
+        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
+        with schema.registry.databases.channel(database, writes=False) as channel:
+            found = load.values(channel, key)
+        _take(instance, database, wanted, found[0] if found else None)
+
+
+def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -> None:
+    """Call `complete` for *instances* of one model, by one statement for many of them."""
+    groups: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
+    for instance in instances:
+        if instance._row_state.partial and (wanted := _deferred(instance, names)):
+            groups.setdefault((_database(instance), wanted), []).append(instance)
+    for (database, wanted), group in groups.items():
+        for start in range(0, len(group), MAX_KEYS):
+            _complete_many(database, wanted, group[start : start + MAX_KEYS])
+
+
+def _complete_many(database: Database, wanted: tuple[str, ...], instances: Sequence[Any]) -> None:
+    schema: Schema = instances[0].__schema__
+    key = [field.column for field in schema.key]
+    keys = list(dict.fromkeys(map(_loaded_key, instances)))
+    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
+    with schema.registry.databases.channel(database, writes=False) as channel:
+        rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
+    for instance in instances:
+        _take(instance, database, wanted, rows.get(_loaded_key(instance)))
+
+
+def _deferred(instance: Any, names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in missing(instance) if names is None or name in names)
+
+
+def _database(instance: Any) -> Database:
+    """Return the database that *instance* was loaded from."""
+    schema: Schema = instance.__schema__
+    database: Database = schema.registry.databases.for_read(
+        schema.model, schema.home, instance._row_state.alias, instance
+    )
+    return database
+
+
+def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row | None) -> None:
+    """Set the values *found* of the fields *wanted*; a rollback of the open block undoes this."""
+    schema: Schema = instance.__schema__
+    if found is None:
+        raise _no_row(schema, _loaded_key(instance), database)
+    snapshot = take_snapshot(instance)
+    _mark_loaded(instance, dict(zip(wanted, found, strict=True)), snapshot)
+    if (transaction := schema.registry.databases.transaction(database)) is not None:
+        transaction.undo.record(snapshot)
+
+
+def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
+    """Return whether a save of *instance* to *database* writes the row that it was loaded from."""
+    state = instance._row_state
+    if state.alias != database.alias or state.adding:
+        return False
+    key = tuple(map(instance.__dict__.get, schema.key_names))
+    return not any(isinstance(value, ClauseElement) for value in key) and key == _loaded_key(instance)
+
+
+def _loaded_key(instance: Any) -> Row:
+    layout, row = instance._row_state.layout, instance._row
+    return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
+
+
+def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
+    """Set the *fresh* values on *instance* as loaded ones, so that `changes()` does not report them.
+
+    Inside receivers of `post_save`, `changes()` compares with the state before the save; they are added to it as well.
+    """
+    state = instance._row_state
+    before = state.before
+    if before is not None and before[0].partial:
+        earlier, row = before
+        values = fresh | {name: earlier.layout.value(row, name) for name in earlier.layout.names}
+        layout = RowLayout(tuple(values), partial=True)
+        before = (RowState(earlier.alias, layout, adding=earlier.adding), tuple(values.values()))
+    loaded = merge_loaded(instance, fresh)
+    apply_generated(instance, snapshot, fresh)
+    layout = RowLayout(tuple(loaded), partial=True)
+    instance._row = tuple(loaded.values())
+    instance._row_state = RowState(state.alias, layout, adding=state.adding, before=before)

@@ -1,0 +1,201 @@
+"""Update many rows: `Query.update()` by one statement, `bulk_update()` each row by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
+
+from microorm.db.atomic import UnitOfWork
+from microorm.db.connection import Channel
+from microorm.db.context import ReceiverScope
+from microorm.db.engine import Database
+from microorm.db.snapshots import Snapshot, restore
+from microorm.errors import InvalidValue, NotUpdated, UnsavedError
+from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.schema import Schema
+from microorm.persistence.foreign_keys import refresh_all_foreign_keys
+from microorm.persistence.refresh import complete_all
+from microorm.persistence.save import (
+    SaveOptions,
+    SavePlan,
+    collect,
+    field_names,
+    mark_saved,
+    write_expressions,
+)
+from microorm.signals import post_update, pre_update
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read
+from microorm.sql.statements import key_row, plans_of
+
+MAX_CASES = 100
+"""The cases of one UPDATE. The database searches them for each row, so the time grows with their square."""
+
+
+class Planned(NamedTuple):
+    """An object, the row to write, which ends in the key, and a snapshot."""
+
+    instance: Any
+    row: Row
+    snapshot: Snapshot
+
+
+def update_found(
+    schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]
+) -> int:
+    """Execute *statement*, which sets *values* in the rows of *query*, and send its signals, as one unit of work.
+
+    Each signal gets its own copy of *values*, since a receiver may change it. Returns the number of rows.
+    """
+    databases, model, alias = schema.registry.databases, schema.model, database.alias
+    pre_update.refuse_waiting(model)
+    post_update.refuse_waiting(model)
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
+        work.dirty = True
+        if pre_update._route(model):
+            with ReceiverScope(databases, alias):
+                pre_update.send(model, query=query, values=dict(values), using=alias)
+            work.check()  # a receiver may have doomed the block
+        count = int(channel.execute(statement).rowcount)
+        if post_update._route(model):
+            with ReceiverScope(databases, alias):
+                post_update.send(model, query=query, values=dict(values), using=alias, count=count)
+    return count
+
+
+def bulk_update(
+    schema: Schema,
+    database: Database,
+    instances: Iterable[Any],
+    fields: Iterable[Any],
+    *,
+    batch_size: int | None = None,
+    progress: Any = None,
+) -> int:
+    """Write *fields* of all *instances* by their keys, or of none; return the number of rows that exist.
+
+    Instances without a row stay unchanged.
+    """
+    names = field_names(schema, fields, "fields")
+    if not names:
+        raise ValueError("bulk_update() needs at least one field")
+    objects = check_instances(schema, "bulk_update", instances)
+    written = Progress(progress, len(objects))
+    _check_keys(schema, objects)
+    if not objects:
+        return 0
+    options = SaveOptions(names)
+    total = 0
+    databases = schema.registry.databases
+    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+        refresh_all_foreign_keys(schema, work, "bulk_update", objects)
+        complete_all(objects, tuple(names))
+        work.begin()
+        for plan, planned in _groups(schema, work, objects, options):
+            for batch in batches(work.channel, planned, lambda item: item.row, batch_size):
+                work.check()  # the progress function may have doomed the block
+                work.dirty = True
+                total += _update_batch(schema, work.channel, options, plan, batch)
+                written.add(len(batch))
+    return total
+
+
+def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
+    """Raise `UnsavedError` for an object without a key, `ValueError` for two objects with the same key."""
+    indexes: dict[Row, int] = {}
+    for index, instance in enumerate(objects):
+        if any(instance.__dict__.get(name) is None for name in schema.key_names):
+            raise UnsavedError(f"object {index} of bulk_update() has no key, and an update needs one")
+        key = key_row(schema, instance)
+        if (first := indexes.setdefault(key, index)) != index:
+            raise ValueError(
+                f"object {index} of bulk_update() has the same key as object {first}: {instance!r}"
+            )
+
+
+def _groups(
+    schema: Schema, work: UnitOfWork, objects: Sequence[Any], options: SaveOptions
+) -> list[tuple[SavePlan, list[Planned]]]:
+    """Collect and check all rows, and group them by plan and by whether they hold SQL expressions."""
+    plans = plans_of(schema, work.channel.database)
+    groups: dict[tuple[tuple[str, ...], type], tuple[SavePlan, list[Planned]]] = {}
+    for index, instance in enumerate(objects):
+        snapshot = work.snapshot(instance)
+        try:
+            plan, row = collect(schema, plans, instance, options, snapshot)
+        except InvalidValue as error:
+            error.add_note(f"in object {index} of bulk_update()")
+            raise
+        planned = groups.setdefault((plan.names, row.__class__), (plan, []))[1]
+        planned.append(Planned(instance, row, snapshot))
+    return list(groups.values())
+
+
+def _update_batch(
+    schema: Schema, channel: Any, options: SaveOptions, plan: SavePlan, batch: Sequence[Planned]
+) -> int:
+    if batch[0].row.__class__ is ExpressionRow:
+        return sum(_update_expressions(schema, channel, options, plan, planned) for planned in batch)
+    plans, names = plans_of(schema, channel.database), plan.names
+    written = names[: -len(schema.key)]
+    rows = [planned.row for planned in batch]
+    if channel.database.dialect in MAX_PARAMETERS:
+        count = plans.update(written).run_many(channel, rows)
+    else:
+        count = _update_by_cases(schema, channel, written, rows)
+    existing = None if count == len(batch) else _existing_keys(schema, channel, batch)
+    for instance, row, snapshot in batch:
+        if existing is None or row[len(written) :] in existing:
+            channel.keep(snapshot)
+            mark_saved(schema, plans, instance, names, row)
+        else:
+            restore(snapshot)
+    return count
+
+
+def _update_expressions(
+    schema: Schema, channel: Any, options: SaveOptions, plan: SavePlan, planned: Planned
+) -> bool:
+    """Write one row with SQL expressions, and read their results; return whether the row exists."""
+    instance, row, snapshot = planned
+    try:
+        write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
+    except NotUpdated:
+        restore(snapshot)
+        return False
+    return True
+
+
+def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...], rows: Sequence[Row]) -> int:
+    """Write *rows*, each of which ends in its key, by UPDATE with CASE; return the number of rows that exist.
+
+    The drivers of MariaDB would send one statement for each row.
+    """
+    fields, total = [schema.by_name[name] for name in written], 0
+    for start in range(0, len(rows), MAX_CASES):
+        part = rows[start : start + MAX_CASES]
+        keys = [row[len(fields) :] for row in part]
+        single = schema.key[0].column if len(schema.key) == 1 else None
+        conditions = [key[0] if single is not None else _has_key(schema, key) for key in keys]
+        values = {}
+        for index, field in enumerate(fields):
+            type_ = field.column.type
+            new = [literal(row[index], type_) for row in part]
+            values[field.column] = case(*zip(conditions, new, strict=True), value=single, else_=field.column)
+        statement = update(schema.table).values(values).where(schema.key_in(keys))
+        total += int(channel.execute(statement).rowcount)
+    return total
+
+
+def _has_key(schema: Schema, key: Row) -> ColumnElement[bool]:
+    return and_(*[field.column == value for field, value in zip(schema.key, key, strict=True)])
+
+
+def _existing_keys(schema: Schema, channel: Channel, batch: Sequence[Planned]) -> set[Row]:
+    """Return the keys of *batch* that have a row."""
+    columns = [field.column for field in schema.key]
+    keys = [each.row[-len(columns) :] for each in batch]
+    found = current_read(channel, select(*columns).where(schema.key_in(keys)))
+    return {tuple(row) for row in channel.execute(found)}

@@ -1,0 +1,1 @@
+"""Reads: what a `Query` selects and how its results are loaded."""

@@ -1,0 +1,288 @@
+"""Checks of the arguments of `filter()` and other methods of a query, before anything becomes SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_
+
+from microorm.errors import FieldError, InvalidValue
+from microorm.fields.checks import InvalidFieldValue, encodable
+from microorm.fields.field import Field
+from microorm.mapping.codegen import Row, clean_all
+from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
+from microorm.mapping.schema import Schema
+from microorm.sql.cache_key import CacheableExpressions, cacheable
+
+Where = tuple[ColumnElement[bool], ...]
+Equal = tuple[tuple[str, ...], Row]
+
+NO_EQUAL: Equal = ((), ())
+NO_PATHS: frozenset[Path] = frozenset()
+
+
+class Conditions(NamedTuple):
+    """What one call of `filter` or `exclude` asks for.
+
+    *where*: SQL expressions; *equal*: names of fields, and the value that each must have; *paths*: to be joined for the
+    expressions; *instances*: those that relations were compared with.
+    """
+
+    where: Where
+    equal: Equal
+    paths: frozenset[Path]
+    instances: tuple[Any, ...]
+
+
+def conditions(
+    schema: Schema, method: str, expressions: tuple[Any, ...], equalities: dict[str, Any]
+) -> Conditions:
+    """Check the arguments of *method*: SQL expressions, and values by the names of fields and relations.
+
+    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS.
+
+    Raises `TypeError` for anything but SQL expressions, `FieldError` for an unknown name and for a column of another
+    table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
+    """
+    where = cacheable(schema, expressions)
+    equal = plain_equalities(schema, equalities) if equalities else NO_EQUAL
+    if isinstance(where, CacheableExpressions) and not (where.paths and _many(where.paths)):
+        if equal is not None:
+            return Conditions(where, equal, where.paths, ())
+        given = [(each, where.paths) for each in where]
+    else:
+        given = [(each, expression(schema, method, each)) for each in expressions]
+    instances: list[Any] = []
+    if equal is None:
+        equal = _equalities(schema, method, equalities, given, instances)
+    where, paths = _joined_or_exists(schema, given)
+    return Conditions(cacheable(schema, where), equal, paths, tuple(instances))
+
+
+def plain_equalities(schema: Schema, equalities: dict[str, Any]) -> Equal | None:
+    """Return names and checked values of *equalities*; None unless all are fields, or `pk` alone, with plain values."""
+    names = tuple(equalities)
+    collect = schema.collectors.get(names)
+    if collect is None:
+        if names == ("pk",):
+            names, key = schema.key_names, equalities["pk"]
+            if len(names) == 1:
+                equalities = {names[0]: key}
+            elif isinstance(key, tuple) and len(key) == len(names):
+                equalities = dict(zip(names, key, strict=True))
+        if not schema.by_name.keys() >= equalities.keys():
+            return None
+        collect = schema.collectors.get(names) or schema.collector(names)
+    try:
+        row = collect(equalities)
+    except InvalidValue:
+        return None
+    if row.__class__ is not tuple:
+        return None
+    for value in row:  # `None in row` would compare values of any type
+        if value is None:
+            return None
+    return names, row
+
+
+def _equalities(
+    schema: Schema,
+    method: str,
+    equalities: Mapping[str, Any],
+    given: list[tuple[Any, frozenset[Path]]],
+    instances: list[Any],
+) -> Equal:
+    """Return names and checked values of *equalities* of fields.
+
+    Relations, expressions and None become conditions, which are added to *given*; instances are added to *instances*.
+    """
+    equal: list[tuple[str, Any]] = []
+    for name, value in equalities.items():
+        relation = schema.relations.get(name)
+        if relation is not None and value is not None and not isinstance(value, ColumnElement):
+            key = relation.key_of(value)
+            if isinstance(value, relation.target):
+                instances.append(value)
+                key = value.pk if relation.steps[-1].reverse else key
+            value = key
+        if relation is not None and not relation.is_foreign_key:
+            compared = _leads_to(follow(root(schema), relation), relation, value)
+            given.append((compared, expression(schema, method, compared)))
+            continue
+        for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
+            if wanted is None:
+                given.append((field.column.is_(None), NO_PATHS))
+            elif isinstance(wanted, ColumnElement):
+                given.append((field.column == wanted, expression(schema, method, wanted)))
+            else:
+                equal.append((field.name, comparable(schema, field, wanted)))
+    return tuple(name for name, _ in equal), tuple(value for _, value in equal)
+
+
+def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
+    """Return the condition that the row at the *end* of *relation* has the key *value*; None: that there is no row."""
+    there = end._schema
+    fields = there.key if relation.steps[-1].reverse else (relation.key_field,)
+    if value is None:
+        return column_at(end, fields[0]).is_(None)
+    parts = key_values(there, value) if len(fields) > 1 else [(fields[0], value)]
+    return and_(
+        *[
+            column_at(end, field)
+            == (part if isinstance(part, ColumnElement) else comparable(there, field, part))
+            for field, part in parts
+        ]
+    )
+
+
+def _joined_or_exists(
+    schema: Schema, given: Sequence[tuple[Any, frozenset[Path]]]
+) -> tuple[Where, frozenset[Path]]:
+    """Return the conditions *given* and the paths to be joined; those on paths to many rows become one EXISTS."""
+    if not any(paths for _, paths in given):
+        return tuple([condition for condition, _ in given]), NO_PATHS
+    where = [condition for condition, paths in given if not _many(paths)]
+    joined: frozenset[Path] = frozenset().union(*(paths for _, paths in given if not _many(paths)))
+    if together := [each for each in given if _many(each[1])]:
+        paths = frozenset().union(*(paths for _, paths in together))
+        where.append(exists_along(schema, and_(*[condition for condition, _ in together]), paths))
+    return tuple(where), joined
+
+
+def _many(paths: frozenset[Path]) -> bool:
+    return any(path._many for path in paths)
+
+
+def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
+    """Return the paths that the expression *given* to *method* uses.
+
+    Raises `TypeError` for anything but a SQL expression, a string included, `FieldError` for a column of another table.
+    """
+    if not isinstance(given, ColumnElement):
+        raise TypeError(f"{method}() takes column expressions, not {given!r}")
+    return paths_in(schema, given)
+
+
+def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:
+    """Return the columns for *given* expressions or names of fields, and the paths to be joined for them.
+
+    Raises as `expression` does, and `FieldError` for a path to many rows, whose join would repeat rows.
+    """
+    found: list[Any] = []
+    needed: frozenset[Path] = frozenset()
+    for each in given:
+        column = schema.field(each).column if isinstance(each, str) else each
+        paths = frozenset() if isinstance(each, str) else expression(schema, method, each)
+        if many := [path for path in paths if path._many]:
+            raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
+        found.append(column)
+        needed |= paths
+    return found, needed
+
+
+def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[str]:
+    """Return the names of the fields for *given* names and columns of the model itself.
+
+    Raises `FieldError` for anything else, a column of a related row included.
+    """
+    for each in given:
+        if isinstance(each, Path):
+            raise FieldError(f"{method}() takes fields of {schema.name}; {each!r} is a path to other rows")
+        path = schema.registry.paths.get(getattr(each, "table", None))
+        if path is not None:
+            raise FieldError(
+                f"{method}() takes fields of {schema.name}; {each.key!r} is a column of {path!r}"
+            )
+    return frozenset(schema.field(each).name for each in given)
+
+
+def non_negative(what: str, count: Any) -> int:
+    """Return *count*. `TypeError` for anything but an int, `ValueError` for a negative one."""
+    if type(count) is not int:
+        raise TypeError(f"{what} takes an int, not {count!r}")
+    if count < 0:
+        raise ValueError(f"{what} cannot be negative, not {count}")
+    return count
+
+
+def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None]:
+    """Return offset and limit of a slice of a query that has *offset* and *limit*.
+
+    Raises `ValueError` for a step and for negative numbers.
+    """
+    if part.step is not None:
+        raise ValueError("a slice of a query cannot have a step")
+    start = 0 if part.start is None else non_negative("a slice", part.start)
+    left = None if limit is None else max(limit - start, 0)
+    if part.stop is not None:
+        wanted = max(non_negative("a slice", part.stop) - start, 0)
+        left = wanted if left is None else min(wanted, left)
+    return offset + start, left
+
+
+def described(where: Where, equal: Equal) -> str:
+    """Return the conditions as text, for the message of an error."""
+    shown = [f"{name}={value!r}" for name, value in zip(*equal, strict=True)] + [
+        _with_values(each) for each in where
+    ]
+    return f" with {', '.join(shown)}" if shown else ""
+
+
+def _with_values(condition: ColumnElement[bool]) -> str:
+    compiled = condition.compile()
+    return f"{compiled} ({compiled.params!r})" if compiled.params else str(compiled)
+
+
+def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
+    """Return the fields of the key, each with its value; *value* is a tuple where the key is composite.
+
+    Raises `InvalidValue`.
+    """
+    if len(schema.key) == 1:
+        return [(schema.key[0], value)]
+    if not isinstance(value, tuple) or len(value) != len(schema.key):
+        raise InvalidValue(
+            schema.name, {"pk": f"must be a tuple of {', '.join(schema.key_names)}, not {value!r}"}
+        )
+    return list(zip(schema.key, value, strict=True))
+
+
+def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
+    """Return `{column: value}` for *values*, checked as by a save; an instance stands for its key.
+
+    Raises `FieldError` for an unknown name, for the key and for a column of another table, `InvalidValue` for
+    values that do not fit, `UnsavedError` for an instance without a key, `TypeError` for two values of one field.
+    """
+    row: dict[str, Any] = {}
+    for name, value in values.items():
+        field = schema.field(name)
+        if field.name in row:
+            raise TypeError(f"update() got two values for {schema.name}.{schema.reported[field.name]}")
+        if field.primary_key:
+            raise FieldError(
+                f"{schema.name}.{field.name} is the primary key, which an update does not change"
+            )
+        if isinstance(value, ColumnElement):
+            refuse_foreign(schema, value)
+        elif name in schema.relations and value is not None:
+            value = schema.relations[name].key_of(value)
+        row[field.name] = value
+    fields = [schema.by_name[name] for name in row]
+    return {
+        field.column: value for field, value in zip(fields, clean_all(schema.name, fields, row), strict=True)
+    }
+
+
+def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
+    """Return *value* as it is compared with the column. A text that is too long is no error; it equals no value."""
+    try:
+        return field.clean(value)
+    except InvalidFieldValue as refused:
+        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and _storable(value):
+            return value
+        raise InvalidValue(schema.name, {field.name: str(refused)}) from None
+
+
+def _storable(value: str | bytes) -> bool:
+    return isinstance(value, bytes) or ("\0" not in value and encodable(value))

@@ -1,0 +1,255 @@
+"""Prefetching: the related rows of a list of instances, loaded by one statement for each relation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select
+from sqlalchemy.sql import ClauseElement
+
+from microorm.db.connection import AutocommitConnection
+from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
+from microorm.mapping.schema import Schema
+from microorm.query.joins import Chain, chain_of, dotted, relate
+from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS
+from microorm.sql.hydration import fields_of
+
+Owners = dict[Any, list[Any]]  # instances, by the key with which their related rows are found
+
+
+class Prefetch:
+    """Related rows that are loaded by *query*: `Prefetch(Author.books, Book.objects.order_by("title"))`.
+
+    Of many related rows, only those that *query* finds are kept. A single one that it does not find is loaded when the
+    attribute is read. Raises `TypeError` unless *query* is a query that is neither limited nor grouped.
+    """
+
+    __slots__ = ("path", "query")
+
+    def __init__(self, path: type[Any] | str, query: Iterable[Any]) -> None:
+        if not hasattr(query, "_prefetched"):
+            raise TypeError(f"Prefetch() takes a query, not {query!r}")
+        rows: Any = query
+        if rows._limit is not None or rows._offset:
+            raise TypeError("Prefetch() uses one query for all instances, so it cannot be limited")
+        rows._refuse_grouped("Prefetch")
+        self.path = path
+        self.query = rows
+
+    def __repr__(self) -> str:
+        return f"Prefetch({self.path!r}, {self.query!r})"
+
+
+class Fetch(NamedTuple):
+    """A chain of relations, and the query of the rows at its end; None for all of them."""
+
+    chain: Chain
+    query: Any
+
+
+class Level:
+    """One relation, the query of its rows, and what to fetch from these rows on."""
+
+    def __init__(self, relation: Any) -> None:
+        self.relation = relation
+        self.query: Any = None
+        self.further: list[Fetch] = []
+
+
+def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -> tuple[Fetch, ...]:
+    """Return the fetches *known* and those *given*: paths, dotted names and `Prefetch` objects.
+
+    Raises `FieldError` for an unknown name, `TypeError` for anything else and for a query of another model, `ValueError`
+    for a second query of the same rows.
+    """
+    found = list(known)
+    queried = {dotted(fetch.chain) for fetch in known if fetch.query is not None}
+    for each in given:
+        path, query = (each.path, each.query) if isinstance(each, Prefetch) else (each, None)
+        chain = chain_of(schema, "prefetch_related", path)
+        if query is not None:
+            name, target = dotted(chain), chain[-1].target
+            if query._model is not target:
+                raise TypeError(f"Prefetch({name!r}) takes a query of {target.__name__}, not {query!r}")
+            if name in queried:
+                raise ValueError(f"prefetch_related() got two queries for {name!r}")
+            queried.add(name)
+        found.append(Fetch(chain, query))
+    return tuple(found)
+
+
+def prefetch(instances: Iterable[Any], *paths: type[Any] | str | Prefetch) -> None:
+    """Load the related rows of *instances*, all of one model, along *paths*, as `Query.prefetch_related` does.
+
+    Rows that are loaded already are not loaded again, except by a `Prefetch`. Raises `TypeError` for instances of several
+    models, and what `prefetch_related` and the database raise.
+    """
+    found = list(instances)
+    if not found:
+        return
+    model = type(found[0])
+    if not hasattr(model, "__schema__"):
+        raise TypeError(f"prefetch() takes instances of a model, not {found[0]!r}")
+    if (other := next((each for each in found if type(each) is not model), None)) is not None:
+        raise TypeError(f"prefetch() takes instances of one model, not {found[0]!r} and {other!r}")
+    prefetch_related(found, fetches_of(model.__schema__, (), paths), None)
+
+
+def prefetch_related(instances: Sequence[Any], fetches: Iterable[Fetch], using: str | None) -> None:
+    """Load the related rows of *instances* along *fetches*: from *using*, else routed, by default from their own alias."""
+    levels: dict[str, Level] = {}
+    for (relation, *rest), query in fetches:
+        level = levels.setdefault(relation.name, Level(relation))
+        if rest:
+            level.further.append(Fetch(tuple(rest), query))
+        elif query is not None:
+            level.query = query
+            level.further[:0] = query._prefetched
+    groups: dict[str | None, list[Any]] = {}
+    for instance in instances:
+        groups.setdefault(instance._row_state.alias, []).append(instance)
+    for group in groups.values():
+        for level in levels.values():
+            _load(level, group, using)
+
+
+def _load(level: Level, instances: list[Any], using: str | None) -> None:
+    """Load one relation of *instances*, and then those that follow it."""
+    relation, query = level.relation, level.query
+    if query is not None and query._using is not None:
+        using = query._using
+    if owners := _owners(instances, relation, anew=query is not None):
+        first = next(iter(owners.values()))[0]
+        rows = relation.target.objects if query is None else query
+        # The relations that follow determine which fields are needed; they are loaded after all rows are there.
+        rows = rows._with(_owner=first, _using=using, _prefetched=tuple(level.further))._completed()
+        rows = rows._with(_prefetched=())
+        (_set_one if relation.to_one else _set_many)(relation, owners, rows)
+    if level.further and (related := _related(instances, relation)):
+        prefetch_related(related, level.further, using)
+
+
+def _owners(instances: Iterable[Any], relation: Any, *, anew: bool) -> Owners:
+    """Return those of *instances* whose related rows have to be loaded; *anew*: even those that are loaded already."""
+    name, near = relation.name, relation.steps[0].near.name
+    owners: Owners = {}
+    for instance in instances:
+        key = getattr(instance, near)
+        if key is None or isinstance(key, ClauseElement):
+            continue
+        if not anew:
+            loaded = instance.__dict__.get(name)
+            if loaded is not None and loaded[0] == key:
+                continue
+        owners.setdefault(key, []).append(instance)
+    return owners
+
+
+def _related(instances: Iterable[Any], relation: Any) -> list[Any]:
+    """Return the loaded instances that *instances* are related to, each once."""
+    found: dict[int, Any] = {}
+    for instance in instances:
+        loaded = instance.__dict__.get(relation.name)
+        if loaded is None or loaded[1] is None:
+            continue
+        for each in (loaded[1],) if relation.to_one else loaded[1]:
+            found[id(each)] = each
+    return list(found.values())
+
+
+def _set_one(relation: Any, owners: Owners, query: Any) -> None:
+    """Load the one row that each of *owners* is related to, and set it."""
+    far = relation.steps[0].far
+    found = {each.__dict__[far.name]: each for each in _found(query, far, owners)}
+    everything = not (query._where or query._equal[0]) and found.keys() <= owners.keys()
+    pairs = [
+        (owner, found.get(key))
+        for key, same in owners.items()
+        if everything or key in found
+        for owner in same
+    ]
+    relate(relation, [owner for owner, _ in pairs], [one for _, one in pairs])
+
+
+def _set_many(relation: Any, owners: Owners, query: Any) -> None:
+    """Load the rows that each of *owners* is related to, and set them.
+
+    By the collation of a text, a database may find keys equal that Python does not. Then a row cannot be assigned to its
+    owner, and all rows are left to be loaded when the attribute is read.
+    """
+    lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
+    unassigned: dict[int, Any] = {}
+    if len(relation.steps) == 1:
+        step = relation.steps[0]
+        name, there = step.foreign_key.name, step.far.name
+        for each in _found(query, step.far, owners):
+            key = each.__dict__[there]
+            lists.get(key, unassigned)[id(each)] = each
+            if not unassigned:
+                each.__dict__[name] = (key, owners[key][0])
+    else:
+        for key, each in _found_through(query, relation.steps, owners):
+            lists.get(key, unassigned)[id(each)] = each  # once, even if through rows relate it twice
+    if unassigned:
+        return
+    for key, same in owners.items():
+        related = list(lists[key].values())
+        for owner in same:
+            owner.__dict__[relation.name] = (key, related)
+
+
+def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
+    """Yield the instances of *query* whose field *far* is one of the keys of *owners*."""
+    query = query._loading(
+        frozenset(each.name for each in fields_of(query._schema, query._names)) | {far.name}
+    )
+    place = query._place()
+    for rows in _executed(place, query.statement, far.column, owners):
+        yield from query._made(rows, place[0])
+
+
+def _found_through(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[tuple[Any, Any]]:
+    """Yield pairs of a key of *owners* and an instance of *query* that a through row relates to it.
+
+    There is one instance for each row.
+    """
+    schema: Schema = query._schema
+    place = query._place()
+    near, far = steps[0].far, steps[1]
+    through = far.foreign_key.owner.__table__.alias()
+    column = through.c[near.column.key]
+    statement = query.statement.add_columns(column)
+    statement = statement.join(through, through.c[far.near.column.key] == far.far.column)
+    names = [each.name for each in fields_of(schema, query._names)]
+    indexes = [names.index(name) for name in schema.key_names]
+    known: dict[Any, Any] = {}
+    for rows in _executed(place, statement, column, owners):
+        keys = [tuple([row[index] for index in indexes]) for row in rows]
+        fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
+        known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
+        for key, row in zip(keys, rows, strict=True):
+            yield row[-1], known[key]
+
+
+def _executed(
+    place: tuple[Database, Transaction | None], statement: Select[Any], column: Any, owners: Owners
+) -> Iterator[Any]:
+    """Yield the rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as needed."""
+    database, transaction = place
+    for keys in _batches(database, statement, list(owners)):
+        with transaction or AutocommitConnection(database, writes=False) as channel:
+            rows = channel.execute(statement.where(column.in_(keys))).fetchall()
+        yield rows
+
+
+def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[list[Any]]:
+    """Cut *keys* into parts that fit into one statement beside the parameters of *statement*."""
+    size = MAX_PARAMETERS.get(database.dialect)
+    if size is None:
+        size = max(1, MAX_BYTES // max(len(repr(key)) + 2 for key in keys))
+    elif len(keys) > size // 2:
+        size -= len(statement.compile(dialect=database.engine.dialect).params)
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

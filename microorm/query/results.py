@@ -1,0 +1,383 @@
+"""The methods of a query that return instances, and `fetch`, which all of them use.
+
+`raw` makes instances of the rows of the user's own SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from functools import partial
+from typing import Any, Self, TypeVar, overload
+from uuid import UUID
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    UnaryExpression,
+    asc,
+    bindparam,
+    desc,
+    nulls_first,
+    nulls_last,
+    text,
+)
+from sqlalchemy.sql import operators
+
+from microorm.db.connection import AutocommitConnection
+from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
+from microorm.errors import FieldError, InvalidValue
+from microorm.fields.type_map import field_type
+from microorm.mapping.codegen import Row
+from microorm.mapping.schema import Schema
+from microorm.query.filters import (
+    NO_EQUAL,
+    Equal,
+    comparable,
+    described,
+    key_values,
+    non_negative,
+    plain_equalities,
+    window,
+)
+from microorm.query.joins import joined_instances
+from microorm.query.prefetch import prefetch_related
+from microorm.query.values import Rows
+from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
+from microorm.sql.hydration import hydrate
+from microorm.sql.statements import CompiledSelect, plans_of
+from microorm.sql.streams import chunks
+
+M = TypeVar("M", bound="Any")
+
+MAX_VALUES = 5_000
+"""How many values of keys one statement has: every database takes more, which leaves room for other conditions."""
+
+
+class Results(Rows[M]):
+    """A selection whose instances can be loaded."""
+
+    def all(self) -> list[M]:
+        """Return the instances. Raises what the database raises, and `TypeError` for a grouped query."""
+        return fetch(self, self._equal)
+
+    def __iter__(self) -> Iterator[M]:
+        """Run the query and iterate over its instances."""
+        return iter(self.all())
+
+    def iterate(self, chunk: int = 1000) -> Iterator[M]:
+        """Iterate over the instances, with *chunk* of them in memory at a time. The query runs at the first step.
+
+        Outside a block, the stream has a connection of its own until it is read to the end or closed. Writes and blocks
+        meanwhile use another, and the stream does not see them. Inside a block, PostgreSQL streams, while SQLite and MariaDB
+        return all rows at once, of which instances are made chunk by chunk. An SQLite database without WAL mode, such as one
+        in memory, does so outside a block, too, since a reader would block writers. Rows that are left when the block ends
+        cannot be read (`TransactionError`).
+        """
+        if type(chunk) is not int:
+            raise TypeError(f"iterate() takes an int, not {chunk!r}")
+        if chunk < 1:
+            raise ValueError(f"iterate() takes a positive number, not {chunk}")
+        self._refuse_grouped("iterate")
+        return self._stream(chunk)
+
+    def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
+        """Return the one instance that also fulfils these conditions, given as to `filter`.
+
+        Raises `Model.DoesNotExist`, `Model.MultipleObjectsReturned`, and what `filter` and the database raise.
+        """
+        query, equal = self, self._equal
+        if expressions or equalities:
+            added = None if expressions else plain_equalities(self._model.__schema__, equalities)
+            if added is None:
+                query = self.filter(*expressions, **equalities)
+                equal = query._equal
+            else:
+                equal = (equal[0] + added[0], equal[1] + added[1]) if equal[0] else added
+        found = fetch(query, equal, 2)
+        if len(found) == 1:
+            return found[0]
+        raise query._not_one(found, equal)
+
+    def one_or_none(self) -> M | None:
+        """Return the one instance, or None if there is none. Raises `Model.MultipleObjectsReturned`."""
+        return self._one_or_none(fetch(self, self._equal, 2))
+
+    def first(self) -> M | None:
+        """Return the first instance in the order of the query, by default of the key; None if there is none."""
+        query = self if self._order else self._with(_order=self._key_columns)
+        if query._limit != 0:
+            query = query._with(_limit=1)
+        found = query.all()
+        return found[0] if found else None
+
+    def last(self) -> M | None:
+        """Return the last instance in the order of the query, by default of the key; None if there is none."""
+        self._refuse_grouped("last")
+        query = self._unlimited() if self._limit is not None or self._offset else self
+        found = query._with(_order=tuple(map(_reversed, self._order or self._key_columns)), _limit=1).all()
+        return found[0] if found else None
+
+    def in_bulk(self, keys: Iterable[Any] | None = None) -> dict[Any, M]:
+        """Return a dictionary of instances by key, of all rows or of those with one of *keys*; a composite key is a tuple.
+
+        Many keys take several statements. Raises `InvalidValue` for an invalid key, `TypeError` for *keys* of a limited
+        query.
+        """
+        if keys is None:
+            return {instance.pk: instance for instance in self.all()}
+        if self._limited:
+            raise TypeError("in_bulk() cannot look up keys in a query that is limited or distinct")
+        if isinstance(keys, (str, bytes)):
+            raise TypeError(f"in_bulk() takes a list of keys, not {keys!r}")
+        wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
+        size = MAX_VALUES // len(self._schema.key)
+        found: dict[Any, M] = {}
+        for start in range(0, len(wanted), size):
+            part = self._with(_where=(*self._where, self._schema.key_in(wanted[start : start + size])))
+            found.update((instance.pk, instance) for instance in part.all())
+        return found
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> M | Self:
+        """Return an instance for `query[3]` (`IndexError` if there is none), a query for `query[2:5]`."""
+        part = index if isinstance(index, slice) else slice(non_negative("an index", index), index + 1)
+        offset, limit = window(self._offset, self._limit, part)
+        query = self._with(_offset=offset, _limit=limit)
+        if isinstance(index, slice):
+            return query
+        found = query.all()
+        if not found:
+            raise IndexError(f"the query has no row {index}")
+        return found[0]
+
+    def __bool__(self) -> bool:
+        raise TypeError("a query has no truth value; use exists()")
+
+    def __len__(self) -> int:
+        raise TypeError("a query has no length; use count()")
+
+    def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
+        """Return the instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
+
+        It must select the columns of the model, in any order. Raises `FieldError` for a missing or another column, and what
+        the database raises.
+        """
+        found: list[M] = raw_instances(self._schema, *self._place(), sql, parameters)
+        return found
+
+    def _one_or_none(self, found: list[M]) -> M | None:
+        if len(found) > 1:
+            raise self._not_one(found, self._equal)
+        return found[0] if found else None
+
+    def _stream(self, chunk: int) -> Iterator[M]:
+        database, transaction = self._place()
+        with closing(chunks(database, transaction, self._whole.statement, chunk)) as parts:
+            for rows in parts:
+                yield from self._made(rows, database)
+
+    def _made(self, rows: Sequence[Any], database: Database) -> list[M]:
+        """Return the instances of *rows* of the query's statement, all of them or one chunk."""
+        if self._related:
+            return self._with_prefetched(
+                joined_instances(self._schema, self._related, rows, database.alias, self._names)
+            )
+        return self._with_prefetched(hydrate(self._schema, rows, database.alias, self._names))
+
+    def _with_prefetched(self, instances: list[M]) -> list[M]:
+        if self._prefetched and instances:
+            prefetch_related(instances, self._prefetched, self._using)
+        return instances
+
+    @property
+    def _whole(self) -> Self:
+        """The query without DISTINCT, which instances do not need, and with which PostgreSQL orders by selected columns only."""
+        return self._with(_distinct=False) if self._distinct else self
+
+    @property
+    def _key_columns(self) -> tuple[ColumnElement[Any], ...]:
+        return tuple(field.column for field in self._schema.key)
+
+    def _key_of(self, value: Any) -> Any:
+        """Return *value* as a key, checked; a tuple where the key is composite. Raises `InvalidValue`."""
+        schema = self._schema
+        parts = []
+        for field, part in key_values(schema, value):
+            if part is None:
+                raise InvalidValue(schema.name, {field.name: "is part of the key and cannot be None"})
+            parts.append(comparable(schema, field, part))
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def _not_one(self, found: list[M], equal: Equal) -> Exception:
+        which, (database, _) = described(self._where, equal), self._place()
+        error: Exception
+        if found:
+            error = self._model.MultipleObjectsReturned(
+                f"more than one {self._model.__name__}{which} in {database.alias!r}"
+            )
+        else:
+            error = self._model.DoesNotExist(f"no {self._model.__name__}{which} in {database.alias!r}")
+        return error
+
+
+def _reversed(order: Any) -> Any:
+    """Return the reverse of *order*."""
+    if isinstance(order, UnaryExpression):
+        if order.modifier is operators.nulls_first_op:
+            return nulls_last(_reversed(order.element))
+        if order.modifier is operators.nulls_last_op:
+            return nulls_first(_reversed(order.element))
+        if order.modifier is operators.desc_op:
+            return asc(order.element)
+        if order.modifier is operators.asc_op:
+            return desc(order.element)
+    return desc(order)
+
+
+_PLAIN = frozenset({"_model", "_equal", "_using"})
+"""The attributes of a query whose SQL depends only on the names of the fields that are compared with values."""
+
+
+def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
+    """Run *query*, with the conditions *equal* instead of its own, and return its instances, at most *most*.
+
+    The SELECT is compiled once for all queries that differ only in values. One without a cache key, and any while the
+    engine has listeners for statements, goes through SQLAlchemy's `Connection`.
+    """
+    schema: Schema = query._model.__schema__
+    key: tuple[Any, ...] | None
+    plain = len(query.__dict__) == 1 or query.__dict__.keys() <= _PLAIN
+    if plain:
+        database, transaction = schema.registry.databases.place(schema, query._using, writes=False)
+        key, row = ("select", equal[0], most), equal[1]
+    else:
+        query._refuse_grouped("all")
+        database, transaction = query._place()
+        key, row = _key_and_row(query, equal, most)
+    with transaction or AutocommitConnection(database, writes=False) as channel:
+        if key is None or channel.cursor is None:
+            limited = query._with(_equal=equal, _limit=_limit(query, equal, most))._whole
+            return query._made(channel.execute(limited.statement).fetchall(), database)
+        plans = database.plans.get(schema) or plans_of(schema, database)
+        select = plans.statements.get(key) or plans.cached(
+            key, partial(CompiledQuery, query, equal, most, database)
+        )
+        found: list[M] = select.instances(channel, row + select.constants)
+    return found if plain else query._with_prefetched(found)
+
+
+def _limit(query: Results[Any], equal: Equal, most: int | None) -> int | None:
+    """Return the limit of the SELECT: the query's own, or *most*, which a condition on the whole key makes needless."""
+    limit: int | None = query._limit
+    if most is None or (limit is not None and limit <= most):
+        return limit
+    return limit if {*query._schema.key_names} <= {*equal[0]} else most
+
+
+def _key_and_row(query: Results[Any], equal: Equal, most: int | None) -> tuple[tuple[Any, ...] | None, Row]:
+    """Return the cache key of the SELECT of *query*, or None where it has none, and the values of its parameters."""
+    names, row = equal
+    where, order = query._where or NO_EXPRESSIONS, cacheable(query._schema, query._order)
+    if (
+        query._lock is not None
+        or query._related
+        or not isinstance(where, CacheableExpressions)
+        or not isinstance(order, CacheableExpressions)
+    ):
+        return None, row
+    parameters = where.parameters + order.parameters
+    if len(parameters) > 1 and len({*map(id, parameters)}) < len(parameters):
+        return None, row  # a parameter that is used twice becomes one in the SQL
+    row = (*row, *[each.value for each in parameters])
+    limit = _limit(query, equal, most)
+    row += tuple([each for each in (limit, query._offset or None) if each is not None])
+    key = ("select", names, limit is None, not query._offset, where.key, order.key)
+    return (*key, query._names, query._paths, query._order_paths), row
+
+
+class CompiledQuery(CompiledSelect):
+    """The SELECT of a query.
+
+    Its parameters are the values of fields, those of conditions and order, limit and offset, and then *constants*: the limit
+    of a plain query, and those that SQLAlchemy adds for the database.
+    """
+
+    __slots__ = ("constants",)
+
+    def __init__(self, query: Results[Any], equal: Equal, most: int | None, database: Database) -> None:
+        equalities = query._equal_expressions(equal)
+        binds: list[Any] = [each.right for each in equalities]
+        where: Any = query._where or NO_EXPRESSIONS
+        order: Any = cacheable(query._schema, query._order)
+        binds += where.parameters + order.parameters
+        unlimited = query._with(_where=(*where, *equalities), _equal=NO_EQUAL, _limit=None, _offset=0)._whole
+        statement, limit = unlimited.statement, _limit(query, equal, most)
+        for part, add in ((limit, "limit"), (query._offset or None, "offset")):
+            if part is not None:
+                bind: BindParameter[int] = BindParameter(None, part, type_=Integer(), unique=True)
+                statement = getattr(statement, add)(bind)
+                binds += () if query.__dict__.keys() <= _PLAIN else (bind,)
+        compiled: Any = statement.compile(dialect=database.engine.dialect)
+        known = {*map(id, binds)}
+        added = [bind for bind in compiled.bind_names if id(bind) not in known]
+        self.constants = tuple([bind.value for bind in added])
+        parameters = [*binds, *added]
+        names = [(compiled.bind_names[bind], bind.type) for bind in parameters]
+        hydrator = plans_of(query._schema, database).hydrator_of(query._names)
+        super().__init__(query._schema, statement, names, database.engine.dialect, hydrator)
+
+
+# Types that a driver does not accept, or stores in another way than the fields do.
+_CONVERTED = (date, datetime, time, timedelta, UUID, Enum)
+
+
+def raw_instances(
+    schema: Schema,
+    database: Database,
+    transaction: Transaction | None,
+    sql: str,
+    parameters: Mapping[str, Any] | None,
+) -> list[Any]:
+    """Return the instances of the rows that *sql* selects, with *parameters* for each `:name` in it.
+
+    Raises `FieldError` for a missing or another column, and where nothing is selected; `TypeError` unless *sql* is a str.
+    """
+    if not isinstance(sql, str):
+        raise TypeError(f"raw() takes SQL as a str, not {sql!r}")
+    plain = dict(parameters or {})
+    converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
+    statement = text(sql).bindparams(*converted)
+    # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it.
+    with transaction or AutocommitConnection(database, writes=True) as channel:
+        result = channel.execute(statement, plain)
+        if not result.returns_rows:
+            raise FieldError(f"raw(): the SQL for {schema.name} selects nothing")
+        names, rows = list(result.keys()), result.fetchall()
+    columns = [field.column.name for field in schema.fields]
+    for name in columns:
+        if name not in names:
+            raise FieldError(f"raw(): the SQL for {schema.name} does not select the column {name!r}")
+    for name in names:
+        if name not in columns:
+            raise FieldError(f"raw(): the SQL selects {name!r}, which is not a column of {schema.name}")
+    indexes = [names.index(name) for name in columns]
+    ordered = [tuple([row[index] for index in indexes]) for row in rows]
+    return plans_of(schema, database).hydrator.instances(ordered)
+
+
+def _is_converted(value: Any) -> bool:
+    return isinstance(value, _CONVERTED) and field_type(type(value)) is not None
+
+
+def _bound(name: str, value: Any) -> BindParameter[Any]:
+    kind: Any = field_type(type(value))
+    options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
+    return bindparam(name, value, type_=kind.column(type(value), options))

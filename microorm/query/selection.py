@@ -1,0 +1,354 @@
+"""The part of a query that says which rows are selected: conditions, order, limit, related rows, locks and alias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
+
+from microorm.db.connection import AutocommitConnection
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.transaction import Transaction
+from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
+from microorm.mapping.path import Path, alias_of, joined
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import placeholder
+from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, non_negative, own_names
+from microorm.query.joins import Branch, branches_of, columns_of
+from microorm.query.prefetch import Fetch, Prefetch, fetches_of
+from microorm.sql.cache_key import cacheable, concatenated
+from microorm.sql.hydration import fields_of
+
+M = TypeVar("M", bound="Any")
+
+
+class Selection(Generic[M]):
+    """The part of a query that says which rows are selected. It is immutable: each method returns a new query."""
+
+    # Defaults are attributes of the class: a query stores, and copies, only what differs from them.
+    _model: type[M]
+    _where: tuple[ColumnElement[bool], ...] = ()
+    _equal: Equal = NO_EQUAL  # names of fields, and the value that each must have
+    _paths: frozenset[Path] = frozenset()  # to be joined for conditions
+    _order_paths: frozenset[Path] = frozenset()
+    _instances: tuple[Any, ...] = ()  # compared in conditions; they must be of the alias that is read
+    _order: tuple[ColumnElement[Any], ...] = ()
+    _group: tuple[ColumnElement[Any], ...] = ()
+    _having: tuple[ColumnElement[bool], ...] = ()
+    _limit: int | None = None
+    _offset: int = 0
+    _distinct: bool = False
+    _lock: Lock | None = None
+    _names: tuple[str, ...] | None = None  # the fields to load, if not all
+    _related: tuple[Branch, ...] = ()  # loaded in the same statement
+    _prefetched: tuple[Fetch, ...] = ()  # loaded afterwards, by one statement each
+    _owner: Any = None  # the instance whose related rows these are, for routers
+    _using: str | None = None
+
+    def __init__(self, model: type[M]) -> None:
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"<Query of {self._model.__name__}>"
+
+    def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+        """Return a query of the rows for which all *expressions* are true and the fields have these values.
+
+        None means NULL, `pk=` is the key, an instance stands for its key. A condition on a path to many rows
+        (`Author.books.title`) is true if one of these rows fulfils it; all such conditions of one call must be fulfilled by
+        the same row. No row is found twice. Raises `FieldError` for an unknown name and a column of another table,
+        `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for
+        anything but an expression.
+        """
+        found = conditions(self._model.__schema__, "filter", expressions, equalities)
+        (names, values), (more_names, more_values) = self._equal, found.equal
+        equal = (names + more_names, values + more_values)
+        if not (found.where or found.instances):
+            return self._with(_equal=equal)
+        return self._with(
+            _where=concatenated(self._where, found.where),
+            _equal=equal,
+            _paths=self._paths | found.paths,
+            _instances=self._instances + found.instances,
+        )
+
+    def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
+        """Return a query of the rows that `filter` with the same arguments would not find, those with NULLs included."""
+        found = conditions(self._schema, "exclude", expressions, equalities)
+        refused = [*found.where, *self._equal_expressions(found.equal)]
+        if not refused:
+            return self
+        return self._with(
+            _where=concatenated(self._where, cacheable(self._schema, (and_(*refused).is_not(true()),))),
+            _paths=self._paths | found.paths,
+            _instances=self._instances + found.instances,
+        )
+
+    def order_by(self, *order: ColumnElement[Any] | str) -> Self:
+        """Return a query with this order instead of an earlier one; by columns or names, descending by `.desc()`.
+
+        How NULLs and upper and lower case are ordered is up to the database. Raises `FieldError` for an unknown name and
+        for a path to many rows.
+        """
+        found, paths = columns(self._schema, "order_by", order)
+        return self._with(_order=tuple(found), _order_paths=frozenset(paths))
+
+    def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
+        """Return a query with one row for each combination of *groups*, for `values` and `scalars`. Raises `FieldError`."""
+        found, paths = columns(self._schema, "group_by", groups)
+        return self._with(_group=tuple(found), _paths=self._paths | paths)
+
+    def having(self, *expressions: ColumnElement[bool]) -> Self:
+        """Return a query of the groups for which all *expressions* are true. Raises `FieldError`."""
+        found, paths = columns(self._schema, "having", expressions)
+        return self._with(_having=self._having + tuple(found), _paths=self._paths | paths)
+
+    def limit(self, count: int) -> Self:
+        """Return a query of at most *count* rows. `ValueError` for a negative one."""
+        return self._with(_limit=non_negative("limit()", count))
+
+    def offset(self, count: int) -> Self:
+        """Return a query that skips the first *count* rows. `ValueError` for a negative one."""
+        return self._with(_offset=non_negative("offset()", count))
+
+    def distinct(self) -> Self:
+        """Return a query without repeated rows."""
+        return self._with(_distinct=True)
+
+    def only(self, *fields: str | ColumnElement[Any]) -> Self:
+        """Return a query that loads these fields, by name or column, and the key; the others are loaded when read.
+
+        Each of the others takes a statement of its own then. Replaces an earlier `only` or `defer`. Raises `FieldError` for
+        anything but a field of the model.
+        """
+        return self._loading(own_names(self._schema, "only", fields))
+
+    def defer(self, *fields: str | ColumnElement[Any]) -> Self:
+        """Return a query that loads these fields, by name or column, only when they are read; see `only`.
+
+        Adds to an earlier `only` or `defer`. The key is always loaded. Raises `FieldError`.
+        """
+        deferred = own_names(self._schema, "defer", fields)
+        loaded = self._schema.names if self._names is None else self._names
+        return self._loading(frozenset(loaded) - deferred)
+
+    def select_related(self, *paths: type[Any] | str) -> Self:
+        """Return a query that loads the one row at the end of each path, and those on the way, in the same statement.
+
+        A path (`Book.author.country`) or its dotted name (`"author.country"`). All that are related to one row get the same
+        instance of it. Adds to an earlier `select_related`. Raises `FieldError` for an unknown name and for a path to many
+        rows, `TypeError` for anything but a path.
+        """
+        return self._with(_related=branches_of(self._schema, self._related, paths))._completed()
+
+    def prefetch_related(self, *paths: type[Any] | str | Prefetch) -> Self:
+        """Return a query that loads the rows at the end of each path, and those on the way, by one statement a relation.
+
+        A path (`Author.books.tags`), its dotted name, or a `Prefetch` with a query of its own. They are read after the
+        query's rows, or after each chunk of them, and from the same alias unless routed elsewhere. Adds to an earlier
+        `prefetch_related`. Raises `FieldError` for an unknown name, `TypeError` for anything but a path, `ValueError` for
+        two queries of the same rows.
+        """
+        return self._with(_prefetched=fetches_of(self._schema, self._prefetched, paths))._completed()
+
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False, of: Sequence[Any] = ()) -> Self:
+        """Return a query that locks its rows until the end of the open block; other transactions wait for them.
+
+        *nowait*: a locked row is a database error; *skip_locked*: it is skipped. *of*: the model, columns, or paths
+        (`Book.author`) whose rows are locked, by default the model's; PostgreSQL only. MariaDB locks the rows of all tables
+        that it reads. On SQLite a block has locked the whole database already, and none of these options exists. Raises
+        `ValueError` for both flags at once, `FieldError`, and when the query runs `TransactionError` outside a block that
+        may write, and for an option that the database does not have.
+        """
+        lock, paths = lock_of(self._schema, nowait=nowait, skip_locked=skip_locked, of=of)
+        return self._with(_lock=lock, _paths=self._paths | paths)
+
+    def using(self, alias: str, /) -> Self:
+        """Return a query that reads from, and writes to, *alias*. Routers are not consulted."""
+        return self._with(_using=alias)
+
+    @property
+    def statement(self) -> Select[Any]:
+        """The query as SQLAlchemy's `Select` of the columns that it loads: the model's, then those of `select_related`."""
+        schema, branches = self._schema, self._related
+        if branches or self._names is not None:
+            own = [field.column for field in fields_of(schema, self._names)]
+            return self._select(
+                *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
+            )
+        if not schema.selects:  # made once for all queries of the model
+            schema.selects.append(select(*[field.column for field in schema.fields]))
+        return self._completed_select(schema.selects[0], NO_PATHS)
+
+    @property
+    def _schema(self) -> Schema:
+        schema: Schema = self._model.__schema__
+        return schema
+
+    def _with(self, **changes: Any) -> Self:
+        query = object.__new__(type(self))
+        query.__dict__ = self.__dict__ | changes
+        return query
+
+    def _loading(self, loaded: frozenset[str]) -> Self:
+        """Return a query that loads the fields *loaded*, the key, and the fields with which related rows are found."""
+        schema = self._schema
+        first = {branch.relation for branch in self._related} | {fetch.chain[0] for fetch in self._prefetched}
+        found_by = {each.steps[0].near.name for each in first if each.owner is schema.model}
+        needed = loaded.union(schema.key_names, found_by)
+        names = tuple(name for name in schema.names if name in needed)
+        return self._with(_names=None if names == schema.names else names)
+
+    def _completed(self) -> Self:
+        """Return the query so that the fields with which related rows are found are loaded, too."""
+        return self if self._names is None else self._loading(frozenset(self._names))
+
+    def _place(self) -> tuple[Database, Transaction | None]:
+        """Return the database to read from, and the transaction that is open on it, if any.
+
+        A query that locks rows reads where it would write. Raises `UnknownAlias`, `TransactionError` where the open block
+        cannot be used or the rows cannot be locked, `CrossDatabaseRelation`.
+        """
+        schema: Schema = self._model.__schema__
+        databases: Databases = schema.registry.databases
+        using = self._using if self._lock is None else self._write_database().alias
+        place = databases.place(schema, using, self._owner, writes=False)
+        if self._lock is not None:
+            refuse_unlockable(self._lock, *place)
+        for each in self._instances:
+            self._refuse_elsewhere(each, place[0])
+        return place
+
+    def _channel(self) -> Transaction | AutocommitConnection:
+        """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
+        database, transaction = self._place()
+        return transaction or AutocommitConnection(database, writes=False)
+
+    def _write_database(self) -> Database:
+        schema = self._schema
+        database: Database = schema.registry.databases.for_write(
+            schema.model, schema.home, self._using, self._owner
+        )
+        for each in self._instances:
+            self._refuse_elsewhere(each, database)
+        return database
+
+    def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
+        """Raise `CrossDatabaseRelation` if *instance*, used in a condition, is of another alias and routers forbid it."""
+        if instance._row_state.alias in (None, database.alias):
+            return
+        row = placeholder(self._schema.model, database.alias)
+        if not self._schema.registry.databases.allows_relation(row, instance):
+            raise CrossDatabaseRelation(
+                f"a query of {self._schema.name} in {database.alias!r} uses {instance!r} of "
+                f"{instance._row_state.alias!r}"
+            )
+
+    def _equal_expressions(self, equal: Equal) -> list[ColumnElement[bool]]:
+        columns = [self._schema.by_name[name].column for name in equal[0]]
+        # The parameters are explicit, as true and false would otherwise become part of the SQL.
+        return [
+            column == bindparam(column.key, value, column.type, unique=True)
+            for column, value in zip(columns, equal[1], strict=True)
+        ]
+
+    def _conditions(self) -> list[ColumnElement[bool]]:
+        return [*self._where, *self._equal_expressions(self._equal)]
+
+    def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+        """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
+        return self._completed_select(select(*selected).select_from(self._schema.table), paths)
+
+    def _completed_select(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
+        """Return *statement* with the conditions, groups, order, limit and lock of the query."""
+        statement = self._found(statement, paths)
+        if self._group:
+            statement = statement.group_by(*self._group)
+        if self._having:
+            statement = statement.having(*self._having)
+        if self._order:
+            statement = statement.order_by(*self._order)
+        if self._limit is not None:
+            statement = statement.limit(self._limit)
+        if self._offset:
+            statement = statement.offset(self._offset)
+        if (lock := self._lock) is not None:
+            # PostgreSQL cannot lock joined rows that may be missing.
+            of = lock.of or (self._schema.table,)
+            statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
+        completed: Select[Any] = statement.distinct() if self._distinct else statement
+        return completed
+
+    def _found(self, statement: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+        """Return *statement* with the conditions of the query and the joins that it and *paths* need."""
+        if needed := self._paths | self._order_paths | paths:
+            statement = statement.select_from(joined(self._schema, needed))
+        wanted = self._conditions()
+        found: Select[Any] = statement.where(*wanted) if wanted else statement
+        return found
+
+    def _targeted(self, statement: Any) -> Any:
+        """Return *statement*, an UPDATE or DELETE, with the conditions of the query."""
+        wanted = self._conditions()
+        if self._paths:
+            key = [field.column for field in self._schema.key]
+            wanted = [self._schema.key_in(self._found(select(*key)).correlate(None))]
+        return statement.where(*wanted) if wanted else statement
+
+    @property
+    def _limited(self) -> bool:
+        return self._limit is not None or bool(self._offset) or self._distinct
+
+
+class Lock(NamedTuple):
+    """How `for_update` locks rows; *of*: the tables whose rows are locked, if any were given."""
+
+    nowait: bool
+    skip_locked: bool
+    of: tuple[FromClause, ...]
+
+
+def lock_of(
+    schema: Schema, *, nowait: bool, skip_locked: bool, of: Sequence[Any]
+) -> tuple[Lock, frozenset[Path]]:
+    """Return the lock, and the paths to be joined for it.
+
+    Raises `ValueError` for both flags at once, `TypeError` and `FieldError` for an *of* that has no rows to lock.
+    """
+    if nowait and skip_locked:
+        raise ValueError("for_update(): nowait= cannot be combined with skip_locked=")
+    if not isinstance(of, (tuple, list)):
+        raise TypeError(f"for_update(): of= must be a list, not {of!r}")
+    tables: dict[FromClause, None] = {}
+    needed: frozenset[Path] = frozenset()
+    for each in of:
+        if each is schema.model:
+            tables[schema.table] = None
+            continue
+        if isinstance(each, Path):
+            if each._many or each._root is not schema:
+                raise FieldError(f"for_update(): {each!r} does not lead from {schema.name} to one row")
+            tables[alias_of(each)] = None
+            needed |= {each}
+            continue
+        (column,), paths = columns(schema, "for_update", [each])
+        if getattr(column, "table", None) is None:
+            raise FieldError(f"for_update(): of= takes columns, and {column} is an expression")
+        tables[column.table] = None
+        needed |= paths
+    return Lock(nowait, skip_locked, tuple(tables)), needed
+
+
+def refuse_unlockable(lock: Lock, database: Database, transaction: Transaction | None) -> None:
+    """Raise `TransactionError` where rows of *database* cannot be locked now, or not in this way."""
+    alias, dialect = database.alias, database.dialect
+    if transaction is None:
+        raise TransactionError(f"for_update() needs an open block, and none is open on {alias!r}")
+    if transaction.readonly:
+        raise TransactionError(f"for_update() needs a block that may write; that on {alias!r} is read-only")
+    if dialect == "sqlite" and (lock.nowait or lock.skip_locked or lock.of):
+        raise TransactionError(f"for_update(): {alias!r} is SQLite, which cannot lock single rows")
+    if dialect != "postgresql" and lock.of:
+        raise TransactionError(f"for_update(): {alias!r} locks rows of all tables; of= is for PostgreSQL")

@@ -1,0 +1,249 @@
+"""The methods of a query that return columns and numbers, no instances, and `explain`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from sqlalchemy import ColumnElement, Row, Select, func, literal, select
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from microorm.db.connection import AutocommitConnection, Channel
+from microorm.fields.types import MARIADB
+from microorm.mapping.schema import Schema
+from microorm.query.filters import NO_EQUAL, columns, expression
+from microorm.query.selection import Selection
+
+M = TypeVar("M", bound="Any")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
+
+C = ColumnElement
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class Rows(Selection[M]):
+    """A selection whose columns can be loaded, counted and aggregated."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @overload
+        def values(self, a: C[T1], /) -> list[Row[T1]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], /) -> list[Row[T1, T2]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], c: C[T3], /) -> list[Row[T1, T2, T3]]: ...
+        @overload
+        def values(self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], /) -> list[Row[T1, T2, T3, T4]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], /
+        ) -> list[Row[T1, T2, T3, T4, T5]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7]]: ...
+        @overload
+        def values(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], h: C[T8], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+        @overload
+        def values(self, *given: C[Any] | str) -> list[AnyRow]: ...
+
+    def values(self, *given: Any) -> Any:
+        """Return SQLAlchemy's rows of these columns, expressions or names; by default of all fields.
+
+        A column has the name of its field in them. Raises `FieldError` and `TypeError` as `filter` does, `FieldError` for a
+        path to many rows, and what the database raises.
+        """
+        return self._rows("values", given or self._schema.names)
+
+    @overload
+    def scalars(self, column: ColumnElement[T1], /) -> list[T1]: ...
+    @overload
+    def scalars(self, column: str, /) -> list[Any]: ...
+    def scalars(self, column: Any, /) -> Any:
+        """Return a list of the values of one column, an expression or a name. Raises what `values` raises."""
+        return [row[0] for row in self._rows("scalars", [column])]
+
+    def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
+        """Return one row with the values of *expressions*, such as `func.sum(Book.pages)`, over all rows of the query.
+
+        The rows of a limited query are those within its limit. Raises `TypeError` without an expression, for expressions
+        that do not result in one row, and for a grouped query, `FieldError`, and what the database raises.
+        """
+        self._refuse_grouped("aggregate")
+        if not expressions:
+            raise TypeError("aggregate() needs at least one expression")
+        for each in expressions.values():
+            if isinstance(each, str):  # elsewhere the name of a field, here an error
+                expression(self._schema, "aggregate", each)
+        found, paths = columns(self._schema, "aggregate", list(expressions.values()))
+        query = self._unlimited() if self._limited else self
+        selected: Any = select(*found)
+        statement = query._found(selected.select_from(query._schema.table), paths)
+        with self._with(_lock=None)._channel() as channel:
+            try:
+                row = channel.execute(statement).one()
+            except (NoResultFound, MultipleResultsFound) as error:
+                number = "none" if isinstance(error, NoResultFound) else "several"
+                raise TypeError(
+                    f"aggregate() needs expressions that result in one row, not {number}"
+                ) from None
+        # The names do not become a part of the SQL.
+        named = SimpleResultMetaData(list(expressions))
+        return IteratorResult(named, iter([tuple(row)])).one()
+
+    def count(self) -> int:
+        """Return the number of rows, or of the groups of a grouped query."""
+        if self._limited or self._grouped:
+            return int(self._scalar(select(func.count()).select_from(self._ones().subquery())))
+        return int(self._scalar(self._found(select(func.count()).select_from(self._schema.table))))
+
+    def exists(self) -> bool:
+        """Return whether there is a row, or a group of a grouped query."""
+        if self._grouped:  # MariaDB ignores HAVING inside EXISTS
+            return self.count() > 0
+        return bool(self._scalar(select(self._ones().exists())))
+
+    def explain(self, *, analyze: bool = False, verbose: bool = False, format: Format | None = None) -> str:
+        """Return the database's execution plan as text. *analyze*: run the query and include what was measured.
+
+        PostgreSQL has all options, MariaDB *analyze* and the formats text and json, SQLite the format text. Raises
+        `ValueError` for an option that the database does not have.
+        """
+        self._refuse_grouped("explain")
+        query = self._with(_lock=None)
+        database, transaction = query._place()
+        verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
+        with transaction or AutocommitConnection(database, writes=False) as channel:
+            return execution_plan(channel, verb, query.statement)
+
+    @property
+    def _grouped(self) -> bool:
+        return bool(self._group or self._having)
+
+    def _refuse_grouped(self, method: str) -> None:
+        if self._grouped:
+            raise TypeError(f"{method}() needs rows, and this query is grouped; use values() for its groups")
+
+    def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
+        schema = self._schema
+        found, paths = columns(schema, method, given)
+        with self._channel() as channel:
+            rows: Sequence[Any] = channel.execute(
+                self._select(*[_named(schema, each) for each in found], paths=paths)
+            ).fetchall()
+        return rows
+
+    def _ones(self) -> Any:
+        """Return SELECT 1 for each row, or group, for count() and exists(): without order and lock."""
+        # HAVING without GROUP BY makes all rows one group, and SQLite needs an aggregate function then.
+        one = func.count() if self._having and not self._group else literal(1)
+        return self._with(_order=(), _distinct=False, _lock=None)._select(one.label("one"))
+
+    def _unlimited(self) -> Self:
+        """Return a query without a limit of the same rows, by their keys."""
+        key = [field.column for field in self._schema.key]
+        rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
+        # In a sub-select of its own, since MariaDB allows no LIMIT on the right side of IN.
+        in_rows = self._schema.key_in(select(*rows.c))
+        return self._with(_where=(in_rows,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
+
+    def _scalar(self, statement: Any) -> Any:
+        with self._with(_lock=None)._channel() as channel:
+            return channel.execute(statement).scalar_one()
+
+
+def _named(schema: Schema, column: Any) -> Any:
+    """Return *column* with the name of its field, if it is a column of the model or of a related row."""
+    table = getattr(column, "table", None)
+    path = schema.registry.paths.get(table)
+    owner = schema if table is schema.table else None if path is None else path._schema
+    for field in () if owner is None else owner.fields:
+        if field.column.key == column.key and field.name != column.key:
+            return column.label(field.name)
+    return column
+
+
+Format = Literal["text", "json", "xml", "yaml"]
+
+# The options of each database. Nothing else becomes a part of the SQL.
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("analyze", "verbose", "format='text'", "format='json'", "format='xml'", "format='yaml'"),
+    **dict.fromkeys(MARIADB, ("analyze", "format='text'", "format='json'")),
+    "sqlite": ("format='text'",),
+}
+
+
+class Explain(Executable, ClauseElement):
+    """EXPLAIN of a SELECT."""
+
+    inherit_cache = False
+
+    def __init__(self, verb: str, statement: Select[Any]) -> None:
+        self.verb = verb
+        self.statement = statement
+
+
+@compiles(Explain)
+def _explain(element: Explain, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{element.verb} {compiler.process(element.statement, **options)}"
+
+
+def explanation_verb(dialect: str, *, analyze: bool, verbose: bool, format: Format | None) -> str:
+    """Return the SQL that precedes the SELECT. `ValueError` for an option that *dialect* does not have."""
+    options = [name for name, wanted in (("analyze", analyze), ("verbose", verbose)) if wanted]
+    if format is not None:
+        options.append(f"format={format!r}")
+    known = _OPTIONS.get(dialect, ())
+    for each in options:
+        if each not in known:
+            raise ValueError(f"explain(): {dialect} has no {each}; it has: {', '.join(known)}")
+    if dialect == "sqlite":
+        return "EXPLAIN QUERY PLAN"
+    if dialect == "postgresql":
+        words = [known[known.index(each)].upper().replace("=", " ").replace("'", "") for each in options]
+        return f"EXPLAIN ({', '.join(words)})" if words else "EXPLAIN"
+    verb = "ANALYZE" if analyze else "EXPLAIN"
+    return f"{verb} FORMAT=JSON" if format == "json" else verb
+
+
+def execution_plan(channel: Channel, verb: str, statement: Select[Any]) -> str:
+    """Return the database's answer as lines of text."""
+    # The driver's own rows, since the types of the selected columns do not apply to them.
+    cursor: Any = channel.execute(Explain(verb, statement)).cursor
+    names = [each[0] for each in cursor.description]
+    return _plan_text(names, cursor.fetchall(), tree=channel.database.is_sqlite)
+
+
+def _plan_text(names: Sequence[str], rows: Sequence[Any], *, tree: bool) -> str:
+    if tree:
+        depth = {0: -1}
+        for number, parent, _, _ in rows:
+            depth[number] = depth.get(parent, -1) + 1
+        return "\n".join("  " * depth[number] + detail for number, _, _, detail in rows)
+    if len(names) == 1:
+        return "\n".join(
+            each if isinstance(each, str) else json.dumps(each, indent=2) for (each,) in map(tuple, rows)
+        )
+    return "\n".join(
+        " | ".join("" if value is None else str(value) for value in row) for row in (names, *rows)
+    )

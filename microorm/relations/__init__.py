@@ -1,0 +1,1 @@
+"""Related rows of an instance: reverse sides and many-to-many."""

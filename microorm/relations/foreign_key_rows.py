@@ -1,0 +1,224 @@
+"""Foreign key rows: add, remove and set the rows that refer to an instance by a foreign key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any
+
+from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.databases import Databases
+from microorm.db.engine import Database
+from microorm.db.snapshots import Snapshot, take_snapshot
+from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
+from microorm.fields.checks import shown
+from microorm.mapping.schema import Schema
+from microorm.mapping.state import new_in, placeholder
+from microorm.persistence.save import mark_saved
+from microorm.query.query import Query
+from microorm.query.results import MAX_VALUES
+from microorm.sql.statements import plans_of
+
+
+class ForeignKeyRows:
+    """Change which rows refer to the owner of *query* by the foreign key of its relation.
+
+    With *bulk* one UPDATE changes them, without the signals of a save. Otherwise each row is saved.
+    """
+
+    def __init__(self, query: Any, *, bulk: bool) -> None:
+        self._query = query
+        self._relation = query._relation
+        self._owner, self._key = query._owner, query._key
+        self._foreign_key = self._relation.reverse_of
+        self._field: str = self._foreign_key.field.name
+        self._schema: Schema = self._foreign_key.owner.__schema__
+        self._bulk = bulk
+        self._databases: Databases = self._schema.registry.databases
+        self._database: Database = query._write_database()
+
+    def create(self, values: dict[str, Any]) -> Any:
+        """Make an instance of *values* that refers to the owner, and insert it."""
+        for name in (self._foreign_key.name, self._field):
+            if name in values:
+                raise TypeError(
+                    f"create() of {self._relation.label} sets {name!r} to {self._owner!r}; leave it out"
+                )
+        row = placeholder(self._schema.model, self._database.alias)
+        if not self._databases.allows_relation(row, self._owner):
+            raise CrossDatabaseRelation(f"{self._shown} cannot have rows in {self._database.alias!r}")
+        self._owner.__dict__.pop(self._relation.name, None)
+        return Query.create(self._query, **values, **{self._foreign_key.name: self._owner})
+
+    def add(self, objects: Sequence[Any]) -> None:
+        """Set the foreign key of *objects* to the owner."""
+        self._check("add", objects, saved=self._bulk)
+        if objects:
+            with self._unit() as whole:
+                self._add(whole, objects)
+
+    def remove(self, objects: Sequence[Any]) -> None:
+        """Set the foreign key of *objects*, which refer to the owner, to NULL."""
+        self._refuse_required("remove")
+        self._check("remove", objects, saved=True)
+        for each in objects:
+            if getattr(each, self._field) != self._key:
+                raise self._schema.model.DoesNotExist(f"{each!r} is not among {self._shown}")
+        if objects:
+            with self._unit() as whole:
+                self._remove(whole, objects)
+
+    def clear(self) -> None:
+        """Set the foreign key of all rows that refer to the owner to NULL."""
+        self._refuse_required("clear")
+        with self._unit() as whole:
+            self._clear(whole)
+
+    def set(self, objects: Sequence[Any], *, clear: bool) -> None:
+        """Let *objects* and no other rows refer to the owner; with *clear* remove all rows first."""
+        self._check("set", objects, saved=self._bulk)
+        if clear:
+            self._refuse_required("clear")
+        with self._unit() as whole:
+            if clear:
+                self._clear(whole)
+                self._add(whole, objects)
+                return
+            present = {each.pk: each for each in self._rows.all()}
+            wanted = {each.pk for each in objects if not each._row_state.adding}
+            known = {each.pk: each for each in self._query._known or ()}
+            surplus = [known.get(key, each) for key, each in present.items() if key not in wanted]
+            if surplus:
+                self._refuse_required("remove")
+                self._remove(whole, surplus)
+            self._add(whole, [each for each in objects if each._row_state.adding or each.pk not in present])
+            for each in objects:
+                if each.pk in present:
+                    self._mark_written(whole, each, take_snapshot(each), self._owner)
+
+    @property
+    def _rows(self) -> Query[Any]:
+        """The rows that refer to the owner, in the database that is written to."""
+        return Query(self._schema.model).using(self._database.alias).filter(**{self._field: self._key})
+
+    @property
+    def _shown(self) -> str:
+        return f"{self._relation.name} of {self._owner!r}"
+
+    def _unit(self) -> Any:
+        return unit_of_work(self._databases, self._database)
+
+    def _check(self, method: str, objects: Sequence[Any], *, saved: bool) -> None:
+        """Raise `TypeError`, `UnsavedError` or `CrossDatabaseRelation` for an object that cannot be related.
+
+        *saved*: each has to have a row.
+        """
+        model, alias = self._schema.model, self._database.alias
+        for each in objects:
+            if type(each) is not model:
+                raise TypeError(
+                    f"{method}() of {self._relation.label} takes instances of {model.__name__}, not {shown(each)}"
+                )
+            theirs, placed = each._row_state.alias, each
+            if theirs is None:
+                placed = copy(each)
+                placed._row_state = new_in(alias)
+            if theirs not in (None, alias) or not self._databases.allows_relation(placed, self._owner):
+                raise CrossDatabaseRelation(
+                    f"{self._shown}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
+                )
+            if saved and (each._row_state.adding or each.pk is None):
+                raise UnsavedError(
+                    f"{method}() of {self._relation.label} needs saved instances; {each!r} is not saved"
+                )
+            if not self._bulk:  # what its save would refuse
+                for foreign_key in self._schema.foreign_keys:
+                    if foreign_key is not self._foreign_key:
+                        foreign_key.outdated(each)
+
+    def _refuse_required(self, method: str) -> None:
+        if not self._foreign_key.field.nullable:
+            raise FieldError(
+                f"{method}() of {self._relation.label} sets foreign keys to None, "
+                f"and {self._foreign_key.label} is never None"
+            )
+
+    def _add(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
+        whole.forget(self._owner, [self._relation.name])
+        if self._bulk:
+            self._update(whole, objects, self._owner)
+            return
+        for each in objects:
+            self._forget_previous(whole, each)
+            whole.change(each, self._values(self._owner))
+            each.save(using=self._database.alias)
+            whole.dirty = True
+
+    def _remove(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
+        whole.forget(self._owner, [self._relation.name])
+        if self._bulk:
+            self._update(whole, objects, None)
+            return
+        for each in objects:
+            whole.change(each, self._values(None))
+            each.save(using=self._database.alias, update_fields=[self._foreign_key.name])
+            whole.dirty = True
+
+    def _clear(self, whole: UnitOfWork) -> None:
+        known = {each.pk: each for each in self._query._known or ()}
+        if not self._bulk:
+            self._remove(whole, [known.get(each.pk, each) for each in self._rows.all()])
+            return
+        whole.forget(self._owner, [self._relation.name])
+        images = [(each, take_snapshot(each)) for each in known.values()]
+        self._rows.update(**{self._field: None})
+        whole.dirty = True
+        for each, image in images:
+            if getattr(each, self._field) == self._key:
+                self._mark_written(whole, each, image, None)
+
+    def _update(self, whole: UnitOfWork, objects: Sequence[Any], owner: Any) -> None:
+        """Write the key of *owner*, or NULL, to the rows of *objects*. Raises `NotUpdated` if a row is missing."""
+        images = [take_snapshot(each) for each in objects]
+        asked = {each.pk for each in objects}
+        count = 0
+        for query in self._batches(list(asked), related=owner is None):
+            count += query.update(**{self._field: None if owner is None else self._key})
+            whole.dirty = True
+        if count != len(asked):
+            raise self._schema.model.NotUpdated(
+                f"{count} of {len(asked)} rows could be changed for {self._shown} in {self._database.alias!r}"
+            )
+        for each, image in zip(objects, images, strict=True):
+            self._mark_written(whole, each, image, owner)
+
+    def _batches(self, keys: list[Any], *, related: bool) -> Iterator[Query[Any]]:
+        """Yield queries of the rows of *keys*, as many as a statement takes; *related*: of the owner's rows only."""
+        rows = self._rows if related else Query(self._schema.model).using(self._database.alias)
+        size = MAX_VALUES // len(self._schema.key)
+        for start in range(0, len(keys), size):
+            yield rows._with(_where=(self._schema.key_in(keys[start : start + size]),))
+
+    def _values(self, owner: Any) -> dict[str, Any]:
+        """Return the values of an instance that refers to *owner*, or to no row."""
+        key = None if owner is None else self._key
+        return {self._field: key, self._foreign_key.name: (key, owner)}
+
+    def _mark_written(self, whole: UnitOfWork, instance: Any, image: Snapshot, owner: Any) -> None:
+        """Note in *instance* that its row refers to *owner* now, or to no row."""
+        self._forget_previous(whole, instance)
+        values = self._values(owner)
+        mark_saved(
+            self._schema,
+            plans_of(self._schema, self._database),
+            instance,
+            (self._field,),
+            (values[self._field],),
+        )
+        whole.change(instance, values, image)
+
+    def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
+        """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""
+        copied_row = instance.__dict__.get(self._foreign_key.name)
+        if copied_row is not None and copied_row[1] is not None and copied_row[1] is not self._owner:
+            whole.forget(copied_row[1], [self._relation.name])

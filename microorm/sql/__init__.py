@@ -1,0 +1,1 @@
+"""Compiled statements, and rows made into instances."""

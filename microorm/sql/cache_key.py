@@ -1,0 +1,145 @@
+"""Keys under which the compiled SQL of a query is cached.
+
+Expressions with equal cache keys compile to the same SQL and differ only in the values of their parameters. Only what most
+conditions consist of has a key: comparisons of columns with values, their combinations, and orders by columns. All other
+expressions go through SQLAlchemy's `Connection`, which has a cache of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BinaryExpression,
+    BindParameter,
+    BooleanClauseList,
+    Column,
+    ColumnElement,
+    False_,
+    Grouping,
+    Null,
+    True_,
+    UnaryExpression,
+)
+from sqlalchemy.sql import operators
+
+from microorm.mapping.path import Path
+
+OPERATORS = frozenset(
+    {
+        operators.and_,
+        operators.asc_op,
+        operators.contains_op,
+        operators.desc_op,
+        operators.endswith_op,
+        operators.eq,
+        operators.ge,
+        operators.gt,
+        operators.inv,
+        operators.is_,
+        operators.is_not,
+        operators.le,
+        operators.like_op,
+        operators.lt,
+        operators.ne,
+        operators.not_like_op,
+        operators.nulls_first_op,
+        operators.nulls_last_op,
+        operators.or_,
+        operators.startswith_op,
+        None,
+    }
+)
+CONSTANTS = frozenset({Null, True_, False_})
+
+
+class CacheableExpressions(tuple[ColumnElement[Any], ...]):
+    """Expressions that share a cache *key*, with their parameters, in the order of the key, and the paths they use."""
+
+    key: tuple[Any, ...] = ()
+    parameters: tuple[BindParameter[Any], ...] = ()
+    paths: frozenset[Path] = frozenset()
+
+
+NO_EXPRESSIONS = CacheableExpressions()
+
+
+def cacheable(schema: Any, expressions: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *expressions* as `CacheableExpressions`, or as they are where one of them has no cache key.
+
+    Columns may be those of the model of *schema* and of paths that start there; one of another table has no key.
+    """
+    if not expressions:
+        return NO_EXPRESSIONS
+    reader = _Reader(schema)
+    for expression in expressions:
+        if not reader.read(expression):
+            return expressions
+    for parameter in reader.parameters:
+        # One of another type than the columns have might be converted in another way the next time.
+        if id(parameter.type) not in reader.types:
+            return expressions
+    found = CacheableExpressions(expressions)
+    found.key, found.parameters = tuple(reader.key), tuple(reader.parameters)
+    found.paths = frozenset(reader.paths)
+    return found
+
+
+def concatenated(earlier: tuple[Any, ...], added: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *earlier* and *added* expressions together, with a cache key where both have one."""
+    if not earlier:
+        return added
+    if not (isinstance(earlier, CacheableExpressions) and isinstance(added, CacheableExpressions)):
+        return (*earlier, *added)
+    found = CacheableExpressions((*earlier, *added))
+    found.key, found.parameters = earlier.key + added.key, earlier.parameters + added.parameters
+    found.paths = earlier.paths | added.paths
+    return found
+
+
+class _Reader:
+    """Walks through expressions, from left to right, and collects their cache key."""
+
+    __slots__ = ("key", "parameters", "paths", "schema", "types")
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.key: list[Any] = []
+        self.parameters: list[BindParameter[Any]] = []
+        self.types: set[int] = set()
+        self.paths: set[Path] = set()
+
+    def read(self, element: Any) -> bool:
+        """Add *element* and its parts to the key; return False where one of them has none."""
+        kind, key = element.__class__, self.key
+        if kind is Column:
+            return self._column(element)
+        if kind is BindParameter:
+            self.parameters.append(element)
+            key.append(id(element.type))
+            plain = element.callable is None and not element.expanding and not element.literal_execute
+            return element.unique and plain
+        if kind is BinaryExpression:
+            if element.operator not in OPERATORS:
+                return False
+            key += (kind, element.operator, *sorted(element.modifiers.items()))
+            return self.read(element.left) and self.read(element.right)
+        if kind is BooleanClauseList:
+            key += (kind, element.operator, len(element.clauses))
+            return all(self.read(each) for each in element.clauses)
+        if kind is UnaryExpression:
+            key += (kind, element.operator, element.modifier)
+            return {element.operator, element.modifier} <= OPERATORS and self.read(element.element)
+        key.append(kind)
+        return kind in CONSTANTS or (kind is Grouping and self.read(element.element))
+
+    def _column(self, column: Any) -> bool:
+        table = column.table
+        if table is not self.schema.table:
+            path = self.schema.registry.paths.get(table)
+            if path is None or path._root is not self.schema:
+                return False
+            self.paths.add(path)
+        self.key.append(id(column))
+        self.types.add(id(column.type))
+        return True

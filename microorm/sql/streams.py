@@ -1,0 +1,158 @@
+"""Streams: the rows of a statement chunk by chunk, so that a million of them take the memory of a few.
+
+Outside a block, a stream has a connection of its own, and the program may write meanwhile. Inside a block, it uses that of the
+block: PostgreSQL keeps the rows in a cursor on the server. SQLite and MariaDB return all rows at once: a cursor on SQLite would
+show later writes of the block, and MariaDB could not run another statement meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Select, column, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from microorm.db.connection import autocommit_connection
+from microorm.db.context import process
+from microorm.db.engine import Database
+from microorm.db.transaction import AtomicBlock, Transaction
+from microorm.errors import TransactionError
+from microorm.fields.types import MARIADB
+
+Rows = Sequence[Any]
+Stream = Generator[Rows, None, None]
+
+NET_WRITE_TIMEOUT = 24 * 60 * 60
+"""For how many seconds MariaDB waits for a slow reader before it closes the connection."""
+
+_numbers = count(1)
+_inherited: list[Any] = []
+
+
+class DeclareCursor(Executable, ClauseElement):
+    """DECLARE of a cursor, whose rows PostgreSQL keeps until they are fetched or the transaction ends."""
+
+    inherit_cache = False
+
+    def __init__(self, name: str, statement: Select[Any]) -> None:
+        self.name = name
+        self.statement = statement
+
+
+@compiles(DeclareCursor)
+def _declare(element: DeclareCursor, compiler: SQLCompiler, **options: Any) -> str:
+    selected = compiler.process(element.statement, **options)
+    return f"DECLARE {element.name} NO SCROLL CURSOR FOR {selected}"
+
+
+def chunks(database: Database, transaction: Transaction | None, statement: Select[Any], size: int) -> Stream:
+    """Yield the rows of *statement* in lists of *size*; close the generator if it is not read to the end.
+
+    Raises what the database raises, and `TransactionError` once the block in which it was started has ended.
+    """
+    if transaction is None:
+        return _outside_block(database, statement, size)
+    return (_by_cursor if database.dialect == "postgresql" else _at_once)(transaction, statement, size)
+
+
+def _outside_block(database: Database, statement: Select[Any], size: int) -> Stream:
+    """Stream outside a block, by a connection that nothing else uses until the stream is closed."""
+    here, connection = process(), _own_connection(database)
+    result, done = None, False
+    try:
+        # Without WAL, an open reader would block writes of the loop, so all rows are read at once.
+        if database.is_sqlite and connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+            rows = connection.execute(statement).fetchall()
+            connection.close()
+            yield from _parts(rows, size)
+            return
+        if database.dialect in MARIADB:
+            connection.exec_driver_sql(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT}")
+        result = connection.execute(statement, execution_options={"yield_per": size})
+        yield from result.partitions()
+        done = True
+        if database.dialect in MARIADB:
+            connection.exec_driver_sql("SET SESSION net_write_timeout = DEFAULT")
+    finally:
+        if here is not process():
+            # This is a forked process: the parent still uses the connection.
+            _inherited.append((connection, result))
+            with suppress(SQLAlchemyError):
+                connection.detach()
+        else:
+            if result is not None and not done:
+                _abort(database, connection, result)
+            connection.close()
+
+
+def _own_connection(database: Database) -> Connection:
+    if database.is_sqlite:
+        return autocommit_connection(database, committing=False)
+    connection = database.idle_connections.connect(database.engine)
+    if database.dialect == "postgresql" and database.commits_by_itself(connection.connection):
+        # A cursor lives in a transaction.
+        connection.execution_options(isolation_level="READ COMMITTED")
+    return connection
+
+
+def _abort(database: Database, connection: Connection, result: CursorResult[Any]) -> None:
+    """Close *result* before all its rows are read."""
+    driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
+    if database.dialect in ("sqlite", "postgresql") or not hasattr(driver, "thread_id"):
+        result.close()
+        return
+    # Otherwise MariaDB's driver would read all rows that are left before it closes.
+    with suppress(SQLAlchemyError), database.idle_connections.connect(database.engine) as other:
+        other.exec_driver_sql(f"KILL QUERY {driver.thread_id():d}")
+    cursor: Any = result.cursor
+    with suppress(database.engine.dialect.loaded_dbapi.Error):
+        while cursor.fetchmany(1000):
+            pass
+    result.close()
+    connection.invalidate()  # KILL may have come after the last row, and would stop the next query
+
+
+def _by_cursor(transaction: Transaction, statement: Select[Any], size: int) -> Stream:
+    """Stream in a block on PostgreSQL. A cursor that is not read to the end is closed by the end of the block."""
+    block = transaction.blocks[-1]
+    name = f"microorm_rows_{next(_numbers)}"
+    columns = [column(f"c{index}", each.type) for index, each in enumerate(statement.selected_columns)]
+    fetch = text(f"FETCH FORWARD {size:d} FROM {name}").columns(*columns)
+    with transaction as channel:
+        channel.execute(DeclareCursor(name, statement))
+    full = True
+    while full:
+        _refuse_ended(transaction, block)
+        with transaction as channel:
+            rows = channel.execute(fetch).fetchall()
+            if not (full := len(rows) == size):
+                channel.execute(text(f"CLOSE {name}"))
+        yield rows
+
+
+def _at_once(transaction: Transaction, statement: Select[Any], size: int) -> Stream:
+    """Read all rows at once, in a block on the other databases, and yield them chunk by chunk."""
+    block = transaction.blocks[-1]
+    with transaction as channel:
+        rows = channel.execute(statement).fetchall()
+    for part in _parts(rows, size):
+        _refuse_ended(transaction, block)
+        yield part
+
+
+def _parts(rows: Rows, size: int) -> Iterator[Rows]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _refuse_ended(transaction: Transaction, block: AtomicBlock) -> None:
+    if block.closed:
+        raise TransactionError(
+            f"the block on {transaction.database.alias!r} in which iterate() was started has ended"
+        )

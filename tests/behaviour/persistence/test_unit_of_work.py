@@ -1,0 +1,73 @@
+"""Units of work: several writes happen together or not at all."""
+
+from typing import Any
+
+import pytest
+
+from microorm import Field, TransactionError, field
+from microorm.db.atomic import unit_of_work
+
+MEMORY = pytest.mark.backends("sqlite-memory")
+
+
+class Broken(Exception):
+    """The error that ends a unit."""
+
+
+@pytest.fixture(name="Word")
+def word_model(Base: Any, registry: Any) -> Any:
+    class Word(Base):
+        text: Field[str] = field(max_length=20)
+
+    registry.create_all()
+    return Word
+
+
+def test_a_unit_alone_is_a_transaction(Word, databases, stored):
+    with unit_of_work(databases, databases.database("default")):
+        Word(text="a").save()
+        Word(text="b").save()
+    with pytest.raises(Broken), unit_of_work(databases, databases.database("default")):
+        Word(text="c").save()
+        raise Broken
+    assert stored(Word, "text") == ["a", "b"]
+
+
+@MEMORY
+def test_a_unit_in_a_block_dooms_it_once_it_is_dirty(Word, databases, stored):
+    database = databases.database("default")
+    with databases.atomic():
+        with pytest.raises(Broken), unit_of_work(databases, database):
+            raise Broken
+        Word(text="a").save()
+    with pytest.raises(TransactionError), databases.atomic():
+        with pytest.raises(Broken), unit_of_work(databases, database) as whole:
+            whole.dirty = True
+            raise Broken
+        with pytest.raises(TransactionError, match="is doomed"):
+            whole.check()
+    assert stored(Word, "text") == ["a"]
+
+
+@MEMORY
+def test_what_a_unit_changed_in_instances_is_put_back(Word, databases, undone):
+    database = databases.database("default")
+    word = Word(text="a")
+    word.__dict__["known"] = [1]
+
+    def change(whole: Any) -> None:
+        whole.change(word, {"text": "b"})
+        whole.change(word, {"text": "c", "new": 1})
+        whole.forget(word, ["known", "unknown"])
+        assert (word.text, word.new, hasattr(word, "known")) == ("c", 1, False)
+
+    with pytest.raises(Broken), unit_of_work(databases, database) as whole:
+        change(whole)
+        raise Broken
+    assert (word.text, hasattr(word, "new"), word.known) == ("a", False, [1])
+    with undone(), unit_of_work(databases, database) as whole:
+        change(whole)
+    assert (word.text, hasattr(word, "new"), word.known) == ("a", False, [1])
+    with unit_of_work(databases, database) as whole:
+        change(whole)
+    assert (word.text, word.new, hasattr(word, "known")) == ("c", 1, False)

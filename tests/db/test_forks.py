@@ -1,0 +1,205 @@
+"""Forks: a child process uses connections of its own, and those of its parent stay usable.
+
+Each test runs a separate program, since a test runner with threads should not be forked.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from microorm.db import context as forks
+
+pytestmark = pytest.mark.slow  # a process for each
+
+ROOT = Path(__file__).parent.parent.parent
+
+WORLD = """
+import os, sys, threading
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+from microorm import Databases, Field, Model, Registry, TransactionSharedError, field
+
+url = sys.argv[1]
+options = {"connect_args": {"timeout": 0.1}} if url.startswith("sqlite") else {}
+databases = Databases({"default": create_engine(url, **options) if GIVEN else {"url": url, **options}})
+registry = Registry(databases)
+
+class Book(Model, registry=registry):
+    title: Field[str] = field(max_length=20)
+
+def titles():
+    return [book.title for book in Book.objects.order_by("id")]
+
+def say(*words):
+    print(*words, flush=True)
+
+def wait_for(child):
+    say("child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+registry.create_all()
+Book(title="first").save()
+"""
+
+IDLE = """
+child = os.fork()
+if not child:
+    Book(title="of the child").save()
+    with databases.atomic():
+        say("child", titles())
+    databases.close()
+    sys.exit()
+wait_for(child)
+Book(title="of the parent").save()
+say("parent", titles())
+"""
+
+INSIDE = """
+there, here = os.pipe(), os.pipe()
+with databases.atomic():
+    Book(title="of the block").save()
+    child = os.fork()
+    if child:
+        os.read(there[0], 1)
+        Book(title="after the fork").save()
+    else:
+        for attempt in (titles, Book(title="no").save, lambda: databases.on_commit(print)):
+            try:
+                attempt()
+            except TransactionSharedError as error:
+                say("child:", error)
+if not child:
+    say("child reads", titles())
+    try:
+        Book(title="of the child 2").save()
+        say("child writes")
+    except OperationalError as error:
+        say("child:", error.orig)
+    os.write(there[1], b".")
+    sys.exit()
+wait_for(child)
+say("parent", sorted(titles()))
+"""
+
+THREADS = """
+begun, go_on = threading.Event(), threading.Event()
+before = titles()
+
+def work():
+    with databases.atomic():
+        Book(title="before the next fork").save()
+        begun.set()
+        go_on.wait()
+        Book(title="after the next fork").save()
+
+thread = threading.Thread(target=work)
+thread.start()
+begun.wait()
+child = os.fork()
+if not child:
+    say("child has read", "as many as there are" if titles() == before else titles())
+    sys.exit()
+wait_for(child)
+go_on.set()
+thread.join()
+say("parent", sorted(titles()))
+"""
+
+
+def run(program: str, url: str, *, given: bool = False) -> list[str]:
+    """Run *program* in a process of its own, and return its output."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", f"GIVEN = {given}\n{WORLD}{program}", url],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+IDLE_SAYS = [
+    "child ['first', 'of the child']",
+    "child ended with 0",
+    "parent ['first', 'of the child', 'of the parent']",
+]
+
+
+def test_a_child_leaves_what_its_parent_has_open_alone(url: str, backend: str) -> None:
+    """Idle connections, an open block, which the child can neither use nor end, and a block of another thread.
+
+    A memory database is copied by the fork. SQLite's locks are not inherited: the child of a block can read the file,
+    and gets an error for a write.
+    """
+    is_server = backend in ("postgresql", "mariadb")
+    idle = IDLE_SAYS if backend != "sqlite-memory" else [*IDLE_SAYS[:2], "parent ['first', 'of the parent']"]
+    first = (
+        ["first", "of the parent"]
+        if backend == "sqlite-memory"
+        else ["first", "of the child", "of the parent"]
+    )
+    told = run(IDLE + INSIDE + THREADS, url)
+    assert told[:3] == idle
+    blocks = [*first, "of the block", "after the fork"] + ["of the child 2"] * is_server
+    assert told[3:9] == [
+        *["child: the open block on 'default' belongs to another process"] * 3,
+        f"child reads {first}",
+        "child: database is locked" if backend == "sqlite-file" else "child writes",
+        "child ended with 0",
+    ]
+    assert told[9] == f"parent {sorted(blocks)}"
+    assert told[10:] == [
+        "child has read as many as there are",
+        "child ended with 0",
+        f"parent {sorted([*blocks, 'before the next fork', 'after the next fork'])}",
+    ]
+
+
+@pytest.mark.backends("sqlite-file", "postgresql")
+def test_a_child_leaves_the_connections_of_an_engine_that_was_given_alone(url: str) -> None:
+    """Its pool is treated like that of other engines."""
+    assert run(IDLE, url, given=True) == IDLE_SAYS
+
+
+class Watched:
+    """An object that records the calls of its methods."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def before_fork(self) -> None:
+        self.told.append("before")
+
+    def after_fork(self) -> None:
+        self.told.append("after")
+
+
+def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`before_fork` in the parent, `after_fork` in the child; it may be forgotten twice."""
+    monkeypatch.setattr("microorm.db.context._held", [])
+    monkeypatch.setattr("microorm.db.context._Process.token", token := object())
+    watched = Watched()
+    forks.watch(watched)
+    forks._before()
+    assert (watched.told, forks.process()) == (["before"], token)
+    forks._after_in_child()
+    assert watched.told == ["before", "after"]
+    assert forks.process() is not token
+    child = forks.process()
+    forks._after_in_child()
+    assert forks.process() is not child
+    forks.forget(watched)
+    forks.forget(watched)
+    forks._before()
+    assert watched.told == ["before", "after"]
+    assert watched not in forks._held
+
+
+def test_what_is_watched_is_not_kept_alive() -> None:
+    """Except during a fork."""
+    forks.watch(Watched())
+    assert not any(isinstance(known(), Watched) for known in forks._watched.valuerefs())
