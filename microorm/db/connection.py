@@ -225,11 +225,10 @@ class AutocommitConnection(Channel):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if (
-            error is None and self._deadline and self._raw is not None
-        ):  # in autocommit, so nothing is left to commit
-            if self.database.idle_connections.keep(self._raw, self.cursor, self._deadline):
-                return
+        idle = self.database.idle_connections
+        # In autocommit: nothing is left to commit.
+        if error is None and self._deadline and idle.keep(self._raw, self.cursor, self._deadline):  # type: ignore[arg-type]
+            return
         separate_commit = self._raw is not None and self.database.needs_commit and not self._switched
         try:
             if error is None and self._writes and separate_commit:
