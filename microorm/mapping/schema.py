@@ -297,7 +297,9 @@ def explain(schema: Any) -> str:
         database = databases.database(alias)
         plans = database.plans.get(schema)
         if plans is not None:
-            parts += [(f"{alias!r} ({database.dialect}): {title}", text) for title, text in _prepared(plans)]
+            parts += [
+                (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)
+            ]
     return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
 
 
@@ -311,15 +313,14 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
         yield f"instances of rows of {_fields(wanted)} that SQLAlchemy has decoded", _source(build)
 
 
-def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
+def _statements(plans: Any) -> Iterator[tuple[str, str]]:
     yield "instances of the driver's rows", _source(plans.hydrator.build)
     for key, plan in plans.statements.items():
         if (sql := getattr(plan, "sql", None)) is None:
             yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
         else:
-            verb, *said = (key,) if isinstance(key, str) else key
-            names = said[0] if said and verb != "read" else ()
-            title = f"{verb} {', '.join(names)}".strip()
+            verb, *rest = (key,) if isinstance(key, str) else key
+            title = f"{verb} {', '.join(rest[0])}".strip() if rest else verb
             yield title, "\n".join(filter(None, (sql, plan.bind and _source(plan.bind))))
 
 

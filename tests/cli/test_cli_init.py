@@ -59,7 +59,7 @@ def test_a_second_time_is_an_error_and_changes_nothing(invoke: Any, file: Path) 
     before = file.read_bytes()
     done = invoke("init")
     assert (done.stdout, done.exit_code) == ("", 1)
-    assert done.stderr == f"microorm: '{file.parent}/migrations/env.py' is there already\n"
+    assert done.stderr == f"microorm: '{file.parent}/migrations/env.py' already exists\n"
     assert file.read_bytes() == before
 
 

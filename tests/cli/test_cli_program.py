@@ -390,7 +390,7 @@ CASES: dict[str, tuple[Callable[[Path], object] | None, list[str], int, str]] = 
         1,
         "models.py:8: LookupError: no such shelf",
     ),
-    "init where migrations are": (None, ["init"], 1, "is there already"),
+    "init where migrations are": (None, ["init"], 1, "already exists"),
 }
 
 

@@ -177,7 +177,7 @@ def test_create_all_and_drop_all_do_not_change_migrated_tables(split: Databases,
         text: Field[str]
 
     with pytest.raises(
-        microorm.ConfigurationError, match="the tables of 'default' are made and dropped by migrations"
+        microorm.ConfigurationError, match="the tables of 'default' are managed by migrations"
     ):
         registry.create_all()
     assert "later" not in tables(split, "default")
