@@ -18,16 +18,7 @@ from alembic import context
 from alembic.migration import MigrationContext
 from alembic.operations.ops import MigrationScript, UpgradeOps
 from alembic.util import CommandError
-from sqlalchemy import (
-    ClauseElement,
-    Connection,
-    Insert,
-    Select,
-    TextClause,
-    create_engine,
-    event,
-    inspect,
-)
+from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
@@ -38,14 +29,7 @@ from microorm.migrations.compare import Rename, check_renames, compare_options, 
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
 from microorm.migrations.report import Progress, Step, behind, failure, first_line
-from microorm.migrations.targets import (
-    Target,
-    labels_by_table,
-    locked,
-    models_by_table,
-    restricted,
-    targets,
-)
+from microorm.migrations.targets import Target, labels_by_table, locked, models_by_table, restricted, targets
 from microorm.project import read_project
 from microorm.registry import Registry, default_registry
 from microorm.signals import post_migrate, pre_migrate
