@@ -93,10 +93,7 @@ def _equalities(
     given: list[tuple[Any, frozenset[Path]]],
     instances: list[Any],
 ) -> Equal:
-    """Return names and checked values of *equalities* of fields.
-
-    Relations, expressions and None become conditions, which are added to *given*; instances are added to *instances*.
-    """
+    """Return names and values of fields; add other conditions to *given*, and instances to *instances*."""
     equal: list[tuple[str, Any]] = []
     for name, value in equalities.items():
         relation = schema.relations.get(name)

@@ -73,12 +73,11 @@ def check_instances(schema: Schema, method: str, given: Iterable[Any]) -> list[A
     return objects
 
 
-def check_batch_size(batch_size: Any) -> int | None:
+def check_batch_size(batch_size: int | None) -> int | None:
     """Return *batch_size*. `ValueError` for anything but a positive int and None."""
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ValueError(f"batch_size= must be a positive int, not {batch_size!r}")
-    size: int | None = batch_size
-    return size
+    return batch_size
 
 
 def max_rows(channel: Channel, width: int, asked: int | None = None) -> int:
@@ -106,8 +105,7 @@ def batches(
         return
     size = max_rows(channel, len(row_of(items[0])), asked)
     if channel.database.dialect in MAX_PARAMETERS:
-        for start in range(0, len(items), size):
-            yield items[start : start + size]
+        yield from sliced(items, size)
         return
     start = total = 0
     for index, item in enumerate(items):
@@ -117,6 +115,12 @@ def batches(
             start, total = index, 0
         total += added
     yield items[start:]
+
+
+def sliced(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut *items* into parts of *size*."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _bytes(row: Row) -> int:
@@ -196,8 +200,8 @@ class MultiRowInsert:
         if channel.cursor.__class__ is WatchedCursor:
             cursor = channel.database.observers.watched(cursor)
         made: list[Row] = []
-        for start in range(0, len(rows), self._rows):
-            made += self._insert(channel, cursor, rows[start : start + self._rows])
+        for part in sliced(rows, self._rows):
+            made += self._insert(channel, cursor, part)
         return made
 
     def _insert(self, channel: Channel, cursor: Any, rows: Sequence[Row]) -> list[Row]:
