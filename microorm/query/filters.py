@@ -40,10 +40,8 @@ def conditions(
 ) -> Conditions:
     """Check the arguments of *method*: SQL expressions, and values by the names of fields and relations.
 
-    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS.
-
-    Raises `TypeError` for anything but SQL expressions, `FieldError` for an unknown name and for a column of another
-    table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
+    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS. Raises what
+    `Selection.filter` raises.
     """
     where = cacheable(schema, expressions)
     equal = plain_equalities(schema, equalities) if equalities else NO_EQUAL
@@ -152,10 +150,7 @@ def _many(paths: frozenset[Path]) -> bool:
 
 
 def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
-    """Return the paths that the expression *given* to *method* uses.
-
-    Raises `TypeError` for anything but a SQL expression, a string included, `FieldError` for a column of another table.
-    """
+    """Return the paths that the expression *given* to *method* uses. Raises `TypeError` and `FieldError`."""
     if not isinstance(given, ColumnElement):
         raise TypeError(f"{method}() takes column expressions, not {given!r}")
     return paths_in(schema, given)
@@ -204,10 +199,7 @@ def non_negative(what: str, count: Any) -> int:
 
 
 def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None]:
-    """Return offset and limit of a slice of a query that has *offset* and *limit*.
-
-    Raises `ValueError` for a step and for negative numbers.
-    """
+    """Return offset and limit of a slice of a query that has *offset* and *limit*. Raises `ValueError`."""
     if part.step is not None:
         raise ValueError("a slice of a query cannot have a step")
     start = 0 if part.start is None else non_negative("a slice", part.start)
@@ -276,10 +268,9 @@ def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
     try:
         return field.clean(value)
     except InvalidFieldValue as refused:
-        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and _storable(value):
+        storable = isinstance(value, bytes) or (
+            isinstance(value, str) and "\0" not in value and encodable(value)
+        )
+        if storable and isinstance(value, field.python_type):
             return value
         raise InvalidValue(schema.name, {field.name: str(refused)}) from None
-
-
-def _storable(value: str | bytes) -> bool:
-    return isinstance(value, bytes) or ("\0" not in value and encodable(value))

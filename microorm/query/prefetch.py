@@ -59,11 +59,7 @@ class Level:
 
 
 def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -> tuple[Fetch, ...]:
-    """Return the fetches *known* and those *given*: paths, dotted names and `Prefetch` objects.
-
-    Raises `FieldError` for an unknown name, `TypeError` for anything else and for a query of another model, `ValueError`
-    for a second query of the same rows.
-    """
+    """Return the fetches *known* and those *given*: paths, dotted names and `Prefetch` objects."""
     found = list(known)
     queried = {dotted(fetch.chain) for fetch in known if fetch.query is not None}
     for each in given:

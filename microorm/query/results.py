@@ -334,7 +334,11 @@ def raw_instances(
     if not isinstance(sql, str):
         raise TypeError(f"raw() takes SQL as a str, not {sql!r}")
     plain = dict(parameters or {})
-    converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
+    converted = [
+        _bound(name, plain.pop(name))
+        for name, value in list(plain.items())
+        if isinstance(value, _CONVERTED) and field_type(type(value)) is not None
+    ]
     statement = sa.text(sql).bindparams(*converted)
     # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it.
     with transaction or AutocommitConnection(database, writes=True) as channel:
@@ -352,10 +356,6 @@ def raw_instances(
     indexes = [names.index(name) for name in columns]
     ordered = [tuple([row[index] for index in indexes]) for row in rows]
     return plans_of(schema, database).hydrator.instances(ordered)
-
-
-def _is_converted(value: Any) -> bool:
-    return isinstance(value, _CONVERTED) and field_type(type(value)) is not None
 
 
 def _bound(name: str, value: Any) -> sa.BindParameter[Any]:

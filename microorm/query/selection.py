@@ -310,10 +310,7 @@ class Lock(NamedTuple):
 def lock_of(
     schema: Schema, *, nowait: bool, skip_locked: bool, of: Sequence[Any]
 ) -> tuple[Lock, frozenset[Path]]:
-    """Return the lock, and the paths to be joined for it.
-
-    Raises `ValueError` for both flags at once, `TypeError` and `FieldError` for an *of* that has no rows to lock.
-    """
+    """Return the lock, checked, and the paths to be joined for it."""
     if nowait and skip_locked:
         raise ValueError("for_update(): nowait= cannot be combined with skip_locked=")
     if not isinstance(of, (tuple, list)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from itertools import chain
 from operator import itemgetter
@@ -33,7 +34,7 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 1_000
 """How many values go into one INSERT of many rows; more are no faster."""
 MAX_TEXTS = 64
-"""For how many numbers of rows the text of an INSERT is copied_row."""
+"""For how many numbers of rows the text of an INSERT is kept."""
 
 _VARIABLE_NUMBER = 9  # SQLITE_LIMIT_VARIABLE_NUMBER; not every build of sqlite3 has the name
 
@@ -138,20 +139,14 @@ def _sqlite_limit(channel: Channel) -> int | None:
 
 
 def has_triggers(schema: Schema, channel: Channel) -> bool:
-    """Return whether the table has triggers on SQLite: their INSERTs may take numbers between those of the rows.
-
-    The driver's cursor runs this statement, which is not about rows and is not counted.
-    """
+    """Return whether the table has triggers on SQLite: their INSERTs may take numbers between those of the rows."""
     parts = [
         f"SELECT 1 FROM {master} WHERE type = 'trigger' AND tbl_name = ?"
         for master in ("sqlite_master", "sqlite_temp_master")
     ]
-    table, cursor = schema.table.name, channel.raw.cursor()
-    try:
-        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", (table, table))
+    with closing(channel.raw.cursor()) as cursor:  # the driver's, since the statement is not to be counted
+        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", (schema.table.name, schema.table.name))
         return cursor.fetchone() is not None
-    finally:
-        cursor.close()
 
 
 class MultiRowInsert:

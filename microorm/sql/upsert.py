@@ -42,11 +42,7 @@ class Upsert(NamedTuple):
 def upsert_of(
     schema: Schema, on_conflict: Any, unique_fields: Iterable[Any] | None, update_fields: Iterable[Any] | None
 ) -> Upsert | None:
-    """Check the arguments of an upsert; return None where a conflict is an error.
-
-    Raises `ValueError` for arguments that cannot be combined and where it is not clear which unique fields are meant,
-    `TypeError` for a name instead of a list, `FieldError` for unknown fields and for fields that are not unique together.
-    """
+    """Check the arguments of an upsert, as `Query.bulk_create` says; return None where a conflict is an error."""
     if on_conflict not in (None, "ignore", "update"):
         raise ValueError(f"on_conflict= must be 'ignore' or 'update', not {on_conflict!r}")
     if unique_fields is not None and on_conflict is None:
