@@ -23,16 +23,12 @@ NO_PATHS: frozenset[Path] = frozenset()
 
 
 class Conditions(NamedTuple):
-    """What one call of `filter` or `exclude` asks for.
-
-    *where*: SQL expressions; *equal*: names of fields, and the value that each must have; *paths*: to be joined for the
-    expressions; *instances*: those that relations were compared with.
-    """
+    """What one call of `filter` or `exclude` asks for."""
 
     where: Where
-    equal: Equal
-    paths: frozenset[Path]
-    instances: tuple[Any, ...]
+    equal: Equal  # names of fields, and the value that each must have
+    paths: frozenset[Path]  # to be joined for *where*
+    instances: tuple[Any, ...]  # that relations were compared with
 
 
 def conditions(
@@ -224,10 +220,7 @@ def _with_values(condition: ColumnElement[bool]) -> str:
 
 
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
-    """Return the fields of the key, each with its value; *value* is a tuple where the key is composite.
-
-    Raises `InvalidValue`.
-    """
+    """Return the fields of the key, each with its value. Raises `InvalidValue` for a wrong composite key."""
     if len(schema.key) == 1:
         return [(schema.key[0], value)]
     if not isinstance(value, tuple) or len(value) != len(schema.key):

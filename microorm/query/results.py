@@ -1,7 +1,4 @@
-"""The methods of a query that return instances, and `fetch`, which all of them use.
-
-`raw` makes instances of the rows of the user's own SQL.
-"""
+"""The methods of a query that return instances, and `fetch`, which all of them but `raw` use."""
 
 from __future__ import annotations
 
