@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, delete, exists, insert, select, update
-from sqlalchemy.sql import Executable
+from sqlalchemy import Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
@@ -20,13 +22,28 @@ from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowLayout, RowState
-from microorm.sql.hydration import Hydrator, decode_row, decoders_of, hydrate
+from microorm.sql.hydration import Hydrator, decode_row, decoders_of, fields_of, hydrate
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]
 
 MAX_STATEMENTS = 256
 """How many statements of one model are kept for one database."""
+
+
+class Prefixed(Executable, ClauseElement):
+    """A SELECT after *prefix*, such as EXPLAIN."""
+
+    inherit_cache = False
+
+    def __init__(self, prefix: str, statement: Select[Any]) -> None:
+        self.prefix = prefix
+        self.statement = statement
+
+
+@compiles(Prefixed)
+def _prefixed(element: Prefixed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{element.prefix} {compiler.process(element.statement, **options)}"
 
 
 class CompiledStatement:
@@ -76,7 +93,7 @@ class CompiledInsert(CompiledStatement):
 
     def __init__(self, schema: Schema, names: tuple[str, ...], database: Database) -> None:
         dialect = database.engine.dialect
-        fields = [schema.by_name[name] for name in names]
+        fields = fields_of(schema, names)
         self.made = [each for each in schema.fields if each.name not in names and each.server_made]
         self.made_names = tuple(each.name for each in self.made)
         # Inline: SQLAlchemy adds no RETURNING of its own, so that what the SQL says is what is fetched.
@@ -162,7 +179,7 @@ class Plans:
         """Return the INSERT of *names* that reads nothing back."""
 
         def make() -> CompiledStatement:
-            fields = self._fields(names)
+            fields = fields_of(self._schema, names)
             return self._compile(insert(self._schema.table).inline().values(placeholders(fields)), fields)
 
         return self.cached(("insert only", names), make)
@@ -171,7 +188,7 @@ class Plans:
         """Return the UPDATE of *names* by key; its row has *names*, then the key."""
 
         def make() -> CompiledStatement:
-            fields, key = self._fields(names), self._schema.key
+            fields, key = fields_of(self._schema, names), self._schema.key
             statement = update(self._schema.table).values(placeholders(fields))
             return self._compile(statement.where(*_equal(key, len(fields))), [*fields, *key])
 
@@ -193,7 +210,7 @@ class Plans:
         """Return the SELECT of the fields *wanted*, by default all, where *names* equal the values of its row."""
 
         def make() -> CompiledSelect:
-            fields, hydrator = self._fields(names), self.hydrator_of(wanted)
+            fields, hydrator = fields_of(self._schema, names), self.hydrator_of(wanted)
             statement = select(*[each.column for each in hydrator.fields]).where(*_equal(fields))
             return CompiledSelect(self._schema, statement, parameters_of(fields), self._dialect, hydrator)
 
@@ -213,9 +230,6 @@ class Plans:
                 self.statements.clear()
             statement = self.statements[key] = make()
         return statement
-
-    def _fields(self, names: tuple[str, ...]) -> list[Field[Any]]:
-        return [self._schema.by_name[name] for name in names]
 
     def _compile(self, statement: Any, fields: Sequence[Field[Any]]) -> CompiledStatement:
         return CompiledStatement(statement, parameters_of(fields), self._dialect)
