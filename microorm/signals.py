@@ -49,13 +49,17 @@ class _Labelled:
     """A connection to a label: to the model that has it, and to each later model that replaces it.
 
     A plain signal holds the receiver: it checks it, references it weakly if requested, and warns if it is lost.
+    *arguments* are the other arguments of `Signal._connect`.
     """
 
-    def __init__(self, signal: ModelSignal, registry: Registry, label: str, key: Hashable) -> None:
+    def __init__(
+        self, signal: ModelSignal, identity: tuple[Registry, str, Hashable], receiver: Any, *arguments: Any
+    ) -> None:
         self._signal = signal
         self._holder = Signal()
-        self.identity = (registry, label, key)
-        self._arguments: tuple[Any, ...] = ()
+        self._holder._connect(receiver, None, *arguments)
+        self.identity = identity
+        self._arguments = arguments
         self._models: list[ReferenceType[Any]] = []
 
     @property
@@ -67,11 +71,6 @@ class _Labelled:
     def models(self) -> list[Any]:
         """The models that the receiver was connected to and that still exist."""
         return [model for each in self._models if (model := each()) is not None]
-
-    def hold(self, receiver: Any, weak: bool, dispatch_uid: object, options: dict[str, Any]) -> None:
-        """Store *receiver* and the arguments for `connect`. Raises what `Signal.connect` raises."""
-        self._holder._connect(receiver, None, weak, dispatch_uid, options)
-        self._arguments = (weak, dispatch_uid, options)
 
     def __call__(self, model: Any) -> None:
         """Connect the receiver to *model*, which has the label now."""
@@ -135,10 +134,8 @@ class ModelSignal(Signal):
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is only available for signals sent after a write")
         options: dict[str, Any] = {} if delivery == "immediate" else {"delivery": delivery}
-        if subclasses:
-            options["subclasses"] = True
-        if skip_raw:
-            options["skip_raw"] = True
+        flags = {"subclasses": subclasses, "skip_raw": skip_raw}
+        options |= {name: True for name, given in flags.items() if given}
         self._check_sender(sender)
         if isinstance(sender, str):
             self._connect_label(receiver, sender, weak, dispatch_uid, options, registry or default_registry)
@@ -190,14 +187,13 @@ class ModelSignal(Signal):
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry
     ) -> None:
-        key = connection_key(receiver, None, uid)
-        for known in self._following(key):
-            if known.identity == (registry, label, key):
+        identity = (registry, label, connection_key(receiver, None, uid))
+        for known in self._following():
+            if known.identity == identity:
                 if known.alive:
                     return
                 known.forget()
-        labelled = _Labelled(self, registry, label, key)
-        labelled.hold(receiver, weak, uid, options)
+        labelled = _Labelled(self, identity, receiver, weak, uid, options)
         with self._lock:
             self._labelled[labelled] = None
         registry.when_defined(label, labelled, always=True)
