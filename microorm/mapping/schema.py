@@ -291,23 +291,6 @@ class LazyDialectOptions(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-<<<<<<< HEAD
-def explain(schema: Any) -> str:
-    """Return the functions generated for the model of *schema* so far, and the compiled SQL of each alias."""
-    databases = schema.registry.databases
-    parts = list(_functions(schema))
-    for alias in databases.aliases:
-        database = databases.database(alias)
-        plans = database.plans.get(schema)
-        if plans is not None:
-            parts += [
-                (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)
-            ]
-    return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
-
-
-=======
->>>>>>> lines2
 def _functions(schema: Any) -> Iterator[tuple[str, str]]:
     yield f"{schema.label}: the constructor", _source(schema.model.__init__)
     for names, collect in schema.collectors.items():
