@@ -123,7 +123,7 @@ class Schema:
             database = databases.database(alias)
             if (plans := database.plans.get(self)) is not None:
                 parts += [
-                    (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _prepared(plans)
+                    (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)
                 ]
         return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
 
