@@ -39,7 +39,6 @@ LATE_IMPORTS: dict[str, str] = {
     "query/query.py:update": "not every program needs it",
     "relations/reverse.py:rows_of": "not every program needs it",
     "relations/many_to_many.py:through": "not every program needs it",
-    "sql/upsert.py:_insert": "a dialect is loaded with an engine of its, or never",
     "db/engine.py:_make_async_engine": "SQLAlchemy's asyncio wants greenlet, which only the extra `async` brings",
 }
 # Underscored names that other libraries document as public.
