@@ -134,13 +134,11 @@ class Apps:
 def _checked(entries: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(entries, (list, tuple)):
         raise TypeError(f"setup() takes a list or tuple of applications, not {entries!r}")
-    wanted = tuple(entries)
-    for entry in wanted:
-        if not isinstance(entry, str):
-            raise TypeError(f"an application must be a dotted path, not {entry!r}")
-        if not _is_dotted_path(entry):
-            raise ConfigurationError(f"an application must be a dotted path, not {entry!r}")
-    return wanted
+    for entry in entries:
+        if not isinstance(entry, str) or not _is_dotted_path(entry):
+            kind = ConfigurationError if isinstance(entry, str) else TypeError
+            raise kind(f"an application must be a dotted path, not {entry!r}")
+    return tuple(entries)
 
 
 def _read(entry: str) -> AppConfig:

@@ -164,8 +164,7 @@ class _WSGIRequest(_Request):
         """Wrap *body* so that the request ends when the server closes it."""
         watched = _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
         wrapper = self._environ.get("wsgi.file_wrapper")
-        is_file = isinstance(wrapper, type) and isinstance(body, wrapper)
-        if is_file:
+        if isinstance(wrapper, type) and isinstance(body, wrapper):
             # The server may send its own file wrapper faster than by reading, so it gets that object back.
             with suppress(AttributeError):
                 body.close = watched.close  # type: ignore[attr-defined]

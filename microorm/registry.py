@@ -106,10 +106,6 @@ class Registry:
             )
         return self.models.get(label)
 
-    def forget_table(self, model: Any) -> None:
-        """Remove the table of *model* from the metadata, so that another one can have its name."""
-        self.tables.remove(model.__table__)
-
     def postpone(self, model: Any, label: str) -> None:
         """Register *model*, which uses undefined names and is prepared at its first use."""
         self.check_free(model, label)
@@ -134,9 +130,8 @@ class Registry:
     def take_back(self, model: Any, label: str, older: Any) -> None:
         """Unregister *model*, whose class statement failed, and register *older* again, if there is one."""
         if self.models.get(label) is model:
-            del self.models[label]
+            self.tables.remove(self.models.pop(label).__table__)
             self._referring.clear()
-            self.forget_table(model)
         if older is not None:
             self.models[label] = older
             if older.__table__.key not in self.tables.tables:
@@ -179,34 +174,35 @@ class Registry:
         Raises `UnknownAlias`, `ConfigurationError` if no database is configured or if migrations manage the tables, and
         `TransactionError` inside a block on MariaDB, which would commit it.
         """
-        for alias, tables in self._tables_by_alias(using):
-            self._refuse_implicit_commit(alias)
-            with self.databases.connection(alias) as connection:
-                _refuse_migrated(
-                    alias, connection, [each for each in tables if not _exists(each, connection)]
-                )
-                self.metadata.create_all(connection, tables=tables)
+        self._change_tables(using, self.metadata.create_all, existing=False)
 
     def drop_all(self, using: str | None = None) -> None:
         """Drop the existing tables on all aliases, or on *using*, as far as the routers allow it.
 
         Raises the same errors as `create_all`.
         """
-        for alias, tables in self._tables_by_alias(using):
-            self._refuse_implicit_commit(alias)
-            with self.databases.connection(alias) as connection:
-                _refuse_migrated(alias, connection, [each for each in tables if _exists(each, connection)])
-                if connection.dialect.name == "sqlite":
-                    _drop_on_sqlite(connection, tables)
-                else:
-                    self.metadata.drop_all(connection, tables=tables)
 
-    def _refuse_implicit_commit(self, alias: str) -> None:
-        database = self.databases.database(alias)
-        if database.dialect in MARIADB and self.databases.transaction(database) is not None:
-            raise TransactionError(
-                f"{alias!r} would commit the open block, since MariaDB commits when tables are created or dropped"
-            )
+        def drop(connection: Connection, tables: list[Any]) -> None:
+            if connection.dialect.name == "sqlite":
+                _drop_on_sqlite(connection, tables)
+            else:
+                self.tables.drop_all(connection, tables)
+
+        self._change_tables(using, drop, existing=True)
+
+    def _change_tables(self, using: str | None, change: Callable[..., None], *, existing: bool) -> None:
+        """Call *change* for each alias, unless migrations manage a table of it whose existence is *existing*."""
+        for alias, tables in self._tables_by_alias(using):
+            database = self.databases.database(alias)
+            if database.dialect in MARIADB and self.databases.transaction(database) is not None:
+                raise TransactionError(
+                    f"{alias!r} would commit the open block, since MariaDB commits when tables are created or dropped"
+                )
+            with self.databases.connection(alias) as connection:
+                has_table = inspect(connection).has_table
+                if any(has_table(each.name, schema=each.schema) is existing for each in tables):
+                    _refuse_migrated(alias, connection)
+                change(connection, tables=tables)
 
     def _tables_by_alias(self, using: str | None) -> list[tuple[str, list[Any]]]:
         _ = self.metadata  # prepares all models
@@ -214,25 +210,25 @@ class Registry:
         aliases = databases.aliases if using is None else (databases.database(using).alias,)
         if not aliases:
             raise ConfigurationError("no database is configured")
-        placed = []
-        for alias in aliases:
-            allowed = [
-                self.tables.tables[model.__table__.key]  # not model.__table__, which may have been copied
-                for label, model in self.models.items()
-                if databases.allows_migration(alias, label, model)
-            ]
-            placed.append((alias, allowed))
-        return placed
+        models = self.models.items()
+        tables = self.tables.tables  # not model.__table__, which may have been copied
+        return [
+            (
+                alias,
+                [
+                    tables[m.__table__.key]
+                    for label, m in models
+                    if databases.allows_migration(alias, label, m)
+                ],
+            )
+            for alias in aliases
+        ]
 
 
-def _exists(table: Any, connection: Connection) -> bool:
-    return inspect(connection).has_table(table.name, schema=table.schema)
-
-
-def _refuse_migrated(alias: str, connection: Connection, tables: list[Any]) -> None:
-    """Raise `ConfigurationError` if *tables* are managed by migrations."""
+def _refuse_migrated(alias: str, connection: Connection) -> None:
+    """Raise `ConfigurationError` if the tables of *alias* are managed by migrations."""
     version: ColumnElement[str] = literal_column("version_num")
-    if not tables or not inspect(connection).has_table(VERSION_TABLE):
+    if not inspect(connection).has_table(VERSION_TABLE):
         return
     if at := connection.execute(select(version).select_from(text(VERSION_TABLE))).scalars().all():
         raise ConfigurationError(

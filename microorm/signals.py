@@ -10,9 +10,10 @@ from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import connection_created
 from microorm.db.routing import postpone
-from microorm.dispatch.receivers import EMPTY, Connection, Route, connection_key
+from microorm.dispatch.receivers import Connection, connection_key
 from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
 from microorm.registry import Registry, check_label, default_registry
 
@@ -48,13 +49,17 @@ class _Labelled:
     """A connection to a label: to the model that has it, and to each later model that replaces it.
 
     A plain signal holds the receiver: it checks it, references it weakly if requested, and warns if it is lost.
+    *arguments* are the other arguments of `Signal._connect`.
     """
 
-    def __init__(self, signal: ModelSignal, registry: Registry, label: str, key: Hashable) -> None:
+    def __init__(
+        self, signal: ModelSignal, identity: tuple[Registry, str, Hashable], receiver: Any, *arguments: Any
+    ) -> None:
         self._signal = signal
         self._holder = Signal()
-        self.identity = (registry, label, key)
-        self._arguments: tuple[Any, ...] = ()
+        self._holder._connect(receiver, None, *arguments)
+        self.identity = identity
+        self._arguments = arguments
         self._models: list[ReferenceType[Any]] = []
 
     @property
@@ -66,11 +71,6 @@ class _Labelled:
     def models(self) -> list[Any]:
         """The models that the receiver was connected to and that still exist."""
         return [model for each in self._models if (model := each()) is not None]
-
-    def hold(self, receiver: Any, weak: bool, dispatch_uid: object, options: dict[str, Any]) -> None:
-        """Store *receiver* and the arguments for `connect`. Raises what `Signal.connect` raises."""
-        self._holder._connect(receiver, None, weak, dispatch_uid, options)
-        self._arguments = (weak, dispatch_uid, options)
 
     def __call__(self, model: Any) -> None:
         """Connect the receiver to *model*, which has the label now."""
@@ -134,10 +134,8 @@ class ModelSignal(Signal):
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is only available for signals sent after a write")
         options: dict[str, Any] = {} if delivery == "immediate" else {"delivery": delivery}
-        if subclasses:
-            options["subclasses"] = True
-        if skip_raw:
-            options["skip_raw"] = True
+        flags = {"subclasses": subclasses, "skip_raw": skip_raw}
+        options |= {name: True for name, given in flags.items() if given}
         self._check_sender(sender)
         if isinstance(sender, str):
             self._connect_label(receiver, sender, weak, dispatch_uid, options, registry or default_registry)
@@ -189,14 +187,13 @@ class ModelSignal(Signal):
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry
     ) -> None:
-        key = connection_key(receiver, None, uid)
-        for known in self._following(key):
-            if known.identity == (registry, label, key):
+        identity = (registry, label, connection_key(receiver, None, uid))
+        for known in self._following():
+            if known.identity == identity:
                 if known.alive:
                     return
                 known.forget()
-        labelled = _Labelled(self, registry, label, key)
-        labelled.hold(receiver, weak, uid, options)
+        labelled = _Labelled(self, identity, receiver, weak, uid, options)
         with self._lock:
             self._labelled[labelled] = None
         registry.when_defined(label, labelled, always=True)
@@ -237,22 +234,15 @@ class ModelSignal(Signal):
         def deliver() -> None:
             if (held := connection.receiver) is None:  # collected in the meantime
                 return
-            with databases.receiving(alias):
+            with ReceiverScope(databases, alias):
                 result = held(signal=self, sender=sender, **sent)
                 if connection.is_async:
                     run_coroutine(_awaited(result))
 
         if postpone(databases, alias, deliver):
             return None
-        with databases.receiving(alias):
+        with ReceiverScope(databases, alias):
             return receiver(signal=self, sender=sender, **sent)
-
-    def immediate(self, sender: type[Any]) -> Route:
-        """Return the connections of *sender* whose receivers run immediately."""
-        route = self._route(sender)
-        if not route or not any(connection.options for connection in route):
-            return route
-        return Route(each for each in route if "delivery" not in each.options) or EMPTY
 
     def refuse_waiting(self, sender: type[Any]) -> None:
         """Raise RuntimeError if async receivers of *sender* would have to run on a running event loop."""

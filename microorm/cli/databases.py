@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
-from sqlalchemy import URL, Pool, QueuePool
+from sqlalchemy import URL, QueuePool
 from sqlalchemy.exc import DBAPIError
 
 from microorm.cli.output import EMPTY, format_error, one_line, print_table
@@ -93,7 +93,9 @@ def databases(invocation: Invocation, as_json: bool) -> None:
             status.revision = UNKNOWN
         if not problems:
             try:
-                _read_revisions(invocation, statuses)
+                revisions = invocation.migrations().show()
+                for status in statuses:
+                    status.revision = ",".join(heads(revisions, status.alias)) or None
             except Exception as error:
                 if invocation.traceback:
                     raise
@@ -106,12 +108,6 @@ def databases(invocation: Invocation, as_json: bool) -> None:
         raise click.ClickException("; ".join(problems))
 
 
-def _read_revisions(invocation: Invocation, statuses: Sequence[DatabaseStatus]) -> None:
-    revisions = invocation.migrations().show()
-    for status in statuses:
-        status.revision = ",".join(heads(revisions, status.alias)) or None
-
-
 def heads(revisions: Sequence[Revision], alias: str) -> list[str]:
     """Return the revisions applied to *alias* that no other applied revision follows."""
     applied = [each for each in revisions if each.applied.get(alias)]
@@ -122,16 +118,10 @@ def heads(revisions: Sequence[Revision], alias: str) -> list[str]:
 def check_databases(databases: Databases) -> list[DatabaseStatus]:
     """Connect to every database, all at once, and return what each answers within a few seconds."""
     known = [databases.database(alias) for alias in databases.aliases]
-    statuses = [
-        DatabaseStatus(
-            each.alias, each.dialect, masked(each.url), reason=f"no answer within {_DEADLINE} seconds"
-        )
-        for each in known
-    ]
-    threads = [
-        threading.Thread(target=_check_database, args=pair, daemon=True)
-        for pair in zip(known, statuses, strict=True)
-    ]
+    late = f"no answer within {_DEADLINE} seconds"
+    statuses = [DatabaseStatus(each.alias, each.dialect, masked(each.url), reason=late) for each in known]
+    pairs = zip(known, statuses, strict=True)
+    threads = [threading.Thread(target=_check_database, args=pair, daemon=True) for pair in pairs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -141,7 +131,8 @@ def check_databases(databases: Databases) -> list[DatabaseStatus]:
 
 def _check_database(database: Database, status: DatabaseStatus) -> None:
     try:
-        status.pool = _describe_pool(database.engine.pool)
+        pool = database.engine.pool
+        status.pool = type(pool).__name__ + (f" {pool.size()}" if isinstance(pool, QueuePool) else "")
         status.version = _read_version(database)
         status.reason = None
     except Exception as error:  # noqa: BLE001 every error is a reason why the database cannot be reached
@@ -169,11 +160,6 @@ def _read_version(database: Database) -> str:
     finally:
         probe.close()
     return ".".join(str(part) for part in version if isinstance(part, int))
-
-
-def _describe_pool(pool: Pool) -> str:
-    size = f" {pool.size()}" if isinstance(pool, QueuePool) else ""
-    return f"{type(pool).__name__}{size}"
 
 
 def _describe_error(error: Exception, url: URL) -> str:

@@ -52,9 +52,8 @@ def init(invocation: Invocation, folder: str | None) -> None:
                 f"{path}: tool.microorm.migrations: is {display_path(configured)!r}, not {folder!r}"
             )
         migrations = configured
-    sections = {
-        name: keys for name, keys in new_sections(path.parent, migrations).items() if name not in tool
-    }
+    new = new_sections(path.parent, migrations)
+    sections = {name: keys for name, keys in new.items() if name not in tool}
     text = with_sections(path, sections)
     for file in write_environment(migrations):
         click.echo(f"wrote {display_path(file)}")

@@ -213,8 +213,7 @@ def show(invocation: Invocation) -> None:
     marks = {True: APPLIED, False: NOT_APPLIED, None: ""}
     aliases = list(dict.fromkeys(alias for revision in revisions for alias in revision.applied))
     rows = [
-        (revision.id, revision.message, *(marks[revision.applied.get(alias)] for alias in aliases))
-        for revision in revisions
+        (each.id, each.message, *(marks[each.applied.get(alias)] for alias in aliases)) for each in revisions
     ]
     print_table(("revision", "message", *aliases), rows, {APPLIED: "green", NOT_APPLIED: "yellow"})
 

@@ -23,6 +23,7 @@ from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Final, TypeVar
 
 _T = TypeVar("_T")
+_R = TypeVar("_R", bound="Receiver")
 Receiver = Callable[..., Any]
 Flag = Callable[[Any], object]
 
@@ -68,7 +69,11 @@ class Connection:
         """
         self.reference = _weak(receiver, flag) if weak else _strong(receiver)
         self.wildcard = sender is None
-        self._sender = _weak_if_possible(sender, flag)
+        self._sender: Callable[[], object]
+        try:
+            self._sender = weakref.ref(sender, flag)
+        except TypeError:  # None, a string, an object with slots: the connection keeps it alive
+            self._sender = _strong(sender)
         self.dispatch_uid = dispatch_uid
         self.weak = weak
         self.options = MappingProxyType(dict(options)) if options else NO_OPTIONS
@@ -160,13 +165,6 @@ def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
         ) from None
 
 
-def _weak_if_possible(sender: object, flag: Flag) -> Callable[[], object]:
-    try:
-        return weakref.ref(sender, flag)
-    except TypeError:  # None, a string, an object with slots: the connection keeps it alive
-        return _strong(sender)
-
-
 def _lives_in_a_call(receiver: Receiver) -> bool:
     """Whether *receiver* is a lambda, nested function or partial, which may be collected when its creator returns."""
     if isinstance(receiver, FunctionType):
@@ -186,9 +184,6 @@ def _source_location(receiver: Receiver) -> tuple[str, str, str | None, int | No
             code = getattr(inspect.unwrap(function), "__code__", None)
     file, line = getattr(code, "co_filename", None), getattr(code, "co_firstlineno", None)
     return str(getattr(named, "__module__", None)), named.__qualname__, file, line
-
-
-_R = TypeVar("_R", bound=Receiver)
 
 
 class ReceiverLostWarning(UserWarning):
@@ -238,11 +233,7 @@ class Listeners:
         return tuple(connection for connection in list(self._connections.values()) if connection.alive)
 
     def connect(
-        self,
-        receiver: _R,
-        sender: object = None,
-        weak: bool = True,
-        dispatch_uid: object = None,
+        self, receiver: _R, sender: object = None, weak: bool = True, dispatch_uid: object = None
     ) -> _R:
         """Call *receiver* whenever *sender* (or anything, if None) sends this signal; return *receiver*.
 
@@ -254,12 +245,7 @@ class Listeners:
         return receiver
 
     def _connect(
-        self,
-        receiver: Receiver,
-        sender: object,
-        weak: bool,
-        dispatch_uid: object,
-        options: Mapping[str, Any],
+        self, receiver: Receiver, sender: object, weak: bool, dispatch_uid: object, options: Mapping[str, Any]
     ) -> None:
         check_receiver(receiver)
         connection = Connection(receiver, sender, dispatch_uid, options, weak=weak, flag=self._dead.append)
@@ -321,12 +307,13 @@ class Listeners:
             return
         with self._lock:
             self._dead.clear()
-            dead = [(key, each) for key, each in list(self._connections.items()) if not each.alive]
-            for key, _ in dead:
+            dead = {key: each for key, each in list(self._connections.items()) if not each.alive}
+            for key in dead:
                 self._connections.pop(key, None)
             self._forget_routes()
-        for _, connection in dead:
-            if connection.volatile and not connection.ran and connection.receiver is None:
+        for connection in dead.values():
+            lost = connection.volatile and not connection.ran and connection.receiver is None
+            if lost and not sys.is_finalizing():  # at exit, everything is collected
                 _warn_of_lost(connection)
 
 
@@ -334,9 +321,7 @@ _warned: dict[Any, int] = {}  # the registry of warnings, as a module's __warnin
 
 
 def _warn_of_lost(connection: Connection) -> None:
-    """Warn at the line that defines the receiver; not at exit, when everything is collected."""
-    if sys.is_finalizing():
-        return
+    """Warn at the line that defines the receiver."""
     warnings.warn_explicit(
         f"receiver {connection.qualname} ({connection.location}) was garbage-collected before it was ever called; connect it with weak=False",
         ReceiverLostWarning,

@@ -88,15 +88,11 @@ class _ThreadRunner:
     """The runner of one thread, closed when the thread ends."""
 
     def __init__(self) -> None:
-        self.runner = asyncio.Runner(loop_factory=_loop_factory())
+        self.runner = asyncio.Runner(loop_factory=None if sys.platform == "win32" else _polling_loop)
         self.pid = os.getpid()
         self.closing = weakref.finalize(self, _close, self.runner, self.pid)
         # Another thread's loop may run while the main thread exits.
         self.closing.atexit = threading.current_thread() is threading.main_thread()
-
-    @property
-    def usable(self) -> bool:
-        return self.pid == os.getpid() and self.closing.alive
 
     def discard(self) -> None:
         """Close the runner, whose loop an exit has stopped half-way."""
@@ -110,7 +106,7 @@ _local = threading.local()
 def _thread_runner() -> _ThreadRunner:
     """Return this thread's runner; make one if there is none or the process was forked."""
     runner: _ThreadRunner | None = getattr(_local, "runner", None)
-    if runner is None or not runner.usable:
+    if runner is None or runner.pid != os.getpid() or not runner.closing.alive:
         runner = _local.runner = _ThreadRunner()
     return runner
 
@@ -123,12 +119,7 @@ def _close(runner: asyncio.Runner, pid: int) -> None:
         runner.get_loop().close()
 
 
-def _loop_factory() -> Any:
-    if sys.platform == "win32":  # pragma: no cover - no fork there, and the default loop can do more
-        return None
-    return _polling_loop
-
-
 def _polling_loop() -> asyncio.AbstractEventLoop:
     # An epoll object is shared with a forked child; the parent would receive no events after the child closes it.
+    # On Windows, where nothing is forked, the default loop is used, which can do more.
     return asyncio.SelectorEventLoop(selectors.PollSelector())

@@ -100,7 +100,8 @@ class Signal(Listeners):
         return responses + await self._acall(route, sender, named, catch)
 
     def _muted(self, sender: object) -> bool:
-        return any(mute.silences(self, sender) for mute in _mutes.get())
+        mutes = _mutes.get()
+        return bool(mutes) and any(mute.silences(self, sender) for mute in mutes)
 
     def _call(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
         if "signal" in named:
@@ -160,9 +161,10 @@ class Signal(Listeners):
         return run_coroutine
 
 
-def receiver(
-    signal_or_signals: Signal | list[Signal] | tuple[Signal, ...], /, **options: Any
-) -> Callable[[_R], _R]:
+_Signals = Signal | list[Signal] | tuple[Signal, ...]
+
+
+def receiver(signal_or_signals: _Signals, /, **options: Any) -> Callable[[_R], _R]:
     """Connect the decorated function to a signal, or to each signal in a list or tuple.
 
     *options* are passed to `connect`. Raises TypeError if an object is not a signal.
@@ -194,14 +196,10 @@ class _Mute:
 
 
 _mutes: ContextVar[tuple[_Mute, ...]] = ContextVar("microorm.dispatch.mutes", default=())
-mutes: Callable[[], tuple[object, ...]] = _mutes.get
-"""The open `muted` blocks of this thread or task."""
 
 
 @contextmanager
-def muted(
-    signal_or_signals: Signal | list[Signal] | tuple[Signal, ...], sender: object = ANY
-) -> Iterator[None]:
+def muted(signal_or_signals: _Signals, sender: object = ANY) -> Iterator[None]:
     """Silence one or more signals inside the block, optionally only for one *sender*.
 
     This applies to the current thread or task, and to tasks started in the block, until the block ends. Blocks can be
@@ -237,7 +235,7 @@ def _runner_module() -> ModuleType:
     return runner
 
 
-def _signals(function: str, given: Signal | list[Signal] | tuple[Signal, ...]) -> tuple[Signal, ...]:
+def _signals(function: str, given: _Signals) -> tuple[Signal, ...]:
     signals = tuple(given) if isinstance(given, list | tuple) else (given,)
     for signal in signals:
         if not isinstance(signal, Signal):

@@ -13,8 +13,10 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
+from functools import partial
 from reprlib import Repr
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.sql import ClauseElement
@@ -32,7 +34,7 @@ class InvalidFieldValue(Exception):
         super().__init__(f"must be {expected}, not {found}")
 
 
-class Check:
+class Check(NamedTuple):
     """The validation of one Python type.
 
     *expected* names the type in messages. *condition* is an expression over `{v}` that is true if the value can be
@@ -40,17 +42,10 @@ class Check:
     `InvalidFieldValue`.
     """
 
-    def __init__(
-        self,
-        expected: str,
-        condition: str,
-        clean: Callable[[Any], Any],
-        names: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.expected = expected
-        self.condition = condition
-        self.clean = clean
-        self.names = names or {}
+    expected: str
+    condition: str
+    clean: Callable[[Any], Any]
+    names: Mapping[str, Any] = MappingProxyType({})
 
 
 def shown(value: Any) -> str:
@@ -73,14 +68,19 @@ def encodable(text: str) -> bool:
     return True
 
 
+def _checked(value: Any, kind: Any, expected: str) -> Any:
+    """Return *value* if it is an instance of *kind*; raise `InvalidFieldValue` otherwise."""
+    if not isinstance(value, kind):
+        raise InvalidFieldValue(expected, shown(value))
+    return value
+
+
 def text_check(max_length: int | None) -> Check:
     """Check for a `str` of at most *max_length* characters, without NUL and lone surrogates."""
     expected = "str" if max_length is None else f"str of at most {max_length} characters"
 
     def clean(value: Any) -> str:
-        if not isinstance(value, str):
-            raise InvalidFieldValue(expected, shown(value))
-        text = str.__str__(value)
+        text = str.__str__(_checked(value, str, expected))
         if max_length is not None and len(text) > max_length:
             raise InvalidFieldValue(expected, f"str of {len(text)}")
         if "\0" in text:
@@ -100,8 +100,7 @@ def bytes_check(max_length: int | None) -> Check:
     expected = "bytes" if max_length is None else f"bytes of at most {max_length}"
 
     def clean(value: Any) -> bytes:
-        if not isinstance(value, bytes):
-            raise InvalidFieldValue(expected, shown(value))
+        _checked(value, bytes, expected)
         if max_length is not None and len(value) > max_length:
             raise InvalidFieldValue(expected, f"bytes of {len(value)}")
         return bytes(value)
@@ -144,12 +143,6 @@ def _clean_float(value: Any) -> float:
     return number + 0.0
 
 
-def _clean_bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidFieldValue("bool", shown(value))
-    return value
-
-
 def _clean_date(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise InvalidFieldValue("date", shown(value))
@@ -157,16 +150,14 @@ def _clean_date(value: Any) -> date:
 
 
 def _clean_time(value: Any) -> time:
-    if not isinstance(value, time):
-        raise InvalidFieldValue("time", shown(value))
+    _checked(value, time, "time")
     if value.tzinfo is not None:
         raise InvalidFieldValue("time without a time zone", "one with tzinfo")
     return time(value.hour, value.minute, value.second, value.microsecond)
 
 
 def _clean_timedelta(value: Any) -> timedelta:
-    if not isinstance(value, timedelta):
-        raise InvalidFieldValue("timedelta", shown(value))
+    _checked(value, timedelta, "timedelta")
     plain = timedelta(value.days, value.seconds, value.microseconds)
     if not -MAX_TIMEDELTA <= plain <= MAX_TIMEDELTA:
         raise InvalidFieldValue("timedelta of at most 64 bits of microseconds", "a longer one")
@@ -174,9 +165,7 @@ def _clean_timedelta(value: Any) -> timedelta:
 
 
 def _clean_uuid(value: Any) -> UUID:
-    if not isinstance(value, UUID):
-        raise InvalidFieldValue("UUID", shown(value))
-    return UUID(int=value.int)
+    return UUID(int=_checked(value, UUID, "UUID").int)
 
 
 def _plain_datetime(value: datetime, zone: tzinfo | None) -> datetime:
@@ -187,8 +176,7 @@ def _plain_datetime(value: datetime, zone: tzinfo | None) -> datetime:
 
 
 def _clean_aware(value: Any) -> datetime:
-    if not isinstance(value, datetime):
-        raise InvalidFieldValue("datetime", shown(value))
+    _checked(value, datetime, "datetime")
     if value.utcoffset() is None:
         raise InvalidFieldValue("datetime with a time zone", "a naive one")
     try:
@@ -198,8 +186,7 @@ def _clean_aware(value: Any) -> datetime:
 
 
 def _clean_naive(value: Any) -> datetime:
-    if not isinstance(value, datetime):
-        raise InvalidFieldValue("datetime", shown(value))
+    _checked(value, datetime, "datetime")
     if value.tzinfo is not None:
         raise InvalidFieldValue("datetime without a time zone", "an aware one")
     return _plain_datetime(value, None)
@@ -230,14 +217,8 @@ def decimal_check(digits: int, places: int) -> Check:
 
 def enum_check(members: type[enum.Enum]) -> Check:
     """Check for a member of the enum *members*, not its value."""
-    expected = members.__name__
-
-    def clean(value: Any) -> enum.Enum:
-        if not isinstance(value, members):
-            raise InvalidFieldValue(expected, shown(value))
-        return value
-
-    return Check(expected, "{v}.__class__ is {members}", clean, {"members": members})
+    clean = partial(_checked, kind=members, expected=members.__name__)
+    return Check(members.__name__, "{v}.__class__ is {members}", clean, {"members": members})
 
 
 def literal_check(choices: tuple[Any, ...]) -> Check:
@@ -271,12 +252,7 @@ def instance_check(kind: Any) -> Check:
             {"ClauseElement": ClauseElement},
         )
     expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-
-    def clean(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise InvalidFieldValue(expected, shown(value))
-        return value
-
+    clean = partial(_checked, kind=kind, expected=expected)
     return Check(expected, "isinstance({v}, {kind})", clean, {"kind": kind})
 
 
@@ -287,7 +263,7 @@ FLOAT = Check(
     _clean_float,
     {"sign": math.copysign},
 )
-BOOL = Check("bool", "{v}.__class__ is bool", _clean_bool)
+BOOL = Check("bool", "{v}.__class__ is bool", partial(_checked, kind=bool, expected="bool"))
 DATE = Check("date", "{v}.__class__ is {date}", _clean_date, {"date": date})
 TIME = Check("time", "{v}.__class__ is {time} and {v}.tzinfo is None", _clean_time, {"time": time})
 TIMEDELTA = Check(

@@ -35,12 +35,8 @@ MISSING: Final = _Missing()
 _FLAGS = ("primary_key", "unique", "index", "timezone", "init")
 _POSITIVE = ("max_length", "max_digits")
 _CALLABLES = ("default_factory", "on_update")
-_OPTIONS = (
-    *_FLAGS,
-    *_POSITIVE,
-    *_CALLABLES,
-    *("default", "server_default", "decimal_places", "type_", "column"),
-)
+_OTHERS = ("default", "server_default", "decimal_places", "type_", "column")
+_OPTIONS = (*_FLAGS, *_POSITIVE, *_CALLABLES, *_OTHERS)
 _TYPE_SPECIFIC = ("decimal_places", "max_digits", "max_length", "timezone")
 
 
@@ -174,7 +170,16 @@ class Field(Generic[T]):
                 f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
             )
         self.mutable = kind is None or kind.mutable
-        self.column = self._make_column(column_type)
+        self.column = Column(
+            self.options.get("column") or self.name,
+            column_type,
+            primary_key=self.primary_key,
+            nullable=self.nullable,
+            unique=self.options.get("unique") or None,
+            index=self.options.get("index") or None,
+            server_default=types.stored(self.server_default, self.python_type, column_type),
+            autoincrement=False,
+        )
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
             self.clean(self.default)
 
@@ -196,19 +201,6 @@ class Field(Generic[T]):
             raise InvalidOption("a primary key cannot be None")
         if self.primary_key and self.on_update is not None:
             raise InvalidOption("a primary key cannot change, so it cannot have on_update=")
-
-    def _make_column(self, column_type: TypeEngine[Any]) -> Column[Any]:
-        options, default = self.options, self.server_default
-        return Column(
-            options.get("column") or self.name,
-            column_type,
-            primary_key=self.primary_key,
-            nullable=self.nullable,
-            unique=options.get("unique") or None,
-            index=options.get("index") or None,
-            server_default=types.stored(default, self.python_type, column_type),
-            autoincrement=False,
-        )
 
 
 if TYPE_CHECKING:

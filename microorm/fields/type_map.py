@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
@@ -28,26 +28,18 @@ class InvalidOption(Exception):
     """An option of a field is invalid, alone or with its type and other options; the message says why."""
 
 
-class FieldType:
+class FieldType(NamedTuple):
     """A row of the type map; *column* and *check* are called with the Python type and the options of the field.
 
     *options*: the type-specific options that apply. *allowed*: the values of an enum or a Literal, which a CHECK
     constraint enforces. *mutable*: a value may change in place, so loaded values are copied.
     """
 
-    def __init__(
-        self,
-        column: Callable[[Any, Options], TypeEngine[Any]],
-        check: Callable[[Any, Options], Check],
-        options: tuple[str, ...] = (),
-        allowed: Callable[[Any], tuple[Any, ...]] = lambda python_type: (),
-        mutable: bool = False,
-    ) -> None:
-        self.column = column
-        self.check = check
-        self.options = options
-        self.allowed = allowed
-        self.mutable = mutable
+    column: Callable[[Any, Options], TypeEngine[Any]]
+    check: Callable[[Any, Options], Check]
+    options: tuple[str, ...] = ()
+    allowed: Callable[[Any], tuple[Any, ...]] = lambda python_type: ()
+    mutable: bool = False
 
 
 def field_type(python_type: Any) -> FieldType | None:
@@ -92,6 +84,14 @@ def type_name(python_type: Any) -> str:
 
 def _plain(column: Callable[[], TypeEngine[Any]], check: Check, *, mutable: bool = False) -> FieldType:
     return FieldType(lambda *_: column(), lambda *_: check, mutable=mutable)
+
+
+def _sized(column: Callable[[Any], TypeEngine[Any]], check: Callable[[Any], Check]) -> FieldType:
+    return FieldType(
+        lambda _, options: column(options.get("max_length")),
+        lambda _, options: check(options.get("max_length")),
+        options=("max_length",),
+    )
 
 
 def _digits(options: Options) -> tuple[int, int]:
@@ -141,16 +141,8 @@ TYPE_MAP: dict[Any, FieldType] = {
     time: _plain(types.time_type, checks.TIME),
     timedelta: _plain(types.Duration, checks.TIMEDELTA),
     UUID: _plain(types.uuid_type, checks.UUID_),
-    str: FieldType(
-        lambda python_type, options: types.text_type(options.get("max_length")),
-        lambda python_type, options: checks.text_check(options.get("max_length")),
-        options=("max_length",),
-    ),
-    bytes: FieldType(
-        lambda python_type, options: types.bytes_type(options.get("max_length")),
-        lambda python_type, options: checks.bytes_check(options.get("max_length")),
-        options=("max_length",),
-    ),
+    str: _sized(types.text_type, checks.text_check),
+    bytes: _sized(types.bytes_type, checks.bytes_check),
     datetime: FieldType(
         lambda python_type, options: types.datetime_type(aware=options.get("timezone") is not False),
         lambda python_type, options: checks.NAIVE if options.get("timezone") is False else checks.AWARE,

@@ -149,9 +149,7 @@ class Duration(TypeDecorator[timedelta]):
         return dialect.type_descriptor(BigInteger())
 
     def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return value // MICROSECOND
+        return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
         if value is None or isinstance(value, timedelta):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from types import FrameType, UnionType
-from typing import Any, ClassVar, ForwardRef, Union, get_args, get_origin
+from typing import Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_origin
 
 from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
@@ -22,15 +22,14 @@ from microorm.fields.type_map import type_name
 from microorm.mapping.foreign_key import Relation
 
 
-class Declaration:
+class Declaration(NamedTuple):
     """A field or relation in a class body; *names* is None once the annotation is resolved to a type."""
 
-    def __init__(self, owner: str, name: str, annotation: Any, field: Any, names: Names | None) -> None:
-        self.owner = owner
-        self.name = name
-        self.annotation = annotation
-        self.field = field
-        self.names = names
+    owner: str
+    name: str
+    annotation: Any
+    field: Any
+    names: Names | None
 
     def resolved(self) -> Declaration:
         """Return the declaration with its annotation evaluated, without references to names and stack frames.

@@ -6,6 +6,7 @@ the model is registered, unless it is abstract or uses a name that is not define
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from threading import RLock
 from typing import Any
@@ -13,13 +14,7 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from microorm.db.databases import ALIAS
-from microorm.errors import (
-    ModelError,
-    MultipleObjectsReturned,
-    NotUpdated,
-    ObjectDoesNotExist,
-    nearest,
-)
+from microorm.errors import ModelError, MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist, nearest
 from microorm.fields.field import Field, split_optional
 from microorm.fields.type_map import type_name
 from microorm.mapping.constructor import make_init
@@ -45,16 +40,9 @@ _preparing = RLock()
 class Options:
     """The class keywords of a model and its abstract bases."""
 
-    __slots__ = (*KEYWORDS, "own", "own_args")
-
-    abstract: bool
     app: str | None
     database: str | None
     registry: Registry | None
-    table: str | None
-    table_args: tuple[Any, ...]
-    own: dict[str, Any]
-    own_args: tuple[Any, ...]
 
     def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
         if unknown := sorted(given.keys() - set(KEYWORDS)):
@@ -62,14 +50,14 @@ class Options:
                 f"{name}: no class keyword {unknown[0]!r}; known: {', '.join(KEYWORDS)}"
                 f"{nearest(unknown[0], KEYWORDS)}"
             )
-        self.abstract = given.get("abstract", False)
-        self.table = given.get("table")
+        self.abstract: bool = given.get("abstract", False)
+        self.table: str | None = given.get("table")
         self.own = given
         # In the method resolution order, like an attribute.
         for option in ("app", "database", "registry"):
             stated = [each.own[option] for each in (self, *parents) if option in each.own]
             setattr(self, option, stated[0] if stated else None)
-        self.own_args = given.get("table_args", ())
+        self.own_args: tuple[Any, ...] = given.get("table_args", ())
         self._check(name)
         # Constraints are added up, so that none of a mixin is lost.
         self.table_args = sum((parent.own_args for parent in reversed(parents)), ()) + self.own_args
@@ -124,7 +112,12 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
                 f"{cls.__name__} derives from {parent.__name__}, which has a table; "
                 f"only abstract models can be base classes"
             )
-    _refuse_plain_mixins(cls)
+    for parent in cls.__mro__[1:]:
+        if "__options__" not in vars(parent) and has_fields(parent):
+            raise ModelError(
+                f"{cls.__name__}: {parent.__name__} has fields but is not a model; "
+                f"declare it as class {parent.__name__}(Model, abstract=True)"
+            )
     cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
     registry = options.registry or default_registry
     names = Names(cls, enclosing_frames(cls, 3), registry.by_name)
@@ -163,7 +156,12 @@ def prepare(cls: Any) -> Schema:
         declarations = resolve(cls)
         label = registry.label(cls, options.app)
         known = dict(registry.models)
-        throughs = _through_models(cls, declarations, registry)
+        throughs = [
+            model
+            for name, (declared, kind) in declarations.items()
+            if isinstance(declared, Relation)
+            for model in declared.through_models(cls, name, kind, registry)
+        ]
         try:
             older = registry.check_free(cls, label)
             schema = _make(cls, declarations, label, registry, older)
@@ -178,45 +176,19 @@ def prepare(cls: Any) -> Schema:
 
 def _make(cls: Any, declarations: Resolved, label: str, registry: Registry, older: Any) -> Schema:
     """Make and install the schema of *cls*, which replaces the model *older* if there is one."""
-    options = cls.__options__
 
     def make(metadata: MetaData) -> Schema:
-        return Schema(
-            cls,
-            [bound(cls, name, declared, kind, registry) for name, (declared, kind) in declarations.items()],
-            label=label,
-            table=table_name(cls),
-            home=options.database,
-            registry=registry,
-            metadata=metadata,
-            table_args=options.table_args,
-        )
+        parts = [
+            bound(cls, name, declared, kind, registry) for name, (declared, kind) in declarations.items()
+        ]
+        return Schema(cls, parts, label=label, table=table_name(cls), registry=registry, metadata=metadata)
 
     if older is not None:
         make(MetaData(naming_convention=NAMING))  # raises an error before the older model is touched
-        registry.forget_table(older)
+        registry.tables.remove(older.__table__)
     schema = make(registry.tables)
     _install(cls, schema)
     return schema
-
-
-def _through_models(cls: Any, declarations: Resolved, registry: Registry) -> list[Any]:
-    """Define the through models of the many-to-many relations of *cls*, which are prepared before *cls*."""
-    return [
-        model
-        for name, (declared, kind) in declarations.items()
-        if isinstance(declared, Relation)
-        for model in declared.through_models(cls, name, kind, registry)
-    ]
-
-
-def _refuse_plain_mixins(cls: type) -> None:
-    for parent in cls.__mro__[1:]:
-        if "__options__" not in vars(parent) and has_fields(parent):
-            raise ModelError(
-                f"{cls.__name__}: {parent.__name__} has fields but is not a model; "
-                f"declare it as class {parent.__name__}(Model, abstract=True)"
-            )
 
 
 def _install(cls: Any, schema: Schema) -> None:
@@ -228,7 +200,11 @@ def _install(cls: Any, schema: Schema) -> None:
         name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
         own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
         setattr(cls, name, type(name, (kind,), own))
-    _share_keys(cls, schema.names)
+    # CPython stores inline the attributes that are set on a first instance; an instance whose attributes
+    # are then set one by one needs half the memory of one with a dictionary.
+    first = object.__new__(cls)
+    for name in schema.names:
+        object.__setattr__(first, name, None)
     cls.__table__ = schema.table
     cls.__declarations__ = {}
     cls.__construct__ = make_init(schema)
@@ -236,16 +212,6 @@ def _install(cls: Any, schema: Schema) -> None:
     if not any("__init__" in vars(parent) for parent in cls.__mro__[: cls.__mro__.index(root)]):
         cls.__init__ = cls.__construct__
     cls.__schema__ = schema  # last, since other threads check it without a lock
-
-
-def _share_keys(cls: type, names: tuple[str, ...]) -> None:
-    """Make CPython store the attributes *names* inline, by setting them on a first instance.
-
-    An instance whose attributes are then set one by one needs half the memory of one with a dictionary.
-    """
-    instance: Any = object.__new__(cls)
-    for name in names:
-        object.__setattr__(instance, name, None)
 
 
 def taken_names(root: type) -> frozenset[str]:
@@ -330,11 +296,4 @@ def table_key(cls: Any) -> str:
 
 def snake_case(name: str) -> str:
     """Convert `HTTPLogEntry` to `http_log_entry`."""
-    words = ""
-    for index, each in enumerate(name):
-        before, after = name[index - 1 : index], name[index + 1 : index + 2]
-        starts = ("a" <= before <= "z" or "0" <= before <= "9") or (
-            "A" <= before <= "Z" and "a" <= after <= "z"
-        )
-        words += f"_{each}" if "A" <= each <= "Z" and before and starts else each
-    return words.lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, Union, overload
 
 from sqlalchemy import ForeignKey as Constraint
 from sqlalchemy.sql import ClauseElement
@@ -28,21 +28,18 @@ R = TypeVar("R")
 _TYPE_OPTIONS = ("max_length", "max_digits", "decimal_places", "type_", "timezone")
 
 
-class Reference:
+class Reference(NamedTuple):
     """The field that a foreign key refers to; the schema of its model may not exist yet.
 
     *models* are those of the registry, in which *model* may be replaced by a later one with its label.
     """
 
-    def __init__(
-        self, model: Any, label: str, models: Mapping[str, Any], key: Field[Any], kind: Any, column: str
-    ) -> None:
-        self.model = model
-        self.label = label
-        self.models = models
-        self.key = key
-        self.kind = kind
-        self.column = column
+    model: Any
+    label: str
+    models: Mapping[str, Any]
+    key: Field[Any]
+    kind: Any
+    column: str
 
 
 class Relation:
@@ -98,14 +95,17 @@ class Relation:
 
         Raises `InvalidValue` for an instance of another model, `UnsavedError` for one without a key.
         """
-        if isinstance(value, target := self.target):
+        if isinstance(value, self.target):
             if (key := getattr(value, self.key_field.name)) is None:
                 raise UnsavedError(f"{self.label}: {value!r} has no key; save it first")
             return key
         if hasattr(type(value), "__schema__"):
-            problem = f"must be {target.__name__}, not {shown(value)}"
-            raise InvalidValue(self.owner.__name__, {self.name: problem})
+            raise self._wrong_model(self.owner, value)
         return value
+
+    def _wrong_model(self, owner: Any, value: Any) -> InvalidValue:
+        problem = f"must be {self.target.__name__}, not {shown(value)}"
+        return InvalidValue(owner.__name__, {self.name: problem})
 
 
 class ForeignKey(Relation, Generic[R]):
@@ -147,7 +147,9 @@ class ForeignKey(Relation, Generic[R]):
                 kept = (key, None if key is None else self._load(instance, key))
                 instance.__dict__[self.name] = kept
             if kept[1] is None and not self.field.nullable:
-                raise self.target.DoesNotExist(f"{self.label} of {instance!r}: {self._absent(key)}")
+                name = self.target.__name__
+                absent = "is assigned" if key is None else f"with {self.to.name}={key!r}"
+                raise self.target.DoesNotExist(f"{self.label} of {instance!r}: no {name} {absent}")
             return kept[1]
 
         def __set__(self, instance, value):
@@ -156,9 +158,8 @@ class ForeignKey(Relation, Generic[R]):
                 values[self.field.name] = None
                 values.pop(self.name, None)
                 return
-            if not isinstance(value, target := self.target):
-                problem = f"must be {target.__name__}, not {shown(value)}"
-                raise InvalidValue(type(instance).__name__, {self.name: problem})
+            if not isinstance(value, self.target):
+                raise self._wrong_model(type(instance), value)
             self.check_alias(instance, value)
             # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
             values[self.field.name] = key = getattr(value, self.to.name)
@@ -257,11 +258,6 @@ class ForeignKey(Relation, Generic[R]):
         if isinstance(key, ClauseElement):
             raise FieldError(f"{self.label} is an SQL expression; save the instance to read it")
         return instance._follow(self, key)
-
-    def _absent(self, key: Any) -> str:
-        if key is None:
-            return f"no {self.target.__name__} is assigned"
-        return f"no {self.target.__name__} with {self.to.name}={key!r}"
 
     def _check_options(self, nullable: bool) -> None:
         options = self.options

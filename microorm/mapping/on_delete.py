@@ -6,13 +6,12 @@ To add one, add its name to `OnDelete` and a row to `ACTIONS`, and a case to tes
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 OnDelete = Literal["cascade", "restrict", "set_null", "set_default", "do_nothing"]
-Effect = Literal["delete", "refuse", "update", "ignore"]
 
 
-class Action:
+class Action(NamedTuple):
     """What a delete does with the rows that refer to a deleted row.
 
     *effect*: delete them as well, refuse the delete because of them, update their foreign key to *value(foreign_key)*,
@@ -20,15 +19,9 @@ class Action:
     has it, given the foreign key and whether it is nullable.
     """
 
-    def __init__(
-        self,
-        effect: Effect,
-        value: Callable[[Any], Any] = lambda foreign_key: None,
-        requires: tuple[str, Callable[[Any, bool], bool]] = ("", lambda foreign_key, nullable: True),
-    ) -> None:
-        self.effect = effect
-        self.value = value
-        self.requires = requires
+    effect: Literal["delete", "refuse", "update", "ignore"]
+    value: Callable[[Any], Any] = lambda foreign_key: None
+    requires: tuple[str, Callable[[Any, bool], bool]] = ("", lambda foreign_key, nullable: True)
 
     def keeps_reference(self, foreign_key: Any) -> bool:
         """Whether the rows may still refer to the deleted row when it is deleted."""

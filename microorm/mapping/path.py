@@ -10,18 +10,9 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnClause,
-    ColumnElement,
-    Exists,
-    FromClause,
-    ScalarSelect,
-    SelectBase,
-    select,
-)
+from sqlalchemy import BindParameter, ColumnClause, ColumnElement, Exists, FromClause, ScalarSelect, select
 from sqlalchemy.sql import ClauseElement, visitors
-from sqlalchemy.sql.selectable import Join, Select
+from sqlalchemy.sql.selectable import Join, Select, SelectBase
 
 from microorm.errors import FieldError, nearest
 
@@ -117,19 +108,15 @@ def follow(path: Path, relation: Any) -> Path:
     label = f"{path._label}.{relation.name}"
     for step in relation.steps:
         known = path._further.get(step)
-        path = (
-            path._further.setdefault(step, Path(step.schema, label, path, step)) if known is None else known
-        )
+        path = known or path._further.setdefault(step, Path(step.schema, label, path, step))
     return path
 
 
 def column_at(path: Path, field: Any) -> ColumnElement[Any]:
     """Return the column of *field* at the end of *path*, or the foreign key that is equal to it."""
     holder, field = _holder(path, field)
-    column: ColumnElement[Any] = (
-        field.column if holder._step is None else alias_of(holder).c[field.column.key]
-    )
-    return column
+    column: ColumnElement[Any] = field.column
+    return column if holder._step is None else alias_of(holder).c[field.column.key]
 
 
 def alias_of(path: Path) -> FromClause:

@@ -39,10 +39,8 @@ class Schema:
         *,
         label: str,
         table: str,
-        home: str | None,
         registry: Any,
         metadata: MetaData,
-        table_args: tuple[Any, ...],
     ) -> None:
         """Describe *model* by the fields and relations *bound* to it, and add its table to *metadata*.
 
@@ -52,7 +50,7 @@ class Schema:
         self.key = _key_of(model, fields)
         self.model = model
         self.label = label
-        self.home = home
+        self.home: str | None = model.__options__.database
         self.registry = registry
         self.fields = tuple(fields)
         self.names = tuple(each.name for each in fields)
@@ -64,14 +62,12 @@ class Schema:
         self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
         self.updating = tuple(each for each in fields if each.on_update is not None)
         self.mutable = any(each.mutable for each in fields)
-        self.relations: dict[str, Relation] = {
-            each.name: each for each in bound if isinstance(each, Relation)
-        }
+        self.relations = {each.name: each for each in bound if isinstance(each, Relation)}
         self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
         # the name of each field → the name by which it was declared
         self.reported = {f.name: f.name if f.relation is None else f.relation.name for f in fields}
         self.layout = RowLayout(self.names)
-        self.table = _make_table(model, table, metadata, fields, table_args)
+        self.table = _make_table(model, table, metadata, fields)
         self.paths: dict[str, Any] = {}
         self.sides: dict[str, Any] = {}  # by relation
         self.builders: dict[Any, Any] = {}
@@ -121,7 +117,15 @@ class Schema:
 
     def explain(self) -> str:
         """Return the source of the functions generated so far, and the compiled SQL of each alias."""
-        return explain(self)
+        databases = self.registry.databases
+        parts = list(_functions(self))
+        for alias in databases.aliases:
+            database = databases.database(alias)
+            if (plans := database.plans.get(self)) is not None:
+                parts += [
+                    (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _prepared(plans)
+                ]
+        return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
 
     def reported_names(self, names: Iterable[str]) -> frozenset[str]:
         """Return the names by which fields were declared: `author` for `author_id`."""
@@ -217,9 +221,7 @@ def _key_parameter(cls: type) -> Any:
     return None
 
 
-def _make_table(
-    model: Any, name: str, metadata: MetaData, fields: list[Field[Any]], table_args: tuple[Any, ...]
-) -> Table:
+def _make_table(model: Any, name: str, metadata: MetaData, fields: list[Field[Any]]) -> Table:
     columns = [each.column for each in fields]
     _refuse_unquotable(model.__name__, "table", name)
     known: dict[str, str] = {}
@@ -235,7 +237,7 @@ def _make_table(
     checks = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
     options: dict[str, Any] = {}
-    for item in table_args:
+    for item in model.__options__.table_args:
         if isinstance(item, Mapping):
             options.update(item)
         elif isinstance(item, SchemaItem):
@@ -289,18 +291,6 @@ class LazyDialectOptions(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def explain(schema: Any) -> str:
-    """Return the functions generated for the model of *schema* so far, and the compiled SQL of each alias."""
-    databases = schema.registry.databases
-    parts = list(_functions(schema))
-    for alias in databases.aliases:
-        database = databases.database(alias)
-        plans = database.plans.get(schema)
-        if plans is not None:
-            parts += [(f"{alias!r} ({database.dialect}): {title}", text) for title, text in _prepared(plans)]
-    return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
-
-
 def _functions(schema: Any) -> Iterator[tuple[str, str]]:
     yield f"{schema.label}: the constructor", _source(schema.model.__init__)
     for names, collect in schema.collectors.items():
@@ -311,15 +301,14 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
         yield f"instances of rows of {_fields(wanted)} that SQLAlchemy has decoded", _source(build)
 
 
-def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
+def _statements(plans: Any) -> Iterator[tuple[str, str]]:
     yield "instances of the driver's rows", _source(plans.hydrator.build)
     for key, plan in plans.statements.items():
         if (sql := getattr(plan, "sql", None)) is None:
             yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
         else:
-            verb, *said = (key,) if isinstance(key, str) else key
-            names = said[0] if said and verb != "read" else ()
-            title = f"{verb} {', '.join(names)}".strip()
+            verb, *rest = (key,) if isinstance(key, str) else key
+            title = f"{verb} {', '.join(rest[0])}".strip() if rest else verb
             yield title, "\n".join(filter(None, (sql, plan.bind and _source(plan.bind))))
 
 

@@ -15,8 +15,6 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.fields.field import MISSING, Field
 
-Decoder = Callable[[Any], Any]
-
 
 class RowLayout:
     """The index and decoder of each field in a loaded row; *partial* if some fields were deferred."""
@@ -26,7 +24,7 @@ class RowLayout:
     def __init__(
         self,
         names: tuple[str, ...],
-        decoders: tuple[Decoder | None, ...] | None = None,
+        decoders: tuple[Callable[[Any], Any] | None, ...] | None = None,
         *,
         partial: bool = False,
     ) -> None:
@@ -37,8 +35,7 @@ class RowLayout:
 
     def value(self, row: tuple[Any, ...], name: str) -> Any:
         """Return the value of the field *name* in *row*; MISSING if it was not loaded."""
-        index = self.indexes.get(name)
-        if index is None:
+        if (index := self.indexes.get(name)) is None:
             return MISSING
         decode = None if self.decoders is None else self.decoders[index]
         return row[index] if decode is None else decode(row[index])
@@ -197,14 +194,10 @@ def _differ(loaded: Any, current: Any) -> bool:
     if isinstance(current, ClauseElement):
         return True
     try:
-        if (
-            isinstance(loaded, datetime)
-            and isinstance(current, datetime)
-            and loaded.tzinfo
-            and current.tzinfo
-        ):
+        both = isinstance(loaded, datetime) and isinstance(current, datetime)
+        if both and loaded.tzinfo and current.tzinfo:
             # Python compares an ambiguous local time as unequal to the same time in another zone.
-            return loaded.astimezone(UTC) != current.astimezone(UTC)
+            return bool(loaded.astimezone(UTC) != current.astimezone(UTC))
         return bool(loaded != current) or not _equal_json(loaded, current)
     except Exception:  # noqa: BLE001 values that cannot be compared, such as arrays, count as changed
         return True

@@ -145,9 +145,6 @@ def locked(target: Target, connection: Connection, max_wait: float = MAX_WAIT) -
         with _without_foreign_keys(connection, max_wait):
             yield
         return
-    if target.dialect not in _LOCKS:
-        yield
-        return
     acquire, release = _LOCKS[target.dialect]
     _acquire(target, connection, acquire, max_wait)
     try:
@@ -358,7 +355,5 @@ def _collation_setter(sql: str) -> Callable[..., None]:
 
 
 def _unnamed_checks(connection: Connection, table: str) -> list[CheckConstraint]:
-    if not (inspector := inspect(connection)).has_table(table):
-        return []
-    found = inspector.get_check_constraints(table)
+    found = inspect(connection).get_check_constraints(table)
     return [CheckConstraint(text(each["sqltext"])) for each in found if each["name"] is None]

@@ -206,9 +206,9 @@ class MultiRowInsert:
         except Exception as error:
             raise channel.unbound(error, sql, rows) from error
         if not self.made:
-            channel.execute_prepared(sql, values, cursor)
+            channel.execute_prepared(sql, values, cursor=cursor)
             return [()] * len(rows)
-        found = channel.fetch_prepared(sql, values, cursor)
+        found = channel.fetch_prepared(sql, values, cursor=cursor)
         if self._key is not None:
             # The keys were made in the order of the rows, but RETURNING has no order.
             found.sort(key=itemgetter(self._key))

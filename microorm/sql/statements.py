@@ -68,32 +68,19 @@ class CompiledStatement:
         """Run the statement with the values of *row*; return the driver's cursor or SQLAlchemy's result."""
         if channel.cursor is None:
             return channel.execute(self._statement, self._named(row))
-        return channel.execute_prepared(self.sql, row if self.bind is None else self._bound(channel, row))
+        return channel.execute_prepared(self.sql, row, self.bind)
 
     def run_many(self, channel: Channel, rows: Sequence[Row]) -> int:
         """Run the statement once for each of *rows*; return the number of rows changed."""
         if channel.cursor is None:
             return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
-        parameters: Any = rows
-        if self.bind is not None:
-            try:
-                parameters = list(map(self.bind, rows))
-            except Exception as error:
-                raise channel.unbound(error, self.sql, rows) from error
-        return channel.executemany_prepared(self.sql, parameters)
+        return channel.executemany_prepared(self.sql, rows, self.bind)
 
     def fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
         """Run the statement with the values of *row*; return the driver's rows or SQLAlchemy's."""
         if channel.cursor is None:
             return channel.execute(self._statement, self._named(row)).fetchall()
-        return channel.fetch_prepared(self.sql, row if self.bind is None else self._bound(channel, row))
-
-    def _bound(self, channel: Channel, row: Row) -> Any:
-        assert self.bind is not None
-        try:
-            return self.bind(row)
-        except Exception as error:
-            raise channel.unbound(error, self.sql, row) from error
+        return channel.fetch_prepared(self.sql, row, self.bind)
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(index): row[index] for index in range(self.width)}
@@ -121,7 +108,10 @@ class CompiledInsert(CompiledStatement):
     def insert(self, channel: Channel, row: Row) -> Row:
         """Insert *row*; return the values of `made`."""
         if not self._returns:
-            done = self.run(channel, row)
+            if channel.cursor is None:
+                done = channel.execute(self._statement, self._named(row))
+            else:
+                done = channel.execute_prepared(self.sql, row, self.bind)
             return (done.lastrowid,) if self.made else ()
         (made,) = self.fetch(channel, row)
         return tuple(made) if channel.cursor is None else decode_row(made, self._decoders)
@@ -149,8 +139,7 @@ class CompiledSelect(CompiledStatement):
         if channel.cursor is None:
             rows = self.fetch(channel, row)
             return hydrate(self._schema, rows, channel.database.alias, self.hydrator.wanted)
-        parameters = row if self.bind is None else self._bound(channel, row)
-        return self.hydrator.instances(channel.fetch_prepared(self.sql, parameters))
+        return self.hydrator.instances(channel.fetch_prepared(self.sql, row, self.bind))
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """Return the values of the rows that are found with the parameters *row*."""
