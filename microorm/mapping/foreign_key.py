@@ -241,8 +241,7 @@ class ForeignKey(Relation, Generic[R]):
     def outdated(self, instance: Any) -> Any:
         """Return the related instance whose present key or alias *instance* has not taken yet, or None.
 
-        Raises `UnsavedError` where the related instance has no key: it was never saved, or it has lost its key by a
-        delete or a rollback.
+        Raises `UnsavedError` where the related instance has no key, or has lost it by a delete or a rollback.
         """
         if (other := self.assigned(instance)) is None:
             return None
