@@ -213,10 +213,7 @@ class ForeignKey(Relation, Generic[R]):
         return bound
 
     def check_alias(self, instance: Any, value: Any) -> None:
-        """Raise `CrossDatabaseRelation` if *instance* may not refer to *value*, which has another alias.
-
-        An instance without an alias gets the one that the router selects for it, given *value* as a hint.
-        """
+        """Raise `CrossDatabaseRelation` if *instance* may not refer to *value*; route *instance* if it has no alias."""
         theirs = value._row_state.alias
         if theirs is None:
             return
