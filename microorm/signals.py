@@ -10,9 +10,10 @@ from copy import copy
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from microorm.db.context import ReceiverScope
 from microorm.db.engine import connection_created
 from microorm.db.routing import postpone
-from microorm.dispatch.receivers import EMPTY, Connection, Route, connection_key
+from microorm.dispatch.receivers import Connection, connection_key
 from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
 from microorm.registry import Registry, check_label, default_registry
 
@@ -232,22 +233,15 @@ class ModelSignal(Signal):
         def deliver() -> None:
             if (held := connection.receiver) is None:  # collected in the meantime
                 return
-            with databases.receiving(alias):
+            with ReceiverScope(databases, alias):
                 result = held(signal=self, sender=sender, **sent)
                 if connection.is_async:
                     run_coroutine(_awaited(result))
 
         if postpone(databases, alias, deliver):
             return None
-        with databases.receiving(alias):
+        with ReceiverScope(databases, alias):
             return receiver(signal=self, sender=sender, **sent)
-
-    def immediate(self, sender: type[Any]) -> Route:
-        """Return the connections of *sender* whose receivers run immediately."""
-        route = self._route(sender)
-        if not route or not any(connection.options for connection in route):
-            return route
-        return Route(each for each in route if "delivery" not in each.options) or EMPTY
 
     def refuse_waiting(self, sender: type[Any]) -> None:
         """Raise RuntimeError if async receivers of *sender* would have to run on a running event loop."""

@@ -167,7 +167,7 @@ def test_the_version_stands_in_one_place() -> None:
 
 
 def test_an_import_loads_nothing_that_only_some_programs_need() -> None:
-    """DESIGN 13: no driver, nothing of the command line or of asyncio's engines, no dialect."""
+    """No driver, nothing of the command line or of asyncio's engines, no dialect."""
     script = (
         "import sys, microorm\n"
         "class Book(microorm.Model):\n"

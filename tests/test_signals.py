@@ -587,18 +587,6 @@ def test_a_send_of_ones_own_is_delivered_at_once(databases: Any, Book: Any, list
     assert (len(log.calls), aliases) == (3, ["other", "async"] * 3)
 
 
-def test_who_runs_at_once_is_known(Book: Any, listen: Any) -> None:
-    """A save needs no transaction for those that wait for its commit."""
-    assert not post_save.immediate(Book)
-    listen(post_save, quiet, Book, delivery="on_commit")
-    assert not post_save.immediate(Book)
-    assert post_save.has_listeners(Book)
-    log = listen(post_save, Log(), Book, skip_raw=True)
-    assert [each.receiver for each in post_save.immediate(Book)] == [log]
-    listen(pre_save, log, Book)
-    assert [each.receiver for each in pre_save.immediate(Book)] == [log]
-
-
 def test_the_decorator_takes_the_options_of_a_model_signal(Book: Any) -> None:
     """For one signal or several."""
 

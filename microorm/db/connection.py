@@ -7,7 +7,7 @@ invalidation of the connection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
@@ -17,6 +17,8 @@ from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot, SnapshotLog
 from microorm.errors import CommitOutcomeUnknown
+
+Bind = Callable[[Any], Any]
 
 
 class Channel:
@@ -59,31 +61,45 @@ class Channel:
         """Run *statement* through SQLAlchemy's connection."""
         return self.connection.execute(statement, parameters)
 
-    def execute_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> Any:
-        """Run *sql* on the driver's *cursor*, by default that of the channel, and return it. Errors are SQLAlchemy's."""
+    def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
+        """Run *sql* on the driver's *cursor*, by default that of the channel, and return it.
+
+        *bind* makes the driver's parameters of the values of *row*. Errors are SQLAlchemy's.
+        """
         cursor = cursor or self.cursor
+        parameters = row
+        if bind is not None:
+            try:
+                parameters = bind(row)
+            except Exception as error:
+                raise self.unbound(error, sql, row) from error
         try:
             cursor.execute(sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
         return cursor
 
-    def executemany_prepared(self, sql: str, parameters: Sequence[Any]) -> int:
-        """Run *sql* once for each of *parameters*; return the number of rows changed. Errors are SQLAlchemy's."""
+    def executemany_prepared(self, sql: str, rows: Sequence[Any], bind: Bind | None = None) -> int:
+        """Run *sql* once for each of *rows*; return the number of rows changed. Errors are SQLAlchemy's."""
+        parameters = rows
+        if bind is not None:
+            try:
+                parameters = list(map(bind, rows))
+            except Exception as error:
+                raise self.unbound(error, sql, rows) from error
         try:
             self.cursor.executemany(sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
         return int(self.cursor.rowcount)
 
-    def fetch_prepared(self, sql: str, parameters: Any, cursor: Any = None) -> list[Any]:
+    def fetch_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> list[Any]:
         """Run *sql* as `execute_prepared` does, and return the driver's rows."""
-        cursor = cursor or self.cursor
+        cursor = self.execute_prepared(sql, row, bind, cursor)
         try:
-            cursor.execute(sql, parameters)
             rows: list[Any] = cursor.fetchall()
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+            raise (failed := self.translated(error, sql, row)) from failed.__cause__
         return rows
 
     def doom(self, error: BaseException) -> None:
@@ -209,6 +225,10 @@ class AutocommitConnection(Channel):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        idle = self.database.idle_connections
+        # In autocommit: nothing is left to commit.
+        if error is None and self._deadline and idle.keep(self._raw, self.cursor, self._deadline):  # type: ignore[arg-type]
+            return
         separate_commit = self._raw is not None and self.database.needs_commit and not self._switched
         try:
             if error is None and self._writes and separate_commit:

@@ -228,17 +228,18 @@ class ReceiverScope(Scope):
     """The scope of receivers that run because of a write to *alias*; open from the start.
 
     For a write outside a block it also collects the calls of `on_commit` receivers, and makes them when it ends, as a
-    block would after its commit.
+    block would after its commit. *committed*: the write is committed already, so that there is no such block.
     """
 
-    __slots__ = ("hooks",)
+    __slots__ = ("committed", "hooks")
 
-    def __init__(self, owner: object, alias: str) -> None:
+    def __init__(self, owner: object, alias: str, *, committed: bool = False) -> None:
         # `Scope.__init__` and `Scope.open` in one call, since each save with a receiver makes one.
         self.kind = RECEIVER
         self.owner = owner
         self.alias = alias
         self.closed = self.plain = False
+        self.committed = committed
         self.hooks: list[Hook] | None = None
         parent = current_scope()
         while parent is not None and parent.closed:

@@ -222,6 +222,10 @@ def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
 
     Returns False if there is neither a block nor a receiver.
     """
+    scope = current_scope()
+    if scope.__class__ is ReceiverScope and scope.committed and scope.alias == alias and scope.owner is owner:
+        scope.postpone(function)
+        return True
     if (transaction := open_transaction(owner, alias)) is not None:
         transaction.owner.check(alias)
         transaction.hooks.append((function, False))

@@ -100,7 +100,8 @@ class Signal(Listeners):
         return responses + await self._acall(route, sender, named, catch)
 
     def _muted(self, sender: object) -> bool:
-        return any(mute.silences(self, sender) for mute in _mutes.get())
+        mutes = _mutes.get()
+        return bool(mutes) and any(mute.silences(self, sender) for mute in mutes)
 
     def _call(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
         if "signal" in named:

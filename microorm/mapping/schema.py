@@ -296,15 +296,14 @@ def _functions(schema: Any) -> Iterator[tuple[str, str]]:
         yield f"instances of rows of {_fields(wanted)} that SQLAlchemy has decoded", _source(build)
 
 
-def _prepared(plans: Any) -> Iterator[tuple[str, str]]:
+def _statements(plans: Any) -> Iterator[tuple[str, str]]:
     yield "instances of the driver's rows", _source(plans.hydrator.build)
     for key, plan in plans.statements.items():
         if (sql := getattr(plan, "sql", None)) is None:
             yield f"instances of the driver's rows of {_fields(plan.wanted)}", _source(plan.build)
         else:
-            verb, *said = (key,) if isinstance(key, str) else key
-            names = said[0] if said and verb != "read" else ()
-            title = f"{verb} {', '.join(names)}".strip()
+            verb, *rest = (key,) if isinstance(key, str) else key
+            title = f"{verb} {', '.join(rest[0])}".strip() if rest else verb
             yield title, "\n".join(filter(None, (sql, plan.bind and _source(plan.bind))))
 
 

@@ -16,13 +16,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations.ops import UpgradeOps
 from alembic.runtime.environment import EnvironmentContext
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 
 from microorm.apps import default_apps
 from microorm.errors import MigrationError
 from microorm.migrations.compare import parse_rename
 from microorm.migrations.environment import ATTRIBUTE, Request
-from microorm.migrations.history import History, name_revisions, parents
+from microorm.migrations.history import History, name_revisions
 from microorm.migrations.report import Step, behind, describe
 from microorm.migrations.targets import Target
 from microorm.registry import Registry, default_registry
@@ -166,27 +166,23 @@ class Migrations:
         first, last = history.find(start) if colon else "base", history.find(end)
         output = StringIO()
         request = self._request(alias=using)
-        if first != "base" and last in {"base", *history.applied([first])} - {first}:
-            self._run(command.downgrade, request, f"{start}:{end}", output=output, sql=True)
-        else:
-            self._run(command.upgrade, request, revision, output=output, sql=True)
+        backwards = first != "base" and last in {"base", *history.applied([first])} - {first}
+        move = command.downgrade if backwards else command.upgrade
+        self._run(move, request, revision, output=output, sql=True)
         return output.getvalue()
 
     def show(self) -> list[Revision]:
         """Return the revisions, oldest first. Raises `MigrationError` if a database cannot be reached."""
         history = self._history()
-        applied = {target: history.applied(heads) for target, heads in self._heads(history).items()}
+        heads = {alias: at for target, at in self._heads(history).items() for alias in target.aliases}
+        applied = {alias: history.applied(at) for alias, at in heads.items()}
         return [
             Revision(
                 script.revision,
                 script.doc or "",
-                parents(script),
+                to_tuple(script.down_revision, ()),
                 Path(script.path),
-                {
-                    alias: script.revision in done
-                    for target, done in applied.items()
-                    for alias in target.aliases
-                },
+                {alias: script.revision in done for alias, done in applied.items()},
             )
             for script in history.revisions
         ]

@@ -12,31 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
-from alembic.operations.ops import (
-    AddColumnOp,
-    AlterColumnOp,
-    CreateForeignKeyOp,
-    CreateIndexOp,
-    DropColumnOp,
-    DropConstraintOp,
-    ModifyTableOps,
-    UpgradeOps,
-)
+from alembic.operations import ops
 from alembic.runtime.plugins import Plugin
 from alembic.util import DispatchPriority, PriorityDispatchResult
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    Connection,
-    ForeignKeyConstraint,
-    Inspector,
-    MetaData,
-    Table,
-    inspect,
-    text,
-)
 from sqlalchemy.schema import CreateTable, SchemaItem
 
 from microorm.errors import MigrationError, nearest
@@ -93,7 +74,7 @@ def renamed_tables(renames: Iterable[Rename]) -> dict[str, str]:
 
 
 def compare_options(
-    target: Target, metadata: MetaData, known: frozenset[str], renames: tuple[Rename, ...]
+    target: Target, metadata: sa.MetaData, known: frozenset[str], renames: tuple[Rename, ...]
 ) -> dict[str, Any]:
     """Return the options of `alembic.context.configure` that compare *target* with *metadata*.
 
@@ -129,11 +110,11 @@ def compare_options(
 
 def compare_table(
     autogenerate: AutogenContext,
-    changes: ModifyTableOps,
+    changes: ops.ModifyTableOps,
     schema: str | None,
     name: str,
-    stored: Table | None,
-    wanted: Table | None,
+    stored: sa.Table | None,
+    wanted: sa.Table | None,
 ) -> PriorityDispatchResult:
     """Add to *changes* how the table differs: in renamed columns, CHECKs, its primary key, indexes on expressions."""
     connection = autogenerate.connection
@@ -144,35 +125,34 @@ def compare_table(
         if connection is not None:
             _compare_checks(connection, changes, name, wanted)
     if wanted is not None and connection is not None and connection.dialect.name == "sqlite":
-        query = text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
+        query = sa.text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
         present = set() if stored is None else set(connection.execute(query, {"table": name}).scalars())
         for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
-            on_columns = all(isinstance(each, Column) for each in index.expressions)
-            if (
-                not on_columns and index.name not in present
-            ):  # alembic skips it, and only its name can be compared
-                changes.ops.append(CreateIndexOp.from_index(index))
+            on_columns = all(isinstance(each, sa.Column) for each in index.expressions)
+            # alembic skips one on expressions, and only its name can be compared
+            if not on_columns and index.name not in present:
+                changes.ops.append(ops.CreateIndexOp.from_index(index))
     return PriorityDispatchResult.CONTINUE
 
 
-def _key(table: Table) -> tuple[str, ...]:
+def _key(table: sa.Table) -> tuple[str, ...]:
     return tuple(sorted(column.name for column in table.primary_key.columns))
 
 
 def _compare_renamed_columns(
-    autogenerate: AutogenContext, changes: ModifyTableOps, stored: Table, wanted: Table
+    autogenerate: AutogenContext, changes: ops.ModifyTableOps, stored: sa.Table, wanted: sa.Table
 ) -> None:
     """Replace new columns in *changes* that are renamed ones, and compare what else differs about them."""
     for new, old in renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).items():
         for index, change in enumerate(changes.ops):
-            if isinstance(change, AddColumnOp) and change.column.name == new and old in stored.c:
+            if isinstance(change, ops.AddColumnOp) and change.column.name == new and old in stored.c:
                 rename = RenameColumnOp(wanted.name, old, modify_name=new)
                 _compare_column(autogenerate, rename, stored.c[old], wanted.c[new])
                 changes.ops[index] = rename
 
 
 def compare_renamed_tables(
-    autogenerate: AutogenContext, upgrade: UpgradeOps, schemas: Iterable[str | None]
+    autogenerate: AutogenContext, upgrade: ops.UpgradeOps, schemas: Iterable[str | None]
 ) -> PriorityDispatchResult:
     """Add the renamed tables to *upgrade*, and what else differs about them.
 
@@ -190,7 +170,7 @@ def compare_renamed_tables(
             continue
         # As alembic reflects: a sequence that makes keys is not a default.
         listener = ("column_reflect", autogenerate.migration_context.impl.autogen_column_reflect)
-        stored = Table(old, MetaData(), autoload_with=autogenerate.connection, listeners=[listener])
+        stored = sa.Table(old, sa.MetaData(), autoload_with=autogenerate.connection, listeners=[listener])
         changes = _compare_renamed_table(autogenerate, stored, wanted)
         upgrade.ops.append(RenameTableOp(old, new))
         if changes.ops:
@@ -198,14 +178,16 @@ def compare_renamed_tables(
     return PriorityDispatchResult.CONTINUE
 
 
-def _compare_renamed_table(autogenerate: AutogenContext, stored: Table, wanted: Table) -> ModifyTableOps:
+def _compare_renamed_table(
+    autogenerate: AutogenContext, stored: sa.Table, wanted: sa.Table
+) -> ops.ModifyTableOps:
     """Compare two tables whose names differ, as alembic compares tables of one name."""
-    changes = ModifyTableOps(wanted.name, [])
+    changes = ops.ModifyTableOps(wanted.name, [])
     for column in wanted.columns:
         if column.name not in stored.c:
-            changes.ops.append(AddColumnOp.from_column_and_tablename(None, wanted.name, column))
+            changes.ops.append(ops.AddColumnOp.from_column_and_tablename(None, wanted.name, column))
             continue
-        change: Any = AlterColumnOp(wanted.name, column.name)
+        change: Any = ops.AlterColumnOp(wanted.name, column.name)
         _compare_column(autogenerate, change, stored.c[column.name], column)
         if change.has_changes():
             changes.ops.append(change)
@@ -213,7 +195,7 @@ def _compare_renamed_table(autogenerate: AutogenContext, stored: Table, wanted: 
     compare(autogenerate, changes, None, stored.name, stored, wanted)
     kept = {*wanted.c.keys(), *renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).values()}
     changes.ops.extend(
-        DropColumnOp.from_column_and_tablename(None, wanted.name, column)
+        ops.DropColumnOp.from_column_and_tablename(None, wanted.name, column)
         for column in stored.columns
         if column.name not in kept
     )
@@ -224,20 +206,22 @@ def _compare_renamed_table(autogenerate: AutogenContext, stored: Table, wanted: 
 
 
 def _compare_column(
-    autogenerate: AutogenContext, change: AlterColumnOp, stored: Column[Any], wanted: Column[Any]
+    autogenerate: AutogenContext, change: ops.AlterColumnOp, stored: sa.Column[Any], wanted: sa.Column[Any]
 ) -> None:
     compare = autogenerate.comparators.dispatch("column", qualifier=autogenerate.dialect.name)
     compare(autogenerate, change, None, wanted.table.name, wanted.name, stored, wanted)
 
 
-def check_renames(renames: Iterable[Rename], upgrades: Iterable[UpgradeOps], metadata: MetaData) -> None:
+def check_renames(
+    renames: Iterable[Rename], upgrades: Iterable[ops.UpgradeOps], metadata: sa.MetaData
+) -> None:
     """Raise `MigrationError` for one of *renames* that does not occur in *upgrades*."""
     done: set[Rename] = set()
     for upgrade in upgrades:
         for change in upgrade.ops:
             if isinstance(change, RenameTableOp):
                 done.add(Rename(None, change.table_name, change.new_table_name))
-            for inner in change.ops if isinstance(change, ModifyTableOps) else ():
+            for inner in change.ops if isinstance(change, ops.ModifyTableOps) else ():
                 if isinstance(inner, RenameColumnOp):
                     done.add(Rename(inner.table_name, inner.column_name, str(inner.modify_name)))
     for rename in renames:
@@ -245,7 +229,7 @@ def check_renames(renames: Iterable[Rename], upgrades: Iterable[UpgradeOps], met
             raise MigrationError(_why_not_renamed(rename, metadata))
 
 
-def _why_not_renamed(rename: Rename, metadata: MetaData) -> str:
+def _why_not_renamed(rename: Rename, metadata: sa.MetaData) -> str:
     table, tables = rename.table or rename.new, metadata.tables
     if table not in tables:
         return f"there is no table {table!r} in the models{nearest(table, tables)}"
@@ -257,26 +241,28 @@ def _why_not_renamed(rename: Rename, metadata: MetaData) -> str:
     return f"there is no column '{table}.{rename.old}' in a database to rename to {rename.new!r}"
 
 
-def remove_followed_keys(upgrade: UpgradeOps, renames: Iterable[Rename]) -> None:
+def remove_followed_keys(upgrade: ops.UpgradeOps, renames: Iterable[Rename]) -> None:
     """Remove changes of foreign keys whose only cause is a rename: databases change these keys by themselves."""
     tables = renamed_tables(renames)
     columns = {(each.table, each.new): each.old for each in renames}
     for changes in upgrade.ops:
-        if not isinstance(changes, ModifyTableOps):
+        if not isinstance(changes, ops.ModifyTableOps):
             continue
-        created = {each.constraint_name: each for each in changes.ops if isinstance(each, CreateForeignKeyOp)}
+        created = {
+            each.constraint_name: each for each in changes.ops if isinstance(each, ops.CreateForeignKeyOp)
+        }
         for change in list(changes.ops):
-            if not isinstance(change, DropConstraintOp) or change.constraint_name not in created:
+            if not isinstance(change, ops.DropConstraintOp) or change.constraint_name not in created:
                 continue
             before, after = change.to_constraint(), created[change.constraint_name]
-            if isinstance(before, ForeignKeyConstraint) and _follows(before, after, tables, columns):
+            if isinstance(before, sa.ForeignKeyConstraint) and _follows(before, after, tables, columns):
                 changes.ops.remove(change)
                 changes.ops.remove(after)
 
 
 def _follows(
-    before: ForeignKeyConstraint,
-    after: CreateForeignKeyOp,
+    before: sa.ForeignKeyConstraint,
+    after: ops.CreateForeignKeyOp,
     tables: dict[str, str],
     columns: dict[tuple[str | None, str], str],
 ) -> bool:
@@ -287,13 +273,15 @@ def _follows(
     return [each.target_fullname for each in before.elements] == remote and list(before.column_keys) == local
 
 
-def _compare_checks(connection: Connection, changes: ModifyTableOps, name: str, wanted: Table) -> None:
+def _compare_checks(
+    connection: sa.Connection, changes: ops.ModifyTableOps, name: str, wanted: sa.Table
+) -> None:
     """Add to *changes* the named CHECKs that the table *name* lacks, has in excess, or has with another condition."""
     present = stored_checks(connection, name)
     checks = {
         str(each.name): each.sqltext
         for each in wanted.constraints
-        if isinstance(each, CheckConstraint) and each.name
+        if isinstance(each, sa.CheckConstraint) and each.name
     }
     dialect = dialect_name(connection.dialect.name)
     compiled = {each: sql_for(checks[each], dialect) for each in checks.keys() & present.keys()}
@@ -308,9 +296,9 @@ def _compare_checks(connection: Connection, changes: ModifyTableOps, name: str, 
         changes.ops.append(CreateCheckOp(check, name, compile_sql(checks[check])))
 
 
-def stored_checks(connection: Connection, table: str) -> dict[str, str]:
+def stored_checks(connection: sa.Connection, table: str) -> dict[str, str]:
     """Return the named CHECKs of *table*: name → condition. MariaDB's own CHECKs of JSON columns are left out."""
-    found = inspect(connection).get_check_constraints(table)
+    found = sa.inspect(connection).get_check_constraints(table)
     return {
         str(each["name"]): each["sqltext"]
         for each in found
@@ -323,18 +311,18 @@ def _differing(checks: dict[str, str], present: dict[str, str]) -> dict[str, str
     return {name: sql for name, sql in checks.items() if sql.split() != present[name].split()}
 
 
-def _read_back(connection: Connection, table: Table, checks: dict[str, str]) -> dict[str, str]:
+def _read_back(connection: sa.Connection, table: sa.Table, checks: dict[str, str]) -> dict[str, str]:
     """Return *checks* of *table* as the database rewrites them."""
-    columns = [Column(column.name, column.type) for column in table.columns]
-    constraints = [CheckConstraint(literal_text(sql), name=name) for name, sql in checks.items()]
+    columns = [sa.Column(column.name, column.type) for column in table.columns]
+    constraints = [sa.CheckConstraint(literal_text(sql), name=name) for name, sql in checks.items()]
     with temporary_table(connection, *columns, *constraints):
         return stored_checks(connection, TEMPORARY_TABLE)
 
 
 def compare_default(
     migration: MigrationContext,
-    stored: Column[Any],
-    wanted: Column[Any],
+    stored: sa.Column[Any],
+    wanted: sa.Column[Any],
     stored_default: str | None,
     wanted_default: Any,
     rendered: str | None,
@@ -345,7 +333,7 @@ def compare_default(
     connection = migration.bind
     if stored_default == rendered or connection is None:
         return False
-    column = Column(wanted.name, wanted.type, server_default=wanted_default.arg)
+    column = sa.Column(wanted.name, wanted.type, server_default=wanted_default.arg)
     with temporary_table(connection, column) as inspector:
         (read_back,) = inspector.get_columns(TEMPORARY_TABLE)
     return _without_brackets(read_back["default"]) != _without_brackets(stored_default)
@@ -357,12 +345,12 @@ def _without_brackets(sql: str | None) -> str | None:
 
 
 @contextmanager
-def temporary_table(connection: Connection, *items: SchemaItem) -> Iterator[Inspector]:
+def temporary_table(connection: sa.Connection, *items: SchemaItem) -> Iterator[sa.Inspector]:
     """Create a temporary table of columns and constraints for the duration of the block."""
     # `Table.create` and `Table.drop` would also create and drop the types of the columns.
-    connection.execute(CreateTable(Table(TEMPORARY_TABLE, MetaData(), *items, prefixes=["TEMPORARY"])))
+    connection.execute(CreateTable(sa.Table(TEMPORARY_TABLE, sa.MetaData(), *items, prefixes=["TEMPORARY"])))
     try:
-        yield inspect(connection)
+        yield sa.inspect(connection)
     finally:
         kind = "TABLE" if connection.dialect.name in ("sqlite", "postgresql") else "TEMPORARY TABLE"
         connection.exec_driver_sql(f"DROP {kind} {TEMPORARY_TABLE}")

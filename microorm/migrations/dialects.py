@@ -11,17 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ColumnElement,
-    DefaultClause,
-    Dialect,
-    TextClause,
-    make_url,
-    text,
-)
 from sqlalchemy.exc import CompileError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
@@ -34,8 +25,8 @@ from microorm.fields.types import MARIADB
 
 _NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
 
-DIALECTS: Mapping[str, Dialect] = {
-    name: make_url(f"{driver}://").get_dialect()(**_NAMED)
+DIALECTS: Mapping[str, sa.Dialect] = {
+    name: sa.make_url(f"{driver}://").get_dialect()(**_NAMED)
     for name, driver in (
         ("sqlite", "sqlite"),
         ("postgresql", "postgresql+psycopg"),
@@ -52,7 +43,7 @@ def dialect_name(name: str) -> str:
     return "mariadb" if name in MARIADB else name
 
 
-class ByDialect(ColumnElement[Any]):
+class ByDialect(sa.ColumnElement[Any]):
     """SQL that is written differently for each dialect."""
 
     inherit_cache = False
@@ -74,9 +65,9 @@ def by_dialect(**sql: str) -> ByDialect:
     return ByDialect(sql)
 
 
-def literal_text(sql: str) -> TextClause:
+def literal_text(sql: str) -> sa.TextClause:
     """Return *sql* as a clause in which a colon does not begin a parameter."""
-    return text(sql.replace(":", r"\:"))
+    return sa.text(sql.replace(":", r"\:"))
 
 
 def sql_for(expression: ClauseElement, dialect: str) -> str:
@@ -87,29 +78,29 @@ def sql_for(expression: ClauseElement, dialect: str) -> str:
     return str(expression.compile(dialect=DIALECTS[dialect], compile_kwargs=options))
 
 
-def compile_sql(expression: ClauseElement) -> TextClause | ByDialect:
+def compile_sql(expression: ClauseElement) -> sa.TextClause | ByDialect:
     """Compile *expression* for every dialect."""
     if isinstance(expression, ByDialect):
         return expression
     return combine_sql({name: sql_for(expression, name) for name in DIALECTS})
 
 
-def combine_sql(sql: Mapping[str, str]) -> TextClause | ByDialect:
+def combine_sql(sql: Mapping[str, str]) -> sa.TextClause | ByDialect:
     """Return one clause for the *sql* of several dialects: plain text if it is the same for all."""
     first, *others = dict.fromkeys(sql.values())
     return ByDialect(sql) if others else literal_text(first)
 
 
-def combine_defaults(defaults: Mapping[str, Any]) -> DefaultClause | None:
+def combine_defaults(defaults: Mapping[str, Any]) -> sa.DefaultClause | None:
     """Return one default for those that databases report for one column, by dialect; None if one has none."""
     sql = {
         name: str(
             default.arg if isinstance(default.arg, str) else default.arg.compile(dialect=DIALECTS[name])
         )
         for name, default in defaults.items()
-        if isinstance(default, DefaultClause)
+        if isinstance(default, sa.DefaultClause)
     }
-    return DefaultClause(combine_sql(sql)) if sql and len(sql) == len(defaults) else None
+    return sa.DefaultClause(combine_sql(sql)) if sql and len(sql) == len(defaults) else None
 
 
 def combine_types(reflected: Mapping[str, TypeEngine[Any]]) -> TypeEngine[Any]:
@@ -136,7 +127,7 @@ def type_source(type_: TypeEngine[Any]) -> str | None:
         type_ = types.value_type(type_.values)
     if (found := _find_type(dict.fromkeys(DIALECTS, type_))) is not None:
         return found[0]
-    return "sa.BigInteger()" if type(type_) is BigInteger else None
+    return "sa.BigInteger()" if type(type_) is sa.BigInteger else None
 
 
 def _find_type(wanted: Mapping[str, TypeEngine[Any]]) -> tuple[str, TypeEngine[Any]] | None:
@@ -169,9 +160,9 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
     """Render a type, a default or a CHECK for a revision, as alembic's option of this name."""
     if kind == "type":
         return _render_type(item, autogenerate)
-    if kind == "server_default" and isinstance(item, DefaultClause) and not isinstance(item.arg, str):
+    if kind == "server_default" and isinstance(item, sa.DefaultClause) and not isinstance(item.arg, str):
         return render_sql(item.arg, autogenerate)
-    if kind == "check" and isinstance(item, CheckConstraint) and isinstance(item.name, str):
+    if kind == "check" and isinstance(item, sa.CheckConstraint) and isinstance(item.name, str):
         return f"sa.CheckConstraint({render_sql(item.sqltext, autogenerate)}, name=op.f({str(item.name)!r}))"
     return False
 
@@ -179,7 +170,7 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> Any:
 def render_sql(expression: Any, autogenerate: AutogenContext) -> str:
     """Render *expression* for a revision, and note the import that it needs."""
     compiled = compile_sql(expression)
-    if isinstance(compiled, TextClause):
+    if isinstance(compiled, sa.TextClause):
         return f"sa.text({compiled.text!r})"
     autogenerate.imports.add("from microorm.migrations import by_dialect")
     return f"by_dialect({', '.join(f'{name}={sql!r}' for name, sql in compiled.sql.items())})"

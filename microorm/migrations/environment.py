@@ -18,16 +18,7 @@ from alembic import context
 from alembic.migration import MigrationContext
 from alembic.operations.ops import MigrationScript, UpgradeOps
 from alembic.util import CommandError
-from sqlalchemy import (
-    ClauseElement,
-    Connection,
-    Insert,
-    Select,
-    TextClause,
-    create_engine,
-    event,
-    inspect,
-)
+from sqlalchemy import ClauseElement, Connection, Insert, Select, TextClause, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
@@ -38,14 +29,7 @@ from microorm.migrations.compare import Rename, check_renames, compare_options, 
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
 from microorm.migrations.report import Progress, Step, behind, failure, first_line
-from microorm.migrations.targets import (
-    Target,
-    labels_by_table,
-    locked,
-    models_by_table,
-    restricted,
-    targets,
-)
+from microorm.migrations.targets import Target, labels_by_table, locked, models_by_table, restricted, targets
 from microorm.project import read_project
 from microorm.registry import Registry, default_registry
 from microorm.signals import post_migrate, pre_migrate
@@ -77,12 +61,6 @@ class Request:
     needs: list[tuple[Target, UpgradeOps]] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)  # tables in databases that do not hold them
 
-    @classmethod
-    def of_project(cls, folder: Path) -> Request:
-        """Return the request of plain `alembic` in the project of *folder*."""
-        read_project(folder).set_up()
-        return cls(default_registry, default_apps)
-
     def add(self, step: Step) -> None:
         """Note a step that is done."""
         self.steps.append(step)
@@ -97,10 +75,7 @@ class Request:
 
 
 def known_tables(history: History, registry: Registry) -> frozenset[str]:
-    """Return the tables that belong or belonged to a model.
-
-    Before the first revision there are none, so that it creates all tables, even if some exist already.
-    """
+    """Return the tables that belong or belonged to a model; none before the first revision, which creates all."""
     return frozenset({*history.labels, *models_by_table(registry)}) if history.revisions else frozenset()
 
 
@@ -123,15 +98,15 @@ def run(**options: Any) -> None:
     are done, and the error says at which revision each is.
     """
     request = context.config.attributes.get(ATTRIBUTE)
-    if not isinstance(request, Request):
-        request = Request.of_project(Path(context.script.dir))
+    if not isinstance(request, Request):  # plain `alembic`
+        read_project(Path(context.script.dir)).set_up()
+        request = Request(default_registry, default_apps)
     history = History(context.script)
     context.configure(dialect_name="sqlite")
     command: Command = context.get_context().opts["fn"]
-    environment = Environment(
-        request, history, command, targets(request.registry, history.labels, request.alias), options
-    )
-    for target in environment.targets:
+    places = targets(request.registry, history.labels, request.alias)
+    environment = Environment(request, history, command, places, options)
+    for target in places:
         if context.is_offline_mode():
             environment.print_sql(target)
         elif request.aliases is None or target.alias in request.aliases:

@@ -10,7 +10,7 @@ from traceback import extract_tb
 from typing import TYPE_CHECKING
 
 from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError, to_tuple
+from alembic.util import CommandError
 
 from microorm.errors import MigrationError, nearest
 
@@ -98,11 +98,6 @@ class History:
         names = [repr(each.revision) for each in self.revisions[-MAX_NAMED:]]
         more = "…, " if len(self.revisions) > len(names) else ""
         return f"; known: {more}{', '.join(names) or 'none'}"
-
-
-def parents(script: Script) -> tuple[str, ...]:
-    """Return the revisions that *script* follows."""
-    return to_tuple(script.down_revision, ())
 
 
 @contextmanager

@@ -13,22 +13,7 @@ from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import MigrateOperation
-from alembic.operations.ops import (
-    AddColumnOp,
-    AddConstraintOp,
-    AlterColumnOp,
-    CreateForeignKeyOp,
-    CreateIndexOp,
-    CreateTableOp,
-    DowngradeOps,
-    DropColumnOp,
-    DropConstraintOp,
-    DropIndexOp,
-    DropTableOp,
-    ModifyTableOps,
-    UpgradeOps,
-)
+from alembic.operations import MigrateOperation, ops
 
 from microorm.errors import MigrationError
 from microorm.mapping.schema import TABLE_OPTIONS
@@ -44,7 +29,7 @@ from microorm.migrations.operations import (
 )
 from microorm.migrations.targets import Target
 
-Needs = Sequence[tuple[Target, UpgradeOps]]
+Needs = Sequence[tuple[Target, ops.UpgradeOps]]
 Defaults = Callable[[str, str], tuple[bool, Any]]
 
 
@@ -65,7 +50,7 @@ class Change:
 
 def merge(
     needs: Needs, metadata: sa.MetaData, default_for: Defaults, elsewhere: frozenset[str] = frozenset()
-) -> tuple[UpgradeOps, DowngradeOps]:
+) -> tuple[ops.UpgradeOps, ops.DowngradeOps]:
     """Return the operations that all targets need, and those that reverse them.
 
     *default_for* returns whether the column of a table has a default for rows that exist, and which. New
@@ -80,14 +65,14 @@ def merge(
             raise MigrationError(f"{change.operation}; no revision can be made for that")
         _combine(change, metadata)
     targets = [target for target, _ in needs]
-    moved = elsewhere & {each.table for each in changes if isinstance(each.operation, CreateTableOp)}
+    moved = elsewhere & {each.table for each in changes if isinstance(each.operation, ops.CreateTableOp)}
     steps: list[MigrateOperation] = []
     for condition, run in groupby(
         sort_changes(changes, metadata), lambda change: _condition(change, targets, moved)
     ):
         operations = build(list(run), metadata, default_for)
         steps.extend([ConditionalOps(operations, condition)] if condition else operations)
-    upgrade = UpgradeOps(steps)
+    upgrade = ops.UpgradeOps(steps)
     downgrade = upgrade.reverse()
     remove_index_drops(upgrade)
     remove_index_drops(downgrade)
@@ -111,20 +96,20 @@ def _collect(needs: Needs) -> list[Change]:
     return [found[key] for key in order]
 
 
-def _flatten(upgrade: UpgradeOps) -> Iterator[tuple[str, bool, MigrateOperation]]:
+def _flatten(upgrade: ops.UpgradeOps) -> Iterator[tuple[str, bool, MigrateOperation]]:
     for operation in upgrade.ops:
-        inside = isinstance(operation, ModifyTableOps)
+        inside = isinstance(operation, ops.ModifyTableOps)
         table: str = operation.table_name  # type: ignore[attr-defined]
-        for each in operation.ops if isinstance(operation, ModifyTableOps) else (operation,):
+        for each in operation.ops if isinstance(operation, ops.ModifyTableOps) else (operation,):
             yield table, inside, each
 
 
 def _key(operation: MigrateOperation) -> tuple[Any, ...]:
     """Return what two operations on one table have in common if they are the same change."""
     kind = type(operation).__name__
-    if isinstance(operation, AlterColumnOp):
+    if isinstance(operation, ops.AlterColumnOp):
         return kind, operation.column_name, operation.modify_name, *altered(operation)
-    if isinstance(operation, AddColumnOp):
+    if isinstance(operation, ops.AddColumnOp):
         return kind, operation.column.name
     names = ("constraint_name", "index_name", "column_name", "new_table_name", "comment")
     return kind, next((str(name) for each in names if (name := getattr(operation, each, None))), None)
@@ -138,19 +123,19 @@ def _combine(change: Change, metadata: sa.MetaData) -> None:
     def reported(get: Callable[[Any], Any]) -> dict[str, Any]:
         return dict(zip(dialects, map(get, change.operations), strict=True))
 
-    if isinstance(first, AlterColumnOp):
+    if isinstance(first, ops.AlterColumnOp):
         if first.kw.get("autoincrement") is False:  # databases other than MariaDB warn about it
             del first.kw["autoincrement"]
         first.existing_type = _existing_type(first, reported(lambda each: each.existing_type), metadata)
         if isinstance(first.existing_server_default, sa.DefaultClause):
             defaults = reported(lambda each: each.existing_server_default)
             first.existing_server_default = combine_defaults(defaults)
-    elif isinstance(first, DropColumnOp):
+    elif isinstance(first, ops.DropColumnOp):
         _combine_columns(reported(lambda each: each.to_column()))
     elif isinstance(first, DropCheckOp):
         conditions = reported(lambda each: each.condition)
         first.condition = combine_sql({name: sql_for(sql, name) for name, sql in conditions.items()})
-    elif isinstance(first, DropTableOp):
+    elif isinstance(first, ops.DropTableOp):
         tables = reported(lambda each: each.to_table())
         table: sa.Table = next(iter(tables.values()))
         for column in table.columns:
@@ -158,7 +143,7 @@ def _combine(change: Change, metadata: sa.MetaData) -> None:
         for option in list(table.kwargs):  # reported, but not set by the model
             del table.kwargs[option]
         table.kwargs.update(TABLE_OPTIONS)
-        change.operations[0] = DropTableOp.from_table(table)
+        change.operations[0] = ops.DropTableOp.from_table(table)
 
 
 def _combine_columns(columns: dict[str, sa.Column[Any]]) -> None:
@@ -169,7 +154,7 @@ def _combine_columns(columns: dict[str, sa.Column[Any]]) -> None:
         first.server_default = combine_defaults({name: each.server_default for name, each in columns.items()})
 
 
-def _existing_type(operation: AlterColumnOp, reported: dict[str, Any], metadata: sa.MetaData) -> Any:
+def _existing_type(operation: ops.AlterColumnOp, reported: dict[str, Any], metadata: sa.MetaData) -> Any:
     table = metadata.tables.get(operation.table_name)
     name = operation.modify_name or operation.column_name
     if operation.modify_type is None and table is not None and name in table.c:
@@ -201,7 +186,7 @@ def sort_changes(changes: list[Change], metadata: sa.MetaData) -> list[Change]:
         operation = change.operation
         if change.inside:
             return 2, tables.index(change.table), _rank(operation, keys[change.table])
-        return {CreateTableOp: 0, DropTableOp: 3}.get(type(operation), 1), 0, 0
+        return {ops.CreateTableOp: 0, ops.DropTableOp: 3}.get(type(operation), 1), 0, 0
 
     return sorted(changes, key=position)
 
@@ -213,18 +198,16 @@ def _foreign_keys(table: str, metadata: sa.MetaData) -> frozenset[tuple[str, ...
 
 
 def _rank(operation: MigrateOperation, keys: frozenset[tuple[str, ...]]) -> int:
-    """Return the position of *operation* in its table: drop before altering, and create afterwards.
-
-    A foreign key is dropped before the index that it uses, and created after it. MariaDB needs an index on
-    the columns of its foreign *keys* at all times, so such an index is dropped after another one was created.
-    """
-    if isinstance(operation, DropConstraintOp):
+    """Return the position of *operation* in its table: drop before altering, and create afterwards."""
+    # A foreign key is dropped before the index that it uses, and created after it. MariaDB needs an index on
+    # the columns of its foreign keys at all times, so such an index is dropped after another one was created.
+    if isinstance(operation, ops.DropConstraintOp):
         return 0 if operation.constraint_type == "foreignkey" else 1
-    if isinstance(operation, DropIndexOp):
+    if isinstance(operation, ops.DropIndexOp):
         return 4 if tuple(column.name for column in operation.to_index().columns) in keys else 1
-    if isinstance(operation, CreateForeignKeyOp):
+    if isinstance(operation, ops.CreateForeignKeyOp):
         return 5
-    return 3 if isinstance(operation, AddConstraintOp | CreateIndexOp) else 2
+    return 3 if isinstance(operation, ops.AddConstraintOp | ops.CreateIndexOp) else 2
 
 
 def build(changes: list[Change], metadata: sa.MetaData, default_for: Defaults) -> list[MigrateOperation]:
@@ -236,7 +219,7 @@ def build(changes: list[Change], metadata: sa.MetaData, default_for: Defaults) -
     for change in changes:
         if change.inside:
             inside.setdefault(change.table, []).append(change.operation)
-        elif not isinstance(change.operation, CreateTableOp | DropTableOp):
+        elif not isinstance(change.operation, ops.CreateTableOp | ops.DropTableOp):
             operations.append(change.operation)
     for key in added_keys:
         inside.setdefault(key.source_table, []).append(key)
@@ -249,24 +232,24 @@ def build(changes: list[Change], metadata: sa.MetaData, default_for: Defaults) -
 
 def _create_tables(
     changes: list[Change], metadata: sa.MetaData
-) -> tuple[list[CreateTableOp], list[CreateForeignKeyOp]]:
+) -> tuple[list[ops.CreateTableOp], list[ops.CreateForeignKeyOp]]:
     """Return the new tables, and the foreign keys that can be added only when all of them exist."""
-    names = [each.table for each in changes if isinstance(each.operation, CreateTableOp)]
+    names = [each.table for each in changes if isinstance(each.operation, ops.CreateTableOp)]
     tables, cycle_keys = _sort_by_reference(metadata.tables[name] for name in names)
-    operations = [CreateTableOp.from_table(table) for table in tables]
+    operations = [ops.CreateTableOp.from_table(table) for table in tables]
     for operation in operations:
         operation.columns = [each for each in operation.columns if not any(each is key for key in cycle_keys)]
-    return operations, [CreateForeignKeyOp.from_constraint(key) for key in cycle_keys]
+    return operations, [ops.CreateForeignKeyOp.from_constraint(key) for key in cycle_keys]
 
 
-def _drop_tables(changes: list[Change]) -> tuple[list[DropTableOp], list[CreateForeignKeyOp]]:
+def _drop_tables(changes: list[Change]) -> tuple[list[ops.DropTableOp], list[ops.CreateForeignKeyOp]]:
     """Return the tables to drop, and the foreign keys to drop before them."""
-    drops = [each.operation for each in changes if isinstance(each.operation, DropTableOp)]
+    drops = [each.operation for each in changes if isinstance(each.operation, ops.DropTableOp)]
     tables, cycle_keys = _sort_by_reference(operation.to_table() for operation in drops)
-    keys = [CreateForeignKeyOp.from_constraint(key) for key in cycle_keys]
+    keys = [ops.CreateForeignKeyOp.from_constraint(key) for key in cycle_keys]
     for table in tables:
         table.constraints.difference_update(cycle_keys)
-    return [DropTableOp.from_table(table) for table in reversed(tables)], keys
+    return [ops.DropTableOp.from_table(table) for table in reversed(tables)], keys
 
 
 def _sort_by_reference(tables: Iterable[sa.Table]) -> tuple[list[sa.Table], list[sa.ForeignKeyConstraint]]:
@@ -303,7 +286,7 @@ def _batches(
             batches.extend(own)
             separate = True
         elif separate:
-            batches.append(ModifyTableOps(table, [operation]))
+            batches.append(ops.ModifyTableOps(table, [operation]))
             separate = False
         else:
             batches[-1].ops.append(operation)  # type: ignore[attr-defined]
@@ -318,29 +301,31 @@ def _own_steps(
 ) -> list[MigrateOperation]:
     """Return the steps of an *operation* that cannot share a batch with its *siblings*; nothing if it can."""
     if isinstance(operation, RenameColumnOp):
-        return [ModifyTableOps(operation.table_name, [operation])]
-    if isinstance(operation, DropColumnOp):
+        return [ops.ModifyTableOps(operation.table_name, [operation])]
+    if isinstance(operation, ops.DropColumnOp):
         column = operation.to_column()
         if column.nullable or column.server_default is not None:
             return []
         constrained = any(_constrains(each, column.name) for each in siblings)
         return [DropRequiredColumnOps(operation, constrained=constrained)]
-    if isinstance(operation, AddColumnOp):
+    if isinstance(operation, ops.AddColumnOp):
         column = operation.column
         if column.nullable or column.server_default is not None:
             return []
         has_default, value = default_for(operation.table_name, column.name)
         return [RequiredColumnOps(operation, column, value)] if has_default else []
-    if isinstance(operation, AlterColumnOp) and operation.modify_nullable is False:
+    if isinstance(operation, ops.AlterColumnOp) and operation.modify_nullable is False:
         column = metadata.tables[operation.table_name].c[operation.column_name]
         has_default, value = default_for(operation.table_name, column.name)
         return _fill_and_narrow(operation, column, value) if has_default else []
     return []
 
 
-def _fill_and_narrow(operation: AlterColumnOp, column: sa.Column[Any], value: Any) -> list[MigrateOperation]:
+def _fill_and_narrow(
+    operation: ops.AlterColumnOp, column: sa.Column[Any], value: Any
+) -> list[MigrateOperation]:
     """Make the other changes of *operation* first; then fill *column*, and make it NOT NULL."""
-    narrow = AlterColumnOp(
+    narrow = ops.AlterColumnOp(
         operation.table_name,
         operation.column_name,
         existing_type=column.type,
@@ -349,7 +334,7 @@ def _fill_and_narrow(operation: AlterColumnOp, column: sa.Column[Any], value: An
         modify_nullable=False,
     )
     operation.modify_nullable, operation.existing_nullable = None, True
-    first = [ModifyTableOps(operation.table_name, [operation])] if operation.has_changes() else []
+    first = [ops.ModifyTableOps(operation.table_name, [operation])] if operation.has_changes() else []
     return [*first, RequiredColumnOps(narrow, column, value)]
 
 
@@ -357,21 +342,23 @@ def _constrains(operation: MigrateOperation, column: str) -> bool:
     """Return whether *operation* drops a constraint of *column* that a zero might violate."""
     if isinstance(operation, DropCheckOp):
         return re.search(rf"\b{re.escape(column)}\b", str(operation.condition)) is not None
-    if isinstance(operation, DropConstraintOp):
+    if isinstance(operation, ops.DropConstraintOp):
         constraint = operation.to_constraint()
         constraining = sa.UniqueConstraint | sa.ForeignKeyConstraint
         return isinstance(constraint, constraining) and column in constraint.columns
-    if isinstance(operation, DropIndexOp) and operation.kw.get("unique"):
+    if isinstance(operation, ops.DropIndexOp) and operation.kw.get("unique"):
         return column in [each.name for each in operation.to_index().columns]
     return False
 
 
 def remove_index_drops(operations: Any) -> None:
     """Remove operations that drop an index of a dropped table, because MariaDB keeps an index that a key needs."""
-    dropped = {each.table_name for each in operations.ops if isinstance(each, DropTableOp)}
+    dropped = {each.table_name for each in operations.ops if isinstance(each, ops.DropTableOp)}
     for each in operations.ops:
         if isinstance(each, ConditionalOps):
             remove_index_drops(each)
-        if isinstance(each, ModifyTableOps) and each.table_name in dropped:
-            each.ops[:] = [inner for inner in each.ops if not isinstance(inner, DropIndexOp)]
-    operations.ops[:] = [each for each in operations.ops if not isinstance(each, ModifyTableOps) or each.ops]
+        if isinstance(each, ops.ModifyTableOps) and each.table_name in dropped:
+            each.ops[:] = [inner for inner in each.ops if not isinstance(inner, ops.DropIndexOp)]
+    operations.ops[:] = [
+        each for each in operations.ops if not isinstance(each, ops.ModifyTableOps) or each.ops
+    ]

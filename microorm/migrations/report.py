@@ -8,20 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alembic.migration import MigrationContext
-from alembic.operations import MigrateOperation
-from alembic.operations.ops import (
-    AddColumnOp,
-    AddConstraintOp,
-    AlterColumnOp,
-    CreateIndexOp,
-    CreateTableOp,
-    DropColumnOp,
-    DropConstraintOp,
-    DropIndexOp,
-    DropTableOp,
-    ModifyTableOps,
-    UpgradeOps,
-)
+from alembic.operations import MigrateOperation, ops
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.errors import MigrationError
@@ -133,32 +120,32 @@ def behind(target: Target, heads: tuple[str, ...], history: History) -> str:
     return f"{target.at(heads)}, and the newest revision is {name_revisions(history.heads)}"
 
 
-def describe(upgrade: UpgradeOps) -> Iterator[str]:
+def describe(upgrade: ops.UpgradeOps) -> Iterator[str]:
     """Yield one line for each change in *upgrade*: how the database differs from the models."""
     for operation in upgrade.ops:
-        for inner in operation.ops if isinstance(operation, ModifyTableOps) else (operation,):
+        for inner in operation.ops if isinstance(operation, ops.ModifyTableOps) else (operation,):
             yield _describe(inner, str(getattr(operation, "table_name", "")))
 
 
 def _describe(operation: MigrateOperation, table: str) -> str:
     match operation:
-        case CreateTableOp():
+        case ops.CreateTableOp():
             return f"the table {table!r} is missing"
-        case DropTableOp():
+        case ops.DropTableOp():
             return f"the table {table!r} is not in the models"
-        case AddColumnOp():
+        case ops.AddColumnOp():
             return f"the column '{table}.{operation.column.name}' is missing"
-        case DropColumnOp():
+        case ops.DropColumnOp():
             return f"the column '{table}.{operation.column_name}' is not in the models"
-        case AlterColumnOp():
+        case ops.AlterColumnOp():
             return f"the column '{table}.{operation.column_name}' differs in its {' and '.join(altered(operation))}"
-        case CreateIndexOp():
+        case ops.CreateIndexOp():
             return f"the index {operation.index_name!r} of {table!r} is missing"
-        case DropIndexOp():
+        case ops.DropIndexOp():
             return f"the index {str(operation.index_name)!r} of {table!r} is not in the models"
-        case AddConstraintOp():
+        case ops.AddConstraintOp():
             return f"the constraint {str(operation.to_constraint().name)!r} of {table!r} is missing"
-        case DropConstraintOp():
+        case ops.DropConstraintOp():
             return f"the constraint {str(operation.constraint_name)!r} of {table!r} is not in the models"
         case ChangePrimaryKeyOp():
             return str(operation)

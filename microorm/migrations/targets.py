@@ -11,13 +11,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from alembic import op
 from alembic.migration import MigrationContext
 from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
+from alembic.util import to_tuple
 from sqlalchemy import URL, CheckConstraint, Connection, String, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -144,9 +145,6 @@ def locked(target: Target, connection: Connection, max_wait: float = MAX_WAIT) -
         with _without_foreign_keys(connection, max_wait):
             yield
         return
-    if target.dialect not in _LOCKS:
-        yield
-        return
     acquire, release = _LOCKS[target.dialect]
     _acquire(target, connection, acquire, max_wait)
     try:
@@ -178,11 +176,8 @@ def _acquire(target: Target, connection: Connection, acquire: str, max_wait: flo
 
 @contextmanager
 def _without_foreign_keys(connection: Connection, max_wait: float) -> Iterator[None]:
-    """Switch off the foreign keys of SQLite, and wait longer for its lock; both are possible outside a transaction only.
-
-    With foreign keys, replacing a table would delete the rows that refer to it.
-    """
-    connection.rollback()
+    """Switch off the foreign keys of SQLite, with which replacing a table would delete rows; wait longer for its lock."""
+    connection.rollback()  # both are possible outside a transaction only
     cursor = connection.connection.cursor()
     (checked,) = cursor.execute("PRAGMA foreign_keys").fetchone()
     (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
@@ -220,15 +215,11 @@ def on(
         raise TypeError("on() needs at least one of alias=, table=, dialect=, missing=")
     target = current_target()
     return (
-        (alias is None or not set(_several(alias)).isdisjoint(target.aliases))
+        (alias is None or not set(to_tuple(alias, ())).isdisjoint(target.aliases))
         and (table is None or target.allows(table))
-        and (dialect is None or target.dialect in map(dialect_name, _several(dialect)))
+        and (dialect is None or target.dialect in map(dialect_name, to_tuple(dialect, ())))
         and (missing is None or (target.allows(missing) and _is_missing(missing)))
     )
-
-
-def _several(given: str | Iterable[str]) -> Iterable[str]:
-    return (given,) if isinstance(given, str) else given
 
 
 def _is_missing(table: str) -> bool:
@@ -263,16 +254,14 @@ def restricted(migration: MigrationContext, target: Target) -> Iterator[None]:
         def batch_alter_allowed(table_name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
             if not target.allows(table_name):
                 yield _SkippedBatch()
-            elif target.dialect != "sqlite" or options.get("copy_from") is not None:
-                with batch_alter_table(table_name, *arguments, **options) as batch_op:
-                    yield batch_op
-            else:
-                with (
-                    _rebuilding(operations.get_bind(), table_name, options) as dropped,
-                    batch_alter_table(table_name, *arguments, **options) as batch_op,
-                ):
-                    yield batch_op
-                    dropped.update(call[1][0].name for call in batch_op.impl.batch if call[0] == "drop_index")
+                return
+            rebuilt = target.dialect == "sqlite" and options.get("copy_from") is None
+            keeping: AbstractContextManager[set[str]] = (
+                _rebuilding(operations.get_bind(), table_name, options) if rebuilt else nullcontext(set())
+            )
+            with keeping as dropped, batch_alter_table(table_name, *arguments, **options) as batch_op:
+                yield batch_op
+                dropped.update(call[1][0].name for call in batch_op.impl.batch if call[0] == "drop_index")
 
         # alembic creates the Operations, whose methods its module-level functions call.
         setattr(operations, "invoke", invoke_allowed)  # noqa: B010 mypy refuses to assign to a method
@@ -300,13 +289,8 @@ def changed_tables(operation: MigrateOperation) -> Iterator[str]:
 
 @contextmanager
 def _rebuilding(connection: Connection, table: str, options: dict[str, Any]) -> Iterator[set[str]]:
-    """Keep what SQLite's *table* would lose in a batch with *options*, which alembic does by building a new table.
-
-    alembic reflects the table, creates the new one, copies the rows and renames it. Reflection does not find
-    AUTOINCREMENT and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
-
-    Yields a set for the names of the indexes that the batch drops.
-    """
+    """Keep what reflection does not find of SQLite's *table* in a batch; yield a set for the indexes that it drops."""
+    # AUTOINCREMENT and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
     kept = _indexes_and_triggers(connection, table)
     highest_key = _complete_options(connection, table, options)
     # Otherwise the last renaming fails if a view uses the table, which does not exist at that moment.
@@ -371,7 +355,5 @@ def _collation_setter(sql: str) -> Callable[..., None]:
 
 
 def _unnamed_checks(connection: Connection, table: str) -> list[CheckConstraint]:
-    if not (inspector := inspect(connection)).has_table(table):
-        return []
-    found = inspector.get_check_constraints(table)
+    found = inspect(connection).get_check_constraints(table)
     return [CheckConstraint(text(each["sqltext"])) for each in found if each["name"] is None]

@@ -165,7 +165,7 @@ def write(
         if around is not None and inside:
             instance._row_state = instance._row_state.with_before(around)
     if after and not inside:  # all of them wait for the commit, which is done
-        send_post_save(schema, database.alias, instance, options, earlier, created=created)
+        send_post_save(schema, database.alias, instance, options, earlier, created=created, committed=True)
 
 
 def _write_checked(
@@ -216,7 +216,14 @@ def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveO
 
 
 def send_post_save(
-    schema: Schema, alias: str, instance: Any, options: SaveOptions, before: Before, *, created: bool
+    schema: Schema,
+    alias: str,
+    instance: Any,
+    options: SaveOptions,
+    before: Before,
+    *,
+    created: bool,
+    committed: bool = False,
 ) -> None:
     """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
     model = schema.model
@@ -227,7 +234,7 @@ def send_post_save(
     instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     try:
-        with ReceiverScope(schema.registry.databases, alias):
+        with ReceiverScope(schema.registry.databases, alias, committed=committed):
             post_save.send(
                 model,
                 instance=instance,

@@ -23,16 +23,12 @@ NO_PATHS: frozenset[Path] = frozenset()
 
 
 class Conditions(NamedTuple):
-    """What one call of `filter` or `exclude` asks for.
-
-    *where*: SQL expressions; *equal*: names of fields, and the value that each must have; *paths*: to be joined for the
-    expressions; *instances*: those that relations were compared with.
-    """
+    """What one call of `filter` or `exclude` asks for."""
 
     where: Where
-    equal: Equal
-    paths: frozenset[Path]
-    instances: tuple[Any, ...]
+    equal: Equal  # names of fields, and the value that each must have
+    paths: frozenset[Path]  # to be joined for *where*
+    instances: tuple[Any, ...]  # that relations were compared with
 
 
 def conditions(
@@ -40,10 +36,8 @@ def conditions(
 ) -> Conditions:
     """Check the arguments of *method*: SQL expressions, and values by the names of fields and relations.
 
-    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS.
-
-    Raises `TypeError` for anything but SQL expressions, `FieldError` for an unknown name and for a column of another
-    table, `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key.
+    All conditions on paths to many rows are tested on the same combination of these rows, by one EXISTS. Raises what
+    `Selection.filter` raises.
     """
     where = cacheable(schema, expressions)
     equal = plain_equalities(schema, equalities) if equalities else NO_EQUAL
@@ -93,10 +87,7 @@ def _equalities(
     given: list[tuple[Any, frozenset[Path]]],
     instances: list[Any],
 ) -> Equal:
-    """Return names and checked values of *equalities* of fields.
-
-    Relations, expressions and None become conditions, which are added to *given*; instances are added to *instances*.
-    """
+    """Return names and values of fields; add other conditions to *given*, and instances to *instances*."""
     equal: list[tuple[str, Any]] = []
     for name, value in equalities.items():
         relation = schema.relations.get(name)
@@ -155,10 +146,7 @@ def _many(paths: frozenset[Path]) -> bool:
 
 
 def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
-    """Return the paths that the expression *given* to *method* uses.
-
-    Raises `TypeError` for anything but a SQL expression, a string included, `FieldError` for a column of another table.
-    """
+    """Return the paths that the expression *given* to *method* uses. Raises `TypeError` and `FieldError`."""
     if not isinstance(given, ColumnElement):
         raise TypeError(f"{method}() takes column expressions, not {given!r}")
     return paths_in(schema, given)
@@ -207,10 +195,7 @@ def non_negative(what: str, count: Any) -> int:
 
 
 def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None]:
-    """Return offset and limit of a slice of a query that has *offset* and *limit*.
-
-    Raises `ValueError` for a step and for negative numbers.
-    """
+    """Return offset and limit of a slice of a query that has *offset* and *limit*. Raises `ValueError`."""
     if part.step is not None:
         raise ValueError("a slice of a query cannot have a step")
     start = 0 if part.start is None else non_negative("a slice", part.start)
@@ -235,10 +220,7 @@ def _with_values(condition: ColumnElement[bool]) -> str:
 
 
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
-    """Return the fields of the key, each with its value; *value* is a tuple where the key is composite.
-
-    Raises `InvalidValue`.
-    """
+    """Return the fields of the key, each with its value. Raises `InvalidValue` for a wrong composite key."""
     if len(schema.key) == 1:
         return [(schema.key[0], value)]
     if not isinstance(value, tuple) or len(value) != len(schema.key):
@@ -279,10 +261,9 @@ def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
     try:
         return field.clean(value)
     except InvalidFieldValue as refused:
-        if isinstance(value, (str, bytes)) and isinstance(value, field.python_type) and _storable(value):
+        storable = isinstance(value, bytes) or (
+            isinstance(value, str) and "\0" not in value and encodable(value)
+        )
+        if storable and isinstance(value, field.python_type):
             return value
         raise InvalidValue(schema.name, {field.name: str(refused)}) from None
-
-
-def _storable(value: str | bytes) -> bool:
-    return isinstance(value, bytes) or ("\0" not in value and encodable(value))

@@ -27,10 +27,7 @@ class Branch(NamedTuple):
 
 
 def branches_of(schema: Schema, known: tuple[Branch, ...], given: Sequence[Any]) -> tuple[Branch, ...]:
-    """Return the branches *known* and those of the paths or dotted names *given*, each after its parent.
-
-    Raises `FieldError` for an unknown name and for a path to many rows, `TypeError` for anything but a path.
-    """
+    """Return the branches *known* and those of the paths or dotted names *given*, each after its parent."""
     found = dict.fromkeys(known)
     for each in given:
         path = root(schema)

@@ -13,7 +13,7 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
-from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS
+from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
 from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # instances, by the key with which their related rows are found
@@ -59,11 +59,7 @@ class Level:
 
 
 def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -> tuple[Fetch, ...]:
-    """Return the fetches *known* and those *given*: paths, dotted names and `Prefetch` objects.
-
-    Raises `FieldError` for an unknown name, `TypeError` for anything else and for a query of another model, `ValueError`
-    for a second query of the same rows.
-    """
+    """Return the fetches *known* and those *given*: paths, dotted names and `Prefetch` objects."""
     found = list(known)
     queried = {dotted(fetch.chain) for fetch in known if fetch.query is not None}
     for each in given:
@@ -174,11 +170,7 @@ def _set_one(relation: Any, owners: Owners, query: Any) -> None:
 
 
 def _set_many(relation: Any, owners: Owners, query: Any) -> None:
-    """Load the rows that each of *owners* is related to, and set them.
-
-    By the collation of a text, a database may find keys equal that Python does not. Then a row cannot be assigned to its
-    owner, and all rows are left to be loaded when the attribute is read.
-    """
+    """Load the rows that each of *owners* is related to, and set them, if each row can be assigned to its owner."""
     lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
     unassigned: dict[int, Any] = {}
     if len(relation.steps) == 1:
@@ -192,7 +184,9 @@ def _set_many(relation: Any, owners: Owners, query: Any) -> None:
     else:
         for key, each in _found_through(query, relation.steps, owners):
             lists.get(key, unassigned)[id(each)] = each  # once, even if through rows relate it twice
-    if unassigned:
+    if (
+        unassigned
+    ):  # the collation of a text finds keys equal that Python does not: each attribute loads its rows
         return
     for key, same in owners.items():
         related = list(lists[key].values())
@@ -211,10 +205,7 @@ def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
 
 
 def _found_through(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator[tuple[Any, Any]]:
-    """Yield pairs of a key of *owners* and an instance of *query* that a through row relates to it.
-
-    There is one instance for each row.
-    """
+    """Yield pairs of a key of *owners* and the instance of *query*, one for a row, that a through row relates to it."""
     schema: Schema = query._schema
     place = query._place()
     near, far = steps[0].far, steps[1]
@@ -244,12 +235,11 @@ def _executed(
         yield rows
 
 
-def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[list[Any]]:
+def _batches(database: Database, statement: Select[Any], keys: list[Any]) -> Iterator[Sequence[Any]]:
     """Cut *keys* into parts that fit into one statement beside the parameters of *statement*."""
     size = MAX_PARAMETERS.get(database.dialect)
     if size is None:
         size = max(1, MAX_BYTES // max(len(repr(key)) + 2 for key in keys))
     elif len(keys) > size // 2:
         size -= len(statement.compile(dialect=database.engine.dialect).params)
-    for start in range(0, len(keys), size):
-        yield keys[start : start + size]
+    return sliced(keys, size)

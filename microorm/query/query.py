@@ -113,7 +113,9 @@ class Query(Results[M]):
         from microorm.sql.upsert import upsert_of  # noqa: PLC0415 not every program needs it
 
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
-        options = BulkOptions(check_batch_size(batch_size), upsert, each=_each(signals))
+        if signals not in ("batch", "each"):
+            raise ValueError(f"signals= must be 'batch' or 'each', not {signals!r}")
+        options = BulkOptions(check_batch_size(batch_size), upsert, each=signals == "each")
         if options.each and upsert is not None:
             raise ValueError("signals='each' cannot be combined with on_conflict=")
         return bulk_create(self._schema, self._write_database(), objects, options, progress)
@@ -197,9 +199,3 @@ class Query(Results[M]):
         self._refuse_grouped(method)
         if self._limited:
             raise TypeError(f"{method}() cannot be used on a query that is limited or distinct")
-
-
-def _each(signals: Any) -> bool:
-    if signals not in ("batch", "each"):
-        raise ValueError(f"signals= must be 'batch' or 'each', not {signals!r}")
-    return bool(signals == "each")

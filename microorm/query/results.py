@@ -1,7 +1,4 @@
-"""The methods of a query that return instances, and `fetch`, which all of them use.
-
-`raw` makes instances of the rows of the user's own SQL.
-"""
+"""The methods of a query that return instances, and `fetch`, which all of them but `raw` use."""
 
 from __future__ import annotations
 
@@ -13,18 +10,7 @@ from functools import partial
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Integer,
-    UnaryExpression,
-    asc,
-    bindparam,
-    desc,
-    nulls_first,
-    nulls_last,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from microorm.db.connection import AutocommitConnection
@@ -47,6 +33,7 @@ from microorm.query.filters import (
 from microorm.query.joins import joined_instances
 from microorm.query.prefetch import prefetch_related
 from microorm.query.values import Rows
+from microorm.sql.batches import sliced
 from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
 from microorm.sql.hydration import hydrate
 from microorm.sql.statements import CompiledSelect, plans_of
@@ -85,7 +72,7 @@ class Results(Rows[M]):
         self._refuse_grouped("iterate")
         return self._stream(chunk)
 
-    def get(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> M:
+    def get(self, /, *expressions: sa.ColumnElement[bool], **equalities: Any) -> M:
         """Return the one instance that also fulfils these conditions, given as to `filter`.
 
         Raises `Model.DoesNotExist`, `Model.MultipleObjectsReturned`, and what `filter` and the database raise.
@@ -135,11 +122,10 @@ class Results(Rows[M]):
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"in_bulk() takes a list of keys, not {keys!r}")
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
-        size = MAX_VALUES // len(self._schema.key)
         found: dict[Any, M] = {}
-        for start in range(0, len(wanted), size):
-            part = self._with(_where=(*self._where, self._schema.key_in(wanted[start : start + size])))
-            found.update((instance.pk, instance) for instance in part.all())
+        for part in sliced(wanted, MAX_VALUES // len(self._schema.key)):
+            query = self._with(_where=(*self._where, self._schema.key_in(part)))
+            found.update((instance.pk, instance) for instance in query.all())
         return found
 
     @overload
@@ -170,8 +156,7 @@ class Results(Rows[M]):
         It must select the columns of the model, in any order. Raises `FieldError` for a missing or another column, and what
         the database raises.
         """
-        found: list[M] = raw_instances(self._schema, *self._place(), sql, parameters)
-        return found
+        return raw_instances(self._schema, *self._place(), sql, parameters)
 
     def _one_or_none(self, found: list[M]) -> M | None:
         if len(found) > 1:
@@ -202,10 +187,6 @@ class Results(Rows[M]):
         """The query without DISTINCT, which instances do not need, and with which PostgreSQL orders by selected columns only."""
         return self._with(_distinct=False) if self._distinct else self
 
-    @property
-    def _key_columns(self) -> tuple[ColumnElement[Any], ...]:
-        return tuple(field.column for field in self._schema.key)
-
     def _key_of(self, value: Any) -> Any:
         """Return *value* as a key, checked; a tuple where the key is composite. Raises `InvalidValue`."""
         schema = self._schema
@@ -218,28 +199,25 @@ class Results(Rows[M]):
 
     def _not_one(self, found: list[M], equal: Equal) -> Exception:
         which, (database, _) = described(self._where, equal), self._place()
-        error: Exception
+        kind, number = self._model.DoesNotExist, "no"
         if found:
-            error = self._model.MultipleObjectsReturned(
-                f"more than one {self._model.__name__}{which} in {database.alias!r}"
-            )
-        else:
-            error = self._model.DoesNotExist(f"no {self._model.__name__}{which} in {database.alias!r}")
+            kind, number = self._model.MultipleObjectsReturned, "more than one"
+        error: Exception = kind(f"{number} {self._model.__name__}{which} in {database.alias!r}")
         return error
 
 
 def _reversed(order: Any) -> Any:
     """Return the reverse of *order*."""
-    if isinstance(order, UnaryExpression):
+    if isinstance(order, sa.UnaryExpression):
         if order.modifier is operators.nulls_first_op:
-            return nulls_last(_reversed(order.element))
+            return sa.nulls_last(_reversed(order.element))
         if order.modifier is operators.nulls_last_op:
-            return nulls_first(_reversed(order.element))
+            return sa.nulls_first(_reversed(order.element))
         if order.modifier is operators.desc_op:
-            return asc(order.element)
+            return sa.asc(order.element)
         if order.modifier is operators.asc_op:
-            return desc(order.element)
-    return desc(order)
+            return sa.desc(order.element)
+    return sa.desc(order)
 
 
 _PLAIN = frozenset({"_model", "_equal", "_using"})
@@ -322,7 +300,7 @@ class CompiledQuery(CompiledSelect):
         statement, limit = unlimited.statement, _limit(query, equal, most)
         for part, add in ((limit, "limit"), (query._offset or None, "offset")):
             if part is not None:
-                bind: BindParameter[int] = BindParameter(None, part, type_=Integer(), unique=True)
+                bind: sa.BindParameter[int] = sa.BindParameter(None, part, type_=sa.Integer(), unique=True)
                 statement = getattr(statement, add)(bind)
                 binds += () if query.__dict__.keys() <= _PLAIN else (bind,)
         compiled: Any = statement.compile(dialect=database.engine.dialect)
@@ -353,8 +331,12 @@ def raw_instances(
     if not isinstance(sql, str):
         raise TypeError(f"raw() takes SQL as a str, not {sql!r}")
     plain = dict(parameters or {})
-    converted = [_bound(name, plain.pop(name)) for name, value in list(plain.items()) if _is_converted(value)]
-    statement = text(sql).bindparams(*converted)
+    converted = [
+        _bound(name, plain.pop(name))
+        for name, value in list(plain.items())
+        if isinstance(value, _CONVERTED) and field_type(type(value)) is not None
+    ]
+    statement = sa.text(sql).bindparams(*converted)
     # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it.
     with transaction or AutocommitConnection(database, writes=True) as channel:
         result = channel.execute(statement, plain)
@@ -373,11 +355,7 @@ def raw_instances(
     return plans_of(schema, database).hydrator.instances(ordered)
 
 
-def _is_converted(value: Any) -> bool:
-    return isinstance(value, _CONVERTED) and field_type(type(value)) is not None
-
-
-def _bound(name: str, value: Any) -> BindParameter[Any]:
+def _bound(name: str, value: Any) -> sa.BindParameter[Any]:
     kind: Any = field_type(type(value))
     options = {"timezone": isinstance(value, datetime) and value.tzinfo is not None}
-    return bindparam(name, value, type_=kind.column(type(value), options))
+    return sa.bindparam(name, value, type_=kind.column(type(value), options))

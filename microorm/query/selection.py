@@ -187,6 +187,10 @@ class Selection(Generic[M]):
         schema: Schema = self._model.__schema__
         return schema
 
+    @property
+    def _key_columns(self) -> tuple[ColumnElement[Any], ...]:
+        return tuple(field.column for field in self._schema.key)
+
     def _with(self, **changes: Any) -> Self:
         query = object.__new__(type(self))
         query.__dict__ = self.__dict__ | changes
@@ -206,12 +210,8 @@ class Selection(Generic[M]):
         return self if self._names is None else self._loading(frozenset(self._names))
 
     def _place(self) -> tuple[Database, Transaction | None]:
-        """Return the database to read from, and the transaction that is open on it, if any.
-
-        A query that locks rows reads where it would write. Raises `UnknownAlias`, `TransactionError` where the open block
-        cannot be used or the rows cannot be locked, `CrossDatabaseRelation`.
-        """
-        schema: Schema = self._model.__schema__
+        """Return the database to read from, and its open transaction; with a lock, those to write to."""
+        schema = self._schema
         databases: Databases = schema.registry.databases
         using = self._using if self._lock is None else self._write_database().alias
         place = databases.place(schema, using, self._owner, writes=False)
@@ -261,7 +261,7 @@ class Selection(Generic[M]):
         """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
         return self._completed_select(select(*selected).select_from(self._schema.table), paths)
 
-    def _completed_select(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
+    def _completed_select(self, statement: Select[Any], paths: frozenset[Path]) -> Select[Any]:
         """Return *statement* with the conditions, groups, order, limit and lock of the query."""
         statement = self._found(statement, paths)
         if self._group:
@@ -278,23 +278,20 @@ class Selection(Generic[M]):
             # PostgreSQL cannot lock joined rows that may be missing.
             of = lock.of or (self._schema.table,)
             statement = statement.with_for_update(nowait=lock.nowait, skip_locked=lock.skip_locked, of=of)
-        completed: Select[Any] = statement.distinct() if self._distinct else statement
-        return completed
+        return statement.distinct() if self._distinct else statement
 
-    def _found(self, statement: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
+    def _found(self, statement: Select[Any], paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """Return *statement* with the conditions of the query and the joins that it and *paths* need."""
         if needed := self._paths | self._order_paths | paths:
             statement = statement.select_from(joined(self._schema, needed))
         wanted = self._conditions()
-        found: Select[Any] = statement.where(*wanted) if wanted else statement
-        return found
+        return statement.where(*wanted) if wanted else statement
 
     def _targeted(self, statement: Any) -> Any:
         """Return *statement*, an UPDATE or DELETE, with the conditions of the query."""
         wanted = self._conditions()
         if self._paths:
-            key = [field.column for field in self._schema.key]
-            wanted = [self._schema.key_in(self._found(select(*key)).correlate(None))]
+            wanted = [self._schema.key_in(self._found(select(*self._key_columns)).correlate(None))]
         return statement.where(*wanted) if wanted else statement
 
     @property
@@ -313,10 +310,7 @@ class Lock(NamedTuple):
 def lock_of(
     schema: Schema, *, nowait: bool, skip_locked: bool, of: Sequence[Any]
 ) -> tuple[Lock, frozenset[Path]]:
-    """Return the lock, and the paths to be joined for it.
-
-    Raises `ValueError` for both flags at once, `TypeError` and `FieldError` for an *of* that has no rows to lock.
-    """
+    """Return the lock, checked, and the paths to be joined for it."""
     if nowait and skip_locked:
         raise ValueError("for_update(): nowait= cannot be combined with skip_locked=")
     if not isinstance(of, (tuple, list)):

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from sqlalchemy import ColumnElement, Row, Select, func, literal, select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import ClauseElement, Executable
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.db.connection import AutocommitConnection, Channel
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
 from microorm.query.filters import NO_EQUAL, columns, expression
 from microorm.query.selection import Selection
+from microorm.sql.statements import Prefixed
 
 M = TypeVar("M", bound="Any")
 T1 = TypeVar("T1")
@@ -161,8 +159,7 @@ class Rows(Selection[M]):
 
     def _unlimited(self) -> Self:
         """Return a query without a limit of the same rows, by their keys."""
-        key = [field.column for field in self._schema.key]
-        rows = self._with(_distinct=False, _lock=None)._select(*key).subquery()
+        rows = self._with(_distinct=False, _lock=None)._select(*self._key_columns).subquery()
         # In a sub-select of its own, since MariaDB allows no LIMIT on the right side of IN.
         in_rows = self._schema.key_in(select(*rows.c))
         return self._with(_where=(in_rows,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
@@ -193,21 +190,6 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Explain(Executable, ClauseElement):
-    """EXPLAIN of a SELECT."""
-
-    inherit_cache = False
-
-    def __init__(self, verb: str, statement: Select[Any]) -> None:
-        self.verb = verb
-        self.statement = statement
-
-
-@compiles(Explain)
-def _explain(element: Explain, compiler: SQLCompiler, **options: Any) -> str:
-    return f"{element.verb} {compiler.process(element.statement, **options)}"
-
-
 def explanation_verb(dialect: str, *, analyze: bool, verbose: bool, format: Format | None) -> str:
     """Return the SQL that precedes the SELECT. `ValueError` for an option that *dialect* does not have."""
     options = [name for name, wanted in (("analyze", analyze), ("verbose", verbose)) if wanted]
@@ -229,7 +211,7 @@ def explanation_verb(dialect: str, *, analyze: bool, verbose: bool, format: Form
 def execution_plan(channel: Channel, verb: str, statement: Select[Any]) -> str:
     """Return the database's answer as lines of text."""
     # The driver's own rows, since the types of the selected columns do not apply to them.
-    cursor: Any = channel.execute(Explain(verb, statement)).cursor
+    cursor: Any = channel.execute(Prefixed(verb, statement)).cursor
     names = [each[0] for each in cursor.description]
     return _plan_text(names, cursor.fetchall(), tree=channel.database.is_sqlite)
 

@@ -17,6 +17,7 @@ from microorm.mapping.state import new_in, placeholder
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
+from microorm.sql.batches import sliced
 from microorm.sql.statements import plans_of
 
 
@@ -55,7 +56,7 @@ class ForeignKeyRows:
         self._check("add", objects, saved=self._bulk)
         if objects:
             with self._unit() as whole:
-                self._add(whole, objects)
+                self._relate(whole, objects, self._owner)
 
     def remove(self, objects: Sequence[Any]) -> None:
         """Set the foreign key of *objects*, which refer to the owner, to NULL."""
@@ -66,7 +67,7 @@ class ForeignKeyRows:
                 raise self._schema.model.DoesNotExist(f"{each!r} is not among {self._shown}")
         if objects:
             with self._unit() as whole:
-                self._remove(whole, objects)
+                self._relate(whole, objects, None)
 
     def clear(self) -> None:
         """Set the foreign key of all rows that refer to the owner to NULL."""
@@ -82,7 +83,7 @@ class ForeignKeyRows:
         with self._unit() as whole:
             if clear:
                 self._clear(whole)
-                self._add(whole, objects)
+                self._relate(whole, objects, self._owner)
                 return
             present = {each.pk: each for each in self._rows.all()}
             wanted = {each.pk for each in objects if not each._row_state.adding}
@@ -90,8 +91,9 @@ class ForeignKeyRows:
             surplus = [known.get(key, each) for key, each in present.items() if key not in wanted]
             if surplus:
                 self._refuse_required("remove")
-                self._remove(whole, surplus)
-            self._add(whole, [each for each in objects if each._row_state.adding or each.pk not in present])
+                self._relate(whole, surplus, None)
+            new = [each for each in objects if each._row_state.adding or each.pk not in present]
+            self._relate(whole, new, self._owner)
             for each in objects:
                 if each.pk in present:
                     self._mark_written(whole, each, take_snapshot(each), self._owner)
@@ -109,10 +111,7 @@ class ForeignKeyRows:
         return unit_of_work(self._databases, self._database)
 
     def _check(self, method: str, objects: Sequence[Any], *, saved: bool) -> None:
-        """Raise `TypeError`, `UnsavedError` or `CrossDatabaseRelation` for an object that cannot be related.
-
-        *saved*: each has to have a row.
-        """
+        """Raise an error for an object that cannot be related; *saved*: each has to have a row."""
         model, alias = self._schema.model, self._database.alias
         for each in objects:
             if type(each) is not model:
@@ -143,31 +142,24 @@ class ForeignKeyRows:
                 f"and {self._foreign_key.label} is never None"
             )
 
-    def _add(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
+    def _relate(self, whole: UnitOfWork, objects: Sequence[Any], owner: Any) -> None:
+        """Let *objects* refer to *owner*, or to no row."""
         whole.forget(self._owner, [self._relation.name])
         if self._bulk:
-            self._update(whole, objects, self._owner)
+            self._update(whole, objects, owner)
             return
         for each in objects:
-            self._forget_previous(whole, each)
-            whole.change(each, self._values(self._owner))
-            each.save(using=self._database.alias)
-            whole.dirty = True
-
-    def _remove(self, whole: UnitOfWork, objects: Sequence[Any]) -> None:
-        whole.forget(self._owner, [self._relation.name])
-        if self._bulk:
-            self._update(whole, objects, None)
-            return
-        for each in objects:
-            whole.change(each, self._values(None))
-            each.save(using=self._database.alias, update_fields=[self._foreign_key.name])
+            if owner is not None:
+                self._forget_previous(whole, each)
+            whole.change(each, self._values(owner))
+            fields = [self._foreign_key.name] if owner is None else None
+            each.save(using=self._database.alias, update_fields=fields)
             whole.dirty = True
 
     def _clear(self, whole: UnitOfWork) -> None:
         known = {each.pk: each for each in self._query._known or ()}
         if not self._bulk:
-            self._remove(whole, [known.get(each.pk, each) for each in self._rows.all()])
+            self._relate(whole, [known.get(each.pk, each) for each in self._rows.all()], None)
             return
         whole.forget(self._owner, [self._relation.name])
         images = [(each, take_snapshot(each)) for each in known.values()]
@@ -195,9 +187,8 @@ class ForeignKeyRows:
     def _batches(self, keys: list[Any], *, related: bool) -> Iterator[Query[Any]]:
         """Yield queries of the rows of *keys*, as many as a statement takes; *related*: of the owner's rows only."""
         rows = self._rows if related else Query(self._schema.model).using(self._database.alias)
-        size = MAX_VALUES // len(self._schema.key)
-        for start in range(0, len(keys), size):
-            yield rows._with(_where=(self._schema.key_in(keys[start : start + size]),))
+        for part in sliced(keys, MAX_VALUES // len(self._schema.key)):
+            yield rows._with(_where=(self._schema.key_in(part),))
 
     def _values(self, owner: Any) -> dict[str, Any]:
         """Return the values of an instance that refers to *owner*, or to no row."""
@@ -208,13 +199,8 @@ class ForeignKeyRows:
         """Note in *instance* that its row refers to *owner* now, or to no row."""
         self._forget_previous(whole, instance)
         values = self._values(owner)
-        mark_saved(
-            self._schema,
-            plans_of(self._schema, self._database),
-            instance,
-            (self._field,),
-            (values[self._field],),
-        )
+        plans = plans_of(self._schema, self._database)
+        mark_saved(self._schema, plans, instance, (self._field,), (values[self._field],))
         whole.change(instance, values, image)
 
     def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:

@@ -25,11 +25,7 @@ class ManyToMany(ToMany[M]):
     many_to_many = True
 
     def __init__(
-        self,
-        through: Any = None,
-        through_fields: tuple[str, str] | None = None,
-        *,
-        symmetrical: bool = False,
+        self, through: Any = None, through_fields: tuple[str, str] | None = None, *, symmetrical: bool = False
     ) -> None:
         self._through = through
         self._through_fields = through_fields

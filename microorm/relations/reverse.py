@@ -85,7 +85,7 @@ class Reverse(Relation):
 
     def _find(self) -> Any:
         try:
-            target = self.owner.__schema__.registry.newest(model_of(self._kind()))
+            target = self.owner.__schema__.registry.newest(split_optional(self._kind())[0])
         except PendingName as pending:
             raise ModelError(f"{self.label}: {pending}") from None
         relations = target.__schema__.relations
@@ -180,9 +180,3 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     if len(steps) == 1:
         query._equal = ((steps[0].far.name,), (key,))
     return query
-
-
-def model_of(kind: Any) -> Any:
-    """Return the model in the annotation of a relation, without None."""
-    model, _ = split_optional(kind)
-    return model

@@ -21,6 +21,7 @@ from microorm.query.filters import comparable
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
+from microorm.sql.batches import sliced
 from microorm.sql.upsert import unique_sets
 
 
@@ -79,7 +80,7 @@ class ThroughRows:
     def clear(self) -> None:
         """Remove all relations."""
         with self._unit([]) as whole:
-            self._clear(whole)
+            self._remove(whole, None)
 
     def set(self, objects: Sequence[Any], *, clear: bool) -> None:
         """Relate *objects*, instances or keys, and no others; with *clear* remove all relations first."""
@@ -87,7 +88,7 @@ class ThroughRows:
         with self._unit(objects) as whole:
             if clear:
                 rows = self._rows(wanted)
-                self._clear(whole)
+                self._remove(whole, None)
                 if wanted:
                     self._insert(whole, wanted, rows)
                 return
@@ -118,23 +119,17 @@ class ThroughRows:
                 query.bulk_create(rows)
         self._send(whole, "post_add", new)
 
-    def _remove(self, whole: UnitOfWork, keys: list[Any]) -> None:
-        self._send(whole, "pre_remove", keys)
-        for start in range(0, len(keys), MAX_VALUES):
-            self._delete(whole, keys[start : start + MAX_VALUES])
-        self._send(whole, "post_remove", keys)
-
-    def _clear(self, whole: UnitOfWork) -> None:
-        self._send(whole, "pre_clear", None)
-        self._delete(whole, None)
-        self._send(whole, "post_clear", None)
-
-    def _delete(self, whole: UnitOfWork, keys: list[Any] | None) -> None:
-        whole.dirty = True
-        found = self._condition(self._near, self._far, keys)
-        if self._many_to_many.symmetrical:
-            found = or_(found, self._condition(self._far, self._near, keys))
-        Query(self._through).using(self._database.alias).filter(found).delete()
+    def _remove(self, whole: UnitOfWork, keys: list[Any] | None) -> None:
+        """Delete the rows that relate *keys*, or all."""
+        action = "clear" if keys is None else "remove"
+        self._send(whole, f"pre_{action}", keys)
+        for part in _parts(keys):
+            whole.dirty = True
+            found = self._condition(self._near, self._far, part)
+            if self._many_to_many.symmetrical:
+                found = or_(found, self._condition(self._far, self._near, part))
+            Query(self._through).using(self._database.alias).filter(found).delete()
+        self._send(whole, f"post_{action}", keys)
 
     def _send(self, whole: UnitOfWork, action: str, keys: Iterable[Any] | None) -> None:
         if not m2m_changed._route(self._through):
@@ -188,15 +183,12 @@ class ThroughRows:
     ) -> dict[Any, None]:
         """Return the keys that are related by the foreign keys *near* and *far*, among *wanted* if given."""
         found: dict[Any, None] = {}
-        parts: list[Any] = [None]
-        if wanted is not None:
-            parts = [wanted[start : start + MAX_VALUES] for start in range(0, len(wanted), MAX_VALUES)]
-        for part in parts:
+        for part in _parts(wanted):
             statement = select(far.field.column).where(self._condition(near, far, part))
             found.update(dict.fromkeys(whole.channel.execute(statement).scalars()))
         return found
 
-    def _condition(self, near: Any, far: Any, keys: list[Any] | None) -> ColumnElement[bool]:
+    def _condition(self, near: Any, far: Any, keys: Sequence[Any] | None) -> ColumnElement[bool]:
         mine: ColumnElement[bool] = near.field.column == self._key
         return mine if keys is None else and_(mine, far.field.column.in_(keys))
 
@@ -205,10 +197,7 @@ class ThroughRows:
         return list(dict.fromkeys(self._key_of(method, each) for each in objects))
 
     def _key_of(self, method: str, given: Any) -> Any:
-        """Return the key of *given*, an instance or a key.
-
-        Raises `TypeError`, `InvalidValue`, `UnsavedError` or `CrossDatabaseRelation` if it cannot be related.
-        """
+        """Return the key of *given*, an instance or a key. Raises an error if it cannot be related."""
         field = self._far.to
         label, name = self._relation.label, self._model.__name__
         if type(given) is self._model:
@@ -229,10 +218,7 @@ class ThroughRows:
             )
 
     def _checked_defaults(self, defaults: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return *defaults* with each function replaced by what it returns.
-
-        Raises `TypeError` for anything but a mapping and for the keys of a pair, `UnsavedError` for an unsaved instance.
-        """
+        """Return *defaults*, checked, with each function replaced by what it returns."""
         if defaults is None:
             return {}
         if not isinstance(defaults, Mapping):
@@ -264,3 +250,8 @@ class ThroughRows:
                 if many_to_many_of(each) is self._many_to_many:
                     found.append(each.name)
         return found
+
+
+def _parts(keys: list[Any] | None) -> Iterable[Sequence[Any] | None]:
+    """Cut *keys* into parts that fit into one statement; None, which means all rows, is one part."""
+    return [None] if keys is None else sliced(keys, MAX_VALUES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from itertools import chain
 from operator import itemgetter
@@ -33,7 +34,7 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 1_000
 """How many values go into one INSERT of many rows; more are no faster."""
 MAX_TEXTS = 64
-"""For how many numbers of rows the text of an INSERT is copied_row."""
+"""For how many numbers of rows the text of an INSERT is kept."""
 
 _VARIABLE_NUMBER = 9  # SQLITE_LIMIT_VARIABLE_NUMBER; not every build of sqlite3 has the name
 
@@ -73,12 +74,11 @@ def check_instances(schema: Schema, method: str, given: Iterable[Any]) -> list[A
     return objects
 
 
-def check_batch_size(batch_size: Any) -> int | None:
+def check_batch_size(batch_size: int | None) -> int | None:
     """Return *batch_size*. `ValueError` for anything but a positive int and None."""
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ValueError(f"batch_size= must be a positive int, not {batch_size!r}")
-    size: int | None = batch_size
-    return size
+    return batch_size
 
 
 def max_rows(channel: Channel, width: int, asked: int | None = None) -> int:
@@ -106,8 +106,7 @@ def batches(
         return
     size = max_rows(channel, len(row_of(items[0])), asked)
     if channel.database.dialect in MAX_PARAMETERS:
-        for start in range(0, len(items), size):
-            yield items[start : start + size]
+        yield from sliced(items, size)
         return
     start = total = 0
     for index, item in enumerate(items):
@@ -117,6 +116,12 @@ def batches(
             start, total = index, 0
         total += added
     yield items[start:]
+
+
+def sliced(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut *items* into parts of *size*."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _bytes(row: Row) -> int:
@@ -134,20 +139,14 @@ def _sqlite_limit(channel: Channel) -> int | None:
 
 
 def has_triggers(schema: Schema, channel: Channel) -> bool:
-    """Return whether the table has triggers on SQLite: their INSERTs may take numbers between those of the rows.
-
-    The driver's cursor runs this statement, which is not about rows and is not counted.
-    """
+    """Return whether the table has triggers on SQLite: their INSERTs may take numbers between those of the rows."""
     parts = [
         f"SELECT 1 FROM {master} WHERE type = 'trigger' AND tbl_name = ?"
         for master in ("sqlite_master", "sqlite_temp_master")
     ]
-    table, cursor = schema.table.name, channel.raw.cursor()
-    try:
-        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", (table, table))
+    with closing(channel.raw.cursor()) as cursor:  # the driver's, since the statement is not to be counted
+        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", (schema.table.name, schema.table.name))
         return cursor.fetchone() is not None
-    finally:
-        cursor.close()
 
 
 class MultiRowInsert:
@@ -196,8 +195,8 @@ class MultiRowInsert:
         if channel.cursor.__class__ is WatchedCursor:
             cursor = channel.database.observers.watched(cursor)
         made: list[Row] = []
-        for start in range(0, len(rows), self._rows):
-            made += self._insert(channel, cursor, rows[start : start + self._rows])
+        for part in sliced(rows, self._rows):
+            made += self._insert(channel, cursor, part)
         return made
 
     def _insert(self, channel: Channel, cursor: Any, rows: Sequence[Row]) -> list[Row]:
@@ -207,9 +206,9 @@ class MultiRowInsert:
         except Exception as error:
             raise channel.unbound(error, sql, rows) from error
         if not self.made:
-            channel.execute_prepared(sql, values, cursor)
+            channel.execute_prepared(sql, values, cursor=cursor)
             return [()] * len(rows)
-        found = channel.fetch_prepared(sql, values, cursor)
+        found = channel.fetch_prepared(sql, values, cursor=cursor)
         if self._key is not None:
             # The keys were made in the order of the rows, but RETURNING has no order.
             found.sort(key=itemgetter(self._key))

@@ -9,18 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    BinaryExpression,
-    BindParameter,
-    BooleanClauseList,
-    Column,
-    ColumnElement,
-    False_,
-    Grouping,
-    Null,
-    True_,
-    UnaryExpression,
-)
+import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from microorm.mapping.path import Path
@@ -50,14 +39,14 @@ OPERATORS = frozenset(
         None,
     }
 )
-CONSTANTS = frozenset({Null, True_, False_})
+CONSTANTS = frozenset({sa.Null, sa.True_, sa.False_})
 
 
-class CacheableExpressions(tuple[ColumnElement[Any], ...]):
+class CacheableExpressions(tuple[sa.ColumnElement[Any], ...]):
     """Expressions that share a cache *key*, with their parameters, in the order of the key, and the paths they use."""
 
     key: tuple[Any, ...] = ()
-    parameters: tuple[BindParameter[Any], ...] = ()
+    parameters: tuple[sa.BindParameter[Any], ...] = ()
     paths: frozenset[Path] = frozenset()
 
 
@@ -105,33 +94,33 @@ class _Reader:
     def __init__(self, schema: Any) -> None:
         self.schema = schema
         self.key: list[Any] = []
-        self.parameters: list[BindParameter[Any]] = []
+        self.parameters: list[sa.BindParameter[Any]] = []
         self.types: set[int] = set()
         self.paths: set[Path] = set()
 
     def read(self, element: Any) -> bool:
         """Add *element* and its parts to the key; return False where one of them has none."""
         kind, key = element.__class__, self.key
-        if kind is Column:
+        if kind is sa.Column:
             return self._column(element)
-        if kind is BindParameter:
+        if kind is sa.BindParameter:
             self.parameters.append(element)
             key.append(id(element.type))
             plain = element.callable is None and not element.expanding and not element.literal_execute
             return element.unique and plain
-        if kind is BinaryExpression:
+        if kind is sa.BinaryExpression:
             if element.operator not in OPERATORS:
                 return False
             key += (kind, element.operator, *sorted(element.modifiers.items()))
             return self.read(element.left) and self.read(element.right)
-        if kind is BooleanClauseList:
+        if kind is sa.BooleanClauseList:
             key += (kind, element.operator, len(element.clauses))
             return all(self.read(each) for each in element.clauses)
-        if kind is UnaryExpression:
+        if kind is sa.UnaryExpression:
             key += (kind, element.operator, element.modifier)
             return {element.operator, element.modifier} <= OPERATORS and self.read(element.element)
         key.append(kind)
-        return kind in CONSTANTS or (kind is Grouping and self.read(element.element))
+        return kind in CONSTANTS or (kind is sa.Grouping and self.read(element.element))
 
     def _column(self, column: Any) -> bool:
         table = column.table

@@ -21,7 +21,7 @@ Decoders = tuple[Callable[[Any], Any] | None, ...]
 Build = Callable[[Sequence[Any], RowState], list[Any]]
 
 MAX_SUBSETS = 64
-"""How many builders for parts of the fields are copied_row for one model."""
+"""How many builders for parts of the fields are kept for one model."""
 
 # PostgreSQL's numbers for the types of a number and of an array of them.
 _CODES = {Numeric: (1700, 1231), Float: (701, 1022)}

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, delete, exists, insert, select, update
-from sqlalchemy.sql import Executable
+from sqlalchemy import Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
@@ -20,13 +22,28 @@ from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowLayout, RowState
-from microorm.sql.hydration import Hydrator, decode_row, decoders_of, hydrate
+from microorm.sql.hydration import Hydrator, decode_row, decoders_of, fields_of, hydrate
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]
 
 MAX_STATEMENTS = 256
 """How many statements of one model are kept for one database."""
+
+
+class Prefixed(Executable, ClauseElement):
+    """A SELECT after *prefix*, such as EXPLAIN."""
+
+    inherit_cache = False
+
+    def __init__(self, prefix: str, statement: Select[Any]) -> None:
+        self.prefix = prefix
+        self.statement = statement
+
+
+@compiles(Prefixed)
+def _prefixed(element: Prefixed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{element.prefix} {compiler.process(element.statement, **options)}"
 
 
 class CompiledStatement:
@@ -51,32 +68,19 @@ class CompiledStatement:
         """Run the statement with the values of *row*; return the driver's cursor or SQLAlchemy's result."""
         if channel.cursor is None:
             return channel.execute(self._statement, self._named(row))
-        return channel.execute_prepared(self.sql, row if self.bind is None else self._bound(channel, row))
+        return channel.execute_prepared(self.sql, row, self.bind)
 
     def run_many(self, channel: Channel, rows: Sequence[Row]) -> int:
         """Run the statement once for each of *rows*; return the number of rows changed."""
         if channel.cursor is None:
             return int(channel.execute(self._statement, list(map(self._named, rows))).rowcount)
-        parameters: Any = rows
-        if self.bind is not None:
-            try:
-                parameters = list(map(self.bind, rows))
-            except Exception as error:
-                raise channel.unbound(error, self.sql, rows) from error
-        return channel.executemany_prepared(self.sql, parameters)
+        return channel.executemany_prepared(self.sql, rows, self.bind)
 
     def fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
         """Run the statement with the values of *row*; return the driver's rows or SQLAlchemy's."""
         if channel.cursor is None:
             return channel.execute(self._statement, self._named(row)).fetchall()
-        return channel.fetch_prepared(self.sql, row if self.bind is None else self._bound(channel, row))
-
-    def _bound(self, channel: Channel, row: Row) -> Any:
-        assert self.bind is not None
-        try:
-            return self.bind(row)
-        except Exception as error:
-            raise channel.unbound(error, self.sql, row) from error
+        return channel.fetch_prepared(self.sql, row, self.bind)
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(index): row[index] for index in range(self.width)}
@@ -89,7 +93,7 @@ class CompiledInsert(CompiledStatement):
 
     def __init__(self, schema: Schema, names: tuple[str, ...], database: Database) -> None:
         dialect = database.engine.dialect
-        fields = [schema.by_name[name] for name in names]
+        fields = fields_of(schema, names)
         self.made = [each for each in schema.fields if each.name not in names and each.server_made]
         self.made_names = tuple(each.name for each in self.made)
         # Inline: SQLAlchemy adds no RETURNING of its own, so that what the SQL says is what is fetched.
@@ -104,7 +108,10 @@ class CompiledInsert(CompiledStatement):
     def insert(self, channel: Channel, row: Row) -> Row:
         """Insert *row*; return the values of `made`."""
         if not self._returns:
-            done = self.run(channel, row)
+            if channel.cursor is None:
+                done = channel.execute(self._statement, self._named(row))
+            else:
+                done = channel.execute_prepared(self.sql, row, self.bind)
             return (done.lastrowid,) if self.made else ()
         (made,) = self.fetch(channel, row)
         return tuple(made) if channel.cursor is None else decode_row(made, self._decoders)
@@ -132,8 +139,7 @@ class CompiledSelect(CompiledStatement):
         if channel.cursor is None:
             rows = self.fetch(channel, row)
             return hydrate(self._schema, rows, channel.database.alias, self.hydrator.wanted)
-        parameters = row if self.bind is None else self._bound(channel, row)
-        return self.hydrator.instances(channel.fetch_prepared(self.sql, parameters))
+        return self.hydrator.instances(channel.fetch_prepared(self.sql, row, self.bind))
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """Return the values of the rows that are found with the parameters *row*."""
@@ -173,7 +179,7 @@ class Plans:
         """Return the INSERT of *names* that reads nothing back."""
 
         def make() -> CompiledStatement:
-            fields = self._fields(names)
+            fields = fields_of(self._schema, names)
             return self._compile(insert(self._schema.table).inline().values(placeholders(fields)), fields)
 
         return self.cached(("insert only", names), make)
@@ -182,7 +188,7 @@ class Plans:
         """Return the UPDATE of *names* by key; its row has *names*, then the key."""
 
         def make() -> CompiledStatement:
-            fields, key = self._fields(names), self._schema.key
+            fields, key = fields_of(self._schema, names), self._schema.key
             statement = update(self._schema.table).values(placeholders(fields))
             return self._compile(statement.where(*_equal(key, len(fields))), [*fields, *key])
 
@@ -204,7 +210,7 @@ class Plans:
         """Return the SELECT of the fields *wanted*, by default all, where *names* equal the values of its row."""
 
         def make() -> CompiledSelect:
-            fields, hydrator = self._fields(names), self.hydrator_of(wanted)
+            fields, hydrator = fields_of(self._schema, names), self.hydrator_of(wanted)
             statement = select(*[each.column for each in hydrator.fields]).where(*_equal(fields))
             return CompiledSelect(self._schema, statement, parameters_of(fields), self._dialect, hydrator)
 
@@ -224,9 +230,6 @@ class Plans:
                 self.statements.clear()
             statement = self.statements[key] = make()
         return statement
-
-    def _fields(self, names: tuple[str, ...]) -> list[Field[Any]]:
-        return [self._schema.by_name[name] for name in names]
 
     def _compile(self, statement: Any, fields: Sequence[Field[Any]]) -> CompiledStatement:
         return CompiledStatement(statement, parameters_of(fields), self._dialect)

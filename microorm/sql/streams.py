@@ -7,16 +7,13 @@ show later writes of the block, and MariaDB could not run another statement mean
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Select, column, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import ClauseElement, Executable
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.db.connection import autocommit_connection
 from microorm.db.context import process
@@ -24,6 +21,8 @@ from microorm.db.engine import Database
 from microorm.db.transaction import AtomicBlock, Transaction
 from microorm.errors import TransactionError
 from microorm.fields.types import MARIADB
+from microorm.sql.batches import sliced
+from microorm.sql.statements import Prefixed
 
 Rows = Sequence[Any]
 Stream = Generator[Rows, None, None]
@@ -33,22 +32,6 @@ NET_WRITE_TIMEOUT = 24 * 60 * 60
 
 _numbers = count(1)
 _inherited: list[Any] = []
-
-
-class DeclareCursor(Executable, ClauseElement):
-    """DECLARE of a cursor, whose rows PostgreSQL keeps until they are fetched or the transaction ends."""
-
-    inherit_cache = False
-
-    def __init__(self, name: str, statement: Select[Any]) -> None:
-        self.name = name
-        self.statement = statement
-
-
-@compiles(DeclareCursor)
-def _declare(element: DeclareCursor, compiler: SQLCompiler, **options: Any) -> str:
-    selected = compiler.process(element.statement, **options)
-    return f"DECLARE {element.name} NO SCROLL CURSOR FOR {selected}"
 
 
 def chunks(database: Database, transaction: Transaction | None, statement: Select[Any], size: int) -> Stream:
@@ -70,7 +53,7 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         if database.is_sqlite and connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
             rows = connection.execute(statement).fetchall()
             connection.close()
-            yield from _parts(rows, size)
+            yield from sliced(rows, size)
             return
         if database.dialect in MARIADB:
             connection.exec_driver_sql(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT}")
@@ -125,7 +108,7 @@ def _by_cursor(transaction: Transaction, statement: Select[Any], size: int) -> S
     columns = [column(f"c{index}", each.type) for index, each in enumerate(statement.selected_columns)]
     fetch = text(f"FETCH FORWARD {size:d} FROM {name}").columns(*columns)
     with transaction as channel:
-        channel.execute(DeclareCursor(name, statement))
+        channel.execute(Prefixed(f"DECLARE {name} NO SCROLL CURSOR FOR", statement))
     full = True
     while full:
         _refuse_ended(transaction, block)
@@ -141,14 +124,9 @@ def _at_once(transaction: Transaction, statement: Select[Any], size: int) -> Str
     block = transaction.blocks[-1]
     with transaction as channel:
         rows = channel.execute(statement).fetchall()
-    for part in _parts(rows, size):
+    for part in sliced(rows, size):
         _refuse_ended(transaction, block)
         yield part
-
-
-def _parts(rows: Rows, size: int) -> Iterator[Rows]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _refuse_ended(transaction: Transaction, block: AtomicBlock) -> None:

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import (
-    Column,
-    Index,
-    UniqueConstraint,
-    func,
-    literal_column,
-    select,
-    tuple_,
-    union_all,
-)
+from sqlalchemy import Column, Index, UniqueConstraint, func, literal_column, select, tuple_, union_all
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
@@ -23,7 +15,8 @@ from microorm.db.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
-from microorm.sql.batches import MAX_PARAMETERS, current_read, max_rows
+from microorm.sql.batches import MAX_PARAMETERS, current_read, max_rows, sliced
+from microorm.sql.hydration import fields_of
 from microorm.sql.statements import CompiledStatement, parameters_of, placeholders, plans_of
 
 OnConflict = Literal["ignore", "update"]
@@ -49,11 +42,7 @@ class Upsert(NamedTuple):
 def upsert_of(
     schema: Schema, on_conflict: Any, unique_fields: Iterable[Any] | None, update_fields: Iterable[Any] | None
 ) -> Upsert | None:
-    """Check the arguments of an upsert; return None where a conflict is an error.
-
-    Raises `ValueError` for arguments that cannot be combined and where it is not clear which unique fields are meant,
-    `TypeError` for a name instead of a list, `FieldError` for unknown fields and for fields that are not unique together.
-    """
+    """Check the arguments of an upsert, as `Query.bulk_create` says; return None where a conflict is an error."""
     if on_conflict not in (None, "ignore", "update"):
         raise ValueError(f"on_conflict= must be 'ignore' or 'update', not {on_conflict!r}")
     if unique_fields is not None and on_conflict is None:
@@ -64,7 +53,11 @@ def upsert_of(
         return None
     unique: tuple[str, ...] = ()
     if unique_fields is not None:
-        unique = _unique(schema, _names(schema, "unique_fields", unique_fields))
+        unique = _names(schema, "unique_fields", unique_fields)
+        if frozenset(unique) not in map(frozenset, unique_sets(schema)):
+            raise FieldError(
+                f"{schema.name}: {_listed(schema, unique)} is not unique; unique: {_all(schema)}"
+            )
     elif on_conflict == "update":
         unique = _default_unique(schema)
     fields = None if update_fields is None else _names(schema, "update_fields", update_fields)
@@ -83,13 +76,6 @@ def _names(schema: Schema, argument: str, given: Iterable[Any]) -> tuple[str, ..
     names = tuple(dict.fromkeys(schema.field(each).name for each in given))
     if not names:
         raise ValueError(f"{argument}= cannot be empty")
-    return names
-
-
-def _unique(schema: Schema, names: tuple[str, ...]) -> tuple[str, ...]:
-    known = unique_sets(schema)
-    if frozenset(names) not in map(frozenset, known):
-        raise FieldError(f"{schema.name}: {_listed(schema, names)} is not unique; unique: {_all(schema)}")
     return names
 
 
@@ -155,26 +141,14 @@ def statement(schema: Schema, database: Database, upsert: Upsert, names: Sequenc
 
 
 def _insert(database: Database, schema: Schema) -> Any:
-    """Return the dialect's own INSERT."""
-    if database.dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 each is loaded with the engine, or never
-
-        return postgresql.insert(schema.table)
-    if database.is_sqlite:
-        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 as above
-
-        return sqlite.insert(schema.table)
-    from sqlalchemy.dialects import mysql  # noqa: PLC0415 as above
-
-    return mysql.insert(schema.table)
+    """Return the dialect's own INSERT, from a module that is loaded with the engine."""
+    dialect = database.dialect if database.dialect in MAX_PARAMETERS else "mysql"
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(schema.table)
 
 
 def _on_duplicate_key(insert: Any, schema: Schema, unique: list[Any], columns: list[Any], values: Any) -> Any:
-    """Return the upsert for MariaDB, where any unique value is a conflict: one of other columns is made an error.
-
-    The error is a sub-select of two rows. NULL for the key would not be one: MariaDB makes it 0 if the key is
-    auto-incremented, and everywhere in a mode that is not strict.
-    """
+    """Return the upsert for MariaDB, where any unique value is a conflict: one of other columns is made an error."""
+    # The error is a sub-select of two rows. NULL for the key would not be one: MariaDB may make it 0.
     insert = insert.inline().values(values)
     key = schema.key[0].column
     same_key: Any = key
@@ -190,9 +164,11 @@ def _inserted(column: Any) -> Any:
     return func.values(column, type_=column.type)
 
 
-def _compiled(schema: Schema, database: Database, upsert: Upsert, names: Sequence[str]) -> CompiledStatement:
+def _compiled(
+    schema: Schema, database: Database, upsert: Upsert, names: tuple[str, ...]
+) -> CompiledStatement:
     """Return the statement for many rows of *names*."""
-    fields = [schema.by_name[name] for name in names]
+    fields = fields_of(schema, names)
     made = statement(schema, database, upsert, names, placeholders(fields))
     return CompiledStatement(made, parameters_of(fields), database.engine.dialect)
 
@@ -236,9 +212,7 @@ def rows_of(
     key = [schema.by_name[name].column for name in unique]
     columns = [schema.by_name[name].column for name in names]
     found: dict[Row, Row] = {}
-    size = max_rows(channel, len(key))
-    for start in range(0, len(wanted), size):
-        part = wanted[start : start + size]
+    for part in sliced(wanted, max_rows(channel, len(key))):
         condition = key[0].in_([row[0] for row in part]) if len(key) == 1 else tuple_(*key).in_(part)
         for row in channel.execute(current_read(channel, select(*key, *columns).where(condition))):
             found[tuple(row[: len(key)])] = tuple(row[len(key) :])

@@ -155,7 +155,7 @@ def new(shop: Shop) -> Any:
 
 @SOME
 def test_a_string_that_names_nothing_is_refused_before_any_sql(shop, stored, wire):
-    """DESIGN 6: only known names reach SQL. The error is Python's or ours, never the database's."""
+    """Only known names reach SQL. The error is Python's or ours, never the database's."""
     before = stored(shop.Book)
     assert not_refused(wire.everything, shop, NAMES, CORPUS) == []
     assert stored(shop.Book) == before
@@ -165,7 +165,7 @@ def test_a_string_that_names_nothing_is_refused_before_any_sql(shop, stored, wir
 
 @SOME
 def test_a_string_that_is_no_alias_is_refused_before_any_sql(shop, wire):
-    """DESIGN 2: `UnknownAlias`, and `ConfigurationError` for what cannot be one."""
+    """`UnknownAlias`, and `ConfigurationError` for what cannot be one."""
     assert not_refused(wire.everything, shop, ALIASES, CORPUS) == []
     for name in CORPUS:
         if not name.isidentifier():
@@ -241,7 +241,7 @@ def assert_written_and_found(shop: Shop, value: str) -> None:
 
 
 def test_what_no_database_takes_is_refused_before_any_sql(shop, wire):
-    """DESIGN 3: NUL and lone surrogates, in values and in conditions."""
+    """NUL and lone surrogates, in values and in conditions."""
     Book = shop.Book
     assert not_refused(wire.record, shop, VALUES, UNFIT) == []
     for value in UNFIT:
@@ -277,7 +277,7 @@ def test_labels_are_quoted(shop):
 
 
 def test_sql_as_text_is_no_condition(shop, wire):
-    """DESIGN 6: expressions of columns alone; the door to SQL of one's own is `raw`."""
+    """Expressions of columns alone; the door to SQL of one's own is `raw`."""
     sql = text(f"1 = 1 OR {MARK}")
     with wire.everything() as sent:
         for use in ("filter", "exclude", "order_by", "group_by", "having", "values", "scalars", "get"):

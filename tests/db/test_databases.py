@@ -402,7 +402,7 @@ def test_tables_are_not_made_in_a_block_that_they_would_commit(
             with pytest.raises(TransactionError) as caught:
                 act("default")
             assert str(caught.value) == (
-                "'default' commits when tables are made or dropped, and a block is open on it"
+                "'default' would commit the open block, since MariaDB commits when tables are created or dropped"
             )
         registry.create_all("other")
         raise LookupError

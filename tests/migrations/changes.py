@@ -175,6 +175,23 @@ CHANGES = (
         note="with `--rename`",
     ),
     Change(
+        "a renamed table with new, renamed, altered and dropped columns",
+        book(pages=(Field[int], column(default=0)), note=(Field[int | None], column(default=None))),
+        lambda base: define(
+            base,
+            "Volume",
+            {
+                "title": (Field[str], column(max_length=80)),
+                "length": (Field[int], column(default=0)),
+                "price": (Field[int], column(default=3)),
+            },
+        ),
+        rows=tuple({**row, "note": None} for row in PAGES),
+        renames=((None, "book", "volume"), ("volume", "pages", "length")),
+        expected={"length": lambda value: value in (412, 0), "price": 3},
+        note="with `--rename`",
+    ),
+    Change(
         "a longer string",
         PLAIN,
         lambda base: define(base, "Book", {"title": (Field[str], column(max_length=80))}),
@@ -200,6 +217,14 @@ CHANGES = (
         "a column that becomes NOT NULL",
         book(pages=(Field[int | None], column(default=None))),
         book(pages=(Field[int], column(default=3))),
+        rows=({"id": 1, "title": "Dune", "pages": 412}, {"id": 2, "title": "Emma", "pages": None}),
+        expected={"pages": lambda value: value in (412, 3)},
+        note="NULLs get the default",
+    ),
+    Change(
+        "a column with a server default that becomes NOT NULL",
+        book(pages=(Field[int | None], column(default=3, server_default="5"))),
+        book(pages=(Field[int], column(default=3, server_default="5"))),
         rows=({"id": 1, "title": "Dune", "pages": 412}, {"id": 2, "title": "Emma", "pages": None}),
         expected={"pages": lambda value: value in (412, 3)},
         note="NULLs get the default",

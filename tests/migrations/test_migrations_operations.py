@@ -45,6 +45,16 @@ def test_a_required_column_is_added_filled_and_narrowed() -> None:
     assert "drop_column('pages')" in written(operation.reverse())
 
 
+def test_values_are_written_with_their_types() -> None:
+    for type_, value, source in (
+        (types.ExactNumeric(8, 2), Decimal("1.25"), "types.ExactNumeric(8, 2), Decimal('1.25')"),
+        (sa.Date(), datetime.date(2020, 1, 2), "sa.Date(), datetime.date(2020, 1, 2)"),
+    ):
+        column: sa.Column[Any] = sa.Column("value", type_, nullable=False)
+        text = written(RequiredColumnOps(AddColumnOp("book", column), column, value))
+        assert f"op.fill_column('book', 'value', {source})" in text
+
+
 def test_a_dropped_column_comes_back_with_a_zero() -> None:
     drop = DropColumnOp.from_column_and_tablename(None, "book", pages(nullable=False))
     assert "drop_column('pages')" in written(DropRequiredColumnOps(drop))

@@ -16,7 +16,8 @@ from microorm import Field, Model, field
 
 
 class Book(Model):
-    title: Field[str] = field(max_length={length})
+    title: Field[str] = field(max_length=40)
+    {more}
 
 
 class Event(Model):
@@ -39,7 +40,7 @@ routers = ["shop.routers.Archive"]
 def program(tmp_path: Path) -> Iterator[Program]:
     """A project of two databases with a router between them, as `microorm init` leaves it."""
     with ForkedProgram(tmp_path) as program:
-        models = MODELS.format(length=40)
+        models = MODELS.format(more="")
         program.write({"shop/models.py": models, "shop/routers.py": ROUTERS, "pyproject.toml": PYPROJECT})
         program.run("init")
         yield program
@@ -77,8 +78,10 @@ def test_its_commands_run_on_every_database(program: Program) -> None:
     assert script.index("-- archive (sqlite)") < script.index("CREATE TABLE event")
     assert script.count("CREATE TABLE book") == script.count("CREATE TABLE event") == 1
 
-    program.write({"shop/models.py": MODELS.format(length=400)})
-    assert "New upgrade operations detected" in alembic("check", status=255)
+    program.write({"shop/models.py": MODELS.format(more="pages: Field[int] = field(default=0)")})
+    changes = alembic("check", status=255)
+    assert "New upgrade operations detected" in changes
+    assert "('fill_column', 'book', 'pages', 0)" in changes
     alembic("downgrade", "base")
     assert tables(program) == [set(), set()]
     assert alembic("current") == ""

@@ -205,7 +205,7 @@ def test_a_wrong_argument_is_an_error_before_anything_is_sent(Author, Novel, nov
         for wrong in (3, None, terry, "a", [novels[0]]):
             with pytest.raises(TypeError, match=r"add\(\) of Author\.edited takes instances of Novel, not "):
                 terry.edited.add(novels[0], wrong)
-        with pytest.raises(TypeError, match=r"remove\(\) of Author\.edited wants"):
+        with pytest.raises(TypeError, match=r"remove\(\) of Author\.edited takes"):
             terry.edited.remove(terry)
         with pytest.raises(TypeError, match="list of instances or keys"):
             terry.edited.set("abc")
