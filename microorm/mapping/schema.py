@@ -119,9 +119,8 @@ class Schema:
         for alias in databases.aliases:
             database = databases.database(alias)
             if (plans := database.plans.get(self)) is not None:
-                parts += [
-                    (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _prepared(plans)
-                ]
+                where = f"{alias!r} ({database.dialect})"
+                parts += [(f"{where}: {title}", text) for title, text in _statements(plans)]
         return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
 
     def reported_names(self, names: Iterable[str]) -> frozenset[str]:
