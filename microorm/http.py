@@ -106,10 +106,7 @@ class _Opened:
 
 
 class _Request:
-    """One request, which closes what its application and receivers leave open.
-
-    A request may be made inside a block of the caller, which is left alone.
-    """
+    """One request, which closes what its application and receivers leave open, but no block of the caller."""
 
     def __init__(self, databases: Databases) -> None:
         databases.drop_lost_connections()

@@ -138,16 +138,13 @@ class Model(Generic[K]):
     @property
     def changed_fields(self) -> frozenset[str]:
         """The names of the fields that differ from what was loaded or saved; all fields of a new instance."""
-        schema = self.__schema__
-        return schema.reported_names(changes(self, schema.names, schema.foreign_keys))
+        return frozenset(self.changes())
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
         """Return `{name: (old, new)}` of the changed fields, with keys for relations; in `post_save`, what was saved."""
         schema = self.__schema__
-        return {
-            schema.reported[name]: pair
-            for name, pair in changes(self, schema.names, schema.foreign_keys).items()
-        }
+        found = changes(self, schema.names, schema.foreign_keys)
+        return {schema.reported[name]: pair for name, pair in found.items()}
 
     def save(
         self,

@@ -282,14 +282,11 @@ def _substitute(match: re.Match[str], environment: Mapping[str, str]) -> str:
 
 
 def _with_folder(folder: Path, url: URL, text: str) -> URL | str:
-    """Return *url* with the relative path of an SQLite file put into *folder*.
-
-    The *text* of a memory database is returned instead, so that two projects with the same text are equal.
-    """
+    """Return *url* with the relative path of an SQLite file put into *folder*."""
     if url.get_backend_name() != "sqlite":
         return url
     if is_memory(url) or not url.database:
-        return text
+        return text  # so that two projects with the same text are equal
     if url.database.startswith("file:"):
         path = url.database.removeprefix("file:")
         return url if path.startswith("/") else url.set(database=f"file:{quote(str(folder))}/{path}")

@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-Delivery = Literal["immediate", "on_commit"]
 
 
 class _Labelled:
@@ -114,7 +113,7 @@ class ModelSignal(Signal):
         weak: bool = True,
         dispatch_uid: object = None,
         *,
-        delivery: Delivery = "immediate",
+        delivery: Literal["immediate", "on_commit"] = "immediate",
         subclasses: bool = False,
         skip_raw: bool = False,
         registry: Registry | None = None,

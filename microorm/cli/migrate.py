@@ -37,7 +37,6 @@ def _check_revision(ctx: click.Context, parameter: click.Parameter, value: str) 
     return value
 
 
-_TAKES_STEPS = {"ignore_unknown_options": True}  # else click takes `-1` for an option
 revision_argument = click.argument(
     "revision", default="head", callback=_check_revision, shell_complete=completer(_revisions)
 )
@@ -118,7 +117,7 @@ def _name_of(argument: ast.expr) -> str:
     return ""
 
 
-@click.command(context_settings=_TAKES_STEPS)
+@click.command(context_settings={"ignore_unknown_options": True})  # else click takes `-1` for an option
 @revision_argument
 @alias_option
 @click.option(

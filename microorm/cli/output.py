@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 EMPTY = "-"
 SHELL_CODE = "<shell>"
 _MAX_UNWRAPPED = 16
-_NO_STYLES: Mapping[str, str] = {}
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -32,13 +31,11 @@ def console() -> Console:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] = _NO_STYLES
+    columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print *rows* below *columns*: a table on a terminal, elsewhere lines with tabs between the cells.
-
-    *styles* maps the text of a cell to its colour. A table leaves out columns without a value.
-    """
+    """Print a table on a terminal, without empty columns, elsewhere lines with tabs; *styles* maps cells to colours."""
     screen = console()
+    styles = styles or {}
     if not screen.is_terminal:
         for row in (columns, *rows):
             click.echo("\t".join(one_line(cell) for cell in row))

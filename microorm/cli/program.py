@@ -69,11 +69,7 @@ class Invocation:
         _ = self.registry.metadata
 
     def migrations(self, alias: str | None = None) -> Migrations:
-        """Set up the project and return its migrations.
-
-        Raises `UnknownAlias` if the project has no database *alias*, `MigrationError` if it has no migrations, and as
-        `set_up` does.
-        """
+        """Set up the project and return its migrations. Raises `UnknownAlias`, `MigrationError`, and as `set_up` does."""
         from microorm.migrations import Migrations  # noqa: PLC0415 loads alembic, which `--help` does without
 
         if alias is not None and alias not in self.project.databases:

@@ -108,10 +108,7 @@ def signals(invocation: Invocation, label: str | None, as_json: bool) -> None:
 
 
 def find_receivers(registry: Registry, label: str | None = None) -> Iterator[ReceiverInfo]:
-    """Yield the receivers, signal by signal and in the order in which they run.
-
-    With *label* only those that receive the signals of that model, or wait for it to be defined.
-    """
+    """Yield the receivers in the order in which they run, by signal; with *label* only those of that model."""
     model = registry.models.get(label) if label is not None else None
     for name, signal in find_signals().items():
         waiting = signal.waiting if isinstance(signal, ModelSignal) else ()
@@ -127,11 +124,7 @@ def find_receivers(registry: Registry, label: str | None = None) -> Iterator[Rec
 
 
 def find_signals() -> dict[str, Signal]:
-    """Return the signals by name: those of `microorm.signals`, then those at the top level of all loaded modules.
-
-    A signal that several modules have imported gets its name from a module named `signals`, or else from the
-    alphabetically first module.
-    """
+    """Return the signals by name: those of `microorm.signals`, then those at the top level of all loaded modules."""
     names = {
         f"{module}.{name}": value
         for module, loaded in list(sys.modules.items())
@@ -141,6 +134,7 @@ def find_signals() -> dict[str, Signal]:
     }
     found = {name: value for name, value in vars(builtin_signals).items() if _is_signal(value)}
     known = set(map(id, found.values()))
+    # Of the modules that have imported a signal, one named `signals` counts, or else the alphabetically first.
     for name in sorted(names, key=lambda name: (name.split(".")[-2] != "signals", name)):
         if id(names[name]) not in known:
             known.add(id(names[name]))

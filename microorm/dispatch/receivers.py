@@ -63,10 +63,7 @@ class Connection:
         weak: bool,
         flag: Flag,
     ) -> None:
-        """Connect *receiver* to *sender*; call *flag* when one of them is collected.
-
-        Raises TypeError if *receiver* is to be referenced weakly and cannot be.
-        """
+        """Connect *receiver* to *sender*; call *flag* when one of them is collected. Raises as `_weak` does."""
         self.reference = _weak(receiver, flag) if weak else _strong(receiver)
         self.wildcard = sender is None
         self._sender: Callable[[], object]
@@ -122,12 +119,10 @@ def check_receiver(receiver: object) -> None:
 
 
 def connection_key(receiver: object, sender: object, dispatch_uid: object) -> Hashable:
-    """Identify a connection by its uid or receiver, and its sender.
-
-    A bound method is a new object at each access, so its function and its instance count. A falsy uid is ignored.
-    """
+    """Identify a connection by its uid, or by its receiver if that is falsy, and its sender."""
     if dispatch_uid:
         return ("uid", dispatch_uid, id(sender))
+    # A bound method is a new object at each access.
     if isinstance(receiver, MethodType):
         return (id(receiver.__self__), id(receiver.__func__), id(sender))
     return (id(receiver), id(sender))

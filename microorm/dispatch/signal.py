@@ -220,11 +220,7 @@ def muted(signal_or_signals: _Signals, sender: object = ANY) -> Iterator[None]:
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run *coroutine* on this thread's event loop and return its result.
-
-    Context variables that it sets are set for the caller. On a running event loop the coroutine is closed and
-    RuntimeError raised.
-    """
+    """Run *coroutine* on this thread's event loop and return its result, as `runner.run` does."""
     result: _T = _runner_module().run(coroutine)
     return result
 

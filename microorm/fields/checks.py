@@ -333,11 +333,8 @@ def json_check(container: type) -> Check:
 
 
 def json_text(value: Any) -> str:
-    """Serialize *value* so that equal values have equal texts and JSONB does not turn floats into integers.
-
-    Keys are sorted, since SQLite and MariaDB compare texts. JSONB stores the digits of a number: 1e+23 becomes an
-    integer, 100000000000000000000000.0 does not. -0.0 is written as 0.0, since JSONB has no negative zero.
-    """
+    """Serialize *value* so that equal values have equal texts and JSONB does not turn floats into integers."""
+    # SQLite and MariaDB compare texts. JSONB has no negative zero, and makes 1e+23 an integer, but not 100…0.0.
     text = json.dumps(value, sort_keys=True)
     return _spelled_out(value) if "e+" in text or "-0.0" in text else text
 

@@ -35,10 +35,7 @@ def compiled(name: str, source: str, namespace: dict[str, Any]) -> Any:
 
 
 def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, Any]], Row]:
-    """Generate a function from the values of an instance to a checked row, an `ExpressionRow` if it has expressions.
-
-    It raises `InvalidValue`, which names every invalid field.
-    """
+    """Generate a function from the values of an instance to a checked row; see `clean_all`."""
 
     def clean(values: dict[str, Any]) -> Row:
         return clean_all(label, fields, values)

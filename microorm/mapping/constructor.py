@@ -65,17 +65,12 @@ def _signature(schema: Schema) -> Signature:
     parameters = [Parameter("_self", Parameter.POSITIONAL_ONLY)]
     for field in schema.fields:
         if field.init:
-            default = ... if field.default_factory is not None else field.default
+            default = Parameter.empty if field.default is MISSING else field.default
+            default = default if field.default_factory is None else ...
             kind = field.python_type if field.relation is None else field.relation.target
             kind = Union[kind, None] if field.nullable else kind  # noqa: UP007
-            parameters.append(
-                Parameter(
-                    _names(field)[0],
-                    Parameter.KEYWORD_ONLY,
-                    default=Parameter.empty if default is MISSING else default,
-                    annotation=kind,
-                )
-            )
+            name = _names(field)[0]
+            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     return Signature(parameters)
 
 
@@ -104,10 +99,7 @@ def _names(field: Field[Any]) -> tuple[str, ...]:
 def construct(
     schema: Schema, instance: Any, args: tuple[Any, ...], passed: dict[str, Any], unknown: dict[str, Any]
 ) -> None:
-    """Initialize *instance*, and send `pre_init` and `post_init`.
-
-    Receivers of `pre_init` may change the keywords, which are checked afterwards.
-    """
+    """Initialize *instance*, and send `pre_init`, whose receivers may change the keywords, and `post_init`."""
     given = {name: value for name, value in passed.items() if value is not MISSING}
     given.update(unknown)
     if pre_init._connections:

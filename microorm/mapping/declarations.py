@@ -25,8 +25,7 @@ from microorm.mapping.foreign_key import Relation
 class Declaration(NamedTuple):
     """A field or relation in a class body; *names* is None once the annotation is resolved to a type."""
 
-    owner: str
-    name: str
+    label: str
     annotation: Any
     field: Any
     names: Names | None
@@ -44,21 +43,18 @@ class Declaration(NamedTuple):
             if (made := self._made(get_origin(annotation))) is not None:
                 (argument,) = get_args(annotation)
                 target = evaluate(argument, self.names) if waits else LazyTarget(argument, self.names)
-                return Declaration(self.owner, self.name, target, made, None)
+                return Declaration(self.label, target, made, None)
         except PendingName:
             raise
         except Exception as error:
-            raise ModelError(
-                f"{self.owner}.{self.name}: invalid annotation {self._shown()}: {error}"
-            ) from error
+            raise ModelError(f"{self.label}: invalid annotation {self._shown()}: {error}") from error
         origin = get_origin(annotation)
         if type(self.field) is Field and isinstance(origin, type) and issubclass(origin, Relation):
             kind = getattr(origin, "annotation_name", origin.__name__)
             raise ModelError(
-                f"{self.owner}.{self.name}: annotated {self._shown()}, but not declared by {_function(kind)}()"
+                f"{self.label}: annotated {self._shown()}, but not declared by {_function(kind)}()"
             )
-        expected = _annotation(self.field)
-        raise ModelError(f"{self.owner}.{self.name}: annotate it as {expected}[...], not {self._shown()}")
+        raise ModelError(f"{self.label}: annotate it as {_annotation(self.field)}[...], not {self._shown()}")
 
     def _made(self, origin: Any) -> Any:
         """Return the field as an instance of the annotated class; None if the two do not match."""
@@ -91,15 +87,14 @@ def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict
     for name, annotation in declared(cls).items():
         if _is_class_variable(annotation):
             continue
-        _refuse_name(cls, name, reserved)
+        label = f"{cls.__name__}.{name}"
+        _refuse_name(label, name, reserved)
         written = cls.__dict__.get(name, MISSING)
         if written is not MISSING and not is_declared(written):
-            raise ModelError(
-                f"{cls.__name__}.{name}: {written!r} is not a field(); write a default as field(default=...)"
-            )
+            raise ModelError(f"{label}: {written!r} is not a field(); write a default as field(default=...)")
         made: Any = Field() if written is MISSING else copy(written)
         made.name = name
-        found[name] = Declaration(cls.__name__, name, annotation, made, names)
+        found[name] = Declaration(label, annotation, made, names)
         with suppress(PendingName):  # raised again at the first use of the model
             found[name] = found[name].resolved()
     for name, value in cls.__dict__.items():
@@ -127,24 +122,20 @@ def refuse_overwritten(cls: type, inherited: Iterator[str]) -> None:
 
 def has_fields(cls: type) -> bool:
     """Whether the body of a class that is not a model has a `field()` or an annotation `Field[...]`."""
-    if any(map(is_declared, vars(cls).values())):
-        return True
-    return any(
+    return any(map(is_declared, vars(cls).values())) or any(
         _written_class(each) == "Field" if isinstance(each, str) else get_origin(each) is Field
         for each in declared(cls).values()
     )
 
 
-def _refuse_name(cls: type, name: str, reserved: frozenset[str]) -> None:
+def _refuse_name(label: str, name: str, reserved: frozenset[str]) -> None:
     if name.startswith("_") or not name.isidentifier() or keyword.iskeyword(name):
-        raise ModelError(
-            f"{cls.__name__}.{name}: the name of a field must be an identifier without a leading underscore"
-        )
+        raise ModelError(f"{label}: the name of a field must be an identifier without a leading underscore")
     (normalized,) = compile(name, "<field>", "eval").co_names  # Python normalizes identifiers by NFKC
     if normalized != name:
-        raise ModelError(f"{cls.__name__}.{name}: Python reads this name as {normalized!r}")
+        raise ModelError(f"{label}: Python reads this name as {normalized!r}")
     if name in reserved:
-        raise ModelError(f"{cls.__name__}.{name}: the name is used by Model.{name}")
+        raise ModelError(f"{label}: the name is used by Model.{name}")
 
 
 def _annotation(value: Any) -> str:
@@ -234,9 +225,7 @@ def declared(cls: type) -> dict[str, Any]:
 def enclosing_frames(cls: type, depth: int) -> tuple[FrameType, ...]:
     """Return the frames of the functions that contain the class statement of *cls*, innermost first."""
     frames: list[FrameType] = []
-    if "<locals>" not in cls.__qualname__:
-        return ()
-    frame: FrameType | None = sys._getframe(depth)
+    frame = sys._getframe(depth) if "<locals>" in cls.__qualname__ else None
     while frame is not None:
         inside = cls.__qualname__.startswith(f"{frame.f_code.co_qualname}.")
         if inside and frame.f_globals.get("__name__") == cls.__module__:

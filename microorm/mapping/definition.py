@@ -254,17 +254,15 @@ def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry) -> 
 
 
 def _reference(where: str, target: Any, name: str | None, registry: Registry) -> Reference:
-    """Return the field *name* of *target*, or its key, for the foreign key *where*. Raises `ModelError`.
-
-    The schema of *target* may not exist yet, since *target* may refer back.
-    """
+    """Return the field *name* of *target*, or its key, for the foreign key *where*. Raises `ModelError`."""
+    # The schema of the target may not exist yet, since the target may refer back.
     if "__schema__" in vars(target):
         known = {field.name: (field, field.python_type) for field in target.__schema__.fields}
     else:
         known = {
-            each.name: (each.field, each.resolved().annotation)
+            each.field.name: (each.field, each.resolved().annotation)
             for each in inherited(target).values()
-            if isinstance(each.field, Field) and (each.field.primary_key or each.name == name)
+            if isinstance(each.field, Field) and (each.field.primary_key or each.field.name == name)
         }
         if not any(field.primary_key for field, _ in known.values()):
             known["id"] = (implicit_key(target), key_type(target))

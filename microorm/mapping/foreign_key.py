@@ -213,10 +213,7 @@ class ForeignKey(Relation, Generic[R]):
         return bound
 
     def check_alias(self, instance: Any, value: Any) -> None:
-        """Raise `CrossDatabaseRelation` if *instance* may not refer to *value*, which has another alias.
-
-        An instance without an alias gets the one that the router selects for it, given *value* as a hint.
-        """
+        """Raise `CrossDatabaseRelation` if *instance* may not refer to *value*; route *instance* if it has no alias."""
         theirs = value._row_state.alias
         if theirs is None:
             return
@@ -241,8 +238,7 @@ class ForeignKey(Relation, Generic[R]):
     def outdated(self, instance: Any) -> Any:
         """Return the related instance whose present key or alias *instance* has not taken yet, or None.
 
-        Raises `UnsavedError` where the related instance has no key: it was never saved, or it has lost its key by a
-        delete or a rollback.
+        Raises `UnsavedError` where the related instance has no key, or has lost it by a delete or a rollback.
         """
         if (other := self.assigned(instance)) is None:
             return None

@@ -42,10 +42,7 @@ class Schema:
         registry: Any,
         metadata: MetaData,
     ) -> None:
-        """Describe *model* by the fields and relations *bound* to it, and add its table to *metadata*.
-
-        Raises `ModelError`, and leaves *metadata* unchanged then.
-        """
+        """Describe *model*, add its table to *metadata*; `ModelError` leaves *metadata* unchanged."""
         fields = _fields_of(bound)
         self.key = _key_of(model, fields)
         self.model = model
@@ -122,9 +119,8 @@ class Schema:
         for alias in databases.aliases:
             database = databases.database(alias)
             if (plans := database.plans.get(self)) is not None:
-                parts += [
-                    (f"{alias!r} ({database.dialect}): {title}", text) for title, text in _statements(plans)
-                ]
+                where = f"{alias!r} ({database.dialect})"
+                parts += [(f"{where}: {title}", text) for title, text in _statements(plans)]
         return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)
 
     def reported_names(self, names: Iterable[str]) -> frozenset[str]:
@@ -133,8 +129,7 @@ class Schema:
 
     def collector(self, names: tuple[str, ...]) -> Callable[[dict[str, Any]], Row]:
         """Return the generated function from the values of an instance to a checked row of *names*."""
-        collect = self.collectors.get(names)
-        if collect is None:
+        if (collect := self.collectors.get(names)) is None:
             if len(self.collectors) >= MAX_COLLECTORS:  # the order of the names depends on the caller
                 self.collectors.clear()
             collect = collector(self.name, [self.by_name[name] for name in names])
@@ -145,8 +140,7 @@ class Schema:
         """Return the generated function from new instances to rows, without a key that the database generates."""
         key = None if self.generated is None else self.generated.name
         names = self.written_names if key is None else self.plain_names
-        gather = self.gatherers.get(names)
-        if gather is None:
+        if (gather := self.gatherers.get(names)) is None:
             gather = self.gatherers[names] = gatherer([self.by_name[name] for name in names], key)
         return gather
 
