@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.atomic import Atomic
 from microorm.db.connection import autocommit_connection
-from microorm.db.context import BLOCK, RECEIVER, USING, ReceiverScope, Scope, Using, current_alias, run_hooks
+from microorm.db.context import BLOCK, RECEIVER, USING, Using, current_alias, run_hooks
 from microorm.db.engine import Database, connection_created
 from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction
@@ -127,12 +127,7 @@ class Databases(RoutedDatabases):
         readonly: bool = False,
     ) -> Atomic: ...
     def atomic(
-        self,
-        using: Any = None,
-        *,
-        savepoint: bool = True,
-        durable: bool = False,
-        readonly: bool = False,
+        self, using: Any = None, *, savepoint: bool = True, durable: bool = False, readonly: bool = False
     ) -> Any:
         """Return a block that is committed as a whole or rolled back: a context manager and a decorator.
 
@@ -209,10 +204,6 @@ class Databases(RoutedDatabases):
     def block(self, database: Database) -> Atomic:
         """Return a block that joins the open block on *database*, or begins a transaction if there is none."""
         return Atomic(self, lambda: database, savepoint=False)
-
-    def receiving(self, alias: str) -> Scope:
-        """Return the scope for receivers that run because of a write to *alias*."""
-        return ReceiverScope(self, alias)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

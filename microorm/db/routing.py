@@ -68,20 +68,9 @@ def first_answer(routers: Iterable[object], method: str, *arguments: Any, **hint
     return None
 
 
-def pick_alias(
-    *,
-    using: str | None,
-    block: str | None,
-    routed: str | None,
-    loaded: str | None,
-    home: str | None,
-    receiver: str | None,
-) -> str:
-    """Return the first of the arguments that is not None, else `"default"`."""
-    for alias in (using, block, routed, loaded, home, receiver):
-        if alias is not None:
-            return alias
-    return DEFAULT_ALIAS
+def pick_alias(*aliases: str | None) -> str:
+    """Return the first of *aliases* that is not None, else `"default"`."""
+    return next((alias for alias in aliases if alias is not None), DEFAULT_ALIAS)
 
 
 def relation_allowed(
@@ -116,10 +105,6 @@ class RoutedDatabases:
             return self._databases[alias]
         except (KeyError, TypeError):
             raise UnknownAlias(alias, self._databases) from None
-
-    def holds(self, database: Database) -> bool:
-        """Return whether *database* is still configured; after `close()` it is not."""
-        return self._databases.get(database.alias) is database
 
     def transaction(self, database: Database) -> Transaction | None:
         """Return the transaction that this thread or task has open on *database*, or None."""
@@ -196,9 +181,7 @@ class RoutedDatabases:
         loaded = None if instance is None else instance._row_state.alias
         scope = current_scope()
         if not self.routers and (scope is None or (scope.plain and scope.owner is self)):
-            return self.database(
-                loaded or home or DEFAULT_ALIAS
-            )  # as below, without going through the scopes
+            return self.database(pick_alias(loaded, home))  # as below, without going through the scopes
         block, receiver = routed_aliases(self)
         routed = None
         if block is None and self.routers:
@@ -206,15 +189,7 @@ class RoutedDatabases:
             if instance is not None:
                 hints["instance"] = instance
             routed = first_answer(self.routers, method, model, **hints)
-        alias = pick_alias(
-            using=None,
-            block=block,
-            routed=routed,
-            loaded=loaded,
-            home=home,
-            receiver=receiver,
-        )
-        return self.database(alias)
+        return self.database(pick_alias(block, routed, loaded, home, receiver))
 
 
 def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:

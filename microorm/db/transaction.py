@@ -33,12 +33,7 @@ from microorm.db.context import (
 )
 from microorm.db.engine import BEGIN, TRANSACTION, Database
 from microorm.db.snapshots import SnapshotLog
-from microorm.errors import (
-    CommitOutcomeUnknown,
-    ConfigurationError,
-    TransactionError,
-    TransactionSharedError,
-)
+from microorm.errors import CommitOutcomeUnknown, ConfigurationError, TransactionError, TransactionSharedError
 
 _log = logging.getLogger("microorm.transactions")
 

@@ -234,11 +234,7 @@ def field(
 ) -> Any: ...
 @overload
 def field(
-    *,
-    server_default: Any,
-    init: Literal[False] = False,
-    primary_key: bool = ...,
-    **options: Unpack[_Options],
+    *, server_default: Any, init: Literal[False] = False, primary_key: bool = ..., **options: Unpack[_Options]
 ) -> Any: ...
 @overload
 def field(*, default: T, **options: Unpack[_AllOptions]) -> Field[T]: ...

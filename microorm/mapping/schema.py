@@ -33,14 +33,7 @@ class Schema:
     """The description of one model, made once from its class body; only the caches at the end change later."""
 
     def __init__(
-        self,
-        model: Any,
-        bound: Sequence[Any],
-        *,
-        label: str,
-        table: str,
-        registry: Any,
-        metadata: MetaData,
+        self, model: Any, bound: Sequence[Any], *, label: str, table: str, registry: Any, metadata: MetaData
     ) -> None:
         """Describe *model*, add its table to *metadata*; `ModelError` leaves *metadata* unchanged."""
         fields = _fields_of(bound)

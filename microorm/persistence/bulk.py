@@ -152,12 +152,7 @@ def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert
 
 
 def _upsert_of(
-    schema: Schema,
-    upsert: Upsert,
-    names: tuple[str, ...],
-    row: Row,
-    index: int,
-    indexes: dict[Row, int],
+    schema: Schema, upsert: Upsert, names: tuple[str, ...], row: Row, index: int, indexes: dict[Row, int]
 ) -> Upsert | None:
     """Return *upsert*, or None for a row that cannot conflict with another.
 

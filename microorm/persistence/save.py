@@ -130,12 +130,7 @@ def save(
 
 
 def write(
-    schema: Schema,
-    instance: Any,
-    using: str | None,
-    options: SaveOptions,
-    before: Route,
-    after: Route,
+    schema: Schema, instance: Any, using: str | None, options: SaveOptions, before: Route, after: Route
 ) -> None:
     """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
     snapshot: Snapshot = (ref(instance), instance._row_state, instance._row, {})
@@ -236,12 +231,7 @@ def send_post_save(
     try:
         with ReceiverScope(schema.registry.databases, alias, committed=committed):
             post_save.send(
-                model,
-                instance=instance,
-                created=created,
-                raw=options.raw,
-                using=alias,
-                update_fields=fields,
+                model, instance=instance, created=created, raw=options.raw, using=alias, update_fields=fields
             )
     finally:
         if instance._row_state is with_before:

@@ -26,7 +26,7 @@ from microorm.persistence.save import (
     write_expressions,
 )
 from microorm.signals import post_update, pre_update
-from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read
+from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read, sliced
 from microorm.sql.statements import key_row, plans_of
 
 MAX_CASES = 100
@@ -169,13 +169,9 @@ def _update_expressions(
 
 
 def _update_by_cases(schema: Schema, channel: Channel, written: tuple[str, ...], rows: Sequence[Row]) -> int:
-    """Write *rows*, each of which ends in its key, by UPDATE with CASE; return the number of rows that exist.
-
-    The drivers of MariaDB would send one statement for each row.
-    """
+    """Write *rows*, which end in their keys, by UPDATE with CASE: MariaDB's drivers would send a statement for each."""
     fields, total = [schema.by_name[name] for name in written], 0
-    for start in range(0, len(rows), MAX_CASES):
-        part = rows[start : start + MAX_CASES]
+    for part in sliced(rows, MAX_CASES):
         keys = [row[len(fields) :] for row in part]
         single = schema.key[0].column if len(schema.key) == 1 else None
         conditions = [key[0] if single is not None else _has_key(schema, key) for key in keys]

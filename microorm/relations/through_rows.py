@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.context import ReceiverScope
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
@@ -135,7 +136,7 @@ class ThroughRows:
         if not m2m_changed._route(self._through):
             return
         whole.dirty = True
-        with self._databases.receiving(self._database.alias):
+        with ReceiverScope(self._databases, self._database.alias):
             m2m_changed.send(
                 self._through,
                 instance=self._owner,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from microorm import Field, TransactionError, TransactionSharedError, field
 from microorm.db.atomic import Atomic, end_scopes
-from microorm.db.context import innermost, open_scopes
+from microorm.db.context import ReceiverScope, innermost, open_scopes
 from tests.pools import unreturned
 
 ENDED = r"^this block has already ended, together with the surrounding block$"
@@ -560,11 +560,11 @@ def test_the_alias_is_the_current_one(databases: Any, Book: Any) -> None:
         assert inner() == ["other"]
     with databases.atomic("other"), block:
         assert inner() == ["default", "other"]
-    with databases.using("other"), databases.receiving("default"), block:
+    with databases.using("other"), ReceiverScope(databases, "default"), block:
         assert inner() == ["default"]
-    with databases.receiving("default"), databases.using("other"), databases.atomic(None):
+    with ReceiverScope(databases, "default"), databases.using("other"), databases.atomic(None):
         assert inner() == ["other"]
-    with databases.receiving("other"):
+    with ReceiverScope(databases, "other"):
         assert databases.atomic(inner)() == ["other"]
 
 

@@ -24,6 +24,7 @@ from microorm import (
     TransactionError,
     UnknownAlias,
 )
+from microorm.db.context import ReceiverScope
 from tests.pools import unreturned
 
 ROOT = Path(__file__).parent.parent.parent
@@ -347,7 +348,7 @@ def test_a_connection_outside_a_block_commits_each_statement(databases: Any) -> 
         assert list(connection.execute(text("SELECT n FROM t ORDER BY n")).scalars()) == [1, 2]
     with databases.using("other"), databases.connection() as connection:
         assert connection.engine is databases.engine("other")
-    with databases.receiving("other"), databases.connection() as connection:
+    with ReceiverScope(databases, "other"), databases.connection() as connection:
         assert connection.engine is databases.engine("other")
     with databases.atomic("other"), databases.connection() as connection:
         assert connection.engine is databases.engine("other")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from microorm import Databases, UnknownAlias
+from microorm.db.context import ReceiverScope
 
 
 class Elsewhere:
@@ -34,7 +35,7 @@ def test_what_has_a_say_is_asked_at_once(databases: Databases) -> None:
     """A router, a `using()` block and a running receiver take effect at once, and end with their scope."""
     with databases.atomic(), databases.using("other"):
         assert databases.for_write(object, None, None).alias == "other"
-    with databases.receiving("other"):
+    with ReceiverScope(databases, "other"):
         assert databases.for_write(object, None, None).alias == "other"
         assert databases.for_write(object, "default", None).alias == "default"
     assert databases.for_read(object, None, None).alias == "default"
@@ -47,10 +48,3 @@ def test_what_has_a_say_is_asked_at_once(databases: Databases) -> None:
 def test_a_block_of_other_databases_has_no_say(databases: Databases) -> None:
     with Databases("sqlite://") as others, others.using("default"):
         assert databases.for_write(object, "other", None).alias == "other"
-
-
-def test_closed_databases_hold_nothing(databases: Databases) -> None:
-    database = databases.database("default")
-    assert databases.holds(database)
-    databases.close()
-    assert not databases.holds(database)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from microorm import Field, TransactionError, UnknownAlias, field
-from microorm.db.context import innermost
+from microorm.db.context import ReceiverScope, innermost
 
 pytestmark = pytest.mark.backends("sqlite-memory")
 
@@ -185,9 +185,9 @@ def test_without_a_name_it_is_the_current_alias(databases: Any, ran: list[Any]) 
         with databases.using("default"):
             databases.on_commit(lambda: ran.append("using"))
             assert ran == ["using"]
-            with databases.receiving("other"):
+            with ReceiverScope(databases, "other"):
                 databases.on_commit(lambda: ran.append("receiver"))
-                with databases.receiving("default"):
+                with ReceiverScope(databases, "default"):
                     databases.on_commit(lambda: ran.append("inner receiver"))
     assert ran == ["using", "inner receiver", "block", "receiver"]
 

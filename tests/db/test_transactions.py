@@ -25,7 +25,7 @@ from microorm import (
 )
 from microorm.db import context as forks
 from microorm.db import transaction as transactions
-from microorm.db.context import innermost, open_scopes
+from microorm.db.context import ReceiverScope, innermost, open_scopes
 from microorm.db.routing import postpone
 from microorm.db.transaction import open_transaction
 from microorm.signals import post_save, pre_save
@@ -686,7 +686,7 @@ def test_what_is_put_off_waits_for_the_commit_or_for_the_receiver(databases: Any
         return postpone(databases, alias, lambda: ran.append(name))
 
     assert put_off("never") is False
-    with databases.receiving("default"):
+    with ReceiverScope(databases, "default"):
         assert put_off("after the receiver")
         assert put_off("never", "other") is False
         with databases.atomic():
@@ -694,7 +694,7 @@ def test_what_is_put_off_waits_for_the_commit_or_for_the_receiver(databases: Any
             assert ran == []
         assert ran == ["after the commit"]
     assert ran == ["after the commit", "after the receiver"]
-    with databases.atomic("other"), databases.receiving("default"):
+    with databases.atomic("other"), ReceiverScope(databases, "default"):
         assert put_off("last")
         assert put_off("after all", "other")
     assert ran[2:] == ["last", "after all"]
