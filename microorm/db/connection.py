@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
-from microorm.db.snapshots import Snapshot, SnapshotLog
+from microorm.db.snapshots import Snapshot
 from microorm.errors import CommitOutcomeUnknown
 
 Bind = Callable[[Any], Any]
@@ -31,7 +31,7 @@ class Channel:
     __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
 
     database: Database
-    undo: SnapshotLog | None
+    undo: Any  # the SnapshotLog of a transaction, or None
     cursor: Any
     _connection: Connection | None
     _raw: PoolProxiedConnection | None

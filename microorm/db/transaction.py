@@ -48,7 +48,7 @@ class Transaction(Channel):
         self.blocks: list[AtomicBlock] = []
         self.hooks: list[Hook] = []
         self.owner = Owner()
-        self.undo: SnapshotLog = SnapshotLog()
+        self.undo = SnapshotLog()
         self.warned = self.handed_out = self._switched = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None

@@ -344,8 +344,8 @@ def _constrains(operation: MigrateOperation, column: str) -> bool:
         return re.search(rf"\b{re.escape(column)}\b", str(operation.condition)) is not None
     if isinstance(operation, ops.DropConstraintOp):
         constraint = operation.to_constraint()
-        constraining = sa.UniqueConstraint | sa.ForeignKeyConstraint
-        return isinstance(constraint, constraining) and column in constraint.columns
+        if isinstance(constraint, sa.UniqueConstraint | sa.ForeignKeyConstraint):
+            return column in constraint.columns
     if isinstance(operation, ops.DropIndexOp) and operation.kw.get("unique"):
         return column in [each.name for each in operation.to_index().columns]
     return False

@@ -261,7 +261,7 @@ class Selection(Generic[M]):
         """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
         return self._completed_select(select(*selected).select_from(self._schema.table), paths)
 
-    def _completed_select(self, statement: Select[Any], paths: frozenset[Path]) -> Select[Any]:
+    def _completed_select(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
         """Return *statement* with the conditions, groups, order, limit and lock of the query."""
         statement = self._found(statement, paths)
         if self._group:
