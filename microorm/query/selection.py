@@ -259,9 +259,10 @@ class Selection(Generic[M]):
 
     def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
-        return self._completed_select(select(*selected).select_from(self._schema.table), paths)
+        statement: Select[Any] = select(*selected).select_from(self._schema.table)
+        return self._completed_select(statement, paths)
 
-    def _completed_select(self, statement: Any, paths: frozenset[Path]) -> Select[Any]:
+    def _completed_select(self, statement: Select[Any], paths: frozenset[Path]) -> Select[Any]:
         """Return *statement* with the conditions, groups, order, limit and lock of the query."""
         statement = self._found(statement, paths)
         if self._group:
