@@ -259,7 +259,7 @@ class Selection(Generic[M]):
 
     def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
-        statement: Select[Any] = select(*selected).select_from(self._schema.table)
+        statement: Any = select(*selected).select_from(self._schema.table)
         return self._completed_select(statement, paths)
 
     def _completed_select(self, statement: Select[Any], paths: frozenset[Path]) -> Select[Any]:
