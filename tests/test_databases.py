@@ -437,6 +437,7 @@ print(microorm.default_databases.aliases)
 """
 
 
+@pytest.mark.slow
 def test_the_functions_of_the_package_are_those_of_the_defaults() -> None:
     """DESIGN 2: in a fresh process; and importing them loads nothing that is not needed."""
     for name in ("configure", "close", "atomic", "on_commit", "using", "connection"):

@@ -513,6 +513,7 @@ last = Last()
 """
 
 
+@pytest.mark.slow
 def test_no_warning_at_the_end_of_the_program() -> None:
     """C2: everything dies then."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", EXIT], capture_output=True, text=True)

@@ -240,6 +240,7 @@ def test_what_a_module_raises_comes_out_as_it_is(write, package, line: str) -> N
         read_project(file).set_up(Apps(Registry(databases)))
 
 
+@pytest.mark.slow
 def test_a_script_is_set_up_by_one_line(write, package, tmp_path) -> None:
     (package / "models.py").write_text(MODELS)
     write("[tool.microorm]\napps = ['projectshop']\ndatabases.default = 'sqlite:///x.db'\n")
