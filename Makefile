@@ -24,7 +24,7 @@ demo: $(VENV)/.demo  ## load a month of real flights through save() and signals,
 
 test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, PostgreSQL and MariaDB; ARGS= for pytest
 	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
-	@$(RUN) -m pytest -m "not slow" -n auto --dist worksteal $(ARGS)
+	@$(RUN) -m pytest -m "not slow" --hypothesis-profile quick -n auto --dist worksteal $(ARGS)
 
 check: servers format lint layers coverage  ## all that must hold before a commit, on three databases; the tests run the type checkers
 	@echo "== check: all passed"

@@ -35,8 +35,9 @@ MEMORY = Path(
 )  # Linux keeps what lies here in memory: a commit to a file on a disk waits for the disk
 ENOUGH = 1 << 30
 
-# No clock decides a test; `pytest --hypothesis-profile thorough` looks longer.
+# No clock decides a test. `make test` takes the profile "quick"; "thorough" is for long evenings.
 settings.register_profile("microorm", deadline=None, database=None, max_examples=50)
+settings.register_profile("quick", settings.get_profile("microorm"), max_examples=15)
 settings.register_profile("thorough", settings.get_profile("microorm"), max_examples=1000)
 settings.load_profile("microorm")
 

@@ -539,6 +539,7 @@ def test_models_are_prepared_in_the_second_phase(shop: None, world: Any, apps: A
     assert world.log == ["models shop", ("shop.Book", True, False), "ready shop"]
 
 
+@pytest.mark.slow
 def test_the_package_sets_up_the_default_applications(tmp_path: Path) -> None:
     """P: `microorm.setup` is that of the default applications; the module is loaded by its first call."""
     (tmp_path / "shop").mkdir()

@@ -166,6 +166,7 @@ def test_the_version_stands_in_one_place() -> None:
     assert "\nversion =" not in (ROOT / "pyproject.toml").read_text()
 
 
+@pytest.mark.slow
 def test_an_import_loads_nothing_that_only_some_programs_need() -> None:
     """No driver, nothing of the command line or of asyncio's engines, no dialect."""
     script = (

@@ -470,6 +470,7 @@ print(microorm.default_databases.aliases)
 """
 
 
+@pytest.mark.slow
 def test_the_functions_of_the_package_are_those_of_the_defaults() -> None:
     """In a new process, whose import of the package loads only what is needed."""
     for name in ("configure", "close", "atomic", "on_commit", "using", "connection"):

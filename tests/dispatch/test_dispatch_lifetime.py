@@ -511,6 +511,7 @@ last = Last()
 """
 
 
+@pytest.mark.slow
 def test_no_warning_at_the_end_of_the_program() -> None:
     """Everything dies then."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", EXIT], capture_output=True, text=True)

@@ -341,6 +341,7 @@ print([loop.is_closed() for loop in loops])
 """
 
 
+@pytest.mark.slow
 def test_a_thread_that_ends_closes_its_loop() -> None:
     """No ResourceWarning, and no task is left pending."""
     assert python(THREAD) == "[True, True, True]\n"
@@ -361,6 +362,7 @@ atexit.register(early)
 """
 
 
+@pytest.mark.slow
 def test_the_main_thread_closes_its_loop_at_exit() -> None:
     """Who runs a coroutine later still gets a loop."""
     assert (
@@ -383,6 +385,7 @@ print("exits")
 """
 
 
+@pytest.mark.slow
 def test_a_running_daemon_thread_does_not_disturb_the_exit() -> None:
     """Its loop is not the main thread's to close."""
     assert python(DAEMON) == "exits\n"
@@ -450,6 +453,7 @@ print("parent is", run(elsewhere()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_makes_its_own_loop() -> None:
     """It runs none of the parent's tasks, and the parent's loop works on."""
@@ -462,6 +466,7 @@ def test_a_forked_process_makes_its_own_loop() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_that_exits_leaves_the_parent_alone() -> None:
     """The loop is closed in the child without being deaf in the parent."""

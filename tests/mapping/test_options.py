@@ -51,6 +51,7 @@ def test_options_are_told_once_and_by_dialect() -> None:
     assert [name for name, _ in late.items()] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_model_alone_loads_no_dialect() -> None:
     script = (
         "import sys, microorm\n"

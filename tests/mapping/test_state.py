@@ -311,6 +311,7 @@ def test_a_deep_copy_of_a_structure_keeps_its_shape(Book, book) -> None:
     assert twin.tags["self"] is twin
 
 
+@pytest.mark.slow
 def test_an_instance_travels_to_another_process(library, tmp_path) -> None:
     """A model that waits for a name is prepared there, too; its own constructor is not called."""
     library.Book(title="t", tags={"a": [1]}).save()
