@@ -202,4 +202,4 @@ def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.Monke
 def test_what_is_watched_is_not_kept_alive() -> None:
     """Except during a fork."""
     forks.watch(Watched())
-    assert not any(isinstance(known(), Watched) for known in forks._watched.valuerefs())
+    assert not any(isinstance(known(), Watched) for known in forks._watched.values())
