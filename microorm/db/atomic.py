@@ -20,7 +20,7 @@ from microorm.db.context import ReusableContext, open_scopes
 from microorm.db.engine import Database
 from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore, take_snapshot
 from microorm.db.transaction import Transaction, open_transaction
-from microorm.errors import CommitOutcomeUnknown, TransactionError
+from microorm.errors import CommitOutcomeUnknown, TransactionError, TransactionSharedError
 from microorm.fields.field import MISSING
 
 if TYPE_CHECKING:
@@ -81,13 +81,14 @@ class Atomic(ReusableContext):
         block = AtomicBlock(
             self.owner, database.alias, transaction or Transaction(database), readonly=self._readonly
         )
-        self.entered.append(block)
         try:
+            self.entered.append(block)
             if new:
                 block.begin()
             else:
                 block.join(savepoint=self._savepoint)
         except BaseException:
+            block.abandon()
             self.left(block)
             raise
 
@@ -95,22 +96,40 @@ class Atomic(ReusableContext):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Commit, or roll back after an *error*, the block that a `with` is about to leave."""
-        block = self.leaving()
+        block = None
+        try:
+            block = self._leaving(error)
+            if block is not None:
+                block.end(error)
+                self.left(block)
+        except TransactionSharedError:
+            raise
+        except BaseException:
+            block = block or self.leaving()
+            if block is not None:
+                block.abandon()
+                self.left(block)
+            raise
+
+    def _leaving(self, error: BaseException | None) -> AtomicBlock | None:
+        """Return the block to end; None if it has ended already, or belongs to the parent of this forked process.
+
+        Raises `TransactionSharedError` for a block that this task has only inherited.
+        """
+        block: AtomicBlock | None = self.leaving()
         if block is None:
             # It was open in an unfinished generator, and has ended with the surrounding block.
             if error is None:
                 raise TransactionError("this block has already ended, together with the surrounding block")
-            return
+            return None
         owner = block.transaction.owner
-        if not owner.forked and block in open_scopes(self.owner):
-            owner.check(block.alias)  # a child task may have inherited it, which the parent still uses
-        try:
-            if owner.forked:
-                block.close()
-            else:
-                block.end(error)
-        finally:
+        if owner.forked:
+            block.close()
             self.left(block)
+            return None
+        if block in open_scopes(self.owner):
+            owner.check(block.alias)
+        return block
 
 
 def refuse_unfit(function: Any) -> None:

@@ -42,8 +42,8 @@ class AtomicBlock(Scope):
 
     def begin(self) -> None:
         """Begin the transaction with this block. After an error nothing is open."""
-        self.transaction.blocks.append(self)
         try:
+            self.transaction.blocks.append(self)
             self.transaction.begin(readonly=self.readonly)
             self.open()
         except BaseException:
@@ -52,9 +52,9 @@ class AtomicBlock(Scope):
 
     def join(self, *, savepoint: bool) -> None:
         """Begin this block inside the innermost of the transaction, with a *savepoint* or as a part of it."""
-        with self.transaction as transaction:
-            transaction.blocks.append(self)
+        transaction = self.transaction.__enter__()
         try:
+            transaction.blocks.append(self)
             if savepoint:
                 self._begin_savepoint()
             self.open()
@@ -86,9 +86,8 @@ class AtomicBlock(Scope):
     def abandon(self) -> None:
         """Finish what an interrupt has left: roll back, or after the commit run the functions that wait for it."""
         transaction = self.transaction
-        if self not in transaction.blocks:  # nothing is left
-            if not self.closed:
-                self.close()
+        if self not in transaction.blocks:
+            self.close()
             return
         while (inner := transaction.blocks[-1]) is not self:
             inner.abandon()
@@ -115,13 +114,13 @@ class AtomicBlock(Scope):
         transaction.blocks.pop()
 
     def _finish_commit(self) -> None:
+        """Run the functions that waited for the commit, unless its outcome is unknown."""
         transaction = self.transaction
-        transaction.blocks.clear()
-        if transaction.committed:
-            if transaction.hooks:
-                run_hooks(transaction.hooks)
-        else:  # the outcome is unknown
+        if not transaction.committed:
             transaction.hooks.clear()
+        if transaction.hooks:
+            run_hooks(transaction.hooks)
+        transaction.blocks.clear()
 
     def _fail(self, error: BaseException | None) -> None:
         """Roll back, or doom the block that this one has joined. Raises `TransactionError` unless *error* is on its way."""

@@ -22,14 +22,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
+from operator import call, itemgetter
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from microorm.errors import LazyLoadError, TransactionSharedError
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 _log = logging.getLogger("microorm.transactions")
 
@@ -126,7 +129,7 @@ class ReusableContext:
         __exit__ = _Exit()
 
     def __del__(self) -> None:
-        if self.in_with:
+        if getattr(self, "in_with", False):  # missing if the interrupt came in `__init__`
             for scope in self.entered:
                 scope.abandon()
 
@@ -260,7 +263,7 @@ Hook = tuple[Callable[[], Any], bool]
 
 
 class ReceiverScope(Scope):
-    """The scope of receivers that run because of a write to *alias*; open from the start.
+    """The scope of receivers that run because of a write to *alias*.
 
     For a write outside a block it also collects the calls of `on_commit` receivers, and makes them when it ends, as a
     block would after its commit. *committed*: the write is committed already, so that there is no such block.
@@ -269,21 +272,25 @@ class ReceiverScope(Scope):
     __slots__ = ("committed", "hooks")
 
     def __init__(self, owner: object, alias: str, *, committed: bool = False) -> None:
-        # `Scope.__init__` and `Scope.open` in one call, since each save with a receiver makes one.
+        # `Scope.__init__` in one call with this, since each save with a receiver makes one.
         self.kind = RECEIVER
         self.owner = owner
         self.alias = alias
         self.closed = self.plain = False
+        self.parent = None
         self.committed = committed
         self.hooks: deque[Hook] | None = None
-        parent = current_scope()
-        while parent is not None and parent.closed:
-            parent = parent.parent
-        self.parent = parent
-        set_current_scope(self)
 
-    def __enter__(self) -> None:
-        """Do nothing; the scope is already open."""
+    def run(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> T:
+        """Call *function* in this scope, then the postponed functions, and return what *function* returns."""
+        try:
+            self.open()
+            result = function(*arguments, **named)
+            self.finish()
+        except BaseException:
+            self.abandon()
+            raise
+        return result
 
     def postpone(self, function: Callable[[], Any]) -> None:
         """Call *function* at the end of this scope."""
@@ -293,17 +300,22 @@ class ReceiverScope(Scope):
 
     def finish(self) -> None:
         """End this scope, and call the postponed functions."""
-        self.closed = True
-        if current_scope() is self:
-            set_current_scope(self.parent)
+        self.close()
         if self.hooks is not None:
             run_hooks(self.hooks)
+
+    def abandon(self) -> None:
+        """End this scope after an error. The postponed functions are called only if the write is *committed*."""
+        if self.committed:
+            self.finish()
+        else:
+            self.close()
 
     def __exit__(self, *exc: object) -> None:
         if exc[0] is None:
             self.finish()
         else:
-            self.close()
+            self.abandon()
 
 
 def run_hooks(hooks: deque[Hook]) -> None:
@@ -313,10 +325,12 @@ def run_hooks(hooks: deque[Hook]) -> None:
     added to it as notes.
     """
     failure: BaseException | None = None
+    # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
+    steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
     while hooks:
-        function, robust = hooks.popleft()
+        function, robust = hooks[0]
         try:
-            function()
+            next(steps)
         except BaseException as error:  # noqa: BLE001 logged, or raised after the last
             if robust and isinstance(error, Exception):
                 name = getattr(function, "__qualname__", None) or repr(function)

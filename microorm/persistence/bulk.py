@@ -110,8 +110,8 @@ def _send_before(
 
 
 def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> bool:
-    with ReceiverScope(schema.registry.databases, alias):
-        return bool(signal.send(schema.model, using=alias, **arguments))
+    scope = ReceiverScope(schema.registry.databases, alias)
+    return bool(scope.run(signal.send, schema.model, using=alias, **arguments))
 
 
 def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert | None) -> Iterable[Group]:

@@ -17,9 +17,9 @@ from sqlalchemy import update as sql_update
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Snapshot, apply_generated, take_snapshot
+from microorm.db.snapshots import Snapshot, apply_generated, restore, take_snapshot
 from microorm.db.transaction import Transaction
-from microorm.dispatch.receivers import EMPTY
+from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
@@ -62,8 +62,20 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         return delete_found(schema, database, lambda names: [instance], instance, held=instance)
     if after:
         refuse_waiting(schema)
-    loaded = (instance._row_state, instance._row)
+    total = _delete_row(schema, database, transaction, instance, after)
+    return total, ({schema.label: total} if total else {})
+
+
+def _delete_row(
+    schema: Schema, database: Database, transaction: Transaction | None, instance: Any, after: Route
+) -> int:
+    """Delete the row of *instance* by one statement, then call the receivers *after*, all of which wait for the commit.
+
+    Returns the number of rows.
+    """
+    databases, loaded = schema.registry.databases, (instance._row_state, instance._row)
     snapshot: Snapshot = (ref(instance), *loaded, {})
+    generated = None if after else schema.generated  # the receivers still see the key
     work = UnitOfWork(databases, database, transaction, snapshot)
     try:
         plans = database.plans.get(schema) or plans_of(schema, database)
@@ -71,26 +83,29 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
         channel = work.begin(several=False)
         work.dirty = True
         total = int(statement.run(channel, key).rowcount)
+        if generated is not None:
+            snapshot[3][generated.name] = (key[0], None)
         if transaction is not None:
-            generated = schema.generated
-            if generated is not None:
-                snapshot[3][generated.name] = (key[0], None)
             transaction.undo.record(snapshot)
-            if generated is not None:
-                instance.__dict__[generated.name] = None
+        if generated is not None:
+            instance.__dict__[generated.name] = None
         work.succeed()
     except BaseException as error:
-        work.fail(error)
-        raise
-    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
-            if after:
-                with ReceiverScope(databases, database.alias):
-                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+            work.fail(error)
+        finally:
+            restore(snapshot)  # also if the outcome is unknown: the key is needed to look for the row
+        raise
+    if after:
+        try:
+            scope = ReceiverScope(databases, database.alias, committed=True)
+            scope.run(
+                post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
+            )
         finally:
             if schema.generated is not None:
                 _forget_key(schema.generated.name, instance, key, snapshot, loaded)
-    return total, ({schema.label: total} if total else {})
+    return total
 
 
 def counts(schema: Schema, total: int) -> Counts:
@@ -179,8 +194,9 @@ class Deletion:
 
     def _send(self, signal: Any, row: CollectedRow) -> Any:
         alias = self._channel.database.alias
-        with ReceiverScope(row.schema.registry.databases, alias):
-            return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
+        return ReceiverScope(row.schema.registry.databases, alias).run(
+            signal.send, row.schema.model, instance=row.instance, using=alias, origin=self._origin
+        )
 
     def _delete_unseen(self) -> None:
         """Delete rows without receivers or dependants, by the values of their foreign keys."""

@@ -198,14 +198,14 @@ def runs_at_once(route: Route) -> bool:
 
 def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, alias: str) -> None:
     work.dirty = True
-    with ReceiverScope(schema.registry.databases, alias):
-        sent = pre_save.send(
-            schema.model,
-            instance=instance,
-            raw=options.raw,
-            using=alias,
-            update_fields=None if options.fields is None else schema.reported_names(options.fields),
-        )
+    sent = ReceiverScope(schema.registry.databases, alias).run(
+        pre_save.send,
+        schema.model,
+        instance=instance,
+        raw=options.raw,
+        using=alias,
+        update_fields=None if options.fields is None else schema.reported_names(options.fields),
+    )
     work.dirty = bool(sent)
     work.check()  # a receiver may have doomed the block
 
@@ -229,10 +229,15 @@ def send_post_save(
     instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     try:
-        with ReceiverScope(schema.registry.databases, alias, committed=committed):
-            post_save.send(
-                model, instance=instance, created=created, raw=options.raw, using=alias, update_fields=fields
-            )
+        ReceiverScope(schema.registry.databases, alias, committed=committed).run(
+            post_save.send,
+            model,
+            instance=instance,
+            created=created,
+            raw=options.raw,
+            using=alias,
+            update_fields=fields,
+        )
     finally:
         if instance._row_state is with_before:
             instance._row_state = saved

@@ -55,13 +55,13 @@ def update_found(
         channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
         work.dirty = True
         if pre_update._route(model):
-            with ReceiverScope(databases, alias):
-                pre_update.send(model, query=query, values=dict(values), using=alias)
+            scope = ReceiverScope(databases, alias)
+            scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
         count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
-            with ReceiverScope(databases, alias):
-                post_update.send(model, query=query, values=dict(values), using=alias, count=count)
+            scope = ReceiverScope(databases, alias)
+            scope.run(post_update.send, model, query=query, values=dict(values), using=alias, count=count)
     return count
 
 

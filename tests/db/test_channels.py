@@ -124,15 +124,11 @@ def test_an_interrupt_costs_the_connection(databases: Any) -> None:
 def test_a_connection_that_is_lost_is_dropped(databases: Any, writes: bool) -> None:
     """The outcome of a write in autocommit is unknown."""
     database = databases.database("default")
-    driver = databases.engine().dialect.loaded_dbapi
     outcome = CommitOutcomeUnknown if writes else OperationalError
     with pytest.raises(outcome) as caught, AutocommitConnection(database, writes=writes) as channel:
         raw = channel.raw.driver_connection
         kill(databases, raw)
-        try:
-            channel.cursor.execute("SELECT 1")
-        except driver.Error as error:
-            raise channel.translated(error, "SELECT 1", ()) from error
+        channel.execute_prepared("SELECT 1", ())
     if writes:
         assert str(caught.value) == "the connection to 'default' was lost while a statement ran"
         assert isinstance(caught.value.__cause__, DBAPIError)

@@ -108,12 +108,14 @@ def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
     assert innermost() is None
 
 
-def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() -> None:
+def test_a_receivers_scope_passes_over_closed_ones() -> None:
     """A scope that was closed out of order, as by a generator in another context, does not become its parent."""
     owner = object()
-    outer, closed = ReceiverScope(owner, "a"), ReceiverScope(owner, "b")
+    outer, closed, inner = (ReceiverScope(owner, alias) for alias in "abc")
+    outer.open()
+    closed.open()
     closed.closed = True
-    inner = ReceiverScope(owner, "c")
+    inner.open()
     assert (innermost(), inner.parent, inner.plain) == (inner, outer, False)
     outer.finish()
     assert innermost() is inner
