@@ -140,6 +140,7 @@ class AtomicBlock(Scope):
                 transaction.blocks.pop()
                 if doom is not None:
                     transaction.doom(doom)
+        self.doomed_by = None  # it refers to the frames that refer to this block
         if error is None:
             raise TransactionError(
                 f"the block on {self.alias!r} was rolled back because of an earlier error: {cause!r}"
@@ -191,7 +192,7 @@ class AtomicBlock(Scope):
                 else:
                     self._run("ROLLBACK TO SAVEPOINT", self.savepoint)
                     self._run("RELEASE SAVEPOINT", self.savepoint)
-        except Exception as failure:  # noqa: BLE001 doomed_by, a deadlock for example, explains it better
+        except Exception as failure:
             return self.doomed_by or failure
         finally:
             transaction.undo.roll_back()
@@ -201,8 +202,8 @@ class AtomicBlock(Scope):
         transaction, sql = self.transaction, f"{verb} {savepoint}"
         try:
             transaction.cursor.execute(sql)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := transaction.translated(error, sql, None)) from failed.__cause__
+        except BaseException as error:
+            raise transaction.translated(error, sql, None)
 
 
 def end_scopes(scopes: Iterable[Scope]) -> list[str]:

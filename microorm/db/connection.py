@@ -8,6 +8,7 @@ invalidation of the connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from traceback import clear_frames
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
@@ -26,6 +27,10 @@ _DEFINITE = (MicroormError, SQLAlchemyError, TypeError, ValueError, OverflowErro
 
 class Channel:
     """A connection to *database*.
+
+    An error is raised where it is caught, and never from a function that has it as an argument or a variable: its
+    traceback would refer to that function's frame, and so to itself, and keep the instance, the cursor and the connection
+    until the garbage collector runs.
 
     *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
     it is first needed. *sent*: whether a statement was sent, whatever came of it.
@@ -64,7 +69,11 @@ class Channel:
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
         self.sent = True
-        return self.connection.execute(statement, parameters)
+        try:
+            return self.connection.execute(statement, parameters)
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # those of SQLAlchemy, which have finished, refer to the error
+            raise
 
     def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
         """Run *sql* on the driver's *cursor*, by default that of the channel, and return it.
@@ -81,8 +90,8 @@ class Channel:
         self.sent = True
         try:
             cursor.execute(sql, parameters)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, parameters)
         return cursor
 
     def executemany_prepared(self, sql: str, rows: Sequence[Any], bind: Bind | None = None) -> int:
@@ -96,8 +105,8 @@ class Channel:
         self.sent = True
         try:
             self.cursor.executemany(sql, parameters)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, parameters)
         return int(self.cursor.rowcount)
 
     def fetch_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> list[Any]:
@@ -105,8 +114,8 @@ class Channel:
         cursor = self.execute_prepared(sql, row, bind, cursor)
         try:
             rows: list[Any] = cursor.fetchall()
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, row)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, row)
         return rows
 
     def doom(self, error: BaseException) -> None:
@@ -192,7 +201,11 @@ class Channel:
             idle and self._deadline and self.database.idle_connections.keep(raw, cursor, self._deadline)
         ):
             return
-        give_back(raw, switched=self._switched)
+        try:
+            if cursor is not None and raw.is_valid:
+                cursor.close()  # the traceback of an error may refer to it for long
+        finally:
+            give_back(raw, switched=self._switched)
 
     def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
         """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
@@ -205,8 +218,8 @@ class Channel:
         self._switched = True  # an error leaves it uncertain, and `give_back` switches it off then
         try:
             switch_autocommit(raw, on=on)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, f"SET autocommit = {on:d}", None)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, f"SET autocommit = {on:d}", None)
         self._switched = on
 
 
@@ -265,13 +278,18 @@ class AutocommitConnection(Channel):
         assert self._raw is not None
         try:
             self._raw.commit()
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            translated = self.translated(error, "COMMIT", None)
-            if not is_definite(translated):
-                raise outcome_unknown(
-                    f"the connection to {self.database.alias!r} was lost while COMMIT ran", translated
-                ) from translated
-            raise translated from translated.__cause__
+        except BaseException as error:
+            raise self._commit_failure(error)
+
+    def _commit_failure(self, error: BaseException) -> BaseException:
+        failure = self.translated(error, "COMMIT", None)
+        if is_definite(failure):
+            return failure
+        unknown = outcome_unknown(
+            f"the connection to {self.database.alias!r} was lost while COMMIT ran", failure
+        )
+        unknown.__cause__ = failure
+        return unknown
 
 
 def is_definite(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from contextlib import closing, suppress
 from threading import get_ident
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
@@ -142,34 +143,37 @@ class Transaction(Channel):
             else:
                 self.raw.dbapi_connection.commit()  # type: ignore[union-attr]
             self.committed = self.settled = True
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            self._commit_failed(error)
+        except BaseException as error:
+            raise self._commit_failure(error)
         self._close(idle=True)
 
-    def _commit_failed(self, error: BaseException) -> None:
-        """Roll back, and raise SQLAlchemy's error for *error*, unless the commit was done.
-
-        Raises `CommitOutcomeUnknown` if that cannot be found out.
-        """
-        failure = error if self._connection is not None else self.translated(error, "COMMIT", None)
+    def _commit_failure(self, error: BaseException) -> BaseException:
+        """Roll back, unless the commit was done; return SQLAlchemy's error for *error*, or `CommitOutcomeUnknown`."""
+        if self._connection is None:
+            failure = self.translated(error, "COMMIT", None)
+        else:
+            clear_frames(error.__traceback__)  # those of SQLAlchemy refer to the error
+            failure = error
         if is_definite(failure):
             still_open: bool | None = True
         else:
             still_open = None if isinstance(failure, DBAPIError) else self._still_open()
         if still_open:
             self.roll_back()
-            raise failure from failure.__cause__
+            return failure
         self.settled = True
         if still_open is False:  # interrupted after the COMMIT
             self.committed = True
             self._close()
-            raise failure
+            return failure
         self._invalidate()
         self._close()
         what = "the connection to {!r} was lost while COMMIT ran"
         if not isinstance(failure, DBAPIError):
             what = "COMMIT on {!r} was interrupted, and may have been done"
-        raise outcome_unknown(what.format(self.database.alias), failure) from failure
+        unknown = outcome_unknown(what.format(self.database.alias), failure)
+        unknown.__cause__ = failure
+        return unknown
 
     def _still_open(self) -> bool | None:
         """Ask the driver whether the transaction is still open after an interrupted COMMIT; None if it cannot tell."""
@@ -187,7 +191,7 @@ class Transaction(Channel):
                 # The answer to the COMMIT may still be there; it has no row.
                 row = cursor.fetchone()
                 return None if row is None else bool(row[0])
-        except Exception as error:  # noqa: BLE001 the interrupt matters more
+        except Exception as error:
             _log.debug("the outcome of COMMIT on %r cannot be found out: %s", self.database.alias, error)
             return None
 
@@ -200,7 +204,7 @@ class Transaction(Channel):
             elif self._raw is not None and not self.lost:
                 self._raw.dbapi_connection.rollback()  # type: ignore[union-attr]
             idle = True
-        except Exception as error:  # noqa: BLE001 the error that caused the rollback matters more
+        except Exception as error:
             _log.debug("rollback on %r failed: %s", self.database.alias, error)
             self._invalidate()
         except BaseException:
@@ -244,8 +248,8 @@ class Transaction(Channel):
         sql = "BEGIN IMMEDIATE" if self.database.is_sqlite else "BEGIN"
         try:
             self.cursor.execute(sql)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, None)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, None)
 
     def _begin_through_sqlalchemy(self, readonly: bool) -> None:
         database, dialect = self.database, self.database.dialect
@@ -291,7 +295,7 @@ class Transaction(Channel):
         """Switch autocommit and return True; invalidate the connection if that fails, and return False."""
         try:
             self._switch_autocommit(raw, on=on)
-        except Exception as error:  # noqa: BLE001 it must not hide that the transaction was committed
+        except Exception as error:
             _log.debug("autocommit of %r cannot be switched: %s", self.database.alias, error)
             if raw.is_valid:
                 raw.invalidate()

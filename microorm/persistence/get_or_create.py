@@ -56,16 +56,14 @@ def update_or_create(
     asked = _without(schema, asked, replaced)
     # MariaDB locks the gap of a missing row: two transactions that lock it and then insert would wait for each other.
     there = _locks_rows_only(query) or wanted.one_or_none() is not None
-    refused: IntegrityError | None = None
-    while True:
-        if there and (found := _update(wanted, given)) is not None:
-            return found, False
-        if refused is not None:
-            raise refused
-        try:
-            return _create(query, asked, new), True
-        except IntegrityError as error:
-            refused, there = error, True
+    if there and (found := _update(wanted, given)) is not None:
+        return found, False
+    try:
+        return _create(query, asked, new), True
+    except IntegrityError:
+        if (found := _update(wanted, given)) is None:
+            raise
+        return found, False
 
 
 def _mapping(schema: Schema, argument: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
