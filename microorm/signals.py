@@ -1,6 +1,7 @@
 """`ModelSignal`, and all built-in signals, at the end of the file.
 
-A model signal takes a model or its label as sender, and has three more options: *delivery*, *subclasses* and *skip_raw*.
+A model signal takes a model or its label as sender, and has four more options: *delivery*, *robust*,
+*subclasses* and *skip_raw*.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class ModelSignal(Signal):
         dispatch_uid: object = None,
         *,
         delivery: Literal["immediate", "on_commit"] = "immediate",
+        robust: bool = False,
         subclasses: bool = False,
         skip_raw: bool = False,
         registry: Registry | None = None,
@@ -122,18 +124,20 @@ class ModelSignal(Signal):
 
         The model of a label may be defined later, in *registry* (by default the default one); a model that replaces it
         gets its connections. *delivery*: `"on_commit"` calls the receiver after the commit, with copies of the
-        arguments, and never after a rollback. *subclasses*: also connect to models derived from *sender*. *skip_raw*:
+        arguments, and never after a rollback; *robust*: an error of such a receiver is logged. *subclasses*: also connect to models derived from *sender*. *skip_raw*:
         ignore raw saves. Other arguments and the return value are those of `Signal.connect`.
 
-        Raises `ValueError` for an unknown delivery, a signal without `"on_commit"`, and an invalid label; `TypeError`
+        Raises `ValueError` for an unknown delivery, a signal without `"on_commit"`, *robust* without it, and an invalid label; `TypeError`
         for a sender that is neither a class nor a label.
         """
         if delivery not in ("immediate", "on_commit"):
             raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {delivery!r}")
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is only available for signals sent after a write")
+        if robust and delivery != "on_commit":
+            raise ValueError("robust=True needs delivery='on_commit': an earlier error has to undo the write")
         options: dict[str, Any] = {} if delivery == "immediate" else {"delivery": delivery}
-        flags = {"subclasses": subclasses, "skip_raw": skip_raw}
+        flags = {"robust": robust, "subclasses": subclasses, "skip_raw": skip_raw}
         options |= {name: True for name, given in flags.items() if given}
         self._check_sender(sender)
         if isinstance(sender, str):
@@ -238,7 +242,8 @@ class ModelSignal(Signal):
                 if connection.is_async:
                     run_coroutine(_awaited(result))
 
-        if postpone(databases, alias, deliver):
+        deliver.__qualname__ = connection.qualname
+        if postpone(databases, alias, deliver, "robust" in connection.options):
             return None
         with ReceiverScope(databases, alias):
             return receiver(signal=self, sender=sender, **sent)

@@ -250,11 +250,11 @@ class ReceiverScope(Scope):
     def __enter__(self) -> None:
         """Do nothing; the scope is already open."""
 
-    def postpone(self, function: Callable[[], Any]) -> None:
-        """Call *function* at the end of this scope."""
+    def postpone(self, function: Callable[[], Any], robust: bool = False) -> None:
+        """Call *function* at the end of this scope; log its errors if it is *robust*."""
         if self.hooks is None:
             self.hooks = []
-        self.hooks.append((function, False))
+        self.hooks.append((function, robust))
 
     def finish(self) -> None:
         """End this scope, and call the postponed functions."""
@@ -271,26 +271,45 @@ class ReceiverScope(Scope):
             self.close()
 
 
-def run_hooks(hooks: list[Hook]) -> None:
-    """Run all *hooks* in order.
+def run_hooks(hooks: list[Hook], *, committed: bool = True) -> None:
+    """Run all *hooks* in order, even if one is interrupted.
 
-    Errors of robust functions are logged. After the last function, the first other error is raised; further ones are
-    added to it as notes.
+    Errors of robust functions are logged. After the last function, the first interrupt or else the first other error is
+    raised; further ones are added to it as notes. *committed*: they run after a commit, which a note says as well.
     """
-    failures: list[Exception] = []
-    for function, robust in hooks:
+    failures: list[tuple[BaseException, str]] = []
+    remaining = iter(hooks)
+    function: Any = None
+    robust = False
+    while True:
         try:
-            function()
-        except Exception as error:  # noqa: BLE001 logged, or raised after the last
-            if robust:
-                name = getattr(function, "__qualname__", None) or repr(function)
+            for function, robust in remaining:
+                function()
+            break
+        except BaseException as error:  # noqa: BLE001 logged, or raised after the last
+            name = getattr(function, "__qualname__", None) or repr(function)
+            if robust and isinstance(error, Exception):
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
             else:
-                failures.append(error)
+                failures.append((error, name))
     if failures:
-        for other in failures[1:]:
-            failures[0].add_note(f"another on_commit function failed as well: {other!r}")
-        raise failures[0]
+        failures.sort(key=lambda failure: isinstance(failure[0], Exception))
+        try:
+            _raise_first(failures, committed=committed)
+        finally:
+            failures.clear()  # else the error and this frame would refer to each other
+
+
+def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) -> None:
+    first, name = failures[0]
+    if committed:
+        first.add_note(f"the rows are committed: the on_commit function {name} raised this after the commit")
+    for other, _ in failures[1:]:
+        first.add_note(f"another on_commit function failed as well: {other!r}")
+    try:
+        raise first
+    finally:
+        del first
 
 
 def running_task() -> asyncio.Task[Any] | None:

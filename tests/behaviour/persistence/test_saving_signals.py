@@ -1,6 +1,7 @@
 """The signals of a save: their arguments, their order, and what receivers may do."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from contextvars import ContextVar
@@ -749,12 +750,33 @@ class TestOnCommit:
             alone.save()
         assert ran == ["first", "second", "third"]
         assert str(raised.value) == "first"
-        assert raised.value.__notes__ == ["another on_commit function failed as well: LookupError('second')"]
+        name = fail.__qualname__
+        assert raised.value.__notes__ == [
+            f"the rows are committed: the on_commit function {name} raised this after the commit",
+            "another on_commit function failed as well: LookupError('second')",
+        ]
         with pytest.raises(LookupError, match="^first"), databases.atomic():
             inside.save()
         assert ran == ["first", "second", "third"] * 2
         for book in (alone, inside):
             assert (Book.objects.get(id=book.id), book.changes(), book._state.db) == (book, {}, "default")
+
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_an_error_of_a_robust_one_is_logged_and_the_others_run(
+        self, Book, listen, databases, caplog, alone
+    ):
+        ran = []
+
+        def fail(instance, **kwargs):
+            raise LookupError("no mail")
+
+        listen(post_save, fail, sender=Book, delivery="on_commit", robust=True)
+        listen(post_save, lambda **kwargs: ran.append(1), sender=Book, delivery="on_commit")
+        with contextlib.nullcontext() if alone else databases.atomic():
+            book = Book(title="x").save()
+        assert (ran, book._state.adding) == ([1], False)
+        (record,) = caplog.records
+        assert record.getMessage() == f"on_commit function {fail.__qualname__} failed: no mail"
 
     def test_a_weak_receiver_that_is_gone_by_then_is_dropped(self, Book, databases):
         seen = []
