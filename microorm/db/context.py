@@ -279,14 +279,14 @@ def run_hooks(hooks: list[Hook], *, committed: bool = True) -> None:
     """
     failures: list[tuple[BaseException, str]] = []
     remaining = iter(hooks)
-    function: Any = None
-    robust = False
+    hook: Hook = (list, False)
     while True:
         try:
-            for function, robust in remaining:
-                function()
+            for hook in remaining:
+                hook[0]()
             break
         except BaseException as error:  # noqa: BLE001 logged, or raised after the last
+            function, robust = hook
             name = getattr(function, "__qualname__", None) or repr(function)
             if robust and isinstance(error, Exception):
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)

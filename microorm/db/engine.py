@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
-connection_created = Signal()
+connection_created = Signal(("alias", "connection"))
 
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
