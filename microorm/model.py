@@ -228,7 +228,7 @@ class Model(Generic[K]):
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._row, twin._row_state = self._row, self._row_state
+        twin._row, twin._row_state = self._row, self._row_state.of_copy()
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

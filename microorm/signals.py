@@ -7,9 +7,11 @@ A model signal takes a model or its label as sender, and has four more options: 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakValueDictionary, ref
+
+from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import connection_created
@@ -309,14 +311,33 @@ def _as_sent(named: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the arguments for a receiver that is called later."""
     sent = dict(named)
     if "instance" in named:
-        sent["instance"] = copy(named["instance"])
-        if named.get("origin") is named["instance"]:
-            sent["origin"] = sent["instance"]
+        sent["instance"] = _as_it_is(named["instance"])
+    if (origin := named.get("origin")) is not None:
+        shared = origin is named.get("instance")
+        sent["origin"] = sent["instance"] if shared else _as_it_is(origin)
     if "objects" in named:
-        sent["objects"] = [copy(each) for each in named["objects"]]
+        sent["objects"] = [*map(_as_it_is, named["objects"])]
     if "values" in named:
-        sent["values"] = dict(named["values"])
+        sent["values"] = {name: _unshared(value) for name, value in named["values"].items()}
     return sent
+
+
+def _as_it_is(instance: Any) -> Any:
+    """Return a copy of *instance*, with copies of the values that can change in place; a query does not change."""
+    if not hasattr(instance, "_row_state"):
+        return instance
+    twin, schema = copy(instance), instance.__schema__
+    if schema.mutable:
+        values = twin.__dict__
+        for field in schema.fields:
+            if field.mutable and field.name in values:
+                values[field.name] = _unshared(values[field.name])
+    return twin
+
+
+def _unshared(value: Any) -> Any:
+    """Return a copy of *value*, unless it is an SQL expression, or an instance that stands for its key."""
+    return value if isinstance(value, ClauseElement) or hasattr(value, "_row_state") else deepcopy(value)
 
 
 def waiting_receivers(registry: Registry) -> Iterator[tuple[str, str]]:

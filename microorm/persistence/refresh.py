@@ -193,4 +193,6 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
     apply_generated(instance, snapshot, fresh)
     layout = RowLayout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
-    instance._row_state = RowState(state.alias, layout, adding=state.adding, before=before)
+    instance._row_state = RowState(
+        state.alias, layout, adding=state.adding, before=before, copied=state.copied
+    )

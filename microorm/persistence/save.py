@@ -143,6 +143,7 @@ def write(
         inside, around = transaction is not None, snapshot[1].before
         if around is not None:  # a receiver of post_save saves the same instance
             instance._row_state = snapshot[1].without_before()
+            around = None if snapshot[1].copied else around
         given_options = options
         if snapshot[1].partial:
             options = options_of_partial(schema, database, instance, given_options)

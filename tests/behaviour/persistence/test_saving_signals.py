@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import logging
 import threading
 from contextvars import ContextVar
@@ -491,7 +492,8 @@ def test_receivers_of_an_abstract_base_hear_its_models_on_request(Base, registry
 
     registry.create_all("default")
     listen(post_save, lambda sender, **kwargs: heard.append(sender), sender=Named, subclasses=True)
-    listen(pre_save, lambda sender, **kwargs: heard.append("never"), sender=Named)
+    with pytest.warns(RuntimeWarning, match="Named is abstract and sends no signals"):
+        listen(pre_save, lambda sender, **kwargs: heard.append("never"), sender=Named)
     Cat().save()
     Dog().save()
     assert heard == [Cat, Dog]
@@ -652,7 +654,7 @@ class TestOnCommit:
         assert seen == []
 
     def test_it_gets_everything_as_it_was_at_the_send(self, Book, listen, databases):
-        """In a shallow copy with its key and `changes()`; later changes of the instance do not affect it."""
+        """In a copy with its key and `changes()`; later changes of the instance and of its lists do not affect it."""
         seen = []
 
         def look(signal, sender, instance, created, raw, using, update_fields):
@@ -674,15 +676,39 @@ class TestOnCommit:
             book.title = "y"
             book.save(update_fields=["title"])
             book.title = "z"
-            book.save()
+            book.tags.append("later")
+            book.save(update_fields=["title"])
             book.delete()
         (first, *one), (second, *two) = seen
         assert one == [1, "y", {"title": ("x", "y")}, frozenset({"title"}), False]
-        assert two == [1, "z", {"title": ("y", "z")}, None, False]
+        assert two == [1, "z", {"title": ("y", "z"), "tags": ([], ["later"])}, frozenset({"title"}), False]
         assert first is not book
         assert second is not first
-        assert first.tags is book.tags
+        assert (first.tags, second.tags) == ([], ["later"])
         assert (book.pk, book.title) == (None, "z")
+
+    def test_what_a_copy_has_changed_ends_with_its_save(self, Book, listen):
+        """Whether immediate receivers make a transaction of the save or not; so with a copy of the program."""
+        seen = []
+
+        def count(instance, created, **kwargs):
+            if created:
+                instance.pages += 1
+                instance.save()
+                seen.append(instance.changes())
+
+        listen(post_save, count, sender=Book, delivery="on_commit")
+        Book(title="x").save()
+        copies = []
+        listen(post_save, lambda instance, **kwargs: copies.append(copy.copy(instance)), sender=Book)
+        book = Book(title="y").save()
+        assert seen == [{}, {}]
+        for each in copies[:1]:
+            assert each.changes()["title"] == (None, "y")
+            each.title = "z"
+            each.save()
+            assert each.changes() == {}
+        assert book.changes() == {}
 
     def test_a_copy_that_the_receiver_saves_partly_knows_what_is_loaded(self, Book, listen):
         """It can be saved like any other instance."""
