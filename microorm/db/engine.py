@@ -60,6 +60,7 @@ class Database:
         self._announce = announce
         self.idle_connections = IdleConnections()
         self.observers = Observers()
+        self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
@@ -239,6 +240,7 @@ class Database:
 
     def _listen(self, engine: Engine) -> None:
         listeners: list[tuple[str, Callable[..., Any]]] = [
+            ("do_connect", self._refuse_nested),
             ("connect", self._connected),
             ("handle_error", self._doom),
             ("engine_disposed", self.idle_connections.forget),
@@ -261,7 +263,23 @@ class Database:
             cursor = connection.cursor()
             self._set_up(connection, cursor)
             cursor.close()
-        self._announce(self.alias, connection)
+        thread = threading.get_ident()
+        self._announcing.add(thread)
+        try:
+            self._announce(self.alias, connection)
+        finally:
+            self._announcing.discard(thread)
+
+    def _refuse_nested(self, *arguments: Any) -> None:
+        """Raise `ConfigurationError` if a receiver of `connection_created` opens another connection.
+
+        SQLAlchemy holds a lock while it opens the first one, so the receiver would wait for itself.
+        """
+        if threading.get_ident() in self._announcing:
+            raise ConfigurationError(
+                f"a receiver of connection_created cannot open another connection to {self.alias!r}; "
+                "use the connection that it gets"
+            )
 
     def _set_up(self, connection: Any, cursor: Any) -> None:
         if in_utc := _IN_UTC.get(self.dialect):

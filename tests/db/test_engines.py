@@ -122,6 +122,38 @@ def test_connection_created_is_sent_once_for_each_connection(url: str, backend: 
         assert connection_created.disconnect(tell, sender=databases)
 
 
+@pytest.mark.parametrize(
+    "ask_again",
+    [
+        lambda databases: ask(databases, "SELECT 1"),
+        lambda databases: databases.atomic().__enter__(),
+        lambda databases: databases.engine().connect(),
+    ],
+)
+def test_a_receiver_that_opens_another_connection_is_refused(url: str, ask_again: Any) -> None:
+    """It would wait for a lock that its own thread holds; other threads and aliases are not affected."""
+    refused: list[Exception] = []
+    answers: list[Any] = []
+
+    def look(alias: str, **kwargs: Any) -> None:
+        if alias == "default":
+            with pytest.raises(
+                ConfigurationError, match="cannot open another connection to 'default'"
+            ) as caught:
+                ask_again(databases)
+            refused.append(caught.value)
+            answers.append(ask(databases, "SELECT 2", "other"))
+
+    with Databases({"default": url, "other": "sqlite://"}) as databases:
+        connection_created.connect(look, sender=databases)
+        try:
+            assert ask(databases, "SELECT 1") == 1
+        finally:
+            assert connection_created.disconnect(look, sender=databases)
+        assert (len(refused), answers) == (1, [2])
+        assert ask(databases, "SELECT 3") == 3
+
+
 @memory_only
 def test_an_error_of_a_receiver_is_the_connects(databases: Any) -> None:
     """The connection is not pooled, and the next attempt connects again."""
