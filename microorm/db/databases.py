@@ -86,10 +86,9 @@ class Databases(RoutedDatabases):
             fresh[alias] = Database(alias, settings, self._announce)
         if not fresh:
             raise ConfigurationError("configure() needs at least one database")
-        for database in self._databases.values():
+        closing, self._databases, self.routers = self._databases, fresh, tuple(routers)
+        for database in closing.values():
             database.close()
-        self._databases = fresh
-        self.routers = tuple(routers)
 
     def close(self) -> None:
         """Close all connections and drop the configuration, if there is one.

@@ -3,8 +3,7 @@
 A `Database` makes its engine at the first use, not when it is configured, so that a program may configure databases
 that it does not use. Passwords and other secrets of a URL never appear in messages or in `repr`.
 
-`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine; its listener
-is never removed while the engine is in use, since another thread may be going through the list of listeners. A
+`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine. A
 transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
 """
 
@@ -16,11 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
+from microorm.db.events import add_listener, count_added, remove_listener
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
@@ -161,7 +161,7 @@ class Database:
         self.observers.close()
         with self._lock:
             for engine, name, listener in self._listeners:
-                event.remove(engine, name, listener)
+                remove_listener(engine, name, listener)
             self._listeners.clear()
             if self._engine is not None and self._given is None:
                 self._engine.dispose()
@@ -250,8 +250,9 @@ class Database:
         if self.is_sqlite:
             listeners.append(("begin", self._begin))
         for name, listener in listeners:
-            event.listen(engine, name, listener)
+            add_listener(engine, name, listener)
             self._listeners.append((engine, name, listener))
+        self.observers.listening = count_added(engine, "before_cursor_execute")  # by an earlier configuration
         watch(self)
 
     def _checked_out(self, *connection: Any) -> None:
@@ -417,7 +418,7 @@ class Observers:
     def add(self, engine: Engine, observer: Observer) -> None:
         """Call *observer* with the text of each statement that is sent through *engine* from now on."""
         if self._engine is not engine:
-            event.listen(engine, "before_cursor_execute", self._before_cursor_execute)
+            add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
             self._engine, self.listening = engine, 1
         self.told.append(observer)
 
@@ -429,7 +430,7 @@ class Observers:
         """Stop listening to the engine."""
         engine, self._engine, self.listening = self._engine, None, 0
         if engine is not None:
-            event.remove(engine, "before_cursor_execute", self._before_cursor_execute)
+            remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
 
     def tell(self, statement: str) -> None:
         """Call all observers with *statement*, which is about to be sent."""

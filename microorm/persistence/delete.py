@@ -7,7 +7,7 @@ model by model the rows themselves, followed by the `post_delete` of those that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
@@ -192,7 +192,8 @@ class Deletion:
 
         Returns the keys of the rows that existed, if `post_delete` has to be sent for them.
         """
-        schema, channel, deleted = step.schema, self._channel, set()
+        schema, channel = step.schema, self._channel
+        deleted: set[Row] = set()
         told = any(self._rows_with_receivers([step], post_delete))
         one_by_one = told and not channel.database.engine.dialect.delete_returning
         layers = [[row.key for row in layer] for layer in step.layers]
@@ -218,7 +219,7 @@ class Deletion:
             if count:
                 yield key
 
-    def _delete_returning(self, schema: Schema, keys: list[Row]) -> Iterable[Row]:
+    def _delete_returning(self, schema: Schema, keys: Sequence[Row]) -> Iterable[Row]:
         """Delete the rows of *keys* together, and return the keys of those that existed."""
         statement = sql_delete(schema.table).where(schema.key_in(keys))
         self._work.dirty = True

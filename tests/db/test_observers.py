@@ -3,7 +3,7 @@
 import sqlite3
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 
 from microorm.db.engine import Observers, WatchedCursor
 
@@ -22,10 +22,13 @@ def test_an_engine_is_listened_to_once_and_for_good() -> None:
         observers.add(engine, heard.append)
         connection.exec_driver_sql("SELECT 2")
     assert heard == ["SELECT 2"]
-    assert event.contains(engine, "before_cursor_execute", observers._before_cursor_execute)
+    observers.add(engine, heard.append)
     observers.close()
     observers.close()
-    assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 3")
+    assert heard == ["SELECT 2"]
+    assert observers.listening == 0
     engine.dispose()
 
 
