@@ -119,21 +119,44 @@ class ReusableContext:
         return self.entered[-1] if self.entered else None
 
 
-class Using(ReusableContext):
-    """`with using(alias)`: route everything in the block to *alias*."""
+class Using:
+    """`with using(alias)`: route everything in the block to *alias*. Reusable, in several threads at once as well."""
 
-    __slots__ = ("alias",)
+    __slots__ = ("_entered", "alias", "owner")
 
     def __init__(self, owner: object, alias: str) -> None:
-        super().__init__(owner)
+        self.owner = owner
         self.alias = alias
+        # What a `with` has opened and not left yet: the id of its frame, which lives until then, and the scope.
+        self._entered: list[tuple[int, Scope]] = []
 
     def __enter__(self) -> None:
-        ContextScope(USING, self, self.alias).open()
+        scope = Scope(USING, self.owner, self.alias)
+        self._entered.append((id(sys._getframe(1)), scope))
+        scope.open()
 
     def __exit__(self, *exc: object) -> None:
-        if (scope := self.leaving()) is not None:
-            scope.close()
+        if (entry := self._leaving(id(sys._getframe(1)))) is not None:
+            self._entered.remove(entry)
+            if not entry[1].closed:
+                entry[1].close()
+
+    def _leaving(self, frame: int) -> tuple[int, Scope] | None:
+        """Return what the `with` of *frame* has opened: None rather than what another one has.
+
+        The frame is not enough where a function such as `ExitStack.enter_context` has entered; the scopes of this
+        context are not where a generator is closed in another context than the one it was started in.
+        """
+        entered = self._entered[::-1]
+        own = [entry for entry in entered if entry[0] == frame]
+        here = set(open_scopes(self.owner))
+        for entries in (own, entered):
+            for entry in entries:
+                if entry[1] in here:
+                    return entry
+            if len(entries) == 1:
+                return entries[0]
+        return None
 
 
 current_scope: Callable[[], Any] = _innermost.get

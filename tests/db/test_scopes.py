@@ -1,6 +1,7 @@
 """Scopes: the linked list of open scopes of a thread or task, in which closed ones are skipped."""
 
 import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -150,6 +151,42 @@ def test_an_entrance_in_two_contexts_ends_the_scope_of_its_own() -> None:
     assert context.run(current_alias, HERE, USING) == "a"
     context.run(using.__exit__, None, None, None)
     assert context.run(current_alias, HERE, USING) is None
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_shared_entrance_that_is_left_late_leaves_the_scopes_of_others_open(ended: bool) -> None:
+    """As by a generator that another thread closes, whose scope may have been ended before."""
+    using = Using(HERE, "a")
+
+    def hold() -> Iterator[None]:
+        with using:
+            yield
+
+    def alias_in(context: contextvars.Context) -> str | None:
+        return context.run(current_alias, HERE, USING)
+
+    generators = [hold(), hold()]
+    contexts = [contextvars.copy_context(), contextvars.copy_context()]
+    for generator, context in zip(generators, contexts, strict=True):
+        context.run(next, generator)
+    if ended:
+        contexts[0].run(lambda: next(open_scopes(HERE)).close())
+    with using:
+        contexts[1].run(generators[0].close)
+        assert current_alias(HERE, USING) == "a"
+    assert [alias_in(context) for context in contexts] == [None, "a"]
+    generators[1].close()
+    assert alias_in(contexts[1]) is None
+    assert using._entered == []
+
+
+def test_an_entrance_that_cannot_tell_whose_scope_it_leaves_ends_none() -> None:
+    using = Using(HERE, "a")
+    contexts = [contextvars.copy_context(), contextvars.copy_context()]
+    for context in contexts:
+        context.run(using.__enter__)
+    using.__exit__(None, None, None)
+    assert [context.run(current_alias, HERE, USING) for context in contexts] == ["a", "a"]
 
 
 def test_using_opens_a_scope_each_time() -> None:
