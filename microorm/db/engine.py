@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -54,8 +55,7 @@ class Database:
 
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
-        self.opened = False
-        self.lost = False
+        self.opened = self.lost = self._closed = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self.idle_connections = IdleConnections()
@@ -86,6 +86,8 @@ class Database:
         engine = self._engine
         if engine is None:
             with self._lock:
+                if self._closed:
+                    raise ConfigurationError(f"{self.alias!r} was closed while it was used")
                 engine = self._engine = self._engine or self._make_engine()
         return engine
 
@@ -163,8 +165,9 @@ class Database:
             for engine, name, listener in self._listeners:
                 remove_listener(engine, name, listener)
             self._listeners.clear()
+            self._closed = True
             if self._engine is not None and self._given is None:
-                self._engine.dispose()
+                _dispose_for_good(self._engine)
             if self._async_engine is not None:
                 self._async_engine.sync_engine.dispose(close=False)
             if self._anchor is not None:
@@ -332,6 +335,14 @@ class Database:
             self._engine.dispose(close=False)
         if self._async_engine is not None:
             self._async_engine.sync_engine.dispose(close=False)
+
+
+def _dispose_for_good(engine: Engine) -> None:
+    """Close the pooled connections, and those that other threads still use when these drop the engine."""
+    pool = engine.pool
+    engine.dispose()
+    for each in (pool, engine.pool):
+        weakref.finalize(engine, each.dispose).atexit = False
 
 
 _SECRET = ("pass", "pwd", "secret", "token", "key", "credential", "auth")

@@ -291,6 +291,7 @@ def test_an_engine_that_is_given_again_has_no_more_listeners_than_before() -> No
             dispatch, dialect = engine.dispatch, engine.dialect.dispatch
             lists = (dispatch.before_cursor_execute, dispatch.begin, dialect.handle_error, dialect.do_connect)
             counts.append([len(each) for each in lists])
+    engine.dispose()
     assert counts == [[1, 1, 1, 1]] * 3
 
 
