@@ -174,13 +174,18 @@ _NAMED = frozenset(
 
 
 def _called(receiver: Any) -> Any:
-    """Return what *receiver* calls with its own arguments, if it is an object in C such as a staticmethod or lru_cache."""
+    """Return what *receiver* calls with its own arguments where `inspect` does not find its signature.
+
+    That is the function of an object in C, such as a staticmethod or lru_cache, and the `__call__` of a descriptor.
+    """
     if isinstance(receiver, functools.partial):
         return functools.partial(_called(receiver.func), *receiver.args, **receiver.keywords)
     if type(receiver) is MethodType:
         return MethodType(_called(receiver.__func__), receiver.__self__)
-    if type(receiver) is FunctionType or isinstance(type(receiver).__call__, FunctionType):
-        return receiver
+    call = type(receiver).__call__
+    if type(receiver) is FunctionType or isinstance(call, FunctionType):
+        opaque = inspect.ismethoddescriptor(receiver) and not hasattr(receiver, "__signature__")
+        return MethodType(call, receiver) if opaque else receiver
     wrapped = getattr(receiver, "__wrapped__", None)
     return _called(wrapped) if callable(wrapped) else receiver
 
@@ -210,10 +215,16 @@ def is_async(receiver: Receiver) -> bool:
 
     Functions that `inspect.markcoroutinefunction` or asgiref has marked count as coroutine functions.
     """
-    receiver = _called(receiver)
+    called = _called(receiver)
     while isinstance(receiver, functools.partial):
         receiver = receiver.func
-    return _is_coroutine_function(receiver) or _is_coroutine_function(type(receiver).__call__)
+    while isinstance(called, functools.partial):
+        called = called.func
+    return (
+        _is_coroutine_function(called)
+        or _is_coroutine_function(receiver)
+        or _is_coroutine_function(type(receiver).__call__)
+    )
 
 
 def _is_coroutine_function(function: object) -> bool:

@@ -58,6 +58,18 @@ class Waiting:
     async def __call__(self, **kwargs: Any) -> None: ...
 
 
+class Decorated:
+    """A decorator that works for methods, too."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
 class Generating:
     async def __call__(self, **kwargs: Any) -> Any:
         yield
@@ -165,6 +177,8 @@ def test_nothing_is_marked_while_asyncio_is_not_there(monkeypatch: pytest.Monkey
         Mock(),
         AsyncMock(),
         Shelf.__dict__["sort"],
+        Decorated(plain),
+        functools.partial(Decorated(plain), title="a"),
         functools.lru_cache(plain),
         functools.partial(functools.lru_cache(plain), title="a"),
         shelf.cached,
