@@ -14,7 +14,7 @@ from types import ModuleType
 
 from microorm.errors import ConfigurationError, nearest
 from microorm.registry import Registry, default_registry
-from microorm.signals import waiting_receivers
+from microorm.signals import ModelSignal
 
 _TO_SETUP_CALL = 3
 
@@ -110,7 +110,7 @@ class Apps:
             config.ready()
         self._entries = entries
         self.ready = True
-        for label, receiver in waiting_receivers(self.registry):
+        for label, receiver in ModelSignal.all_waiting(self.registry):
             warnings.warn(
                 f"no model is labelled {label!r}, to which {receiver} is connected"
                 f"{nearest(label, self.registry.models)}",

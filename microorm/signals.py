@@ -115,6 +115,13 @@ class ModelSignal(Signal):
         waiting = [each for each in self._following() if each.alive and not each.models]
         return tuple((each.identity[1], each.held) for each in waiting)
 
+    @staticmethod
+    def all_waiting(registry: Registry) -> Iterator[tuple[str, str]]:
+        """Yield the labels in *registry* that receivers of any signal wait for, and the name and place of each receiver."""
+        for label, function in registry.waiting():
+            if isinstance(function, _Labelled) and function.alive:
+                yield label, repr(function)
+
     def connect(  # type: ignore[override]
         self,
         receiver: F,
@@ -338,13 +345,6 @@ def _as_it_is(instance: Any) -> Any:
 def _unshared(value: Any) -> Any:
     """Return a copy of *value*, unless it is an SQL expression, or an instance that stands for its key."""
     return value if isinstance(value, ClauseElement) or hasattr(value, "_row_state") else deepcopy(value)
-
-
-def waiting_receivers(registry: Registry) -> Iterator[tuple[str, str]]:
-    """Yield the labels in *registry* that receivers wait for, each with the name and place of its receiver."""
-    for label, function in registry.waiting():
-        if isinstance(function, _Labelled) and function.alive:
-            yield label, repr(function)
 
 
 _SIDES = 2  # the foreign keys that a through model has at least

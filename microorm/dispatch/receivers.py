@@ -11,7 +11,6 @@ the same time is discarded with the old cache.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import inspect
 import sys
@@ -153,10 +152,12 @@ def check_receiver(receiver: object, arguments: frozenset[str] | None = None) ->
     needed = (each for each in parameters if each.default is each.empty and each.kind in _NAMED)
     for parameter in needed:
         if parameter.name not in sent:
-            near = difflib.get_close_matches(parameter.name, sent, n=1)
+            from difflib import get_close_matches  # noqa: PLC0415 only errors need it
+
+            near = "".join(f"; nearest: {name!r}" for name in get_close_matches(parameter.name, sent, n=1))
             raise ValueError(
                 f"receiver needs the argument {parameter.name!r}, which this signal does not have: {receiver!r}; "
-                f"it has: {', '.join(map(repr, sent))}" + "".join(f"; nearest: {name!r}" for name in near)
+                f"it has: {', '.join(map(repr, sent))}{near}"
             )
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise ValueError(
