@@ -6,6 +6,7 @@ methods. It uses the instance `default_apps` of `Apps`.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from threading import RLock
@@ -13,6 +14,9 @@ from types import ModuleType
 
 from microorm.errors import ConfigurationError, nearest
 from microorm.registry import Registry, default_registry
+from microorm.signals import ModelSignal
+
+_TO_SETUP_CALL = 3
 
 __all__ = ["AppConfig", "Apps", "default_apps", "setup"]
 
@@ -72,7 +76,8 @@ class Apps:
 
         Raises `ConfigurationError` for invalid entries, names and labels, for duplicates, for models that were defined
         before with another label, and for other entries than those of the first call; `TypeError` unless *entries* is a
-        list or tuple of strings; `RuntimeError` if an application calls it. Errors of imports and of `ready()` are not
+        list or tuple of strings; `RuntimeError` if an application calls it. Warns of receivers whose sender is a label
+        that no model has. Errors of imports and of `ready()` are not
         changed. After an error nothing is set up, and `setup` can be called again; modules stay imported.
         """
         wanted = _checked(entries)
@@ -105,6 +110,13 @@ class Apps:
             config.ready()
         self._entries = entries
         self.ready = True
+        for label, receiver in ModelSignal.all_waiting(self.registry):
+            warnings.warn(
+                f"no model is labelled {label!r}, to which {receiver} is connected"
+                f"{nearest(label, self.registry.models)}",
+                RuntimeWarning,
+                stacklevel=_TO_SETUP_CALL,
+            )
 
     def _register_labels(self, configs: list[AppConfig]) -> None:
         """Register the labels. Raises `ConfigurationError` if models were defined too early to have them."""

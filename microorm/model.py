@@ -17,7 +17,7 @@ from microorm.mapping.foreign_key import foreign_key
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, State, changes, picklable, unpickle
 from microorm.persistence.delete import delete
-from microorm.persistence.refresh import load_deferred, refresh
+from microorm.persistence.refresh import load_deferred, load_replaced, refresh, refuse_lazy_changes
 from microorm.persistence.save import save
 from microorm.query.joins import load_related
 from microorm.query.query import Query
@@ -141,8 +141,14 @@ class Model(Generic[K]):
         return frozenset(self.changes())
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """Return `{name: (old, new)}` of the changed fields, with keys for relations; in `post_save`, what was saved."""
+        """Return `{name: (old, new)}` of the changed fields, with keys for relations; in `post_save`, what was saved.
+
+        Loads the old values of deferred fields that were assigned.
+        """
         schema = self.__schema__
+        if self._row_state.partial:
+            refuse_lazy_changes(self)
+            load_replaced(self)
         found = changes(self, schema.names, schema.foreign_keys)
         return {schema.reported[name]: pair for name, pair in found.items()}
 
@@ -221,7 +227,7 @@ class Model(Generic[K]):
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._row, twin._row_state = self._row, self._row_state
+        twin._row, twin._row_state = self._row, self._row_state.of_copy()
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

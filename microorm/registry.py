@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -38,7 +38,7 @@ class Registry:
         self.apps: dict[str, str] = {}
         self.paths: dict[Any, Any] = {}  # SQL alias → path
         self._postponed: dict[str, Any] = {}
-        self._waiting: dict[str, list[tuple[Callable[[Any], object], bool]]] = {}
+        self._waiting: dict[str, dict[Callable[[Any], object], bool]] = {}
         self._referring: dict[Any, tuple[Any, ...]] = {}
 
     def __repr__(self) -> str:
@@ -120,12 +120,10 @@ class Registry:
         self._referring.clear()
         if again:
             self._renew_relations(model)
-        waiting = self._waiting.get(label, [])
-        for entry in list(waiting):
-            function, always = entry
+        for function, always in list(self._waiting.get(label, {}).items()):
             function(model)
-            if not always and entry in waiting:
-                waiting.remove(entry)
+            if not always:
+                self.forget_waiting(label, function)
 
     def take_back(self, model: Any, label: str, older: Any) -> None:
         """Unregister *model*, whose class statement failed, and register *older* again, if there is one."""
@@ -155,18 +153,23 @@ class Registry:
         check_label(label)
         model = self.models.get(label)
         if always or model is None:
-            self._waiting.setdefault(label, []).append((function, always))
+            self._waiting.setdefault(label, {})[function] = always
         if model is not None:
             function(model)
 
     def forget_waiting(self, label: str, function: Callable[[Any], object]) -> bool:
         """Stop calling *function* for *label*; return whether it was waiting."""
-        waiting = self._waiting.get(label, [])
-        for entry in list(waiting):
-            if entry[0] == function:
-                waiting.remove(entry)
-                return True
-        return False
+        waiting = self._waiting.get(label, {})
+        found = waiting.pop(function, None) is not None
+        if not waiting:
+            self._waiting.pop(label, None)
+        return found
+
+    def waiting(self) -> Iterator[tuple[str, Callable[[Any], object]]]:
+        """Yield the functions that wait for a model that is not defined, each with its label."""
+        for label, functions in list(self._waiting.items()):
+            if label not in self.models and label not in self._postponed:
+                yield from [(label, function) for function in functions]
 
     def create_all(self, using: str | None = None) -> None:
         """Create the missing tables on all aliases, or on *using*, as far as the routers allow it.

@@ -568,3 +568,21 @@ def test_the_package_sets_up_the_default_applications(tmp_path: Path) -> None:
         timeout=250,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_receiver_of_a_label_that_no_model_has_is_warned_of(write: Any, shop: None, apps: Apps) -> None:
+    """When all models are there."""
+    write(
+        {
+            "blog.__init__": "import blog.signals",
+            "blog.signals": SIGNALS.replace("shop.Book", "shop.Bok"),
+        }
+    )
+    with pytest.warns(RuntimeWarning) as caught:
+        apps.setup(["shop", "blog"])
+    assert apps.ready
+    [warning] = caught
+    text = str(warning.message)
+    assert text.startswith("no model is labelled 'shop.Bok', to which blog.signals.count (")
+    assert text.endswith(") is connected; nearest: 'shop.Book'")
+    assert warning.filename == __file__

@@ -8,6 +8,7 @@ instances that the operation has changed.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -82,7 +83,7 @@ class Atomic(ReusableContext):
             self.owner, database.alias, transaction or Transaction(database), readonly=self._readonly
         )
         try:
-            self.entered.append(block)
+            self.entered.append((id(sys._getframe(1)), block))
             if new:
                 block.begin()
             else:
@@ -96,28 +97,28 @@ class Atomic(ReusableContext):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Commit, or roll back after an *error*, the block that a `with` is about to leave."""
-        block = None
+        block, frame = None, id(sys._getframe(1))
         try:
-            block = self._leaving(error)
+            block = self._leaving(frame, error)
             if block is not None:
                 block.end(error)
                 self.left(block)
         except TransactionSharedError:
             raise
         except BaseException:
-            block = block or self.leaving()
+            block = block or self.leaving(frame)
             if block is not None:
                 block.abandon()
                 self.left(block)
             raise
 
-    def _leaving(self, error: BaseException | None) -> AtomicBlock | None:
+    def _leaving(self, frame: int, error: BaseException | None) -> AtomicBlock | None:
         """Return the block to end; None if it has ended already, or belongs to the parent of this forked process.
 
         Raises `TransactionSharedError` for a block that this task has only inherited.
         """
-        block: AtomicBlock | None = self.leaving()
-        if block is None:
+        block: AtomicBlock | None = self.leaving(frame)
+        if block is None or block.closed:
             # It was open in an unfinished generator, and has ended with the surrounding block.
             if error is None:
                 raise TransactionError("this block has already ended, together with the surrounding block")

@@ -20,7 +20,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from contextvars import ContextVar
 from operator import call, itemgetter
 from threading import get_ident
@@ -101,7 +100,7 @@ class _Exit:
 class ReusableContext:
     """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself.
 
-    *entered*: its scopes, in the order in which they were opened. An interrupt, such as Ctrl-C, may come in the first step
+    *entered*: its scopes, each with the id of the frame of its `with`, in the order in which they were opened. An interrupt, such as Ctrl-C, may come in the first step
     of `__exit__`, before anything of it has run. So if a `with` has begun on the object, and the last reference to the
     object is gone, the scopes that are still open are ended.
     """
@@ -111,7 +110,7 @@ class ReusableContext:
     def __init__(self, owner: object) -> None:
         self.owner = owner
         self.in_with = False
-        self.entered: list[Any] = []
+        self.entered: list[tuple[int, Any]] = []
 
     def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -130,31 +129,34 @@ class ReusableContext:
 
     def __del__(self) -> None:
         if getattr(self, "in_with", False):  # missing if the interrupt came in `__init__`
-            for scope in self.entered:
+            for _, scope in self.entered:
                 scope.abandon()
 
-    def leaving(self) -> Any:
-        """Return the scope that a `with` is about to leave: the innermost one opened here, or None if all have ended.
+    def leaving(self, frame: int) -> Any:
+        """Return the scope that the `with` of *frame*, an id, has opened, which may have ended; None if it has opened none.
 
-        A generator may be closed in another context than the one it was started in: it gets the newest scope.
+        The frame is not enough if a function such as `ExitStack.enter_context` has entered. The scopes that are open here
+        are not if a generator is closed in another context than the one it was started in.
         """
-        scope = _innermost.get()
-        if scope is not None and not scope.closed and scope in self.entered:
-            return scope
-        for scope in open_scopes(self.owner):
-            if scope in self.entered:
-                return scope
-        self.entered[:] = [each for each in self.entered if not each.closed]
-        return self.entered[-1] if self.entered else None
+        entered = self.entered[::-1]
+        if entered and entered[0][0] == frame and entered[0][1] is _innermost.get():
+            return entered[0][1]
+        here = [*open_scopes(self.owner)]
+        for entries in ([entry for entry in entered if entry[0] == frame], entered):
+            for _, scope in entries:
+                if scope in here:
+                    return scope
+            if len(entries) == 1:
+                return entries[0][1]
+        return None
 
     def left(self, scope: Scope) -> None:
         """Forget *scope*, which has ended."""
-        with suppress(ValueError):  # another thread may have seen that it is closed
-            self.entered.remove(scope)
+        self.entered[:] = [entry for entry in self.entered if entry[1] is not scope]
 
 
 class Using(ReusableContext):
-    """`with using(alias)`: route everything in the block to *alias*."""
+    """`with using(alias)`: route everything in the block to *alias*. Reusable, in several threads at once as well."""
 
     __slots__ = ("alias",)
 
@@ -164,12 +166,12 @@ class Using(ReusableContext):
 
     def __enter__(self) -> None:
         scope = Scope(USING, self.owner, self.alias)
-        self.entered.append(scope)
+        self.entered.append((id(sys._getframe(1)), scope))
         scope.open()
 
     def leave(self, *exc: object) -> None:
         """End the scope."""
-        if (scope := self.leaving()) is not None:
+        if (scope := self.leaving(id(sys._getframe(1)))) is not None:
             scope.close()
             self.left(scope)
 
@@ -292,11 +294,11 @@ class ReceiverScope(Scope):
             raise
         return result
 
-    def postpone(self, function: Callable[[], Any]) -> None:
-        """Call *function* at the end of this scope."""
+    def postpone(self, function: Callable[[], Any], robust: bool = False) -> None:
+        """Call *function* at the end of this scope; log its errors if it is *robust*."""
         if self.hooks is None:
             self.hooks = deque()
-        self.hooks.append((function, False))
+        self.hooks.append((function, robust))
 
     def finish(self) -> None:
         """End this scope, and call the postponed functions."""
@@ -318,13 +320,13 @@ class ReceiverScope(Scope):
             self.abandon()
 
 
-def run_hooks(hooks: deque[Hook]) -> None:
-    """Run all *hooks* in order, and remove each from the list as it begins.
+def run_hooks(hooks: deque[Hook], *, committed: bool = True) -> None:
+    """Run all *hooks* in order, even if one is interrupted, and remove each from the list as it begins.
 
-    Errors of robust functions are logged. After the last function, the first other error is raised; further ones are
-    added to it as notes.
+    Errors of robust functions are logged. After the last function, the first interrupt or else the first other error is
+    raised; further ones are added to it as notes. *committed*: they run after a commit, which a note says as well.
     """
-    failure: BaseException | None = None
+    failures: list[tuple[BaseException, str]] = []
     # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
     steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
     while hooks:
@@ -332,15 +334,29 @@ def run_hooks(hooks: deque[Hook]) -> None:
         try:
             next(steps)
         except BaseException as error:  # noqa: BLE001 logged, or raised after the last
+            name = getattr(function, "__qualname__", None) or repr(function)
             if robust and isinstance(error, Exception):
-                name = getattr(function, "__qualname__", None) or repr(function)
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
-            elif failure is None:
-                failure = error
             else:
-                failure.add_note(f"another on_commit function failed as well: {error!r}")
-    if failure is not None:
-        raise failure
+                failures.append((error, name))
+    if failures:
+        failures.sort(key=lambda failure: isinstance(failure[0], Exception))
+        try:
+            _raise_first(failures, committed=committed)
+        finally:
+            failures.clear()  # else the error and this frame would refer to each other
+
+
+def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) -> None:
+    first, name = failures[0]
+    if committed:
+        first.add_note(f"the rows are committed: the on_commit function {name} raised this after the commit")
+    for other, _ in failures[1:]:
+        first.add_note(f"another on_commit function failed as well: {other!r}")
+    try:
+        raise first
+    finally:
+        del first
 
 
 def running_task() -> asyncio.Task[Any] | None:

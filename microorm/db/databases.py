@@ -87,10 +87,9 @@ class Databases(RoutedDatabases):
             fresh[alias] = Database(alias, settings, self._announce)
         if not fresh:
             raise ConfigurationError("configure() needs at least one database")
-        for database in self._databases.values():
+        closing, self._databases, self.routers = self._databases, fresh, tuple(routers)
+        for database in closing.values():
             database.close()
-        self._databases = fresh
-        self.routers = tuple(routers)
 
     def close(self) -> None:
         """Close all connections and drop the configuration, if there is one.
@@ -155,8 +154,9 @@ class Databases(RoutedDatabases):
     def on_commit(self, function: Callable[[], Any], using: str | None = None, robust: bool = False) -> None:
         """Call *function* after the outermost block on the alias is committed; immediately if none is open.
 
-        Functions are called in order, and all of them: the first error is raised after the last, when the rows are
-        already committed. Errors of *robust* functions are logged instead. A rollback discards the functions.
+        Functions are called in order, and all of them, even if one is interrupted: the first error is raised after the
+        last, with a note that the rows are committed. Errors of *robust* functions are logged instead. A rollback
+        discards the functions. Inside such a function no block is open, so another one is called immediately.
 
         *using*: the alias; by default that of the innermost open block, `using()` block or running receiver.
         """
@@ -169,7 +169,7 @@ class Databases(RoutedDatabases):
         alias = self.database(using).alias
         transaction = open_transaction(self, alias)
         if transaction is None:
-            run_hooks(deque([(function, robust)]))
+            run_hooks(deque([(function, robust)]), committed=False)
         else:
             transaction.owner.check(alias)
             transaction.hooks.append((function, robust))

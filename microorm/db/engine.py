@@ -3,8 +3,7 @@
 A `Database` makes its engine at the first use, not when it is configured, so that a program may configure databases
 that it does not use. Passwords and other secrets of a URL never appear in messages or in `repr`.
 
-`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine; its listener
-is never removed while the engine is in use, since another thread may be going through the list of listeners. A
+`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine. A
 transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
 """
 
@@ -12,16 +11,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.listeners import EngineListeners
+from microorm.db.events import add_listener, remove_listener
+from microorm.db.listeners import EngineListeners, count_present
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
-connection_created = Signal()
+connection_created = Signal(("alias", "connection"))
 
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
@@ -55,11 +56,11 @@ class Database:
 
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
-        self.opened = False
-        self.lost = False
+        self.opened = self.lost = self._closed = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self.idle_connections = IdleConnections()
+        self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
@@ -70,8 +71,8 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
-        self._listeners = EngineListeners({"handle_error": 1, "begin": int(self.is_sqlite)})
-        self.observers = Observers(self._listeners.own)
+        self._listeners = EngineListeners()
+        self.observers = Observers()
         # Outside a transaction, SQLite in the mode that microorm sets commits each statement; psycopg is switched to it.
         self.autocommits = self._given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
@@ -87,6 +88,8 @@ class Database:
         engine = self._engine
         if engine is None:
             with self._lock:
+                if self._closed:
+                    raise ConfigurationError(f"{self.alias!r} was closed while it was used")
                 engine = self._engine = self._engine or self._make_engine()
         return engine
 
@@ -103,11 +106,7 @@ class Database:
 
         *connection*: whose listeners count; by default those of the engine.
         """
-        present = (
-            self._listeners.present(self.engine)
-            if connection is None
-            else self._listeners.present_on(connection)
-        )
+        present = self._listeners.present(self.engine) if connection is None else count_present(connection)
         return present[1] or self._reported()
 
     def statements_listened(self) -> bool:
@@ -144,10 +143,11 @@ class Database:
         self.observers.close()
         with self._lock:
             for engine, name, listener in self._added:
-                event.remove(engine, name, listener)
+                remove_listener(engine, name, listener)
             self._added.clear()
+            self._closed = True
             if self._engine is not None and self._given is None:
-                self._engine.dispose()
+                _dispose_for_good(self._engine)
             if self._async_engine is not None:
                 self._async_engine.sync_engine.dispose(close=False)
             if self._anchor is not None:
@@ -223,6 +223,7 @@ class Database:
 
     def _listen(self, engine: Engine) -> None:
         listeners: list[tuple[str, Callable[..., Any]]] = [
+            ("do_connect", self._refuse_nested),
             ("connect", self._connected),
             ("handle_error", self._doom),
             ("engine_disposed", self.idle_connections.forget),
@@ -232,7 +233,7 @@ class Database:
         if self.is_sqlite:
             listeners.append(("begin", self._begin))
         for name, listener in listeners:
-            event.listen(engine, name, listener)
+            add_listener(engine, name, listener)
             self._added.append((engine, name, listener))
         watch(self)
 
@@ -245,7 +246,23 @@ class Database:
             cursor = connection.cursor()
             self._set_up(connection, cursor)
             cursor.close()
-        self._announce(self.alias, connection)
+        thread = threading.get_ident()
+        self._announcing.add(thread)
+        try:
+            self._announce(self.alias, connection)
+        finally:
+            self._announcing.discard(thread)
+
+    def _refuse_nested(self, *arguments: Any) -> None:
+        """Raise `ConfigurationError` if a receiver of `connection_created` opens another connection.
+
+        SQLAlchemy holds a lock while it opens the first one, so the receiver would wait for itself.
+        """
+        if threading.get_ident() in self._announcing:
+            raise ConfigurationError(
+                f"a receiver of connection_created cannot open another connection to {self.alias!r}; "
+                "use the connection that it gets"
+            )
 
     def _set_up(self, connection: Any, cursor: Any) -> None:
         if in_utc := _IN_UTC.get(self.dialect):
@@ -297,6 +314,14 @@ class Database:
             self._engine.dispose(close=False)
         if self._async_engine is not None:
             self._async_engine.sync_engine.dispose(close=False)
+
+
+def _dispose_for_good(engine: Engine) -> None:
+    """Close the pooled connections, and those that other threads still use when these drop the engine."""
+    pool = engine.pool
+    engine.dispose()
+    for each in (pool, engine.pool):
+        weakref.finalize(engine, each.dispose).atexit = False
 
 
 _SECRET = ("pass", "pwd", "secret", "token", "key", "credential", "auth")
@@ -371,20 +396,19 @@ Observer = Callable[[str], object]
 
 
 class Observers:
-    """The functions to call with each statement to one database. *own*: the number of microorm's own listeners."""
+    """The functions to call with each statement to one database."""
 
-    __slots__ = ("_engine", "_own", "told")
+    __slots__ = ("_engine", "told")
 
-    def __init__(self, own: dict[str, int]) -> None:
+    def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._own = own
         self.told: list[Observer] = []
 
     def add(self, engine: Engine, observer: Observer) -> None:
         """Call *observer* with the text of each statement that is sent through *engine* from now on."""
         if self._engine is not engine:
-            self._engine, self._own["before_cursor_execute"] = engine, 1
-            event.listen(engine, "before_cursor_execute", self._before_cursor_execute)
+            add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
+            self._engine = engine
         self.told.append(observer)
 
     def remove(self, observer: Observer) -> None:
@@ -395,8 +419,7 @@ class Observers:
         """Stop listening to the engine."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            event.remove(engine, "before_cursor_execute", self._before_cursor_execute)
-            self._own["before_cursor_execute"] = 0
+            remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
 
     def tell(self, statement: str) -> None:
         """Call all observers with *statement*, which is about to be sent."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from microorm.db.events import count_added
+
 _STATEMENTS = (
     "before_cursor_execute",
     "after_cursor_execute",
@@ -25,17 +27,16 @@ Present = tuple[bool, bool]
 
 
 class EngineListeners:
-    """Counts the listeners of an engine besides microorm's *own*, whose number is given by event.
+    """Counts the listeners of an engine besides microorm's own.
 
     They are counted again only after one was added or removed. SQLAlchemy does not tell that, so each question compares
     its collections of listeners, and their lengths, with those of the last count. That takes a third of the time of
     counting, and every transaction asks.
     """
 
-    __slots__ = ("_collections", "_lengths", "_lists", "_present", "own")
+    __slots__ = ("_collections", "_lengths", "_lists", "_present")
 
-    def __init__(self, own: dict[str, int]) -> None:
-        self.own = own
+    def __init__(self) -> None:
         self._collections: tuple[Any, ...] = ()
         self._lists: list[Any] = []
         self._lengths: list[int] = []
@@ -51,14 +52,18 @@ class EngineListeners:
             self._lists = [each for pair in lists for each in pair]
             self._lengths = [*map(len, self._lists)]
             self._collections = collections
-            self._present = self.present_on(engine)
+            self._present = count_present(engine)
         return self._present
 
-    def present_on(self, connection: Connection | Engine) -> Present:
-        """Count the listeners of *connection*."""
-        events, dialect_events = connection.dispatch, connection.dialect.dispatch
-        statements = self._more(events, _STATEMENTS) or self._more(dialect_events, _DIALECT)
-        return statements, statements or self._more(events, _TRANSACTIONS)
 
-    def _more(self, events: Any, names: tuple[str, ...]) -> bool:
-        return any(len(getattr(events, name)) > self.own.get(name, 0) for name in names)
+def count_present(connection: Connection | Engine) -> Present:
+    """Return the same as `EngineListeners.present` for *connection*, which may have listeners of its own."""
+    engine = connection.engine
+    statements = _more(engine, connection.dispatch, _STATEMENTS) or _more(
+        engine, connection.dialect.dispatch, _DIALECT
+    )
+    return statements, statements or _more(engine, connection.dispatch, _TRANSACTIONS)
+
+
+def _more(engine: Engine, events: Any, names: tuple[str, ...]) -> bool:
+    return any(len(getattr(events, name)) > count_added(engine, name) for name in names)

@@ -193,21 +193,21 @@ class RoutedDatabases:
         return self.database(pick_alias(block, routed, loaded, home, receiver))
 
 
-def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
+def postpone(owner: object, alias: str, function: Callable[[], Any], robust: bool = False) -> bool:
     """Call *function* after the open block on *alias* is committed, or else when the running receivers have finished.
 
-    Returns False if there is neither a block nor a receiver.
+    Errors of a *robust* function are logged. Returns False if there is neither a block nor a receiver.
     """
     scope = current_scope()
     if scope.__class__ is ReceiverScope and scope.committed and scope.alias == alias and scope.owner is owner:
-        scope.postpone(function)
+        scope.postpone(function, robust)
         return True
     if (transaction := open_transaction(owner, alias)) is not None:
         transaction.owner.check(alias)
-        transaction.hooks.append((function, False))
+        transaction.hooks.append((function, robust))
         return True
     for scope in open_scopes(owner):
         if isinstance(scope, ReceiverScope) and scope.alias == alias:
-            scope.postpone(function)
+            scope.postpone(function, robust)
             return True
     return False

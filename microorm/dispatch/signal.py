@@ -29,6 +29,9 @@ ANY: Final = object()
 class Signal(Listeners):
     """An event that functions can be connected to.
 
+    *arguments*: the names of all arguments that are sent, if they are known. A receiver that needs another one is
+    refused when it connects.
+
     Subclasses may use and override these, and no other name with an underscore:
 
     - `_connect(receiver, sender, weak, dispatch_uid, options)` connects; *options* are stored in the Connection.

@@ -45,10 +45,21 @@ class RowState:
     """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
     *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
-    `changes()` compares. *plain*: there is no *before*, and no field was deferred.
+    `changes()` compares. A copy of the instance keeps it until its first save (*copied*). *plain*: there is no *before*,
+    and no field was deferred.
     """
 
-    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial", "plain")
+    __slots__ = (
+        "_of_copies",
+        "adding",
+        "after_insert",
+        "alias",
+        "before",
+        "copied",
+        "layout",
+        "partial",
+        "plain",
+    )
 
     def __init__(
         self,
@@ -57,14 +68,17 @@ class RowState:
         *,
         adding: bool = False,
         before: tuple[RowState, tuple[Any, ...] | None] | None = None,
+        copied: bool = False,
     ) -> None:
         self.alias = alias
         self.layout = layout
         self.adding = adding
         self.before = before
+        self.copied = copied
         self.partial = layout is not None and layout.partial
         self.plain = before is None and not self.partial
         self.after_insert: RowState | None = None
+        self._of_copies: RowState | None = None
 
     def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:
         """Return the state for receivers of `post_save`; all new instances share one."""
@@ -77,9 +91,19 @@ class RowState:
         """The same once its `post_save` receivers have run."""
         return RowState(self.alias, self.layout, adding=self.adding)
 
+    def of_copy(self) -> RowState:
+        """Return the state for a copy of the instance; all copies share one."""
+        if self.before is None or self.copied:
+            return self
+        if self._of_copies is None:
+            self._of_copies = RowState(
+                self.alias, self.layout, adding=self.adding, before=self.before, copied=True
+            )
+        return self._of_copies
+
     def moved(self, alias: str | None) -> RowState:
         """Return the same state in *alias*."""
-        return RowState(alias, self.layout, adding=self.adding, before=self.before)
+        return RowState(alias, self.layout, adding=self.adding, before=self.before, copied=self.copied)
 
 
 NEW = RowState(None, None, adding=True)
@@ -134,7 +158,9 @@ class State:
 
     def _replace(self, alias: str | None, adding: bool) -> None:
         state = self._instance._row_state
-        self._instance._row_state = RowState(alias, state.layout, adding=adding, before=state.before)
+        self._instance._row_state = RowState(
+            alias, state.layout, adding=adding, before=state.before, copied=state.copied
+        )
 
 
 def copied_row(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:

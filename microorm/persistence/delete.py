@@ -1,13 +1,13 @@
 """Delete rows: one statement for a row without receivers or dependants, else everything that `on_delete` says.
 
 In the latter case all rows are collected first. Then: `pre_delete` for each, dependent rows deleted or changed, and
-model by model the rows themselves, followed by their `post_delete`.
+model by model the rows themselves, followed by the `post_delete` of those that still existed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from weakref import ref
 
@@ -98,10 +98,10 @@ def _delete_row(
         raise
     if after:
         try:
-            scope = ReceiverScope(databases, database.alias, committed=True)
-            scope.run(
-                post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
-            )
+            if total:
+                ReceiverScope(databases, database.alias, committed=True).run(
+                    post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
+                )
         finally:
             if schema.generated is not None:
                 _forget_key(schema.generated.name, instance, key, snapshot, loaded)
@@ -162,12 +162,13 @@ class Deletion:
         self._change_references(nulled)
         for step in steps:
             work.check()
-            self._delete_rows(step)
+            deleted = self._delete_rows(step)
             self._deleted += [
                 (row, snapshots[id(row)], _loaded(row.instance)) for row in self._shared_rows([step])
             ]
             for row in self._rows_with_receivers([step], post_delete):
-                self._send(post_delete, row)
+                if row.key in deleted:  # else another process or a receiver has deleted the row
+                    self._send(post_delete, row)
         for row, snapshot, loaded in self._deleted:
             if row.schema.generated is not None:
                 _forget_key(row.schema.generated.name, row.instance, row.key, snapshot, loaded)
@@ -218,20 +219,46 @@ class Deletion:
             for batch in batches(self._channel, [row.key for row in rows], tuple, None):
                 self._run(None, change.where(schema.key_in(batch)))
 
-    def _delete_rows(self, step: Step) -> None:
-        """Delete the rows of *step*: layer by layer if the database checks each row, else all together."""
+    def _delete_rows(self, step: Step) -> set[Row]:
+        """Delete the rows of *step*: layer by layer if the database checks each row, else all together.
+
+        Returns the keys of the rows that existed, if `post_delete` has to be sent for them.
+        """
         schema, channel = step.schema, self._channel
+        deleted: set[Row] = set()
+        told = any(self._rows_with_receivers([step], post_delete))
+        one_by_one = told and not channel.database.engine.dialect.delete_returning
         layers = [[row.key for row in layer] for layer in step.layers]
         if not self._row_by_row:
             layers = [[key for layer in layers for key in layer]]
         for layer in layers:
             for batch in batches(channel, layer, tuple, None):
-                if len(batch) > 1:
+                if len(batch) == 1 or one_by_one:
+                    deleted.update(self._delete_each(schema, batch))
+                elif told:
+                    deleted.update(self._delete_returning(schema, batch))
+                else:
                     self._run(schema.label, sql_delete(schema.table).where(schema.key_in(batch)))
-                    continue
-                self._work.dirty = True
-                plan = plans_of(schema, channel.database).delete()
-                self._counts[schema.label] += plan.run(channel, batch[0]).rowcount
+        return deleted
+
+    def _delete_each(self, schema: Schema, keys: Iterable[Row]) -> Iterator[Row]:
+        """Delete the rows of *keys* one by one; yield the keys of those that existed."""
+        plan = plans_of(schema, self._channel.database).delete()
+        for key in keys:
+            self._work.dirty = True
+            count = int(plan.run(self._channel, key).rowcount)
+            self._counts[schema.label] += count
+            if count:
+                yield key
+
+    def _delete_returning(self, schema: Schema, keys: Sequence[Row]) -> Iterable[Row]:
+        """Delete the rows of *keys* together, and return the keys of those that existed."""
+        statement = sql_delete(schema.table).where(schema.key_in(keys))
+        self._work.dirty = True
+        found = self._channel.execute(statement.returning(*[field.column for field in schema.key])).fetchall()
+        self._counts[schema.label] += len(found)
+        # All, if the numbers are equal: where a collation ignores case, a key may come back in other letters.
+        return keys if len(found) == len(keys) else map(tuple, found)
 
     def _run(self, label: str | None, statement: Any) -> None:
         self._work.dirty = True

@@ -25,10 +25,11 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
     wanted = query.filter(**asked)
     if (found := wanted.one_or_none()) is not None:
         return found, False
+    committed: list[bool] = []
     try:
-        return _create(query, asked, given), True
+        return _create(query, asked, given, committed), True
     except IntegrityError:
-        if (found := _latest(wanted)) is None:
+        if committed or (found := _latest(wanted)) is None:
             raise
         return found, False
 
@@ -58,10 +59,11 @@ def update_or_create(
     there = _locks_rows_only(query) or wanted.one_or_none() is not None
     if there and (found := _update(wanted, given)) is not None:
         return found, False
+    committed: list[bool] = []
     try:
-        return _create(query, asked, new), True
+        return _create(query, asked, new, committed), True
     except IntegrityError:
-        if (found := _update(wanted, given)) is None:
+        if committed or (found := _update(wanted, given)) is None:
             raise
         return found, False
 
@@ -106,9 +108,14 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value() if callable(value) else value for name, value in given.items()}
 
 
-def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Insert a row in a block of its own, so that an `IntegrityError` does not doom the surrounding block."""
-    with query._schema.registry.databases.atomic(query._using):
+def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any], committed: list[bool]) -> Any:
+    """Insert a row in a block of its own, so that an `IntegrityError` does not doom the surrounding block.
+
+    Once the row is committed, *committed* is not empty: an error is then one of a function that ran after the commit.
+    """
+    databases = query._schema.registry.databases
+    with databases.atomic(query._using):
+        databases.on_commit(lambda: committed.append(True), query._using)
         return query.create(**asked, **_values(given))
 
 

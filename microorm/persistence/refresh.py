@@ -117,6 +117,39 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
         _take(instance, database, wanted, found[0] if found else None)
 
 
+def load_replaced(instance: Any) -> None:
+    """Load the stored values of deferred fields that were assigned, so that `changes()` can compare with them.
+
+    The assigned values stay. Does nothing if the row is gone.
+    """
+    schema: Schema = instance.__schema__
+    if not (wanted := _replaced(instance)):
+        return
+    database = _database(instance)
+    load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
+    with schema.registry.databases.channel(database, writes=False) as channel:
+        found = load.values(channel, _loaded_key(instance))
+    if found:
+        snapshot = take_snapshot(instance)
+        _mark_loaded(instance, dict(zip(wanted, found[0], strict=True)))
+        if (transaction := schema.registry.databases.transaction(database)) is not None:
+            transaction.undo.record(snapshot)
+
+
+def refuse_lazy_changes(instance: Any) -> None:
+    """Raise `LazyLoadError` inside `no_lazy_loads()` if `changes()` has to load values."""
+    for name in _replaced(instance):
+        refuse_lazy(instance, name)
+
+
+def _replaced(instance: Any) -> tuple[str, ...]:
+    state, values = instance._row_state, instance.__dict__
+    if not state.partial or state.adding:
+        return ()
+    known = state.layout.indexes
+    return tuple(name for name in instance.__schema__.names if name in values and name not in known)
+
+
 def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -> None:
     """Call `complete` for *instances* of one model, by one statement for many of them."""
     groups: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
@@ -158,7 +191,9 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
     if found is None:
         raise _no_row(schema, _loaded_key(instance), database)
     snapshot = take_snapshot(instance)
-    _mark_loaded(instance, dict(zip(wanted, found, strict=True)), snapshot)
+    fresh = dict(zip(wanted, found, strict=True))
+    _mark_loaded(instance, fresh)
+    apply_generated(instance, snapshot, fresh)
     if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(snapshot)
 
@@ -177,8 +212,8 @@ def _loaded_key(instance: Any) -> Row:
     return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
 
 
-def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
-    """Set the *fresh* values on *instance* as loaded ones, so that `changes()` does not report them.
+def _mark_loaded(instance: Any, fresh: dict[str, Any]) -> None:
+    """Make *fresh* the loaded values of some fields of *instance*, with which `changes()` compares.
 
     Inside receivers of `post_save`, `changes()` compares with the state before the save; they are added to it as well.
     """
@@ -190,7 +225,8 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
         layout = RowLayout(tuple(values), partial=True)
         before = (RowState(earlier.alias, layout, adding=earlier.adding), tuple(values.values()))
     loaded = merge_loaded(instance, fresh)
-    apply_generated(instance, snapshot, fresh)
     layout = RowLayout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
-    instance._row_state = RowState(state.alias, layout, adding=state.adding, before=before)
+    instance._row_state = RowState(
+        state.alias, layout, adding=state.adding, before=before, copied=state.copied
+    )

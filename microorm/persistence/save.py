@@ -27,7 +27,7 @@ from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_foreign_keys
-from microorm.persistence.refresh import complete, is_own_row, missing
+from microorm.persistence.refresh import complete, is_own_row, load_replaced, missing
 from microorm.signals import post_save, pre_save
 from microorm.sql.statements import (
     MAX_STATEMENTS,
@@ -170,7 +170,7 @@ def write(
         if inside:
             if after:
                 send_post_save(schema, database.alias, instance, options, earlier, created=created)
-            if state.before is not None:
+            if state.before is not None and not state.copied:
                 instance._row_state = instance._row_state.with_before(state.before)
         work.succeed()
     except BaseException as error:
@@ -423,6 +423,8 @@ def options_of_partial(
     A save to the row that it was loaded from writes the other fields, as with `update_fields`. Any other save writes all
     fields, so the deferred ones are loaded here.
     """
+    if post_save._connections and post_save._route(schema.model):
+        load_replaced(instance)  # the row has other values when the receivers ask for the changes
     if options.fields is not None:
         complete(instance, tuple(options.fields))
         return options

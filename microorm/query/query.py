@@ -41,11 +41,11 @@ class Query(Results[M]):
             for field, value in key_values(schema, values.pop("pk")):
                 if values.setdefault(field.name, value) is not value:
                     raise TypeError(f"create() got two values for {schema.name}.{field.name}")
-        instance = create_instance(schema, values)
+        instance: M = create_instance(schema, values)
         database = self._write_database()
         self._refuse_relating(values, database)
-        saved: M = instance.save(using=database.alias, force_insert=True)
-        return saved
+        instance.save(using=database.alias, force_insert=True)
+        return instance
 
     def get_or_create(
         self, /, defaults: Mapping[str, Any] | None = None, **equalities: Any

@@ -1,7 +1,9 @@
 """`on_commit` functions run one after another, and all of them, whatever errors they raise."""
 
 import functools
+import gc
 import logging
+import weakref
 from collections import deque
 
 import pytest
@@ -57,6 +59,7 @@ def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> Non
     assert caught.value is first
     assert ran == [1, 2]
     assert caught.value.__notes__ == [
+        "the rows are committed: the on_commit function <a failing hook> raised this after the commit",
         "another on_commit function failed as well: ValueError('two')",
         "another on_commit function failed as well: OSError('three')",
     ]
@@ -82,16 +85,38 @@ def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixtur
     assert [each.exc_info and each.exc_info[1] for each in caplog.records] == [error] * 3
 
 
-def test_after_an_interrupt_of_one_the_others_run() -> None:
-    """The rows are committed, so all functions run; then the interrupt goes on."""
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_after_an_interrupt_the_remaining_functions_run(interrupt: type[BaseException]) -> None:
+    """Then it is raised, before the errors of the others."""
     ran: list[int] = []
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
+    def stop() -> None:
+        raise interrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_hooks([(interrupt, True), (functools.partial(ran.append, 1), True)])
+    with pytest.raises(interrupt) as caught:
+        run_hooks([(Failing(LookupError()), False), (stop, True), (functools.partial(ran.append, 1), True)])
     assert ran == [1]
+    assert caught.value.__notes__[1:] == ["another on_commit function failed as well: LookupError()"]
+
+
+def test_an_error_is_freed_without_the_collector() -> None:
+    """It does not refer to the frame that raised it by a variable of that frame."""
+
+    class Lost(Exception):
+        """A class of its own, whose instances can be referenced weakly."""
+
+    def fail() -> None:
+        raise Lost
+
+    gc.disable()
+    try:
+        try:
+            run_hooks([(fail, False)])
+        except Lost as error:
+            freed = weakref.ref(error)
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:

@@ -3,35 +3,37 @@
 import sqlite3
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 
 from microorm.db.engine import Observers, WatchedCursor
+from microorm.db.events import count_added
 
 
 def test_an_engine_is_listened_to_once_and_for_good() -> None:
     """SQLAlchemy's lists of listeners must not change while other threads may use them."""
-    own: dict[str, int] = {}
-    observers, engine = Observers(own), create_engine("sqlite://")
+    observers, engine = Observers(), create_engine("sqlite://")
     heard: list[str] = []
-    assert own.get("before_cursor_execute", 0) == len(engine.dispatch.before_cursor_execute) == 0
+    assert count_added(engine, "before_cursor_execute") == len(engine.dispatch.before_cursor_execute) == 0
     for _ in range(3):
         observers.add(engine, heard.append)
         observers.remove(heard.append)
-        assert own["before_cursor_execute"] == len(engine.dispatch.before_cursor_execute) == 1
+        assert count_added(engine, "before_cursor_execute") == len(engine.dispatch.before_cursor_execute) == 1
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
         observers.add(engine, heard.append)
         connection.exec_driver_sql("SELECT 2")
     assert heard == ["SELECT 2"]
-    assert event.contains(engine, "before_cursor_execute", observers._before_cursor_execute)
+    observers.add(engine, heard.append)
     observers.close()
     observers.close()
-    assert own.get("before_cursor_execute", 0) == len(engine.dispatch.before_cursor_execute) == 0
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 3")
+    assert heard == ["SELECT 2"]
     engine.dispose()
 
 
 def test_another_engine_is_listened_to_in_its_turn() -> None:
-    observers, heard = Observers({}), list[str]()
+    observers, heard = Observers(), list[str]()
     for text in ("SELECT 1", "SELECT 2"):
         engine = create_engine("sqlite://")
         observers.add(engine, heard.append)
@@ -44,7 +46,7 @@ def test_another_engine_is_listened_to_in_its_turn() -> None:
 
 
 def test_an_observer_may_leave_while_it_is_told() -> None:
-    observers, heard = Observers({}), list[str]()
+    observers, heard = Observers(), list[str]()
 
     def once(statement: str) -> None:
         heard.append(statement)
@@ -60,7 +62,7 @@ def test_an_observer_may_leave_while_it_is_told() -> None:
 
 
 def test_a_watched_cursor_tells_and_does_what_the_drivers_does() -> None:
-    observers, heard = Observers({}), list[str]()
+    observers, heard = Observers(), list[str]()
     observers.told.append(heard.append)
     connection = sqlite3.connect(":memory:")
     cursor = observers.watched(connection.cursor())
@@ -77,7 +79,7 @@ def test_a_watched_cursor_tells_and_does_what_the_drivers_does() -> None:
 
 
 def test_a_cursor_is_watched_once() -> None:
-    observers = Observers({})
+    observers = Observers()
     cursor = observers.watched(object())
     assert observers.watched(cursor) is cursor
     assert observers.watched(None) is None
