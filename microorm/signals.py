@@ -200,8 +200,9 @@ class ModelSignal(Signal):
         registry = registry or default_registry
         if (model := registry.models.get(sender)) is not None:
             return super().has_listeners(model)
-        waits = any(each.identity[:2] == (registry, sender) and each.alive for each in self._following())
-        return waits or super().has_listeners(None)
+        if super().has_listeners(None):
+            return True
+        return any(each.identity[:2] == (registry, sender) and each.alive for each in self._following())
 
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry

@@ -275,7 +275,7 @@ def test_an_unfit_receiver_does_not_wait(registry: Any) -> None:
     with pytest.raises(TypeError, match="^receiver is not callable"):
         post_save.connect(5, sender="shop.Page", registry=registry)  # type: ignore[type-var]
     assert registry.forget_waiting("shop.Page", quiet) is False
-    assert not [each for each in post_save._labelled if each.place[1] == "shop.Page"]
+    assert not [each for each in post_save._labelled.values() if each.identity[0] is registry]
 
 
 def test_functions_wait_for_a_model(Base: Any, registry: Any) -> None:
@@ -697,3 +697,27 @@ def test_another_registry_has_labels_of_its_own(listen: Any) -> None:
         assert [len(log.calls) for log in logs] == [0, 1]
         for registry, log in zip(registries, logs, strict=True):
             assert post_save.disconnect(log, sender="shop.Page", registry=registry)
+
+
+def test_what_waits_for_the_commit_shares_nothing_that_changes_in_place(
+    databases: Any, Base: Any, registry: Any, listen: Any
+) -> None:
+    """Neither the objects of a bulk write nor the values of an update; a query and an expression do not change."""
+
+    class Note(Base):
+        tags: Field[list[Any]] = field(default_factory=list)
+        count: Field[int] = field(default=0)
+
+    registry.create_all()
+    told: list[Any] = []
+    listen(post_bulk_create, lambda objects, **kwargs: told.append(objects[0].tags), delivery="on_commit")
+    listen(post_update, lambda values, query, **kwargs: told.append((values, query)), delivery="on_commit")
+    note, tags, more = Note(tags=["a"]), ["b"], Note.count + 1
+    query = Note.objects.filter(count=0)
+    with databases.atomic():
+        Note.objects.bulk_create([note])
+        query.update(tags=tags, count=more)
+        note.tags.append("later")
+        tags.append("later")
+    assert told == [["a"], ({"tags": ["b"], "count": told[1][0]["count"]}, query)]
+    assert told[1][0]["count"] is more
