@@ -73,10 +73,11 @@ class Model(Generic[K]):
     microorm makes for `Model[UUID]`.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_row", "_row_state")
+    __slots__ = ("__dict__", "__weakref__", "_related", "_row", "_row_state")
 
     _row_state: RowState
     _row: tuple[Any, ...] | None
+    _related: dict[str, Any] | None  # see `mapping.state.keep_related`
 
     if TYPE_CHECKING:
         __schema__: ClassVar[Schema]
@@ -229,12 +230,14 @@ class Model(Generic[K]):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._row, twin._row_state = self._row, self._row_state
+        twin._related = None if self._related is None else dict(self._related)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = self.__copy__()
         memo[id(self)] = twin
         twin.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        twin._related = deepcopy(self._related, memo)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:

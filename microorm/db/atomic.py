@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from microorm.db.connection import AutocommitConnection
 from microorm.db.context import ReusableContext, Scope, current_scope, run_hooks
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore, take_snapshot
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, apply_related, restore, take_snapshot
 from microorm.db.transaction import AtomicBlock, Transaction, open_transaction
 from microorm.errors import CommitOutcomeUnknown, TransactionError
-from microorm.fields.field import MISSING
 
 if TYPE_CHECKING:
     from microorm.db.databases import Databases
@@ -261,18 +260,27 @@ class UnitOfWork:
         self._snapshots.append(snapshot)
         return snapshot
 
-    def change(self, instance: Any, values: Mapping[str, Any], snapshot: Snapshot | None = None) -> None:
-        """Set *values* on *instance*; a rollback restores it from *snapshot*, or as it is now."""
+    def change(
+        self,
+        instance: Any,
+        values: Mapping[str, Any],
+        snapshot: Snapshot | None = None,
+        *,
+        related: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set *values* and cached *related* rows; a rollback restores *instance* from *snapshot*, or as it is now."""
         snapshot = take_snapshot(instance) if snapshot is None else snapshot
         apply_generated(instance, snapshot, dict(values))
+        if related:
+            apply_related(instance, snapshot, related)
         self._remember(snapshot)
 
     def forget(self, instance: Any, names: Iterable[str]) -> None:
         """Drop the loaded related rows *names* of *instance*; a rollback restores them."""
         snapshot = take_snapshot(instance)
         for name in names:
-            if (related := instance.__dict__.pop(name, MISSING)) is not MISSING:
-                snapshot[3][name] = (related, MISSING)
+            if instance._related is not None and instance._related.get(name) is not None:
+                apply_related(instance, snapshot, {name: None})
         if snapshot[3]:
             self._remember(snapshot)
 

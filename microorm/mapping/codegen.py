@@ -193,6 +193,7 @@ def builder(
             *given,
             f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
             "        instance._row_state = state",
+            "        instance._related = None",
             "        append(instance)",
             "    return instances",
         ]

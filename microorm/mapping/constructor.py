@@ -52,6 +52,7 @@ def make_init(schema: Schema) -> Callable[..., None]:
             f"    _self.__dict__ = {{{''.join(item for _, item in arguments)}}}",
             "    _self._row = None",
             "    _self._row_state = _new",
+            "    _self._related = None",
             *relate,
         ]
     )
@@ -144,6 +145,7 @@ def fill(
     instance.__dict__ = values
     instance._row = None
     instance._row_state = NEW
+    instance._related = None
     for relation in related:
         relation.__set__(instance, given[relation.name])
 

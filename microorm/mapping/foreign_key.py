@@ -19,7 +19,7 @@ from microorm.fields.checks import shown
 from microorm.fields.field import MISSING, Field
 from microorm.mapping.on_delete import ACTIONS, Action, OnDelete
 from microorm.mapping.path import Step, follow, root
-from microorm.mapping.state import NEW, new_in
+from microorm.mapping.state import NEW, drop_related, keep_related, kept_related, new_in
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -142,10 +142,10 @@ class ForeignKey(Relation, Generic[R]):
             key = instance.__dict__.get(self.field.name, MISSING)
             if key is MISSING:
                 key = getattr(instance, self.field.name)
-            kept = instance.__dict__.get(self.name)
+            kept = kept_related(instance, self.name)
             if kept is None or (kept[0] is not key and (isinstance(key, ClauseElement) or kept[0] != key)):
                 kept = (key, None if key is None else self._load(instance, key))
-                instance.__dict__[self.name] = kept
+                keep_related(instance, self.name, kept)
             if kept[1] is None and not self.field.nullable:
                 name = self.target.__name__
                 absent = "is assigned" if key is None else f"with {self.to.name}={key!r}"
@@ -156,14 +156,14 @@ class ForeignKey(Relation, Generic[R]):
             values = instance.__dict__
             if value is None:
                 values[self.field.name] = None
-                values.pop(self.name, None)
+                drop_related(instance, self.name)
                 return
             if not isinstance(value, self.target):
                 raise self._wrong_model(type(instance), value)
             self.check_alias(instance, value)
             # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
             values[self.field.name] = key = getattr(value, self.to.name)
-            values[self.name] = (key, value)
+            keep_related(instance, self.name, (key, value))
 
     @property
     def target(self) -> Any:
@@ -231,9 +231,8 @@ class ForeignKey(Relation, Generic[R]):
 
     def assigned(self, instance: Any) -> Any:
         """Return the related instance that *instance* holds, or None; a key that was set later counts instead of it."""
-        values = instance.__dict__
-        kept = values.get(self.name)
-        return None if kept is None or kept[0] is not values.get(self.field.name) else kept[1]
+        kept = kept_related(instance, self.name)
+        return None if kept is None or kept[0] is not instance.__dict__.get(self.field.name) else kept[1]
 
     def outdated(self, instance: Any) -> Any:
         """Return the related instance whose present key or alias *instance* has not taken yet, or None.

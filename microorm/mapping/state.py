@@ -96,8 +96,28 @@ def new_in(alias: str) -> RowState:
 def placeholder(model: type[Any], alias: str) -> Any:
     """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
     instance = object.__new__(model)
-    instance._row, instance._row_state = None, new_in(alias)
+    instance._row, instance._row_state, instance._related = None, new_in(alias), None
     return instance
+
+
+def keep_related(instance: Any, name: str, found: tuple[Any, Any]) -> None:
+    """Cache what *instance* is related to by the relation *name*: *found* is a key, and what was found by it."""
+    if (related := instance._related) is None:
+        instance._related = {name: found}
+    else:
+        related[name] = found
+
+
+def kept_related(instance: Any, name: str) -> tuple[Any, Any] | None:
+    """Return what `keep_related` has cached, or None."""
+    related: dict[str, Any] | None = instance._related
+    return None if related is None else related.get(name)
+
+
+def drop_related(instance: Any, name: str) -> None:
+    """Drop what is cached of the relation *name*. The name stays, since a rollback looks for it."""
+    if instance._related is not None and name in instance._related:
+        instance._related[name] = None
 
 
 class State:
@@ -225,6 +245,7 @@ def picklable(instance: Any) -> dict[str, Any]:
     state = instance._row_state
     return {
         "values": instance.__dict__,
+        "related": instance._related,
         "alias": state.alias,
         "adding": state.adding,
         "loaded": loaded,
@@ -236,6 +257,7 @@ def unpickle(instance: Any, state: dict[str, Any]) -> None:
     """Restore *instance* from the result of `picklable`."""
     loaded = state["loaded"]
     instance.__dict__ = dict(state["values"])
+    instance._related = state.get("related")
     instance._row = None if loaded is None else tuple(loaded.values())
     layout = None if loaded is None else RowLayout(tuple(loaded), partial=state.get("partial", False))
     instance._row_state = RowState(state["alias"], layout, adding=state["adding"])

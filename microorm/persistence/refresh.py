@@ -18,7 +18,7 @@ from microorm.db.snapshots import apply_generated, take_snapshot
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowLayout, RowState, merge_loaded
+from microorm.mapping.state import RowLayout, RowState, drop_related, merge_loaded
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -47,7 +47,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     apply_generated(instance, snapshot, fresh)
     for name, relation in schema.relations.items():  # rows that were loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
-            instance.__dict__.pop(name, None)
+            drop_related(instance, name)
     instance._row = tuple(loaded.values())
     instance._row_state = RowState(
         database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)

@@ -16,6 +16,7 @@ from microorm.errors import FieldError, nearest
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, Step, alias_of, follow, root
 from microorm.mapping.schema import Schema
+from microorm.mapping.state import keep_related
 from microorm.sql.hydration import fields_of, hydrate
 
 
@@ -100,15 +101,13 @@ def relate(relation: Any, near: Sequence[Any], far: Sequence[Any]) -> None:
     name, here, there = relation.name, step.near.name, step.far.name
     for one, other in zip(near, far, strict=True):
         if one is not None:
-            values = one.__dict__
-            values[name] = (values[here], other)
+            keep_related(one, name, (one.__dict__[here], other))
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)
     if back is None:
         return
     for one, other in zip(near, far, strict=True):
         if one is not None and other is not None:
-            values = other.__dict__
-            values[back] = (values[there], one)
+            keep_related(other, back, (other.__dict__[there], one))
 
 
 Chain = tuple[Relation, ...]
@@ -191,5 +190,5 @@ def load_related(instance: Any, relation: Any, key: Any) -> Any:
         return None
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)
     if back is not None:
-        found[0].__dict__[back] = (key, instance)
+        keep_related(found[0], back, (key, instance))
     return found[0]

@@ -12,6 +12,7 @@ from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
+from microorm.mapping.state import keep_related, kept_related
 from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
 from microorm.sql.hydration import fields_of
@@ -136,7 +137,7 @@ def _owners(instances: Iterable[Any], relation: Any, *, anew: bool) -> Owners:
         if key is None or isinstance(key, ClauseElement):
             continue
         if not anew:
-            loaded = instance.__dict__.get(name)
+            loaded = kept_related(instance, name)
             if loaded is not None and loaded[0] == key:
                 continue
         owners.setdefault(key, []).append(instance)
@@ -147,7 +148,7 @@ def _related(instances: Iterable[Any], relation: Any) -> list[Any]:
     """Return the loaded instances that *instances* are related to, each once."""
     found: dict[int, Any] = {}
     for instance in instances:
-        loaded = instance.__dict__.get(relation.name)
+        loaded = kept_related(instance, relation.name)
         if loaded is None or loaded[1] is None:
             continue
         for each in (loaded[1],) if relation.to_one else loaded[1]:
@@ -180,7 +181,7 @@ def _set_many(relation: Any, owners: Owners, query: Any) -> None:
             key = each.__dict__[there]
             lists.get(key, unassigned)[id(each)] = each
             if not unassigned:
-                each.__dict__[name] = (key, owners[key][0])
+                keep_related(each, name, (key, owners[key][0]))
     else:
         for key, each in _found_through(query, relation.steps, owners):
             lists.get(key, unassigned)[id(each)] = each  # once, even if through rows relate it twice
@@ -191,7 +192,7 @@ def _set_many(relation: Any, owners: Owners, query: Any) -> None:
     for key, same in owners.items():
         related = list(lists[key].values())
         for owner in same:
-            owner.__dict__[relation.name] = (key, related)
+            keep_related(owner, relation.name, (key, related))
 
 
 def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:

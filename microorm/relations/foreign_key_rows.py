@@ -13,7 +13,7 @@ from microorm.db.snapshots import Snapshot, take_snapshot
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import new_in, placeholder
+from microorm.mapping.state import drop_related, kept_related, new_in, placeholder
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
@@ -48,7 +48,7 @@ class ForeignKeyRows:
         row = placeholder(self._schema.model, self._database.alias)
         if not self._databases.allows_relation(row, self._owner):
             raise CrossDatabaseRelation(f"{self._shown} cannot have rows in {self._database.alias!r}")
-        self._owner.__dict__.pop(self._relation.name, None)
+        drop_related(self._owner, self._relation.name)
         return Query.create(self._query, **values, **{self._foreign_key.name: self._owner})
 
     def add(self, objects: Sequence[Any]) -> None:
@@ -151,7 +151,7 @@ class ForeignKeyRows:
         for each in objects:
             if owner is not None:
                 self._forget_previous(whole, each)
-            whole.change(each, self._values(owner))
+            self._refer(whole, each, owner)
             fields = [self._foreign_key.name] if owner is None else None
             each.save(using=self._database.alias, update_fields=fields)
             whole.dirty = True
@@ -190,21 +190,21 @@ class ForeignKeyRows:
         for part in sliced(keys, MAX_VALUES // len(self._schema.key)):
             yield rows._with(_where=(self._schema.key_in(part),))
 
-    def _values(self, owner: Any) -> dict[str, Any]:
-        """Return the values of an instance that refers to *owner*, or to no row."""
+    def _refer(self, whole: UnitOfWork, instance: Any, owner: Any, image: Snapshot | None = None) -> None:
+        """Let *instance* refer to *owner*, or to no row; a rollback restores it from *image*, or as it is now."""
         key = None if owner is None else self._key
-        return {self._field: key, self._foreign_key.name: (key, owner)}
+        whole.change(instance, {self._field: key}, image, related={self._foreign_key.name: (key, owner)})
 
     def _mark_written(self, whole: UnitOfWork, instance: Any, image: Snapshot, owner: Any) -> None:
         """Note in *instance* that its row refers to *owner* now, or to no row."""
         self._forget_previous(whole, instance)
-        values = self._values(owner)
         plans = plans_of(self._schema, self._database)
-        mark_saved(self._schema, plans, instance, (self._field,), (values[self._field],))
-        whole.change(instance, values, image)
+        key = None if owner is None else self._key
+        mark_saved(self._schema, plans, instance, (self._field,), (key,))
+        self._refer(whole, instance, owner, image)
 
     def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
         """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""
-        copied_row = instance.__dict__.get(self._foreign_key.name)
-        if copied_row is not None and copied_row[1] is not None and copied_row[1] is not self._owner:
-            whole.forget(copied_row[1], [self._relation.name])
+        kept = kept_related(instance, self._foreign_key.name)
+        if kept is not None and kept[1] is not None and kept[1] is not self._owner:
+            whole.forget(kept[1], [self._relation.name])

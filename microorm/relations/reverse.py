@@ -9,6 +9,7 @@ from microorm.fields.field import split_optional
 from microorm.mapping.declarations import PendingName
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Step
+from microorm.mapping.state import keep_related, kept_related
 
 if TYPE_CHECKING:
     from microorm.relations.related_query import RelatedQuery
@@ -125,10 +126,10 @@ class RelatedOne(Reverse, Generic[R]):
             if instance is None:
                 return self.path(owner)
             key = getattr(instance, self.reverse_of.to.name)
-            kept = instance.__dict__.get(self.name)
+            kept = kept_related(instance, self.name)
             if kept is None or kept[0] != key:
                 kept = (key, None if key is None else instance._follow(self, key))
-                instance.__dict__[self.name] = kept
+                keep_related(instance, self.name, kept)
             if kept[1] is None and not self.nullable:
                 raise self.target.DoesNotExist(
                     f"{self.label} of {instance!r}: no {self.target.__name__} refers to it"
