@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transform, overload
 
 from sqlalchemy import ColumnElement, Table
+from sqlalchemy.sql import ClauseElement
 from typing_extensions import TypeVar
 
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
@@ -14,8 +15,9 @@ from microorm.fields.field import field
 from microorm.mapping.declarations import Declaration
 from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
+from microorm.mapping.pickling import picklable, unpickle
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowState, State, changes, picklable, unpickle
+from microorm.mapping.state import RowState, State, changes
 from microorm.persistence.delete import delete
 from microorm.persistence.refresh import load_deferred, refresh
 from microorm.persistence.save import save
@@ -236,7 +238,9 @@ class Model(Generic[K]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = self.__copy__()
         memo[id(self)] = twin
-        twin.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        # An expression never changes, and a copy of its columns would be of another table.
+        values = {n: v for n, v in self.__dict__.items() if not isinstance(v, ClauseElement)}
+        twin.__dict__.update(deepcopy(values, memo))
         twin._related = deepcopy(self._related, memo)
         return twin
 

@@ -93,6 +93,10 @@ class Field(Generic[T]):
         """Whether the field has a default value or factory."""
         return self.default is not MISSING or self.default_factory is not None
 
+    def new_default(self) -> Any:
+        """Return the default value of a new instance; MISSING if there is none."""
+        return self.default if self.default_factory is None else self.default_factory()
+
     @property
     def server_made(self) -> bool:
         """Whether the database generates the value if an INSERT omits it."""

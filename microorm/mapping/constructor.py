@@ -132,10 +132,8 @@ def fill(
             values[field.name] = None  # set below
         elif field.name in given:
             values[field.name] = given[field.name]
-        elif field.default_factory is not None:
-            values[field.name] = field.default_factory()
-        elif field.default is not MISSING:
-            values[field.name] = field.default
+        elif field.has_default:
+            values[field.name] = field.new_default()
         elif field.init:
             missing.append(_names(field)[0])
         elif field.primary_key:

@@ -234,30 +234,3 @@ def _equal_json(loaded: Any, current: Any) -> bool:
 
 def _equal_json_item(loaded: Any, current: Any) -> bool:
     return loaded.__class__ is current.__class__ and _equal_json(loaded, current)
-
-
-def picklable(instance: Any) -> dict[str, Any]:
-    """Return the values, state and loaded values of *instance* for pickle."""
-    loaded = None
-    if instance._row is not None:
-        names = instance.__schema__.names
-        loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
-    state = instance._row_state
-    return {
-        "values": instance.__dict__,
-        "related": instance._related,
-        "alias": state.alias,
-        "adding": state.adding,
-        "loaded": loaded,
-        "partial": state.partial,
-    }
-
-
-def unpickle(instance: Any, state: dict[str, Any]) -> None:
-    """Restore *instance* from the result of `picklable`."""
-    loaded = state["loaded"]
-    instance.__dict__ = dict(state["values"])
-    instance._related = state.get("related")
-    instance._row = None if loaded is None else tuple(loaded.values())
-    layout = None if loaded is None else RowLayout(tuple(loaded), partial=state.get("partial", False))
-    instance._row_state = RowState(state["alias"], layout, adding=state["adding"])
