@@ -12,6 +12,7 @@ from threading import RLock
 from types import ModuleType
 
 from microorm.errors import ConfigurationError, nearest
+from microorm.messages import brief
 from microorm.registry import Registry, default_registry
 
 __all__ = ["AppConfig", "Apps", "default_apps", "setup"]
@@ -81,7 +82,7 @@ class Apps:
                 raise RuntimeError("setup() was called by an application that is being set up")
             if self.ready:
                 if wanted != self._entries:
-                    raise ConfigurationError(f"other applications are set up already: {self._entries!r}")
+                    raise ConfigurationError(f"other applications are set up already: {brief(self._entries)}")
                 return
             self._running = True
             try:
@@ -133,11 +134,11 @@ class Apps:
 
 def _checked(entries: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(entries, (list, tuple)):
-        raise TypeError(f"setup() takes a list or tuple of applications, not {entries!r}")
+        raise TypeError(f"setup() takes a list or tuple of applications, not {brief(entries)}")
     for entry in entries:
         if not isinstance(entry, str) or not _is_dotted_path(entry):
             kind = ConfigurationError if isinstance(entry, str) else TypeError
-            raise kind(f"an application must be a dotted path, not {entry!r}")
+            raise kind(f"an application must be a dotted path, not {brief(entry)}")
     return tuple(entries)
 
 

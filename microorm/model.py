@@ -17,7 +17,7 @@ from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
 from microorm.mapping.pickling import picklable, unpickle
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowState, State, changes
+from microorm.mapping.state import RowState, State, changes, described
 from microorm.persistence.delete import delete
 from microorm.persistence.refresh import load_deferred, refresh
 from microorm.persistence.save import save
@@ -210,9 +210,10 @@ class Model(Generic[K]):
         return load_deferred(self, name)
 
     def __repr__(self) -> str:
-        schema = self.__schema__
-        key = ", ".join(f"{name}={self.__dict__.get(name)!r}" for name in schema.key_names)
-        return f"{schema.name}({key})"
+        return described(self)
+
+    def _in_messages(self) -> str:
+        return described(self, self.__schema__.key_names)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -20,6 +20,7 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import Batch, Snapshot, apply_generated, apply_related, restore, take_snapshot
 from microorm.db.transaction import AtomicBlock, Transaction, open_transaction
 from microorm.errors import CommitOutcomeUnknown, TransactionError
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     from microorm.db.databases import Databases
@@ -172,7 +173,7 @@ def _fail(block: AtomicBlock, error: BaseException | None) -> None:
                 transaction.doom(doom)
     if error is None:
         raise TransactionError(
-            f"the block on {block.alias!r} was rolled back because of an earlier error: {cause!r}"
+            f"the block on {block.alias!r} was rolled back because of an earlier error: {brief(cause)}"
         ) from cause
 
 
@@ -191,13 +192,13 @@ def _roll_back_savepoint(block: AtomicBlock, error: BaseException | None) -> Bas
 def refuse_unfit(function: Any) -> None:
     """Raise `TypeError` for a coroutine or generator function, whose body runs after the call has returned."""
     if not callable(function):
-        raise TypeError(f"atomic() decorates functions, not {function!r}")
+        raise TypeError(f"atomic() decorates functions, not {brief(function)}")
     for called in (function, type(function).__call__):
         if inspect.iscoroutinefunction(called):
-            raise TypeError(f"atomic() cannot decorate {function!r}: it is a coroutine function")
+            raise TypeError(f"atomic() cannot decorate {brief(function)}: it is a coroutine function")
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise TypeError(
-                f"atomic() cannot decorate {function!r}: it is a generator function, which runs after the call; "
+                f"atomic() cannot decorate {brief(function)}: it is a generator function, which runs after the call; "
                 "write `with atomic():` inside it"
             )
 

@@ -23,6 +23,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from microorm.errors import LazyLoadError, TransactionSharedError
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     import asyncio
@@ -200,7 +201,7 @@ def refuse_lazy(instance: object, name: str) -> None:
     while scope is not None:
         if scope.kind is EAGER and not scope.closed:
             raise LazyLoadError(
-                f"{type(instance).__name__}.{name} of {instance!r} is not loaded, and no_lazy_loads() is on"
+                f"{type(instance).__name__}.{name} of {brief(instance)} is not loaded, and no_lazy_loads() is on"
             )
         scope = scope.parent
 
@@ -289,7 +290,7 @@ def run_hooks(hooks: list[Hook]) -> None:
                 failures.append(error)
     if failures:
         for other in failures[1:]:
-            failures[0].add_note(f"another on_commit function failed as well: {other!r}")
+            failures[0].add_note(f"another on_commit function failed as well: {brief(other)}")
         raise failures[0]
 
 

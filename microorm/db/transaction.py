@@ -34,6 +34,7 @@ from microorm.db.context import (
 from microorm.db.engine import BEGIN, TRANSACTION, Database
 from microorm.db.snapshots import SnapshotLog
 from microorm.errors import CommitOutcomeUnknown, ConfigurationError, TransactionError, TransactionSharedError
+from microorm.messages import brief
 
 _log = logging.getLogger("microorm.transactions")
 
@@ -296,7 +297,7 @@ class Transaction(Channel):
         if isinstance(error, Forbidden):
             return TransactionError(f"{self.database.alias!r} cannot be used: {error}")
         return TransactionError(
-            f"the block on {self.database.alias!r} is doomed by an earlier error: {error!r}"
+            f"the block on {self.database.alias!r} is doomed by an earlier error: {brief(error)}"
         )
 
     def _refuse_statement(self, *arguments: Any) -> None:

@@ -22,6 +22,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Final, TypeVar
 
+from microorm.messages import brief
+
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound="Receiver")
 Receiver = Callable[..., Any]
@@ -109,13 +111,13 @@ def check_receiver(receiver: object) -> None:
     The signature of *receiver* itself counts, not that of a function it wraps.
     """
     if not callable(receiver):
-        raise TypeError(f"receiver is not callable: {receiver!r}")
+        raise TypeError(f"receiver is not callable: {brief(receiver)}")
     try:
         parameters = inspect.signature(receiver, follow_wrapped=False).parameters.values()
     except ValueError:  # a C function without a signature
         parameters = {}.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        raise ValueError(f"receiver does not accept **kwargs: {receiver!r}")
+        raise ValueError(f"receiver does not accept **kwargs: {brief(receiver)}")
 
 
 def connection_key(receiver: object, sender: object, dispatch_uid: object) -> Hashable:
@@ -156,7 +158,7 @@ def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
         return weakref.ref(receiver, flag)
     except TypeError:
         raise TypeError(
-            f"receiver cannot be referenced weakly, connect it with weak=False: {receiver!r}"
+            f"receiver cannot be referenced weakly, connect it with weak=False: {brief(receiver)}"
         ) from None
 
 

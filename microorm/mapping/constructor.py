@@ -15,6 +15,7 @@ from microorm.fields.field import MISSING, Field
 from microorm.mapping.codegen import compiled
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NEW
+from microorm.messages import brief
 from microorm.signals import post_init, pre_init
 
 
@@ -120,7 +121,7 @@ def fill(
         raise TypeError(f"{name}() takes keyword arguments only, but {len(args)} positional were given")
     for key in given:
         if key not in accepted:
-            raise TypeError(f"{name}() has no argument {key!r}{nearest(key, accepted)}")
+            raise TypeError(f"{name}() has no argument {brief(key)}{nearest(key, accepted)}")
     values: dict[str, Any] = {}
     missing = []
     related = [field.relation for field in schema.fields if field.relation and field.relation.name in given]

@@ -20,6 +20,7 @@ from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
 from microorm.fields.type_map import type_name
 from microorm.mapping.foreign_key import Relation
+from microorm.messages import brief
 
 
 class Declaration(NamedTuple):
@@ -91,7 +92,9 @@ def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict
         _refuse_name(label, name, reserved)
         written = cls.__dict__.get(name, MISSING)
         if written is not MISSING and not is_declared(written):
-            raise ModelError(f"{label}: {written!r} is not a field(); write a default as field(default=...)")
+            raise ModelError(
+                f"{label}: {brief(written)} is not a field(); write a default as field(default=...)"
+            )
         made: Any = Field() if written is MISSING else copy(written)
         made.name = name
         found[name] = Declaration(label, annotation, made, names)

@@ -29,6 +29,7 @@ from microorm.mapping.declarations import (
 )
 from microorm.mapping.foreign_key import ForeignKey, Reference, Relation
 from microorm.mapping.schema import Schema, implicit_key, key_type
+from microorm.messages import brief
 from microorm.registry import NAMING, Registry, default_registry
 from microorm.signals import class_prepared
 
@@ -66,19 +67,19 @@ class Options:
         for option in ("table", "app", "database"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, str) or not value):
-                raise ModelError(f"{name}: {option}= must be a name, not {value!r}")
+                raise ModelError(f"{name}: {option}= must be a name, not {brief(value)}")
         if self.app is not None and not self.app.isidentifier():
-            raise ModelError(f"{name}: app= must be an identifier, not {self.app!r}")
+            raise ModelError(f"{name}: app= must be an identifier, not {brief(self.app)}")
         if self.database is not None and not ALIAS.fullmatch(self.database):
             raise ModelError(
-                f"{name}: database= must be an alias (letters, digits, underscores), not {self.database!r}"
+                f"{name}: database= must be an alias (letters, digits, underscores), not {brief(self.database)}"
             )
         if not isinstance(self.abstract, bool):
-            raise ModelError(f"{name}: abstract= must be a bool, not {self.abstract!r}")
+            raise ModelError(f"{name}: abstract= must be a bool, not {brief(self.abstract)}")
         if self.registry is not None and not isinstance(self.registry, Registry):
-            raise ModelError(f"{name}: registry= must be a Registry, not {self.registry!r}")
+            raise ModelError(f"{name}: registry= must be a Registry, not {brief(self.registry)}")
         if not isinstance(self.own_args, tuple):
-            raise ModelError(f"{name}: table_args= must be a tuple, not {self.own_args!r}")
+            raise ModelError(f"{name}: table_args= must be a tuple, not {brief(self.own_args)}")
         if self.abstract and self.table is not None:
             raise ModelError(f"{name}: an abstract model cannot have table=")
 

@@ -20,6 +20,7 @@ from microorm.fields.field import MISSING, Field
 from microorm.mapping.on_delete import ACTIONS, Action, OnDelete
 from microorm.mapping.path import Step, follow, root
 from microorm.mapping.state import NEW, drop_related, keep_related, kept_related, new_in
+from microorm.messages import brief
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -97,7 +98,7 @@ class Relation:
         """
         if isinstance(value, self.target):
             if (key := getattr(value, self.key_field.name)) is None:
-                raise UnsavedError(f"{self.label}: {value!r} has no key; save it first")
+                raise UnsavedError(f"{self.label}: {brief(value)} has no key; save it first")
             return key
         if hasattr(type(value), "__schema__"):
             raise self._wrong_model(self.owner, value)
@@ -148,8 +149,8 @@ class ForeignKey(Relation, Generic[R]):
                 keep_related(instance, self.name, kept)
             if kept[1] is None and not self.field.nullable:
                 name = self.target.__name__
-                absent = "is assigned" if key is None else f"with {self.to.name}={key!r}"
-                raise self.target.DoesNotExist(f"{self.label} of {instance!r}: no {name} {absent}")
+                absent = "is assigned" if key is None else f"with {self.to.name}={brief(key)}"
+                raise self.target.DoesNotExist(f"{self.label} of {brief(instance)}: no {name} {absent}")
             return kept[1]
 
         def __set__(self, instance, value):
@@ -226,7 +227,7 @@ class ForeignKey(Relation, Generic[R]):
             return
         if not databases.allows_relation(instance, value):
             raise CrossDatabaseRelation(
-                f"{self.label} of {state.alias!r} cannot refer to {value!r} of {theirs!r}"
+                f"{self.label} of {state.alias!r} cannot refer to {brief(value)} of {theirs!r}"
             )
 
     def assigned(self, instance: Any) -> Any:
@@ -244,7 +245,7 @@ class ForeignKey(Relation, Generic[R]):
         if (key := getattr(other, self.to.name)) is None:
             owner = self.owner.__name__
             raise UnsavedError(
-                f"{self.label}: {other!r} has no key; save it before the {owner} that refers to it"
+                f"{self.label}: {brief(other)} has no key; save it before the {owner} that refers to it"
             )
         moved = instance._row_state.alias is None and other._row_state.alias is not None
         return other if moved or key != instance.__dict__[self.field.name] else None
@@ -258,15 +259,15 @@ class ForeignKey(Relation, Generic[R]):
         options = self.options
         if self.on_delete not in ACTIONS:
             raise ModelError(
-                f"{self.label}: on_delete= must be one of {', '.join(ACTIONS)}, not {self.on_delete!r}"
+                f"{self.label}: on_delete= must be one of {', '.join(ACTIONS)}, not {brief(self.on_delete)}"
                 f"{nearest(self.on_delete, ACTIONS)}"
             )
         required, fulfilled = self.action.requires
         if not fulfilled(self, nullable):
-            raise ModelError(f"{self.label}: on_delete={self.on_delete!r} needs {required}")
+            raise ModelError(f"{self.label}: on_delete={brief(self.on_delete)} needs {required}")
         for option in ("unique", "index", "constraint"):
             if type(options.get(option, False)) is not bool:
-                raise ModelError(f"{self.label}: {option}= must be a bool, not {options[option]!r}")
+                raise ModelError(f"{self.label}: {option}= must be a bool, not {brief(options[option])}")
 
 
 def foreign_key(

@@ -18,6 +18,7 @@ from microorm.mapping.codegen import Gather, Row, collector, gatherer
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path
 from microorm.mapping.state import RowLayout
+from microorm.messages import brief
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
 
@@ -232,7 +233,7 @@ def _make_table(model: Any, name: str, metadata: MetaData, fields: list[Field[An
             items.append(deepcopy(item))
         else:
             raise ModelError(
-                f"{model.__name__}: table_args= must contain constraints and indexes, not {item!r}"
+                f"{model.__name__}: table_args= must contain constraints and indexes, not {brief(item)}"
             )
     try:
         table = Table(name, metadata, *columns, *checks, *items, **options)
@@ -249,7 +250,9 @@ def _refuse_unquotable(label: str, what: str, name: str) -> None:
     for each in name:
         control = each < " " or "\x7f" <= each <= "\x9f" or "\ud800" <= each <= "\udfff"
         if control or (each.isspace() and each != " "):
-            raise ModelError(f"{label}: the name of the {what}, {name!r}, contains the character {each!r}")
+            raise ModelError(
+                f"{label}: the name of the {what}, {name!r}, contains the character {brief(each)}"
+            )
 
 
 class LazyDialectOptions(Mapping[str, Any]):

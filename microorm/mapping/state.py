@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.sql import ClauseElement
 
 from microorm.fields.field import MISSING, Field
+from microorm.messages import brief_value
 
 
 class RowLayout:
@@ -206,6 +207,22 @@ def changes(
         if loaded is MISSING or _differ(loaded, current):
             found[name] = (None if loaded is MISSING else loaded, None if current is MISSING else current)
     return found
+
+
+def described(instance: Any, names: Sequence[str] | None = None) -> str:
+    """Return a text for *instance*: its model, and the values of *names*, by default its key and all that is loaded.
+
+    It loads nothing. Long values are cut.
+    """
+    schema, values = instance.__schema__, instance.__dict__
+    if names is None:
+        names = (*schema.key_names, *[each for each in schema.plain_names if each in values])
+    shown = [f"{name}={_shown(values.get(name))}" for name in names]
+    return f"{schema.name}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    return f"<SQL {value}>" if isinstance(value, ClauseElement) else brief_value(value)
 
 
 def _differ(loaded: Any, current: Any) -> bool:

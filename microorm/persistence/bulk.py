@@ -22,6 +22,7 @@ from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
+from microorm.messages import brief
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import INSERT, collect, send_post_save, write_expressions
@@ -172,7 +173,7 @@ def _upsert_of(
         return None
     if upsert.updates and (first := indexes.setdefault(unique, index)) != index:
         declared = [schema.reported[name] for name in upsert.unique]
-        shown = ", ".join(f"{name}={value!r}" for name, value in zip(declared, unique, strict=True))
+        shown = ", ".join(f"{name}={brief(value)}" for name, value in zip(declared, unique, strict=True))
         raise ValueError(f"object {index} of bulk_create() has the same {shown} as object {first}")
     return upsert
 

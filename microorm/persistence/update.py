@@ -15,6 +15,7 @@ from microorm.db.snapshots import Snapshot, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import (
@@ -111,7 +112,7 @@ def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
         key = key_row(schema, instance)
         if (first := indexes.setdefault(key, index)) != index:
             raise ValueError(
-                f"object {index} of bulk_update() has the same key as object {first}: {instance!r}"
+                f"object {index} of bulk_update() has the same key as object {first}: {brief(instance)}"
             )
 
 

@@ -17,6 +17,7 @@ from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, Step, alias_of, follow, root
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import keep_related
+from microorm.messages import brief
 from microorm.sql.hydration import fields_of, hydrate
 
 
@@ -123,11 +124,11 @@ def chain_of(schema: Schema, method: str, given: Any) -> Chain:
         return _named(schema, method, given)
     if isinstance(given, Path):
         if given._root is not schema:
-            raise FieldError(f"{method}(): {given!r} does not start at {schema.name}")
+            raise FieldError(f"{method}(): {brief(given)} does not start at {schema.name}")
         return _along(schema, given)
     if isinstance(given, ClauseElement):
         raise FieldError(f"{method}() takes relations; {given} is a column")
-    raise TypeError(f"{method}() takes paths or dotted names, not {given!r}")
+    raise TypeError(f"{method}() takes paths or dotted names, not {brief(given)}")
 
 
 def dotted(chain: Chain) -> str:

@@ -13,6 +13,7 @@ from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import keep_related, kept_related
+from microorm.messages import brief
 from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
 from microorm.sql.hydration import fields_of
@@ -31,7 +32,7 @@ class Prefetch:
 
     def __init__(self, path: type[Any] | str, query: Iterable[Any]) -> None:
         if not hasattr(query, "_prefetched"):
-            raise TypeError(f"Prefetch() takes a query, not {query!r}")
+            raise TypeError(f"Prefetch() takes a query, not {brief(query)}")
         rows: Any = query
         if rows._limit is not None or rows._offset:
             raise TypeError("Prefetch() uses one query for all instances, so it cannot be limited")
@@ -69,7 +70,7 @@ def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -
         if query is not None:
             name, target = dotted(chain), chain[-1].target
             if query._model is not target:
-                raise TypeError(f"Prefetch({name!r}) takes a query of {target.__name__}, not {query!r}")
+                raise TypeError(f"Prefetch({name!r}) takes a query of {target.__name__}, not {brief(query)}")
             if name in queried:
                 raise ValueError(f"prefetch_related() got two queries for {name!r}")
             queried.add(name)
@@ -88,9 +89,9 @@ def prefetch(instances: Iterable[Any], *paths: type[Any] | str | Prefetch) -> No
         return
     model = type(found[0])
     if not hasattr(model, "__schema__"):
-        raise TypeError(f"prefetch() takes instances of a model, not {found[0]!r}")
+        raise TypeError(f"prefetch() takes instances of a model, not {brief(found[0])}")
     if (other := next((each for each in found if type(each) is not model), None)) is not None:
-        raise TypeError(f"prefetch() takes instances of one model, not {found[0]!r} and {other!r}")
+        raise TypeError(f"prefetch() takes instances of one model, not {brief(found[0])} and {brief(other)}")
     prefetch_related(found, fetches_of(model.__schema__, (), paths), None)
 
 

@@ -14,6 +14,7 @@ from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import drop_related, kept_related, new_in, placeholder
+from microorm.messages import brief
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
@@ -43,7 +44,7 @@ class ForeignKeyRows:
         for name in (self._foreign_key.name, self._field):
             if name in values:
                 raise TypeError(
-                    f"create() of {self._relation.label} sets {name!r} to {self._owner!r}; leave it out"
+                    f"create() of {self._relation.label} sets {name!r} to {brief(self._owner)}; leave it out"
                 )
         row = placeholder(self._schema.model, self._database.alias)
         if not self._databases.allows_relation(row, self._owner):
@@ -64,7 +65,7 @@ class ForeignKeyRows:
         self._check("remove", objects, saved=True)
         for each in objects:
             if getattr(each, self._field) != self._key:
-                raise self._schema.model.DoesNotExist(f"{each!r} is not among {self._shown}")
+                raise self._schema.model.DoesNotExist(f"{brief(each)} is not among {self._shown}")
         if objects:
             with self._unit() as whole:
                 self._relate(whole, objects, None)
@@ -105,7 +106,7 @@ class ForeignKeyRows:
 
     @property
     def _shown(self) -> str:
-        return f"{self._relation.name} of {self._owner!r}"
+        return f"{self._relation.name} of {brief(self._owner)}"
 
     def _unit(self) -> Any:
         return unit_of_work(self._databases, self._database)
@@ -124,11 +125,11 @@ class ForeignKeyRows:
                 placed._row_state = new_in(alias)
             if theirs not in (None, alias) or not self._databases.allows_relation(placed, self._owner):
                 raise CrossDatabaseRelation(
-                    f"{self._shown}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
+                    f"{self._shown}, written to {alias!r}, cannot have {brief(each)} of {theirs!r}"
                 )
             if saved and (each._row_state.adding or each.pk is None):
                 raise UnsavedError(
-                    f"{method}() of {self._relation.label} needs saved instances; {each!r} is not saved"
+                    f"{method}() of {self._relation.label} needs saved instances; {brief(each)} is not saved"
                 )
             if not self._bulk:  # what its save would refuse
                 for foreign_key in self._schema.foreign_keys:

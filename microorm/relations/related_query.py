@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from microorm.db.context import refuse_lazy
 from microorm.mapping.state import drop_related, keep_related, kept_related
+from microorm.messages import brief
 from microorm.query.query import Query
 from microorm.relations.foreign_key_rows import ForeignKeyRows
 from microorm.relations.through_rows import ThroughRows, many_to_many_of
@@ -111,7 +112,7 @@ class RelatedQuery(Query[M]):
         With *clear* all rows are removed first. Raises as `add` and `remove` do.
         """
         if isinstance(objects, (str, bytes)):
-            raise TypeError(f"set() takes a list of instances or keys, not {objects!r}")
+            raise TypeError(f"set() takes a list of instances or keys, not {brief(objects)}")
         given = tuple(objects)
         self._writer("set", bulk, through_defaults).set(given, clear=clear)
 

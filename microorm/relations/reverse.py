@@ -10,6 +10,7 @@ from microorm.mapping.declarations import PendingName
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Step
 from microorm.mapping.state import keep_related, kept_related
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     from microorm.relations.related_query import RelatedQuery
@@ -132,7 +133,7 @@ class RelatedOne(Reverse, Generic[R]):
                 keep_related(instance, self.name, kept)
             if kept[1] is None and not self.nullable:
                 raise self.target.DoesNotExist(
-                    f"{self.label} of {instance!r}: no {self.target.__name__} refers to it"
+                    f"{self.label} of {brief(instance)}: no {self.target.__name__} refers to it"
                 )
             return kept[1]
 
@@ -164,7 +165,7 @@ def related(via: str, *, init: Literal[False] = False) -> Any:
     Raises `ModelError` at the first use if the other model has no such relation.
     """
     if not isinstance(via, str):
-        raise TypeError(f"related() takes the name of a relation, not {via!r}")
+        raise TypeError(f"related() takes the name of a relation, not {brief(via)}")
     return Reverse(via)
 
 
@@ -173,7 +174,7 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     steps = relation.steps
     key = getattr(instance, steps[0].near.name)
     if key is None:
-        raise UnsavedError(f"{relation.label}: {instance!r} has no key yet; save it first")
+        raise UnsavedError(f"{relation.label}: {brief(instance)} has no key yet; save it first")
     from microorm.relations.related_query import RelatedQuery  # noqa: PLC0415 not every program needs it
 
     query: RelatedQuery[Any] = RelatedQuery(relation.target)
