@@ -101,6 +101,7 @@ class Apps:
         for package in packages:
             if _has_submodule(package, "models"):
                 import_module(f"{package.__name__}.models")
+        self.registry.prepare()
         self.models_ready = True
         for config in configs:
             config.ready()
@@ -118,10 +119,11 @@ class Apps:
                 raise ConfigurationError(
                     f"two applications are labelled {config.label!r}: {other!r} and {config.name!r}"
                 )
-        before = {label: registry.label(model, None) for label, model in registry.models.items()}
+        known = registry.known().items()
+        before = {label: registry.label(model, None) for label, model in known}
         self.configs = {config.label: config for config in configs}
         registry.apps.update({config.name: config.label for config in configs})
-        for label, model in registry.models.items():
+        for label, model in known:
             if label == before[label] and label != (due := registry.label(model, None)):
                 raise ConfigurationError(f"the model {due!r} was defined as {label!r}, before setup()")
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect,
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.db.databases import Databases, default_databases
-from microorm.errors import ConfigurationError, ModelError, TransactionError
+from microorm.errors import ConfigurationError, ModelError, TransactionError, nearest
 from microorm.fields.types import MARIADB
 
 NAMING = {
@@ -51,16 +51,41 @@ class Registry:
             _ = model.__schema__
         return self.tables
 
-    def by_name(self) -> dict[str, Any]:
-        """Return the models by class name, including those that are not prepared yet."""
-        known = [*self.models.values(), *self._postponed.values()]
-        return {model.__name__: model for model in known}
+    def known(self) -> dict[str, Any]:
+        """Return the models by label, including those that are not prepared yet."""
+        return self.models | self._postponed
+
+    def find(self, cls: Any, name: str, *, final: bool = True) -> Any:
+        """Return what *name* means in the body of the model *cls*; None if there is no such model.
+
+        That is the model of this name in the same application, else the only one of this name, else an application as
+        `LabelledModels`. If not *final*, a model of another application is not returned either, since one of the same
+        application may still be defined. Raises `ModelError` for a name that several models have.
+        """
+        known, label = self.known(), self.label(cls, cls.__options__.app)
+        own = known.get(f"{label.partition('.')[0]}.{name}")
+        if own is not None:
+            return own
+        found = {label: model for label, model in known.items() if label.partition(".")[2] == name}
+        if len(found) > 1 and final:
+            labels = sorted(found)
+            raise ModelError(
+                f"{name!r} is the name of several models: {', '.join(labels)}; write the label, such as {labels[0]!r}"
+            )
+        if found:
+            return next(iter(found.values())) if final else None
+        return LabelledModels(self, name) if any(label.partition(".")[0] == name for label in known) else None
+
+    def prepare(self) -> None:
+        """Prepare the models that were waiting for others, as far as all names they use are defined."""
+        for model in list(self._postponed.values()):
+            with suppress(ModelError):
+                _ = model.__schema__
 
     def referring(self, model: Any) -> tuple[Any, ...]:
         """Return the foreign keys that refer to *model*, except those of models with undefined names."""
-        for waiting in list(self._postponed.values()) if self._postponed else ():
-            with suppress(ModelError):
-                _ = waiting.__schema__
+        if self._postponed:
+            self.prepare()
         if (found := self._referring.get(model)) is None:
             models = [*self.models.values()]
             keys = [key for each in models for key in each.__schema__.foreign_keys]
@@ -223,6 +248,32 @@ class Registry:
             )
             for alias in aliases
         ]
+
+
+class PendingName(Exception):
+    """An annotation uses a name that is not defined yet."""
+
+    def __init__(self, name: str, hint: str = "") -> None:
+        self.name = name
+        super().__init__(f"name {name!r} is not defined{hint}")
+
+
+class LabelledModels:
+    """The models of one application as attributes, so that an annotation can be a label: `accounts.User`.
+
+    A model that is not defined yet raises `PendingName`.
+    """
+
+    def __init__(self, registry: Registry, app: str) -> None:
+        self._registry = registry
+        self._app = app
+
+    def __getattr__(self, name: str) -> Any:
+        known = self._registry.known()
+        label = f"{self._app}.{name}"
+        if label not in known:
+            raise PendingName(label, nearest(label, known))
+        return known[label]
 
 
 def _refuse_migrated(alias: str, connection: Connection) -> None:

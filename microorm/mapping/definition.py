@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -21,7 +22,6 @@ from microorm.mapping.constructor import make_init
 from microorm.mapping.declarations import (
     Declaration,
     Names,
-    PendingName,
     enclosing_frames,
     has_fields,
     read_declarations,
@@ -30,7 +30,7 @@ from microorm.mapping.declarations import (
 from microorm.mapping.foreign_key import ForeignKey, Reference, Relation
 from microorm.mapping.schema import Schema, implicit_key, key_type
 from microorm.messages import brief
-from microorm.registry import NAMING, Registry, default_registry
+from microorm.registry import NAMING, PendingName, Registry, default_registry
 from microorm.signals import class_prepared
 
 KEYWORDS = ("abstract", "app", "database", "registry", "table", "table_args")
@@ -121,7 +121,7 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
             )
     cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
     registry = options.registry or default_registry
-    names = Names(cls, enclosing_frames(cls, 3), registry.by_name)
+    names = Names(cls, enclosing_frames(cls, 3), partial(registry.find, cls))
     refuse_overwritten(cls, iter(inherited(cls)))
     cls.__declarations__ = read_declarations(cls, names, taken_names(root))
     for name, declaration in (cls.__declarations__ if options.abstract else inherited(cls)).items():
@@ -135,7 +135,7 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
     label = registry.label(cls, options.app)
     older = registry.models.get(label)
     try:
-        prepare(cls)
+        prepare(cls, final=False)
     except PendingName:
         registry.postpone(cls, label)
     except BaseException:
@@ -143,9 +143,10 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
         raise
 
 
-def prepare(cls: Any) -> Schema:
+def prepare(cls: Any, *, final: bool = True) -> Schema:
     """Make the schema, constructor and exceptions of *cls*, register it, and send `class_prepared`.
 
+    Not *final*: names are looked up as at a class statement, after which other models may be defined.
     Raises `ModelError`, or `PendingName` if a name in an annotation is not defined yet.
     """
     options = cls.__options__
@@ -154,7 +155,7 @@ def prepare(cls: Any) -> Schema:
         if "__schema__" in vars(cls):
             schema: Schema = cls.__schema__
             return schema
-        declarations = resolve(cls)
+        declarations = resolve(cls, final=final)
         label = registry.label(cls, options.app)
         known = dict(registry.models)
         throughs = [
@@ -232,11 +233,11 @@ def inherited(cls: type) -> dict[str, Declaration]:
     return found
 
 
-def resolve(cls: type) -> Resolved:
+def resolve(cls: type, *, final: bool) -> Resolved:
     """Return the fields and relations of *cls* with their types, and store the types in *cls* and its bases."""
     for parent in cls.__mro__:
         own = vars(parent).get("__declarations__", {})
-        own.update({name: declaration.resolved() for name, declaration in own.items()})
+        own.update({name: declaration.resolved(final=final) for name, declaration in own.items()})
     return {name: (each.field, each.annotation) for name, each in inherited(cls).items()}
 
 

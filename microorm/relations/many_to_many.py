@@ -100,14 +100,17 @@ class ManyToMany(ToMany[M]):
         return near[0], far[0]
 
     def _through_model(self) -> Any:
-        registry = self.owner.__schema__.registry
-        if not isinstance(self._through, str):
-            return registry.newest(self._through)
-        models = registry.by_name()
-        if (found := models.get(self._through)) is None:
-            raise ModelError(
-                f"{self.label}: no model is called {self._through!r}{nearest(self._through, models)}"
-            )
+        registry, through = self.owner.__schema__.registry, self._through
+        if not isinstance(through, str):
+            return registry.newest(through)
+        known = registry.known()
+        try:
+            found = known[through] if through in known else registry.find(self.owner, through)
+        except ModelError as error:
+            raise ModelError(f"{self.label}: {error}") from None
+        if not isinstance(found, type):
+            names = known if "." in through else [model.__name__ for model in known.values()]
+            raise ModelError(f"{self.label}: no model is called {through!r}{nearest(through, names)}")
         return found
 
     def _refuse_contradictions(self) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields.field import split_optional
-from microorm.mapping.declarations import PendingName
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Step
 from microorm.mapping.state import keep_related, kept_related
 from microorm.messages import brief
+from microorm.registry import PendingName
 
 if TYPE_CHECKING:
     from microorm.relations.related_query import RelatedQuery
@@ -88,8 +88,8 @@ class Reverse(Relation):
     def _find(self) -> Any:
         try:
             target = self.owner.__schema__.registry.newest(split_optional(self._kind())[0])
-        except PendingName as pending:
-            raise ModelError(f"{self.label}: {pending}") from None
+        except (PendingName, ModelError) as problem:
+            raise ModelError(f"{self.label}: {problem}") from None
         relations = target.__schema__.relations
         found = relations.get(self.via)
         if found is None or not (found.is_foreign_key or found.many_to_many):

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microorm.fields.field import Field
-from microorm.mapping.declarations import Names, PendingName, declared, enclosing_frames, evaluate
+from microorm.mapping.declarations import Names, declared, enclosing_frames, evaluate
+from microorm.registry import PendingName
 
 
 class Colour(enum.Enum):
@@ -20,7 +21,7 @@ class Colour(enum.Enum):
 
 
 def names_of(cls: type, depth: int = 1, **models: type) -> Names:
-    return Names(cls, enclosing_frames(cls, depth + 1), lambda: models)
+    return Names(cls, enclosing_frames(cls, depth + 1), lambda name, final: models.get(name))
 
 
 class Thing:

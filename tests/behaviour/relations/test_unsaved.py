@@ -281,10 +281,14 @@ def test_changes_of_what_is_related_refuse_before_any_sql(
 ) -> None:
     author, unsaved = Author(name="U").save(), Author(name="V")
     novel = Novel(title="x", author=author).save()
-    Tag = registry.by_name()["Tag"]
+    Tag = registry.known()["test_unsaved.Tag"]
     tag = Tag(name="t").save()
     told.clear()
-    listen(m2m_changed, lambda signal, **kwargs: told.append(signal), sender=registry.by_name()["Tagging"])
+    listen(
+        m2m_changed,
+        lambda signal, **kwargs: told.append(signal),
+        sender=registry.known()["test_unsaved.Tagging"],
+    )
     other = Novel(title="y", author=unsaved)
     before = held(novel)
     with wire.record() as sent:
