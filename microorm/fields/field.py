@@ -63,6 +63,7 @@ class Field(Generic[T]):
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
         self.generated = False
+        self.implicit = False  # the key of a model that declares none
         self.relation: Any = None  # the foreign key whose column this is
 
     if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Field(Generic[T]):
         if (asked := self.options.get("init")) is not None:
             return bool(asked)
         return self.has_default or (self.server_default is None and self.on_update is None)
+
+    @property
+    def required(self) -> bool:
+        """Whether the constructor needs the argument."""
+        return self.init and not (self.has_default or self.implicit)
 
     def bind(self, owner: type, name: str, annotation: Any) -> Field[T]:
         """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from types import FrameType, UnionType
-from typing import Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, ForwardRef, NamedTuple, NewType, Union, get_args, get_origin
+
+from typing_extensions import TypeAliasType
 
 from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
@@ -248,11 +250,20 @@ def enclosing_frames(cls: type, depth: int) -> tuple[FrameType, ...]:
 
 
 def evaluate(annotation: Any, names: Names | NamesSoFar | LenientNames) -> Any:
-    """Evaluate *annotation*. Raises `PendingName` if a name in it is not defined yet."""
+    """Evaluate *annotation*: `Annotated`, `NewType` and `type` aliases stand for the type that they are made of.
+
+    Raises `PendingName` if a name in it is not defined yet.
+    """
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         return evaluate(eval(annotation, {"__builtins__": builtins}, names), names)
     if get_origin(annotation) in (Union, UnionType):
         return Union[tuple(evaluate(each, names) for each in get_args(annotation))]  # noqa: UP007
+    if get_origin(annotation) is Annotated:
+        return evaluate(get_args(annotation)[0], names)
+    if isinstance(annotation, NewType):
+        return evaluate(annotation.__supertype__, names)
+    if isinstance(annotation, TypeAliasType):
+        return evaluate(annotation.__value__, names)
     return annotation

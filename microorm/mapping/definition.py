@@ -119,6 +119,7 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
                 f"{cls.__name__}: {parent.__name__} has fields but is not a model; "
                 f"declare it as class {parent.__name__}(Model, abstract=True)"
             )
+    _refuse_foreign_options(cls, root)
     cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
     registry = options.registry or default_registry
     names = Names(cls, enclosing_frames(cls, 3), partial(registry.find, cls))
@@ -141,6 +142,45 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
     except BaseException:
         registry.take_back(cls, label, older)
         raise
+
+
+# How other ORMs write an option in the class body, and the class keyword for it.
+_FOREIGN_OPTIONS = {
+    "db_table": "table=",
+    "table_name": "table=",
+    "table": "table=",
+    "__tablename__": "table=",
+    "abstract": "abstract=True",
+    "__abstract__": "abstract=True",
+    "app_label": "app=",
+    "app": "app=",
+    "constraints": "table_args=",
+    "indexes": "table_args=",
+    "unique_together": "table_args=",
+    "index_together": "table_args=",
+    "__table_args__": "table_args=",
+    "database": "database=",
+    "__bind_key__": "database=",
+    "ordering": "order_by() of a query",
+    "schema": 'table_args=({"schema": …},)',
+}
+
+
+def _refuse_foreign_options(cls: type, root: type) -> None:
+    """Raise `ModelError` for options in the class body, which other ORMs read there and microorm would ignore."""
+    for parent in cls.__mro__[: cls.__mro__.index(root)]:
+        meta = vars(parent).get("Meta")
+        given = [f"Meta.{name}" for name in vars(meta)] if isinstance(meta, type) else []
+        given += [name for name in vars(parent) if name.startswith("__")]
+        found = [name for name in given if name.removeprefix("Meta.") in _FOREIGN_OPTIONS]
+        if not (found or isinstance(meta, type)):
+            continue
+        pairs = [f"{_FOREIGN_OPTIONS[name.removeprefix('Meta.')]} instead of {name}" for name in found]
+        what = "Meta" if isinstance(meta, type) else found[0]
+        raise ModelError(
+            f"{parent.__name__}: {what} in the class body has no effect; write class keywords, "
+            f"class {parent.__name__}(Model, table=…): {', '.join(pairs) or 'known: ' + ', '.join(KEYWORDS)}"
+        )
 
 
 def prepare(cls: Any, *, final: bool = True) -> Schema:
@@ -270,7 +310,10 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
             known["id"] = (implicit_key(target), key_type(target))
     keys = [field for field, _ in known.values() if field.primary_key]
     if name is None and len(keys) > 1:
-        raise ModelError(f"{where}: {target.__name__} has a composite key; name one field as to_field=")
+        raise ModelError(
+            f"{where}: {target.__name__} has a composite key, and a foreign key to several columns is "
+            f"not supported; name a unique field as to_field=, or give {target.__name__} a key of one field"
+        )
     fit = {field.name for field, _ in known.values() if field in keys or field.options.get("unique")}
     if name is not None and name not in fit:
         raise ModelError(

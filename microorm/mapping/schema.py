@@ -149,7 +149,7 @@ def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
         fields.insert(0, implicit_key(model).bind(model, "id", key_type(model)))
     key = tuple(each for each in fields if each.primary_key)
     made_here = any(each.init or each.server_made or each.has_default for each in key)
-    if len(key) == 1 and key[0].python_type is int and not made_here:
+    if len(key) == 1 and key[0].python_type is int and (key[0].implicit or not made_here):
         key[0].generated = True
         key[0].column.autoincrement = True
     return key
@@ -179,14 +179,14 @@ def implicit_key(model: Any) -> Field[Any]:
     """Return the field `id` of *model*, which declares no key. `ModelError` if `Model[K]` is not int or UUID."""
     kind = key_type(model)
     if kind is uuid.UUID:
-        key: Field[Any] = Field(primary_key=True, default_factory=new_uuid, init=False)
+        key: Field[Any] = Field(primary_key=True, default_factory=new_uuid)
     elif kind is int:
-        key = Field(primary_key=True, init=False)
+        key = Field(primary_key=True)
     else:
         raise ModelError(
             f"{model.__name__}: Model[{type_name(kind)}] has no implicit key; declare a field with primary_key=True"
         )
-    key.name = "id"
+    key.name, key.implicit = "id", True
     return key
 
 

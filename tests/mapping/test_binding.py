@@ -164,7 +164,8 @@ def test_what_cannot_be_declared_says_so_at_the_class_statement(Author, Base) ->
         (
             ForeignKey[Composite],
             foreign_key(),
-            "Novel.author: Composite has a composite key; name one field as to_field=",
+            "Novel.author: Composite has a composite key, and a foreign key to several columns is not supported; "
+            "name a unique field as to_field=, or give Composite a key of one field",
         ),
         (
             ForeignKey[Author],
