@@ -234,7 +234,7 @@ class Registry:
         databases = self.databases
         aliases = databases.aliases if using is None else (databases.database(using).alias,)
         if not aliases:
-            raise ConfigurationError("no database is configured")
+            raise ConfigurationError("no database is configured; call configure() first")
         models = self.models.items()
         tables = self.tables.tables  # not model.__table__, which may have been copied
         return [

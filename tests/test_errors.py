@@ -33,7 +33,7 @@ def test_wrong_values_are_value_errors_too() -> None:
         ("arcive", ["default", "archive"], "'archive', 'default'; nearest: 'archive'"),
         ("zzz", ["default"], "'default'"),
         (5, ["default"], "'default'"),
-        ("default", [], "none"),
+        ("default", [], "none; call configure() first"),
     ],
 )
 def test_an_unknown_alias_names_what_is_known(alias: object, known: list[str], words: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
+from microorm.db.drivers import how_to_install, instead_of, refuse_missing_folder
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
@@ -220,7 +222,7 @@ class Database:
             engine = create(url, **self._engine_options())
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"the driver of database {self.alias!r} is not installed: {error}"
+                f"the driver of database {self.alias!r} is not installed: {error}{how_to_install(url, error)}"
             ) from error
         except (ArgumentError, InvalidRequestError, TypeError) as error:
             raise ConfigurationError(f"the options of database {self.alias!r} are invalid: {error}") from None
@@ -247,6 +249,8 @@ class Database:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
             listeners.append(("begin", self._begin))
+        if self.is_sqlite and not self.is_memory:
+            listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
         for name, listener in listeners:
             event.listen(engine, name, listener)
             self._listeners.append((engine, name, listener))
@@ -335,6 +339,7 @@ def read_url(alias: str, given: str | URL) -> URL:
     except NoSuchModuleError:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which SQLAlchemy does not know"
+            f"{instead_of(url.drivername)}"
         ) from None
     if is_async:
         raise ConfigurationError(

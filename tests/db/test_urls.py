@@ -96,7 +96,7 @@ def test_other_urls_stay_as_they_are() -> None:
         ("nosuch://app:s3cret@db/shop", "names 'nosuch', which SQLAlchemy does not know"),
         (
             "postgresql+nosuch://app:s3cret@db/shop",
-            "names 'postgresql+nosuch', which SQLAlchemy does not know",
+            "names 'postgresql+nosuch', which SQLAlchemy does not know; write postgresql+psycopg://",
         ),
         (
             "sqlite+aiosqlite:///s3cret.db",
