@@ -11,11 +11,12 @@ from sqlalchemy import ColumnElement, MetaData, Select, Table, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
-from microorm.errors import FieldError, ModelError, nearest
+from microorm.errors import FieldError, ModelError
 from microorm.fields.field import Field
 from microorm.fields.type_map import type_name
 from microorm.mapping.codegen import Gather, Row, collector, gatherer
 from microorm.mapping.foreign_key import Relation
+from microorm.mapping.hints import instead_of
 from microorm.mapping.path import Path
 from microorm.mapping.state import RowLayout
 from microorm.messages import brief
@@ -93,8 +94,8 @@ class Schema:
         if found is None and not isinstance(name, Path) and getattr(name, "table", None) is self.table:
             found = next((each for each in self.fields if each.column is name), None)
         if found is None:
-            shown = repr(name) if isinstance(name, str) else str(name)
-            raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
+            shown, hint = (repr(name), instead_of(self, name)) if isinstance(name, str) else (str(name), "")
+            raise FieldError(f"{self.name} has no field {shown}{hint}")
         return found
 
     def key_in(self, keys: Any) -> ColumnElement[bool]:

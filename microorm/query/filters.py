@@ -149,8 +149,26 @@ def _many(paths: frozenset[Path]) -> bool:
 def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
     """Return the paths that the expression *given* to *method* uses. Raises `TypeError` and `FieldError`."""
     if not isinstance(given, ColumnElement):
-        raise TypeError(f"{method}() takes column expressions, not {brief(given)}")
+        raise TypeError(
+            f"{method}() takes column expressions, not {brief(given)}{_instead_of(schema, method, given)}"
+        )
     return paths_in(schema, given)
+
+
+def _instead_of(schema: Schema, method: str, given: Any) -> str:
+    """Return what to write instead of *given*, which is no condition, as the end of a message."""
+    if method not in ("filter", "exclude", "get"):
+        return ""
+    if isinstance(given, Path):
+        names = given._label.partition(".")[2]
+        return f"; compare a column, or write {names}=…" if "." not in names else "; compare a column of it"
+    if isinstance(given, str):
+        return f"; compare it, {schema.name}.{given} == …" if given in schema.by_name else ""
+    key = given.pk if isinstance(given, schema.model) else given
+    like_a_key = len(schema.key) == 1 and type(key) is schema.key[0].python_type
+    if key is not None and (isinstance(given, schema.model) or like_a_key):
+        return f"; the row with this key is found by pk={brief(key)}"
+    return ""
 
 
 def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from functools import partial
+from types import NoneType
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from microorm.query.filters import (
     Equal,
     comparable,
     described,
+    expression,
     key_values,
     non_negative,
     plain_equalities,
@@ -82,6 +84,8 @@ class Results(Rows[M]):
         if expressions or equalities:
             added = None if expressions else plain_equalities(self._model.__schema__, equalities)
             if added is None:
+                for each in expressions:
+                    expression(self._schema, "get", each)
                 query = self.filter(*expressions, **equalities)
                 equal = query._equal
             else:
@@ -331,6 +335,10 @@ def raw_instances(
     """
     if not isinstance(sql, str):
         raise TypeError(f"raw() takes SQL as a str, not {brief(sql)}")
+    if not isinstance(parameters, (Mapping, NoneType)):
+        raise TypeError(
+            f"raw() takes parameters by name, raw('… WHERE id = :id', {{'id': 1}}), not {brief(parameters)}"
+        )
     plain = dict(parameters or {})
     converted = [
         _bound(name, plain.pop(name))
