@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from copy import copy
-from types import NoneType, UnionType
+from types import EllipsisType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 
 from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
@@ -247,6 +247,8 @@ def field(
     *, server_default: Any, init: Literal[False] = False, primary_key: bool = ..., **options: Unpack[_Options]
 ) -> Any: ...
 @overload
+def field(*, default: EllipsisType, **options: Unpack[_AllOptions]) -> Any: ...
+@overload
 def field(*, default: T, **options: Unpack[_AllOptions]) -> Field[T]: ...
 @overload
 def field(*, default_factory: Callable[[], T], **options: Unpack[_AllOptions]) -> Field[T]: ...
@@ -261,7 +263,8 @@ def field(**options: Any) -> Any:
     by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
     in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
     to use instead of the default one. *column*: the name of the column, if not the name of the field.
-    *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor.
+    *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor. *default=...*: no default; only type
+    checkers take the argument for one that may be left out.
 
     Raises `TypeError` for an unknown option. Invalid options are a `ModelError` when the class is defined.
     """
@@ -271,6 +274,8 @@ def field(**options: Any) -> Any:
             if nearest(option, ("null", "nullable")):
                 hint = "; annotate a field that may be None as Field[int | None]"
             raise TypeError(f"field() has no option {option!r}{hint}")
+    if options.get("default") is ...:
+        del options["default"]
     return Field(**options)
 
 

@@ -287,7 +287,8 @@ def foreign_key(
     left to the database (`"do_nothing"`). *unique*: a one-to-one relation. *index*: whether to index the column; by
     default, unless it is *unique*. *column*: the name of the column, by default the name of the relation and `_id`.
     *to_field*: a unique field of the other model to refer to, by default its key. *constraint=False*: do not create a
-    constraint in the database. *default*: a key, or None.
+    constraint in the database. *default*: a key, or None; `...` is no default, and tells type checkers that the argument may
+    be left out, where the constructor gets the key instead.
 
     Invalid options are a `ModelError` when the class is defined.
     """
@@ -295,6 +296,6 @@ def foreign_key(
     options |= {"column": column, "to_field": to_field}
     if index is not None:
         options["index"] = index
-    if default is not MISSING:
+    if default is not MISSING and default is not ...:
         options["default"] = default
     return ForeignKey(**options)
