@@ -38,6 +38,7 @@ class Registry:
         self.apps: dict[str, str] = {}
         self.paths: dict[Any, Any] = {}  # SQL alias → path
         self._postponed: dict[str, Any] = {}
+        self._taken: dict[str, str] = {}  # labels that a model of another application was taken for
         self._waiting: dict[str, list[tuple[Callable[[Any], object], bool]]] = {}
         self._referring: dict[Any, tuple[Any, ...]] = {}
 
@@ -72,8 +73,11 @@ class Registry:
             raise ModelError(
                 f"{name!r} is the name of several models: {', '.join(labels)}; write the label, such as {labels[0]!r}"
             )
+        if found and final:
+            self._taken[f"{label.partition('.')[0]}.{name}"] = f"{label} takes it for {next(iter(found))}"
+            return next(iter(found.values()))
         if found:
-            return next(iter(found.values())) if final else None
+            return None
         return LabelledModels(self, name) if any(label.partition(".")[0] == name for label in known) else None
 
     def prepare(self) -> None:
@@ -116,9 +120,17 @@ class Registry:
     def check_free(self, cls: type, label: str) -> Any:
         """Return the model with the same label that *cls* replaces, with a warning; None if there is none.
 
+        Warns as well if a model of another application has been taken for *cls*.
+
         Raises `ModelError` if that model is from another module. Only a reload, or a notebook, may replace a model.
         """
         known = self.models.get(label) or self._postponed.get(label)
+        if known is None and (taken := self._taken.pop(label, None)) is not None:
+            warnings.warn(
+                f"the model {label!r} is defined after the first use of its name: {taken}; write the label there",
+                RuntimeWarning,
+                stacklevel=_TO_CLASS_STATEMENT,
+            )
         if known is None or known is cls:
             return None
         if known.__module__ != cls.__module__:

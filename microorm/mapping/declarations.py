@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from types import FrameType, UnionType
-from typing import Annotated, Any, ClassVar, ForwardRef, NamedTuple, NewType, Union, get_args, get_origin
-
-from typing_extensions import TypeAliasType
+from typing import Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_origin
 
 from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
-from microorm.fields.type_map import type_name
+from microorm.fields.type_map import plain_type, type_name
 from microorm.mapping.foreign_key import Relation
 from microorm.messages import brief
 from microorm.registry import PendingName
@@ -260,10 +258,5 @@ def evaluate(annotation: Any, names: Names | NamesSoFar | LenientNames) -> Any:
         return evaluate(eval(annotation, {"__builtins__": builtins}, names), names)
     if get_origin(annotation) in (Union, UnionType):
         return Union[tuple(evaluate(each, names) for each in get_args(annotation))]  # noqa: UP007
-    if get_origin(annotation) is Annotated:
-        return evaluate(get_args(annotation)[0], names)
-    if isinstance(annotation, NewType):
-        return evaluate(annotation.__supertype__, names)
-    if isinstance(annotation, TypeAliasType):
-        return evaluate(annotation.__value__, names)
-    return annotation
+    plain = plain_type(annotation)
+    return annotation if plain is annotation else evaluate(plain, names)

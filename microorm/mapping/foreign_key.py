@@ -19,7 +19,7 @@ from microorm.fields.checks import shown
 from microorm.fields.field import MISSING, Field
 from microorm.mapping.on_delete import ACTIONS, Action, OnDelete
 from microorm.mapping.path import Step, follow, root
-from microorm.mapping.state import NEW, drop_related, keep_related, kept_related, new_in
+from microorm.mapping.state import NEW, drop_related, keep_related, new_in
 from microorm.messages import brief
 
 M = TypeVar("M")
@@ -143,7 +143,8 @@ class ForeignKey(Relation, Generic[R]):
             key = instance.__dict__.get(self.field.name, MISSING)
             if key is MISSING:
                 key = getattr(instance, self.field.name)
-            kept = kept_related(instance, self.name)
+            related = instance._related
+            kept = None if related is None else related.get(self.name)
             if kept is None or (kept[0] is not key and (isinstance(key, ClauseElement) or kept[0] != key)):
                 kept = (key, None if key is None else self._load(instance, key))
                 keep_related(instance, self.name, kept)
@@ -164,7 +165,10 @@ class ForeignKey(Relation, Generic[R]):
             self.check_alias(instance, value)
             # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
             values[self.field.name] = key = getattr(value, self.to.name)
-            keep_related(instance, self.name, (key, value))
+            if (related := instance._related) is None:
+                instance._related = {self.name: (key, value)}
+            else:
+                related[self.name] = (key, value)
 
     @property
     def target(self) -> Any:
@@ -232,7 +236,8 @@ class ForeignKey(Relation, Generic[R]):
 
     def assigned(self, instance: Any) -> Any:
         """Return the related instance that *instance* holds, or None; a key that was set later counts instead of it."""
-        kept = kept_related(instance, self.name)
+        related = instance._related
+        kept = None if related is None else related.get(self.name)
         return None if kept is None or kept[0] is not instance.__dict__.get(self.field.name) else kept[1]
 
     def outdated(self, instance: Any) -> Any:

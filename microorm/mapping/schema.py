@@ -13,7 +13,7 @@ from sqlalchemy.schema import SchemaItem
 
 from microorm.errors import FieldError, ModelError
 from microorm.fields.field import Field
-from microorm.fields.type_map import type_name
+from microorm.fields.type_map import plain_type, type_name
 from microorm.mapping.codegen import Gather, Row, collector, gatherer
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.hints import instead_of
@@ -193,7 +193,7 @@ def implicit_key(model: Any) -> Field[Any]:
 
 def key_type(model: type) -> Any:
     """Return the type of the implicit key, `K` of `Model[K]` in the model or its bases; int by default."""
-    kind = _key_parameter(model)
+    kind = plain_type(_key_parameter(model))
     return int if kind is None or isinstance(kind, TypeVar) or kind is Any else kind
 
 

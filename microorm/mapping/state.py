@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
+from textwrap import shorten
 from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
 from microorm.fields.field import MISSING, Field
-from microorm.messages import brief_value
+from microorm.messages import MAX_VALUE, brief_value
 
 
 class RowLayout:
@@ -222,7 +223,12 @@ def described(instance: Any, names: Sequence[str] | None = None) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"<SQL {value}>" if isinstance(value, ClauseElement) else brief_value(value)
+    if not isinstance(value, ClauseElement):
+        return brief_value(value)
+    try:
+        return f"<SQL {shorten(str(value), MAX_VALUE, placeholder='…')}>"
+    except Exception:  # noqa: BLE001 SQL that only a database's own dialect can compile
+        return f"<SQL {type(value).__name__}>"
 
 
 def _differ(loaded: Any, current: Any) -> bool:

@@ -101,8 +101,11 @@ def relate(relation: Any, near: Sequence[Any], far: Sequence[Any]) -> None:
     step = relation.steps[0]
     name, here, there = relation.name, step.near.name, step.far.name
     for one, other in zip(near, far, strict=True):
-        if one is not None:
-            keep_related(one, name, (one.__dict__[here], other))
+        if one is not None:  # as keep_related() does, without a call for each row
+            if one._related is None:
+                one._related = {name: (one.__dict__[here], other)}
+            else:
+                one._related[name] = (one.__dict__[here], other)
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)
     if back is None:
         return

@@ -85,6 +85,16 @@ def test_a_name_of_two_other_applications_is_refused_with_their_labels(load: Any
         _ = registry.metadata
 
 
+def test_a_name_that_was_used_before_its_own_model_was_defined_warns(load: Any) -> None:
+    accounts = load("accounts", USER)
+    blog = load("blog", POST)
+    assert target(blog) is accounts.User
+    told = r"^the model 'blog\.User' is defined after the first use of its name: blog\.Post takes it for accounts\.User"
+    with pytest.warns(RuntimeWarning, match=told):
+        load("blog", USER, "models.people")
+    assert target(blog) is accounts.User
+
+
 def test_a_label_names_one_model_of_several(load: Any) -> None:
     accounts, _ = load("accounts", USER), load("staff", USER)
     assert target(load("blog", POST.replace("User", "accounts.User"))) is accounts.User

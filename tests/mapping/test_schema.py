@@ -3,7 +3,7 @@
 import uuid
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, NewType
 from uuid import UUID
 
 import pytest
@@ -136,6 +136,11 @@ def test_a_uuid_key_is_made_here() -> None:
     assert isinstance(one.id, UUID)
     assert one.id != two.id
     assert Token(id=one.id).id == one.id
+
+    class Other(Base[NewType("OtherId", UUID)]):
+        pass
+
+    assert isinstance(Other().id, UUID)
 
 
 def test_the_key_is_what_the_bases_say() -> None:

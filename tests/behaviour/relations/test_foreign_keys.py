@@ -81,7 +81,7 @@ def test_the_constructor_takes_the_relation_or_its_key(Author, Novel) -> None:
     with pytest.raises(TypeError, match=r"no argument 'autor'; nearest: 'author'"):
         Novel(title="x", autor=ursula)
     assert Novel.objects.create(title="x", author=ursula).author is ursula
-    assert str(signature(Novel)).startswith("(*, title: str, author: ")
+    assert str(signature(Novel)).startswith("(*, id: Optional[int] = None, title: str, author: ")
 
 
 def test_listeners_of_pre_init_see_what_the_caller_gave(Author, Novel, listen) -> None:
