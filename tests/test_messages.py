@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "microorm"
 
 # What `!r` may show in a message: names and aliases, which are str, and objects of our own.
 PLAIN = {
-    "alias", "column", "due", "example", "key", "module_name", "other", "through", "drivername", "entry", "folder", "format", "fullname", "label", "name", "new", "normalized",
+    "alias", "column", "database", "due", "example", "key", "module_name", "other", "through", "drivername", "entry", "folder", "format", "fullname", "label", "name", "new", "normalized",
     "old", "option", "path", "revision", "self", "table", "table_name", "text", "theirs", "via",
 }  # fmt: skip
 

@@ -11,24 +11,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
-from microorm.errors import CommitOutcomeUnknown
+from microorm.errors import MicroormError, outcome_unknown
 
 Bind = Callable[[Any], Any]
+
+_DEFINITE = (MicroormError, SQLAlchemyError, TypeError, ValueError, OverflowError)
+"""Errors after which nothing was written; drivers raise the last three for values that they cannot send."""
 
 
 class Channel:
     """A connection to *database*.
 
     *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
-    it is first needed.
+    it is first needed. *sent*: whether a statement was sent, whatever came of it.
     """
 
-    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
+    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "sent", "undo")
 
     database: Database
     undo: Any  # the SnapshotLog of a transaction, or None
@@ -37,6 +40,7 @@ class Channel:
     _raw: PoolProxiedConnection | None
     _deadline: float
     _switched: bool
+    sent: bool
 
     @property
     def connection(self) -> Connection:
@@ -59,6 +63,7 @@ class Channel:
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
+        self.sent = True
         return self.connection.execute(statement, parameters)
 
     def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
@@ -73,6 +78,7 @@ class Channel:
                 parameters = bind(row)
             except Exception as error:
                 raise self.unbound(error, sql, row) from error
+        self.sent = True
         try:
             cursor.execute(sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
@@ -87,6 +93,7 @@ class Channel:
                 parameters = list(map(bind, rows))
             except Exception as error:
                 raise self.unbound(error, sql, rows) from error
+        self.sent = True
         try:
             self.cursor.executemany(sql, parameters)
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
@@ -118,7 +125,7 @@ class Channel:
         dialect, raw = self.database.engine.dialect, self.raw
         driver = dialect.loaded_dbapi
         if not isinstance(error, driver.Error):
-            if not isinstance(error, Exception):
+            if not isinstance(error, _DEFINITE) and sql != "COMMIT":
                 # Interrupted in the middle of an exchange: the state of the connection is unknown.
                 _invalidate(raw, error)
             return error
@@ -215,35 +222,38 @@ class AutocommitConnection(Channel):
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = self.undo = None
-        self._deadline, self._switched = 0.0, False
-        if not database.statements_listened():
-            self._acquire()
-        else:
-            self._connection = autocommit_connection(database, committing=writes)
+        self._deadline, self._switched, self.sent = 0.0, False, False
 
     def __enter__(self) -> AutocommitConnection:
+        if not self.database.statements_listened():
+            self._acquire()
+        else:
+            self._connection = autocommit_connection(self.database, committing=self._writes)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        idle = self.database.idle_connections
-        # In autocommit: nothing is left to commit.
-        if error is None and self._deadline and idle.keep(self._raw, self.cursor, self._deadline):  # type: ignore[arg-type]
-            return
-        separate_commit = self._raw is not None and self.database.needs_commit and not self._switched
+        raw, connection = self._raw, self._connection
+        separate_commit = raw is not None and self.database.needs_commit and not self._switched
         try:
-            if error is None and self._writes and separate_commit:
+            if error is None and separate_commit and self._writes:
                 self._commit()
         finally:
-            if self._raw is not None:
+            if raw is not None:
                 self._release(idle=error is None)
-            else:
-                self.connection.close()
-        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+            elif connection is not None:
+                connection.close()
         # With a separate commit the outcome is known: the statement was not committed.
-        if lost and self._writes and not separate_commit:
-            raise CommitOutcomeUnknown(
-                f"the connection to {self.database.alias!r} was lost while a statement ran"
-            ) from error
+        if (
+            error is not None
+            and self._writes
+            and self.sent
+            and not separate_commit
+            and not is_definite(error)
+        ):
+            what = f"the connection to {self.database.alias!r} was lost while a statement ran"
+            if not isinstance(error, DBAPIError):
+                what = f"a write to {self.database.alias!r} was interrupted, and may have been committed"
+            raise outcome_unknown(what, error) from error
 
     def _connect(self) -> Connection:
         """Make SQLAlchemy's connection from the acquired one, without beginning a transaction."""
@@ -257,11 +267,18 @@ class AutocommitConnection(Channel):
             self._raw.commit()
         except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
             translated = self.translated(error, "COMMIT", None)
-            if isinstance(translated, DBAPIError) and translated.connection_invalidated:
-                raise CommitOutcomeUnknown(
-                    f"the connection to {self.database.alias!r} was lost while COMMIT ran"
+            if not is_definite(translated):
+                raise outcome_unknown(
+                    f"the connection to {self.database.alias!r} was lost while COMMIT ran", translated
                 ) from translated
             raise translated from translated.__cause__
+
+
+def is_definite(error: BaseException) -> bool:
+    """Whether *error* says that a write has failed, rather than that its outcome is not known."""
+    if isinstance(error, DBAPIError):
+        return not error.connection_invalidated
+    return isinstance(error, _DEFINITE)
 
 
 def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:

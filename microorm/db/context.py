@@ -18,8 +18,12 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
+from threading import get_ident
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from microorm.errors import LazyLoadError, TransactionSharedError
@@ -67,6 +71,11 @@ class Scope:
         if _innermost.get() is self:
             _innermost.set(self.parent)
 
+    def abandon(self) -> None:
+        """End this scope because its `with` is over, although it was not left in the regular way."""
+        if not self.closed:
+            self.close()
+
     def __enter__(self) -> None:
         self.open()
 
@@ -77,34 +86,50 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
 
 
-class ContextScope(Scope):
-    """A scope that was opened by a `with` on its *entrance*."""
+class _Exit:
+    """The `__exit__` of a `ReusableContext`; a `with` statement that begins on it is noted."""
 
-    __slots__ = ("entrance",)
-
-    def __init__(self, kind: str, entrance: ReusableContext, alias: str) -> None:
-        super().__init__(kind, entrance.owner, alias)
-        self.entrance = entrance
-
-    def open(self) -> None:
-        """Make this the innermost scope."""
-        super().open()
-        self.entrance.entered.append(self)
-
-    def close(self) -> None:
-        """End this scope, even if it is not the innermost."""
-        super().close()
-        self.entrance.entered.remove(self)
+    def __get__(self, context: ReusableContext | None, owner: type[ReusableContext]) -> Any:
+        if context is None:
+            return owner.leave
+        context.in_with = True
+        return context.leave
 
 
 class ReusableContext:
-    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself."""
+    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself.
 
-    __slots__ = ("entered", "owner")
+    *entered*: its scopes, in the order in which they were opened. An interrupt, such as Ctrl-C, may come in the first step
+    of `__exit__`, before anything of it has run. So if a `with` has begun on the object, and the last reference to the
+    object is gone, the scopes that are still open are ended.
+    """
+
+    __slots__ = ("entered", "in_with", "owner")
 
     def __init__(self, owner: object) -> None:
         self.owner = owner
+        self.in_with = False
         self.entered: list[Any] = []
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the scope, at the end of a `with`."""
+        raise NotImplementedError
+
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
+
+    else:
+        __exit__ = _Exit()
+
+    def __del__(self) -> None:
+        if self.in_with:
+            for scope in self.entered:
+                scope.abandon()
 
     def leaving(self) -> Any:
         """Return the scope that a `with` is about to leave: the innermost one opened here, or None if all have ended.
@@ -112,12 +137,18 @@ class ReusableContext:
         A generator may be closed in another context than the one it was started in: it gets the newest scope.
         """
         scope = _innermost.get()
-        if isinstance(scope, ContextScope) and scope.entrance is self and not scope.closed:
+        if scope is not None and not scope.closed and scope in self.entered:
             return scope
         for scope in open_scopes(self.owner):
-            if isinstance(scope, ContextScope) and scope.entrance is self:
+            if scope in self.entered:
                 return scope
+        self.entered[:] = [each for each in self.entered if not each.closed]
         return self.entered[-1] if self.entered else None
+
+    def left(self, scope: Scope) -> None:
+        """Forget *scope*, which has ended."""
+        with suppress(ValueError):  # another thread may have seen that it is closed
+            self.entered.remove(scope)
 
 
 class Using(ReusableContext):
@@ -130,11 +161,15 @@ class Using(ReusableContext):
         self.alias = alias
 
     def __enter__(self) -> None:
-        ContextScope(USING, self, self.alias).open()
+        scope = Scope(USING, self.owner, self.alias)
+        self.entered.append(scope)
+        scope.open()
 
-    def __exit__(self, *exc: object) -> None:
+    def leave(self, *exc: object) -> None:
+        """End the scope."""
         if (scope := self.leaving()) is not None:
             scope.close()
+            self.left(scope)
 
 
 current_scope: Callable[[], Any] = _innermost.get
@@ -241,7 +276,7 @@ class ReceiverScope(Scope):
         self.alias = alias
         self.closed = self.plain = False
         self.committed = committed
-        self.hooks: list[Hook] | None = None
+        self.hooks: deque[Hook] | None = None
         parent = current_scope()
         while parent is not None and parent.closed:
             parent = parent.parent
@@ -254,7 +289,7 @@ class ReceiverScope(Scope):
     def postpone(self, function: Callable[[], Any]) -> None:
         """Call *function* at the end of this scope."""
         if self.hooks is None:
-            self.hooks = []
+            self.hooks = deque()
         self.hooks.append((function, False))
 
     def finish(self) -> None:
@@ -272,35 +307,37 @@ class ReceiverScope(Scope):
             self.close()
 
 
-def run_hooks(hooks: list[Hook]) -> None:
-    """Run all *hooks* in order.
+def run_hooks(hooks: deque[Hook]) -> None:
+    """Run all *hooks* in order, and remove each from the list as it begins.
 
     Errors of robust functions are logged. After the last function, the first other error is raised; further ones are
     added to it as notes.
     """
-    failures: list[Exception] = []
-    for function, robust in hooks:
+    failure: BaseException | None = None
+    while hooks:
+        function, robust = hooks.popleft()
         try:
             function()
-        except Exception as error:  # noqa: BLE001 logged, or raised after the last
-            if robust:
+        except BaseException as error:  # noqa: BLE001 logged, or raised after the last
+            if robust and isinstance(error, Exception):
                 name = getattr(function, "__qualname__", None) or repr(function)
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
+            elif failure is None:
+                failure = error
             else:
-                failures.append(error)
-    if failures:
-        for other in failures[1:]:
-            failures[0].add_note(f"another on_commit function failed as well: {brief(other)}")
-        raise failures[0]
+                failure.add_note(f"another on_commit function failed as well: {brief(error)}")
+    if failure is not None:
+        raise failure
 
 
 def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
-    module = sys.modules.get("asyncio")  # without the import, no task can be running
-    try:
-        return None if module is None else module.current_task()
-    except RuntimeError:
+    module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
+    # `_get_running_loop` is in asyncio's `__all__`; unlike the public functions, it raises nothing without a loop.
+    if module is None or module._get_running_loop() is None:
         return None
+    task: asyncio.Task[Any] | None = module.current_task()
+    return task
 
 
 class Owner:
@@ -321,11 +358,11 @@ class Owner:
     @property
     def forked(self) -> bool:
         """Whether the transaction was inherited through a fork."""
-        return self._process is not process()
+        return self._process is not _Process.token
 
     def check(self, alias: str) -> None:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
-        if self.thread == threading.get_ident() and not self.forked:
+        if self.thread == get_ident() and self._process is _Process.token:
             return
         if (owner := self._foreign_kind()) is not None:
             raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
@@ -336,9 +373,9 @@ class Owner:
 
     def _take(self) -> None:
         task = running_task()
-        self._process = process()
+        self._process = _Process.token
         self._thread = threading.current_thread()
-        self._thread_id = threading.get_ident()
+        self._thread_id = get_ident()
         self._task = None if task is None else weakref.ref(task)
         self.thread = self._thread_id if task is None else None
 
@@ -349,7 +386,7 @@ class Owner:
         """
         if self.forked:
             return "process"
-        same_thread = self._thread_id == threading.get_ident()
+        same_thread = self._thread_id == get_ident()
         if self._task is None:
             ended = not self._thread.is_alive()
         else:
@@ -392,8 +429,9 @@ def process() -> object:
 
 def watch(inheritable: Inheritable) -> None:
     """Call the methods of *inheritable* at each fork from now on, as long as it is alive."""
-    key = id(inheritable)
-    _watched[key] = weakref.ref(inheritable, lambda _: _watched.pop(key, None))
+    _watched[id(inheritable)] = weakref.ref(
+        inheritable
+    )  # if it dies, the next object with this id replaces it
 
 
 def forget(inheritable: Inheritable) -> None:

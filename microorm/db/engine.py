@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
 from microorm.db.drivers import how_to_install, instead_of, refuse_missing_folder
+from microorm.db.listeners import EngineListeners
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
@@ -61,17 +62,18 @@ class Database:
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self.idle_connections = IdleConnections()
-        self.observers = Observers()
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._listeners: list[tuple[Engine, str, Callable[..., Any]]] = []
+        self._added: list[tuple[Engine, str, Callable[..., Any]]] = []
         self._given: Engine | None = settings if isinstance(settings, Engine) else None
         self.url, self.options = self._read(settings)
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
+        self._listeners = EngineListeners({"handle_error": 1, "begin": int(self.is_sqlite)})
+        self.observers = Observers(self._listeners.own)
         # Outside a transaction, SQLite in the mode that microorm sets commits each statement; psycopg is switched to it.
         self.autocommits = self._given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
@@ -98,42 +100,24 @@ class Database:
                 self._async_engine = self._make_async_engine()
             return self._async_engine
 
-    def listened(self, connection: Connection | Engine) -> bool:
+    def listened(self, connection: Connection | None = None) -> bool:
         """Return whether there are listeners for statements, savepoints, BEGIN, COMMIT or ROLLBACK, besides microorm's.
 
-        This takes a microsecond, so it is called once per transaction.
+        *connection*: whose listeners count; by default those of the engine.
         """
-        events = connection.dispatch
-        return bool(
-            events.savepoint
-            or events.release_savepoint
-            or events.rollback_savepoint
-            or events.commit
-            or events.rollback
-            or len(events.begin) > self.is_sqlite
-        ) or self.statements_listened(connection)
-
-    def statements_listened(self, connection: Connection | Engine | None = None) -> bool:
-        """Return whether the statements of *connection*, or of the engine, have listeners, observers or are logged.
-
-        The listeners of microorm do not count.
-        """
-        engine = self._engine or self.engine
-        connection = engine if connection is None else connection
-        events, dialect = connection.dispatch, connection.dialect.dispatch
-        return bool(
-            len(events.before_cursor_execute) > self.observers.listening
-            or self.observers.told
-            or events.after_cursor_execute
-            or events.before_execute
-            or events.after_execute
-            or dialect.do_execute
-            or dialect.do_executemany
-            or dialect.do_execute_no_params
-            or len(dialect.handle_error) > 1
-            or events.engine_connect
-            or engine.logger.isEnabledFor(logging.INFO)
+        present = (
+            self._listeners.present(self.engine)
+            if connection is None
+            else self._listeners.present_on(connection)
         )
+        return present[1] or self._reported()
+
+    def statements_listened(self) -> bool:
+        """Return whether the statements of the engine have listeners or observers, or are logged."""
+        return self._listeners.present(self._engine or self.engine)[0] or self._reported()
+
+    def _reported(self) -> bool:
+        return bool(self.observers.told) or (self._engine or self.engine).logger.isEnabledFor(logging.INFO)
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
         """Return whether the program has switched *connection* to autocommit, so that it has no transactions."""
@@ -161,9 +145,9 @@ class Database:
         self.idle_connections.close()
         self.observers.close()
         with self._lock:
-            for engine, name, listener in self._listeners:
+            for engine, name, listener in self._added:
                 event.remove(engine, name, listener)
-            self._listeners.clear()
+            self._added.clear()
             if self._engine is not None and self._given is None:
                 self._engine.dispose()
             if self._async_engine is not None:
@@ -253,7 +237,7 @@ class Database:
             listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
         for name, listener in listeners:
             event.listen(engine, name, listener)
-            self._listeners.append((engine, name, listener))
+            self._added.append((engine, name, listener))
         watch(self)
 
     def _checked_out(self, *connection: Any) -> None:
@@ -392,20 +376,20 @@ Observer = Callable[[str], object]
 
 
 class Observers:
-    """The functions to call with each statement to one database. *listening*: the number of microorm's own listeners."""
+    """The functions to call with each statement to one database. *own*: the number of microorm's own listeners."""
 
-    __slots__ = ("_engine", "listening", "told")
+    __slots__ = ("_engine", "_own", "told")
 
-    def __init__(self) -> None:
+    def __init__(self, own: dict[str, int]) -> None:
         self._engine: Engine | None = None
-        self.listening = 0
+        self._own = own
         self.told: list[Observer] = []
 
     def add(self, engine: Engine, observer: Observer) -> None:
         """Call *observer* with the text of each statement that is sent through *engine* from now on."""
         if self._engine is not engine:
+            self._engine, self._own["before_cursor_execute"] = engine, 1
             event.listen(engine, "before_cursor_execute", self._before_cursor_execute)
-            self._engine, self.listening = engine, 1
         self.told.append(observer)
 
     def remove(self, observer: Observer) -> None:
@@ -414,9 +398,10 @@ class Observers:
 
     def close(self) -> None:
         """Stop listening to the engine."""
-        engine, self._engine, self.listening = self._engine, None, 0
+        engine, self._engine = self._engine, None
         if engine is not None:
             event.remove(engine, "before_cursor_execute", self._before_cursor_execute)
+            self._own["before_cursor_execute"] = 0
 
     def tell(self, statement: str) -> None:
         """Call all observers with *statement*, which is about to be sent."""

@@ -24,7 +24,7 @@ def take_snapshot(instance: Any) -> Snapshot:
 def note_generated(instance: Any, snapshot: Snapshot, names: Iterable[str], generated: Iterable[Any]) -> None:
     """Add to *snapshot* the current values of the fields *names*, which *generated* values will replace."""
     values, before = instance.__dict__, snapshot[3]
-    for name, value in zip(names, generated, strict=False):
+    for name, value in zip(names, generated):  # noqa: B905 a keyword would cost more than the call
         before[name] = (before[name][0] if name in before else values.get(name, MISSING), value)
 
 
@@ -113,8 +113,10 @@ class SnapshotLog:
         level = self._levels[-1]
         instance = snapshot[0]()
         key = id(instance)
-        older: Snapshot | None = level.get(key)
-        if older is None or older[0]() is not instance:
+        older: Snapshot = level.setdefault(key, snapshot)
+        if older is snapshot:
+            return
+        if older[0]() is not instance:
             level[key] = snapshot
             return
         for name, (before, generated) in snapshot[3].items():
@@ -153,10 +155,16 @@ class SnapshotLog:
                 self.record(snapshot)
 
     def roll_back(self) -> None:
-        """Close the innermost level, and restore its instances, newest first."""
-        inner = self._levels.pop()
-        for snapshot in reversed(inner.values()):
+        """Close the innermost level, and restore its instances, newest first. Can be repeated after an interrupt."""
+        if not self._levels:
+            return
+        inner = self._levels[-1]
+        while inner:
+            key = next(reversed(inner))
+            snapshot = inner[key]
             if snapshot.__class__ is Batch:
                 snapshot.restore()
             else:
                 restore(snapshot)
+            del inner[key]
+        self._levels.pop()

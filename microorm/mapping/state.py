@@ -47,10 +47,10 @@ class RowState:
     """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
     *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
-    `changes()` compares.
+    `changes()` compares. *plain*: there is no *before*, and no field was deferred.
     """
 
-    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial")
+    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial", "plain")
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class RowState:
         self.adding = adding
         self.before = before
         self.partial = layout is not None and layout.partial
+        self.plain = before is None and not self.partial
         self.after_insert: RowState | None = None
 
     def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:

@@ -14,7 +14,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import UnitOfWork
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
@@ -68,7 +68,7 @@ def bulk_create(
         return objects
     model, alias = schema.model, database.alias
     databases = schema.registry.databases
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, "bulk_create", objects)
         complete_all(objects)
         for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
@@ -54,28 +55,42 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     database, transaction = databases.place(schema, using, instance, writes=True)
     after = post_delete._route(model) if post_delete._connections else EMPTY
     before = pre_delete._route(model) if pre_delete._connections else EMPTY
-    if before or (after and (transaction is not None or runs_at_once(after))) or referred_to(schema):
+    referring = schema.registry.referring(model)
+    together = before or (after and (transaction is not None or runs_at_once(after)))
+    if together or (referring and referred_to(schema)):
         key_row(schema, instance)
         return delete_found(schema, database, lambda names: [instance], instance, held=instance)
     if after:
         refuse_waiting(schema)
-    with UnitOfWork(databases, database, transaction) as work:
-        key = key_row(schema, instance)
-        snapshot, loaded = work.snapshot(instance), _loaded(instance)
+    loaded = (instance._row_state, instance._row)
+    snapshot: Snapshot = (ref(instance), *loaded, {})
+    work = UnitOfWork(databases, database, transaction, snapshot)
+    try:
+        plans = database.plans.get(schema) or plans_of(schema, database)
+        statement, key = plans.statements.get("delete") or plans.delete(), key_row(schema, instance)
         channel = work.begin(several=False)
         work.dirty = True
-        total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
+        total = int(statement.run(channel, key).rowcount)
         if transaction is not None:
-            _forget_key(schema, instance, key, snapshot, loaded)
-            channel.keep(snapshot)
+            generated = schema.generated
+            if generated is not None:
+                snapshot[3][generated.name] = (key[0], None)
+            transaction.undo.record(snapshot)
+            if generated is not None:
+                instance.__dict__[generated.name] = None
+        work.succeed()
+    except BaseException as error:
+        work.fail(error)
+        raise
     if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
             if after:
                 with ReceiverScope(databases, database.alias):
                     post_delete.send(model, instance=instance, using=database.alias, origin=instance)
         finally:
-            _forget_key(schema, instance, key, snapshot, loaded)
-    return counts(schema, total)
+            if schema.generated is not None:
+                _forget_key(schema.generated.name, instance, key, snapshot, loaded)
+    return total, ({schema.label: total} if total else {})
 
 
 def counts(schema: Schema, total: int) -> Counts:
@@ -139,7 +154,8 @@ class Deletion:
             for row in self._rows_with_receivers([step], post_delete):
                 self._send(post_delete, row)
         for row, snapshot, loaded in self._deleted:
-            _forget_key(row.schema, row.instance, row.key, snapshot, loaded)
+            if row.schema.generated is not None:
+                _forget_key(row.schema.generated.name, row.instance, row.key, snapshot, loaded)
             self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
@@ -216,15 +232,13 @@ def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
 
-def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
-    """Set the generated key of a deleted *instance* to None; other keys stay.
+def _forget_key(name: str, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
+    """Set the generated key *name* of a deleted *instance* to None.
 
-    The key also stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it
-    another key than the deleted *key*.
+    The key stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it another
+    key than the deleted *key*.
     """
-    if (generated := schema.generated) is None:
-        return
     state, row = loaded
     same = instance._row_state is state and instance._row is row
-    if same and instance.__dict__.get(generated.name) == key[0]:
-        apply_generated(instance, snapshot, {generated.name: None})
+    if same and instance.__dict__.get(name) == key[0]:
+        apply_generated(instance, snapshot, {name: None})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
-from microorm.db.atomic import UnitOfWork
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
@@ -54,7 +54,7 @@ def update_found(
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     pre_update.refuse_waiting(model)
     post_update.refuse_waiting(model)
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
         work.dirty = True
         if pre_update._route(model):
@@ -92,7 +92,7 @@ def bulk_update(
     options = SaveOptions(names)
     total = 0
     databases = schema.registry.databases
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, "bulk_update", objects)
         complete_all(objects, tuple(names))
         work.begin()

@@ -98,7 +98,7 @@ def test_an_error_is_the_same_on_both_ways(databases: Any, Book: Any) -> None:
 def test_an_error_that_is_not_the_drivers_stays_as_it_is(databases: Any) -> None:
     """A mistake in Python is not translated, and the connection stays usable."""
     with AutocommitConnection(databases.database("default"), writes=False) as channel:
-        error = LookupError("mine")
+        error = ValueError("mine")
         assert channel.translated(error, "SELECT 1", ()) is error
         assert channel.cursor.execute("SELECT 1").fetchall() == [(1,)]
         assert channel.doom(error) is None
@@ -200,7 +200,7 @@ def test_a_channel_that_cannot_open_leaves_nothing(databases: Any, monkeypatch: 
     with monkeypatch.context() as broken:
         broken.setattr(cursor, "cursor", fail)
         with pytest.raises(LookupError):
-            AutocommitConnection(database, writes=True)
+            AutocommitConnection(database, writes=True).__enter__()
         assert engine.pool.checkedout() == 0
     with monkeypatch.context() as broken:
         broken.setattr(options, "execution_options", fail)

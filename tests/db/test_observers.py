@@ -10,13 +10,14 @@ from microorm.db.engine import Observers, WatchedCursor
 
 def test_an_engine_is_listened_to_once_and_for_good() -> None:
     """SQLAlchemy's lists of listeners must not change while other threads may use them."""
-    observers, engine = Observers(), create_engine("sqlite://")
+    own: dict[str, int] = {}
+    observers, engine = Observers(own), create_engine("sqlite://")
     heard: list[str] = []
-    assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0
+    assert own.get("before_cursor_execute", 0) == len(engine.dispatch.before_cursor_execute) == 0
     for _ in range(3):
         observers.add(engine, heard.append)
         observers.remove(heard.append)
-        assert observers.listening == len(engine.dispatch.before_cursor_execute) == 1
+        assert own["before_cursor_execute"] == len(engine.dispatch.before_cursor_execute) == 1
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
         observers.add(engine, heard.append)
@@ -25,12 +26,12 @@ def test_an_engine_is_listened_to_once_and_for_good() -> None:
     assert event.contains(engine, "before_cursor_execute", observers._before_cursor_execute)
     observers.close()
     observers.close()
-    assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0
+    assert own.get("before_cursor_execute", 0) == len(engine.dispatch.before_cursor_execute) == 0
     engine.dispose()
 
 
 def test_another_engine_is_listened_to_in_its_turn() -> None:
-    observers, heard = Observers(), list[str]()
+    observers, heard = Observers({}), list[str]()
     for text in ("SELECT 1", "SELECT 2"):
         engine = create_engine("sqlite://")
         observers.add(engine, heard.append)
@@ -43,7 +44,7 @@ def test_another_engine_is_listened_to_in_its_turn() -> None:
 
 
 def test_an_observer_may_leave_while_it_is_told() -> None:
-    observers, heard = Observers(), list[str]()
+    observers, heard = Observers({}), list[str]()
 
     def once(statement: str) -> None:
         heard.append(statement)
@@ -59,7 +60,7 @@ def test_an_observer_may_leave_while_it_is_told() -> None:
 
 
 def test_a_watched_cursor_tells_and_does_what_the_drivers_does() -> None:
-    observers, heard = Observers(), list[str]()
+    observers, heard = Observers({}), list[str]()
     observers.told.append(heard.append)
     connection = sqlite3.connect(":memory:")
     cursor = observers.watched(connection.cursor())
@@ -76,7 +77,7 @@ def test_a_watched_cursor_tells_and_does_what_the_drivers_does() -> None:
 
 
 def test_a_cursor_is_watched_once() -> None:
-    observers = Observers()
+    observers = Observers({})
     cursor = observers.watched(object())
     assert observers.watched(cursor) is cursor
     assert observers.watched(None) is None

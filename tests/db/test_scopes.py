@@ -9,7 +9,6 @@ from microorm.db.context import (
     BLOCK,
     RECEIVER,
     USING,
-    ContextScope,
     ReusableContext,
     Scope,
     Using,
@@ -114,7 +113,8 @@ def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
     """Nested entries of one `with` end in order."""
     entrance = ReusableContext(HERE)
     assert entrance.leaving() is None
-    outer, inner = ContextScope(USING, entrance, "a"), ContextScope(USING, entrance, "b")
+    outer, inner = Scope(USING, HERE, "a"), Scope(USING, HERE, "b")
+    entrance.entered += [outer, inner]
     outer.open()
     inner.open()
     assert (outer.owner, outer.kind, outer.alias) == (HERE, USING, "a")
