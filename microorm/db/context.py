@@ -320,7 +320,7 @@ def run_hooks(hooks: deque[Hook]) -> None:
             function()
         except BaseException as error:  # noqa: BLE001 logged, or raised after the last
             if robust and isinstance(error, Exception):
-                name = getattr(function, "__qualname__", None) or repr(function)
+                name = getattr(function, "__qualname__", None) or brief(function)
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
             elif failure is None:
                 failure = error

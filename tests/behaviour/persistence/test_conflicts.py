@@ -2,12 +2,13 @@
 
 import enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import UniqueConstraint
 from sqlalchemy.exc import IntegrityError
 
-from microorm import Field, ForeignKey, field, foreign_key
+from microorm import Field, ForeignKey, Model, field, foreign_key
 
 
 class Kind(enum.Enum):
@@ -69,3 +70,17 @@ def test_a_row_that_is_referred_to_and_missing_is_named_by_postgresql(Word: Any,
     told = ["in object 1 of bulk_create(), by its language"]
     expected = told if databases.database("default").dialect == "postgresql" else []
     assert notes(lambda: Word.objects.bulk_create(words)) == expected
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_objects_that_refer_to_each_other_are_inserted_in_the_order_of_the_list(
+    registry: Any, stored: Any, batch_size: int | None
+) -> None:
+    class Node(Model[UUID], registry=registry):
+        parent: ForeignKey["Node | None"] = foreign_key(default=None)
+
+    registry.create_all()
+    top = Node()
+    middle = Node(parent=top)
+    Node.objects.bulk_create([top, middle, Node(parent=middle)], batch_size=batch_size)
+    assert Node.objects.filter(Node.parent.parent.id == top.id).count() == 1

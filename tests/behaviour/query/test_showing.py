@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import microorm
-from microorm import Prefetch
+from microorm import LazyLoadError, Prefetch, UnsavedError
 from microorm.mapping.state import kept_related
+from microorm.testing import no_lazy_loads
 from tests.behaviour.library import fill, library
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -51,6 +52,23 @@ def test_showing_an_instance_sends_nothing(Book: Any, shelf: Any, wire: Any) -> 
     with wire.everything() as sent:
         assert "pages" not in repr(partial)
     assert sent == []
+
+
+def test_a_repr_that_follows_relations_hides_no_error(shop: Any) -> None:
+    """The error names the instance by its key, and does not run its `__repr__`."""
+    shop.Author.__repr__ = lambda self: f"<{self.profile.text}>"
+    shop.Book.__repr__ = lambda self: f"<{self.author.name}>"
+    book = shop.Book.objects.first()
+    assert repr(book) == "<isabel>"
+    book.author_id = 99
+    with pytest.raises(
+        shop.Author.DoesNotExist, match=r"^Book\.author of Book\(id=1\): no Author with id=99$"
+    ):
+        _ = book.author
+    with no_lazy_loads(), pytest.raises(LazyLoadError, match=r"Book\.author of Book\(id=2\)"):
+        _ = shop.Book.objects.get(id=2).author
+    with pytest.raises(UnsavedError, match=r"^Book\.author: Author\(id=None\) has no key"):
+        shop.Book(title="t", author=shop.Author(name="n")).save()
 
 
 def test_a_query_shows_its_sql_without_values(Book: Any, wire: Any) -> None:
