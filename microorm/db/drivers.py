@@ -15,6 +15,7 @@ _SCHEMES = {
     "mysql": ("mariadb+pymysql", "mariadb"),
     "mariadb": ("mariadb+pymysql", "mariadb"),
 }
+FORMS = "a URL begins with sqlite:///, postgresql+psycopg:// or mariadb+pymysql://"
 _OURS = ("sqlite", "postgresql+psycopg", "mariadb+pymysql")
 
 
@@ -38,6 +39,15 @@ def how_to_install(url: URL, error: ModuleNotFoundError) -> str:
         return f"; {install}"
     # Another driver than ours may be meant, so that its name stays in the message.
     return f"; install it, or write {scheme}:// and {install}"
+
+
+def refuse_host(alias: str, url: URL) -> None:
+    """Raise `ConfigurationError` if *url* names a host for SQLite, as two slashes in front of a file do."""
+    if url.get_backend_name() == "sqlite" and url.host:
+        raise ConfigurationError(
+            f"the URL of database {alias!r} names a host, which SQLite does not have; "
+            "write three slashes before a relative path, sqlite:///shop.db, and four before an absolute one"
+        )
 
 
 def refuse_missing_folder(alias: str, url: URL, *connecting: object) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.drivers import how_to_install, instead_of, refuse_missing_folder
+from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
 from microorm.db.listeners import EngineListeners
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
@@ -317,7 +317,9 @@ def read_url(alias: str, given: str | URL) -> URL:
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
-        raise ConfigurationError(f"the URL of database {alias!r} cannot be read by SQLAlchemy") from None
+        raise ConfigurationError(
+            f"the URL of database {alias!r} cannot be read by SQLAlchemy; {FORMS}"
+        ) from None
     try:
         is_async = url.get_dialect().is_async
     except NoSuchModuleError:
@@ -329,6 +331,7 @@ def read_url(alias: str, given: str | URL) -> URL:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which is for asyncio only; name a synchronous driver"
         )
+    refuse_host(alias, url)
     if is_memory(url):
         # Each connection to ":memory:" would have a database of its own; one with a name is shared.
         name = (url.database or "").removeprefix("file:").strip("/:")

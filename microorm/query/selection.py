@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -61,7 +62,8 @@ class Selection(Generic[M]):
 
     def __str__(self) -> str:
         """Return the SQL with names of parameters instead of values. The dialect of a database may differ from it."""
-        return str(self.statement)
+        # The values of an IN are only counted when it runs.
+        return re.sub(r"__\[POSTCOMPILE_(\w+)\]", r":\1", str(self.statement))
 
     def _in_messages(self) -> str:
         return f"<Query of {self._model.__name__}>"

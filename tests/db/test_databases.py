@@ -25,6 +25,7 @@ from microorm import (
     UnknownAlias,
 )
 from microorm.db.context import ReceiverScope
+from microorm.db.drivers import FORMS
 from tests.pools import unreturned
 
 ROOT = Path(__file__).parent.parent.parent
@@ -79,7 +80,7 @@ def test_configure_is_the_same_later(tmp_path: Path) -> None:
         ({"default": {}}, "database 'default' has no 'url'; given: nothing"),
         ({"shop": {"uri": "s3cret", "echo": True}}, "database 'shop' has no 'url'; given: 'echo', 'uri'"),
         ({"shop": {"url": 5}}, "database 'shop' must be a URL, an Engine or a mapping, not int"),
-        ("s3cret", "the URL of database 'default' cannot be read by SQLAlchemy"),
+        ("s3cret", f"the URL of database 'default' cannot be read by SQLAlchemy; {FORMS}"),
         ("nosuch://s3cret", "the URL of database 'default' names 'nosuch', which SQLAlchemy does not know"),
         (
             {"my-shop": "sqlite://"},

@@ -79,6 +79,7 @@ def test_a_query_shows_its_sql_without_values(Book: Any, wire: Any) -> None:
             "WHERE book.pages > :pages_1 AND book.title = :title_1 ORDER BY book.id>"
         )
         assert str(query) == str(query.statement)
+        assert str(Book.objects.filter(Book.pages.in_([1, 2]))).endswith("IN (:pages_1)")
     assert sent == []
 
 
