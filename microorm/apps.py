@@ -72,8 +72,8 @@ class Apps:
         exactly one. A second call with the same entries does nothing. Other threads wait until the first call is done.
 
         Raises `ConfigurationError` for invalid entries, names and labels, for duplicates, for models that were defined
-        before with another label, and for other entries than those of the first call; `TypeError` unless *entries* is a
-        list or tuple of strings; `RuntimeError` if an application calls it. Errors of imports and of `ready()` are not
+        before with another label, and for other entries than those of the first call; `ModelError` for a name that
+        several models have; `TypeError` unless *entries* is a list or tuple of strings; `RuntimeError` if an application calls it. Errors of imports and of `ready()` are not
         changed. After an error nothing is set up, and `setup` can be called again; modules stay imported.
         """
         wanted = _checked(entries)

@@ -81,15 +81,22 @@ class Registry:
         return LabelledModels(self, name) if any(label.partition(".")[0] == name for label in known) else None
 
     def prepare(self) -> None:
-        """Prepare the models that were waiting for others, as far as all names they use are defined."""
+        """Prepare the models that were waiting for others, as far as all names they use are defined.
+
+        Raises `ModelError` for a model that is wrong in another way, such as by a name that several models have.
+        """
         for model in list(self._postponed.values()):
-            with suppress(ModelError):
+            try:
                 _ = model.__schema__
+            except ModelError as error:
+                if not isinstance(error.__cause__, PendingName):
+                    raise
 
     def referring(self, model: Any) -> tuple[Any, ...]:
         """Return the foreign keys that refer to *model*, except those of models with undefined names."""
-        if self._postponed:
-            self.prepare()
+        for waiting in list(self._postponed.values()) if self._postponed else ():
+            with suppress(ModelError):
+                _ = waiting.__schema__
         if (found := self._referring.get(model)) is None:
             models = [*self.models.values()]
             keys = [key for each in models for key in each.__schema__.foreign_keys]

@@ -93,7 +93,7 @@ class LazySchema:
         try:
             return prepare(owner)
         except PendingName as pending:
-            raise ModelError(f"{owner.__name__}: {pending}") from None
+            raise ModelError(f"{owner.__name__}: {pending}") from pending
 
 
 class LazyTable:
