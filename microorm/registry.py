@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
@@ -280,14 +281,22 @@ class PendingName(Exception):
 class LabelledModels:
     """The models of one application as attributes, so that an annotation can be a label: `accounts.User`.
 
-    A model that is not defined yet raises `PendingName`.
+    If the name of the application is also that of a *module* in the namespace, its attributes come first. A model that is
+    not defined yet raises `PendingName`.
     """
 
-    def __init__(self, registry: Registry, app: str) -> None:
+    def __init__(self, registry: Registry, app: str, module: ModuleType | None = None) -> None:
         self._registry = registry
         self._app = app
+        self._module = module
+
+    def beside(self, module: ModuleType) -> LabelledModels:
+        """Return the same models, and the attributes of *module*."""
+        return LabelledModels(self._registry, self._app, module)
 
     def __getattr__(self, name: str) -> Any:
+        if hasattr(self._module, name):
+            return getattr(self._module, name)
         known = self._registry.known()
         label = f"{self._app}.{name}"
         if label not in known:

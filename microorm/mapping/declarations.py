@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
-from types import FrameType, UnionType
+from types import FrameType, ModuleType, UnionType
 from typing import Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_origin
 
 from microorm.errors import ModelError
@@ -21,7 +21,7 @@ from microorm.fields.field import MISSING, Field
 from microorm.fields.type_map import plain_type, type_name
 from microorm.mapping.foreign_key import Relation
 from microorm.messages import brief
-from microorm.registry import PendingName
+from microorm.registry import LabelledModels, PendingName
 
 
 class Declaration(NamedTuple):
@@ -192,7 +192,11 @@ class Names(dict[str, Any]):
         """Return the meaning of *name*. Raises `PendingName`, and `ModelError` for a name of several models."""
         for namespace in self._namespaces():
             if name in namespace:
-                return namespace[name]
+                found = namespace[name]
+                if isinstance(found, ModuleType):
+                    models = self._models(name, final=final)
+                    return models.beside(found) if isinstance(models, LabelledModels) else found
+                return found
         if (model := self._models(name, final=final)) is None:
             raise PendingName(name)
         return model

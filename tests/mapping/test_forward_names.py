@@ -115,6 +115,19 @@ def test_a_label_may_be_of_a_model_that_is_defined_later(load: Any) -> None:
     assert target(blog) is users.User
 
 
+def test_a_label_is_found_where_a_module_has_the_name_of_the_application(load: Any) -> None:
+    accounts, _ = load("accounts", USER), load("staff", USER)
+    module = ModuleType("accounts")
+    vars(module)["Special"] = accounts.User
+    sys.modules["staff.models"].accounts = module
+    for name, table in (("accounts.User", "one"), ("accounts.Special", "two")):
+        source = POST.replace("User", name)
+        blog = load(table, "import sys\naccounts = sys.modules['staff.models'].accounts\n" + source)
+        assert target(blog) is accounts.User
+    with pytest.raises(ModelError, match="module 'sys' has no attribute 'User'"):
+        load("three", "import sys\n" + POST.replace("User", "sys.User"))
+
+
 def test_both_sides_of_a_relation_take_labels(load: Any) -> None:
     load("staff", USER)
     tags = """
