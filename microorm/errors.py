@@ -41,7 +41,7 @@ class UnknownAlias(ConfigurationError):
     def __init__(self, alias: object, known: Iterable[str]) -> None:
         self.alias = alias
         self.known = tuple(sorted(known))
-        configured = ", ".join(map(repr, self.known)) or "none"
+        configured = ", ".join(map(repr, self.known)) or "none; call configure() first"
         super().__init__(f"no database named {alias!r}; configured: {configured}{nearest(alias, self.known)}")
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from microorm.db.engine import connection_created
 from microorm.db.routing import postpone
 from microorm.dispatch.receivers import Connection, check_receiver, connection_key, source_location, warn_at
 from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
+from microorm.messages import brief
 from microorm.registry import Registry, check_label, default_registry
 
 __all__ = [
@@ -147,7 +148,7 @@ class ModelSignal(Signal):
         model without *subclasses*.
         """
         if delivery not in ("immediate", "on_commit"):
-            raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {delivery!r}")
+            raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {brief(delivery)}")
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is only available for signals sent after a write")
         if robust and delivery != "on_commit":
@@ -266,7 +267,7 @@ class ModelSignal(Signal):
         if isinstance(sender, str):
             check_label(sender)
         elif sender is not None and not isinstance(sender, type):
-            raise TypeError(f"the sender of a model signal must be a model or its label, not {sender!r}")
+            raise TypeError(f"the sender of a model signal must be a model or its label, not {brief(sender)}")
 
     def _is_muted_by(self, muted: object, sender: object) -> bool:
         if isinstance(muted, str):  # in any registry, and also if it is defined inside the block

@@ -26,6 +26,7 @@ from microorm import (
     through,
 )
 from microorm.dispatch import Signal
+from microorm.messages import brief
 from microorm.signals import (
     ModelSignal,
     class_prepared,
@@ -136,7 +137,8 @@ def test_a_sender_is_a_model_or_its_label(Book: Any) -> None:
         with pytest.raises(TypeError) as caught:
             post_save.connect(quiet, sender=wrong)
         assert (
-            str(caught.value) == f"the sender of a model signal must be a model or its label, not {wrong!r}"
+            str(caught.value)
+            == f"the sender of a model signal must be a model or its label, not {brief(wrong)}"
         )
 
 

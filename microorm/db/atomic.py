@@ -19,10 +19,10 @@ from microorm.db.blocks import AtomicBlock
 from microorm.db.connection import AutocommitConnection
 from microorm.db.context import ReusableContext, open_scopes
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore, take_snapshot
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, apply_related, restore, take_snapshot
 from microorm.db.transaction import Transaction, open_transaction
 from microorm.errors import CommitOutcomeUnknown, TransactionError, TransactionSharedError
-from microorm.fields.field import MISSING
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     from microorm.db.databases import Databases
@@ -94,7 +94,7 @@ class Atomic(ReusableContext):
             raise
 
     def leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Commit, or roll back after an *error*, the block that a `with` is about to leave."""
         block, frame = None, id(sys._getframe(1))
@@ -136,13 +136,13 @@ class Atomic(ReusableContext):
 def refuse_unfit(function: Any) -> None:
     """Raise `TypeError` for a coroutine or generator function, whose body runs after the call has returned."""
     if not callable(function):
-        raise TypeError(f"atomic() decorates functions, not {function!r}")
+        raise TypeError(f"atomic() decorates functions, not {brief(function)}")
     for called in (function, type(function).__call__):
         if inspect.iscoroutinefunction(called):
-            raise TypeError(f"atomic() cannot decorate {function!r}: it is a coroutine function")
+            raise TypeError(f"atomic() cannot decorate {brief(function)}: it is a coroutine function")
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise TypeError(
-                f"atomic() cannot decorate {function!r}: it is a generator function, which runs after the call; "
+                f"atomic() cannot decorate {brief(function)}: it is a generator function, which runs after the call; "
                 "write `with atomic():` inside it"
             )
 
@@ -211,18 +211,27 @@ class UnitOfWork:
         self._snapshots.append(snapshot)
         return snapshot
 
-    def change(self, instance: Any, values: Mapping[str, Any], snapshot: Snapshot | None = None) -> None:
-        """Set *values* on *instance*; a rollback restores it from *snapshot*, or as it is now."""
+    def change(
+        self,
+        instance: Any,
+        values: Mapping[str, Any],
+        snapshot: Snapshot | None = None,
+        *,
+        related: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set *values* and cached *related* rows; a rollback restores *instance* from *snapshot*, or as it is now."""
         snapshot = take_snapshot(instance) if snapshot is None else snapshot
         apply_generated(instance, snapshot, dict(values))
+        if related:
+            apply_related(instance, snapshot, related)
         self._remember(snapshot)
 
     def forget(self, instance: Any, names: Iterable[str]) -> None:
         """Drop the loaded related rows *names* of *instance*; a rollback restores them."""
         snapshot = take_snapshot(instance)
         for name in names:
-            if (related := instance.__dict__.pop(name, MISSING)) is not MISSING:
-                snapshot[3][name] = (related, MISSING)
+            if instance._related is not None and instance._related.get(name) is not None:
+                apply_related(instance, snapshot, {name: None})
         if snapshot[3]:
             self._remember(snapshot)
 

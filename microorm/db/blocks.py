@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from microorm.db.context import BLOCK, Scope, Using, run_hooks
 from microorm.db.transaction import Forbidden, Transaction
 from microorm.errors import TransactionError
+from microorm.messages import brief
 
 
 class AtomicBlock(Scope):
@@ -143,7 +144,7 @@ class AtomicBlock(Scope):
         self.doomed_by = None  # it refers to the frames that refer to this block
         if error is None:
             raise TransactionError(
-                f"the block on {self.alias!r} was rolled back because of an earlier error: {cause!r}"
+                f"the block on {self.alias!r} was rolled back because of an earlier error: {brief(cause)}"
             ) from cause
 
     def _end_with(self, outer: AtomicBlock, error: BaseException | None) -> None:

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from microorm.errors import LazyLoadError, TransactionSharedError
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     import asyncio
@@ -113,7 +114,7 @@ class ReusableContext:
         self.entered: list[tuple[int, Any]] = []
 
     def leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Leave the scope, at the end of a `with`."""
         raise NotImplementedError
@@ -169,7 +170,9 @@ class Using(ReusableContext):
         self.entered.append((id(sys._getframe(1)), scope))
         scope.open()
 
-    def leave(self, *exc: object) -> None:
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
         """End the scope."""
         if (scope := self.leaving(id(sys._getframe(1)))) is not None:
             scope.close()
@@ -240,7 +243,7 @@ def refuse_lazy(instance: object, name: str) -> None:
     while scope is not None:
         if scope.kind is EAGER and not scope.closed:
             raise LazyLoadError(
-                f"{type(instance).__name__}.{name} of {instance!r} is not loaded, and no_lazy_loads() is on"
+                f"{type(instance).__name__}.{name} of {brief(instance)} is not loaded, and no_lazy_loads() is on"
             )
         scope = scope.parent
 
@@ -334,7 +337,7 @@ def run_hooks(hooks: deque[Hook], *, committed: bool = True) -> None:
         try:
             next(steps)
         except BaseException as error:  # noqa: BLE001 logged, or raised after the last
-            name = getattr(function, "__qualname__", None) or repr(function)
+            name = getattr(function, "__qualname__", None) or brief(function)
             if robust and isinstance(error, Exception):
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
             else:
@@ -352,7 +355,7 @@ def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) 
     if committed:
         first.add_note(f"the rows are committed: the on_commit function {name} raised this after the commit")
     for other, _ in failures[1:]:
-        first.add_note(f"another on_commit function failed as well: {other!r}")
+        first.add_note(f"another on_commit function failed as well: {brief(other)}")
     try:
         raise first
     finally:
@@ -361,12 +364,11 @@ def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) 
 
 def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
-    module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
-    # `_get_running_loop` is in asyncio's `__all__`; unlike the public functions, it raises nothing without a loop.
-    if module is None or module._get_running_loop() is None:
+    module = sys.modules.get("asyncio")  # without the import, no task can be running
+    try:
+        return None if module is None else module.current_task()
+    except RuntimeError:
         return None
-    task: asyncio.Task[Any] | None = module.current_task()
-    return task
 
 
 class Owner:

@@ -22,6 +22,7 @@ from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowe
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
 from microorm.errors import ConfigurationError, TransactionError
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -75,7 +76,7 @@ class Databases(RoutedDatabases):
         if not isinstance(databases, Mapping):
             databases = {DEFAULT_ALIAS: databases}
         if isinstance(routers, (str, bytes)) or not isinstance(routers, Sequence):
-            raise ConfigurationError(f"routers= must be a list of routers, not {routers!r}")
+            raise ConfigurationError(f"routers= must be a list of routers, not {brief(routers)}")
         if classes := [router for router in routers if isinstance(router, type)]:
             raise ConfigurationError(f"routers= must hold instances; {classes[0].__name__} is a class")
         fresh: dict[str, Database] = {}
@@ -144,7 +145,7 @@ class Databases(RoutedDatabases):
         if callable(using):
             return Atomic(self, self._current_database)(using)
         if using is not None and not isinstance(using, str):
-            raise TypeError(f"the alias for atomic() must be a string, not {using!r}")
+            raise TypeError(f"the alias for atomic() must be a string, not {brief(using)}")
 
         def resolve() -> Database:
             return self._current_database() if using is None else self.database(using)
@@ -161,9 +162,9 @@ class Databases(RoutedDatabases):
         *using*: the alias; by default that of the innermost open block, `using()` block or running receiver.
         """
         if not callable(function):
-            raise TypeError(f"on_commit() needs a function, not {function!r}")
+            raise TypeError(f"on_commit() needs a function, not {brief(function)}")
         if is_async(function):
-            raise TypeError(f"on_commit() cannot call {function!r}: it is a coroutine function")
+            raise TypeError(f"on_commit() cannot call {brief(function)}: it is a coroutine function")
         if using is None:
             using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
         alias = self.database(using).alias

@@ -13,6 +13,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
+from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
 from microorm.db.events import add_listener, remove_listener
 from microorm.db.listeners import EngineListeners, count_present
 from microorm.db.pool import IdleConnections
@@ -204,7 +206,7 @@ class Database:
             engine = create(url, **self._engine_options())
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"the driver of database {self.alias!r} is not installed: {error}"
+                f"the driver of database {self.alias!r} is not installed: {error}{how_to_install(url, error)}"
             ) from error
         except (ArgumentError, InvalidRequestError, TypeError) as error:
             raise ConfigurationError(f"the options of database {self.alias!r} are invalid: {error}") from None
@@ -232,6 +234,8 @@ class Database:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
             listeners.append(("begin", self._begin))
+        if self.is_sqlite and not self.is_memory:
+            listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
         for name, listener in listeners:
             add_listener(engine, name, listener)
             self._added.append((engine, name, listener))
@@ -338,17 +342,21 @@ def read_url(alias: str, given: str | URL) -> URL:
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
-        raise ConfigurationError(f"the URL of database {alias!r} cannot be read by SQLAlchemy") from None
+        raise ConfigurationError(
+            f"the URL of database {alias!r} cannot be read by SQLAlchemy; {FORMS}"
+        ) from None
     try:
         is_async = url.get_dialect().is_async
     except NoSuchModuleError:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which SQLAlchemy does not know"
+            f"{instead_of(url.drivername)}"
         ) from None
     if is_async:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which is for asyncio only; name a synchronous driver"
         )
+    refuse_host(alias, url)
     if is_memory(url):
         # Each connection to ":memory:" would have a database of its own; one with a name is shared.
         name = (url.database or "").removeprefix("file:").strip("/:")

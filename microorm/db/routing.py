@@ -131,10 +131,12 @@ class RoutedDatabases:
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
             return database, self.usable(database, writes=writes)
-        if using is None:
+        alias: Any = using
+        if alias is None:
             loaded = None if instance is None else instance._row_state.alias
-            using = loaded or schema.home or DEFAULT_ALIAS
-        database = (using.__class__ is str and self._databases.get(using)) or self.database(using)
+            alias = loaded or schema.home or DEFAULT_ALIAS
+        found = self._databases.get(alias) if alias.__class__ is str else None
+        database = found or self.database(alias)
         if scope is None:
             return database, None
         transaction: Transaction = scope.transaction

@@ -34,6 +34,16 @@ def apply_generated(instance: Any, snapshot: Snapshot, generated: Mapping[str, A
     instance.__dict__.update(generated)
 
 
+def apply_related(instance: Any, snapshot: Snapshot, related: Mapping[str, Any]) -> None:
+    """Cache *related* rows of *instance*, by the names of relations; those replaced are added to *snapshot*."""
+    if (known := instance._related) is None:
+        known = instance._related = {}
+    before = snapshot[3]
+    for name, new in related.items():
+        before[name] = (before[name][0] if name in before else known.get(name), new)
+        known[name] = new
+
+
 def restore(snapshot: Snapshot) -> None:
     """Restore the instance of *snapshot*, if it is still alive; values that the user has set meanwhile stay."""
     instance = snapshot[0]()
@@ -41,8 +51,9 @@ def restore(snapshot: Snapshot) -> None:
         return
     instance._row_state = snapshot[1]
     instance._row = snapshot[2]
-    values = instance.__dict__
+    fields, related = instance.__dict__, instance._related or ()
     for name, (before, generated) in snapshot[3].items():
+        values = instance._related if name in related else fields
         if values.get(name, MISSING) is generated:
             if before is MISSING:
                 del values[name]

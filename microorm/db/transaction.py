@@ -22,6 +22,7 @@ from microorm.db.context import Hook, Owner, forget, open_block, watch
 from microorm.db.engine import BEGIN, TRANSACTION, Database
 from microorm.db.snapshots import SnapshotLog
 from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError, outcome_unknown
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     from microorm.db.blocks import AtomicBlock
@@ -337,7 +338,7 @@ class Transaction(Channel):
         if isinstance(error, Forbidden):
             return TransactionError(f"{self.database.alias!r} cannot be used: {error}")
         return TransactionError(
-            f"the block on {self.database.alias!r} is doomed by an earlier error: {error!r}"
+            f"the block on {self.database.alias!r} is doomed by an earlier error: {brief(error)}"
         )
 
     def _refuse_statement(self, *arguments: Any) -> None:

@@ -22,6 +22,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Final, TypeVar
 
+from microorm.messages import brief
+
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound="Receiver")
 Receiver = Callable[..., Any]
@@ -139,13 +141,13 @@ def check_receiver(receiver: object, arguments: frozenset[str] | None = None) ->
     signature of *receiver* itself counts, not that of a function it wraps.
     """
     if not callable(receiver):
-        raise TypeError(f"receiver is not callable: {receiver!r}")
+        raise TypeError(f"receiver is not callable: {brief(receiver)}")
     try:
         parameters = [*inspect.signature(_called(receiver), follow_wrapped=False).parameters.values()]
     except ValueError:  # a C function without a signature
         parameters = []
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        raise ValueError(f"receiver does not accept **kwargs: {receiver!r}")
+        raise ValueError(f"receiver does not accept **kwargs: {brief(receiver)}")
     if arguments is None:
         return
     sent = sorted(arguments | {"signal", "sender"})
@@ -156,12 +158,12 @@ def check_receiver(receiver: object, arguments: frozenset[str] | None = None) ->
 
             near = "".join(f"; nearest: {name!r}" for name in get_close_matches(parameter.name, sent, n=1))
             raise ValueError(
-                f"receiver needs the argument {parameter.name!r}, which this signal does not have: {receiver!r}; "
+                f"receiver needs the argument {parameter.name!r}, which this signal does not have: {brief(receiver)}; "
                 f"it has: {', '.join(map(repr, sent))}{near}"
             )
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise ValueError(
-                f"receiver takes {parameter.name!r} by position, but gets keywords: {receiver!r}"
+                f"receiver takes {parameter.name!r} by position, but gets keywords: {brief(receiver)}"
             )
 
 
@@ -246,7 +248,7 @@ def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
         return weakref.ref(receiver, flag)
     except TypeError:
         raise TypeError(
-            f"receiver cannot be referenced weakly, connect it with weak=False: {receiver!r}"
+            f"receiver cannot be referenced weakly, connect it with weak=False: {brief(receiver)}"
         ) from None
 
 

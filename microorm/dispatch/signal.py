@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
 from microorm.dispatch.receivers import Connection, Listeners, Receiver, Route
+from microorm.messages import brief
 
 logger = logging.getLogger("microorm.dispatch")
 
@@ -238,7 +239,9 @@ def _signals(function: str, given: _Signals) -> tuple[Signal, ...]:
     signals = tuple(given) if isinstance(given, list | tuple) else (given,)
     for signal in signals:
         if not isinstance(signal, Signal):
-            raise TypeError(f"{function}() takes a signal, or a list or tuple of signals, not {signal!r}")
+            raise TypeError(
+                f"{function}() takes a signal, or a list or tuple of signals, not {brief(signal)}"
+            )
     return signals
 
 

@@ -41,6 +41,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import FieldError, ModelError
 from microorm.fields.checks import encodable
+from microorm.messages import brief
 
 MICROSECOND = timedelta(microseconds=1)
 MARIADB = ("mysql", "mariadb")
@@ -95,7 +96,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             # astimezone() would take it as local time.
-            raise ValueError(f"must be a datetime with a time zone, not {value!r}")
+            raise ValueError(f"must be a datetime with a time zone, not {brief(value)}")
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
@@ -208,9 +209,11 @@ class DocumentKey(TypeDecorator[str]):
         if value is None or dialect.name == "postgresql":
             return value
         if '"' in value and dialect.name == "sqlite":
-            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {value!r}")
+            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {brief(value)}")
         if value.startswith("-") and dialect.name in MARIADB:
-            raise ValueError(f"MariaDB cannot address a JSON key that begins with a minus, such as {value!r}")
+            raise ValueError(
+                f"MariaDB cannot address a JSON key that begins with a minus, such as {brief(value)}"
+            )
         # The stored text of the key is compared.
         return json.dumps(value)[1:-1]
 
@@ -226,10 +229,10 @@ class Document(JSON[Any]):
                 return reduce(operator.getitem, index, self.expr)
             if isinstance(index, str):
                 if "\0" in index or not encodable(index):
-                    raise FieldError(f"not a possible key in JSON: {index!r}")
+                    raise FieldError(f"not a possible key in JSON: {brief(index)}")
                 index = bindparam(None, index, type_=DocumentKey(), unique=True)
             elif type(index) is not int:
-                raise TypeError(f"a key or index in JSON must be str or int, not {index!r}")
+                raise TypeError(f"a key or index in JSON must be str or int, not {brief(index)}")
             return super().__getitem__(index)  # type: ignore[no-untyped-call]
 
     comparator_factory = Comparator

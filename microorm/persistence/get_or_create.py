@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from microorm.errors import FieldError
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS
 
 
@@ -74,7 +75,7 @@ def _mapping(schema: Schema, argument: str, given: Mapping[str, Any] | None) -> 
     Raises `TypeError` unless it is a mapping or None, `UnsavedError` for an instance without a key.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"{argument}= must be a dictionary of values, not {given!r}")
+        raise TypeError(f"{argument}= must be a dictionary of values, not {brief(given)}")
     values = dict(given or {})
     for foreign_key in schema.foreign_keys:
         foreign_key.key_of(values.get(foreign_key.name))

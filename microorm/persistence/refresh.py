@@ -18,7 +18,8 @@ from microorm.db.snapshots import apply_generated, take_snapshot
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowLayout, RowState, merge_loaded
+from microorm.mapping.state import RowLayout, RowState, drop_related, merge_loaded
+from microorm.messages import brief
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -31,7 +32,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     if instance.pk is None:
         raise UnsavedError(f"{schema.name} has no key, and a refresh needs one")
     if isinstance(fields, (str, bytes, ClauseElement)):
-        raise TypeError(f"fields must be a list of names or columns, not {fields!r}")
+        raise TypeError(f"fields must be a list of names or columns, not {brief(fields)}")
     if fields is None:
         deferred = missing(instance)
         names = frozenset(name for name in schema.names if name not in deferred)
@@ -47,7 +48,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     apply_generated(instance, snapshot, fresh)
     for name, relation in schema.relations.items():  # rows that were loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
-            instance.__dict__.pop(name, None)
+            drop_related(instance, name)
     instance._row = tuple(loaded.values())
     instance._row_state = RowState(
         database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
@@ -73,7 +74,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
 
 
 def _no_row(schema: Schema, key: Row, database: Database) -> Exception:
-    shown = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
+    shown = ", ".join(f"{name}={brief(value)}" for name, value in zip(schema.key_names, key, strict=True))
     error: Exception = schema.model.DoesNotExist(f"no {schema.name} with {shown} in {database.alias!r}")
     return error
 

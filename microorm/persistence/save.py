@@ -26,6 +26,7 @@ from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
+from microorm.messages import brief
 from microorm.persistence.foreign_keys import refresh_foreign_keys
 from microorm.persistence.refresh import complete, is_own_row, load_replaced, missing
 from microorm.signals import post_save, pre_save
@@ -166,7 +167,7 @@ def write(
                 # A receiver may have assigned an instance, or given values that were not loaded.
                 options = _prepared(schema, database, instance, given_options, snapshot)
         earlier = (instance._row_state, instance._row)
-        created = _write_row(schema, work, instance, options, snapshot)
+        created = write_row(schema, work, instance, options, snapshot)
         if inside:
             if after:
                 send_post_save(schema, database.alias, instance, options, earlier, created=created)
@@ -299,7 +300,7 @@ def _check_expressions(schema: Schema, values: dict[str, Any], row: Row) -> None
             refuse_foreign(schema, value)
 
 
-def _write_row(
+def write_row(
     schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, snapshot: Snapshot
 ) -> bool:
     """Check the values of *instance*, insert or update its row, and set generated values and state.
@@ -408,7 +409,7 @@ def write_expressions(
 
 def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
     key = row[-len(schema.key) :]
-    shown = ", ".join(f"{f.name}={value!r}" for f, value in zip(schema.key, key, strict=True))
+    shown = ", ".join(f"{f.name}={brief(value)}" for f, value in zip(schema.key, key, strict=True))
     error: NotUpdated = schema.model.NotUpdated(
         f"{schema.name} with {shown} is not in {channel.database.alias!r}"
     )
@@ -444,7 +445,7 @@ def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fi
     Raises `TypeError` for a single name or column, `FieldError` for an unknown field and for the primary key.
     """
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument} must be a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument} must be a list of names or columns, not {brief(given)}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:

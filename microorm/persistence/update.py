@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
+from sqlalchemy.exc import IntegrityError
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
@@ -15,6 +16,8 @@ from microorm.db.snapshots import Snapshot, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
+from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import (
@@ -93,12 +96,16 @@ def bulk_update(
         refresh_all_foreign_keys(schema, work, "bulk_update", objects)
         complete_all(objects, tuple(names))
         work.begin()
-        for plan, planned in _groups(schema, work, objects, options):
-            for batch in batches(work.channel, planned, lambda item: item.row, batch_size):
-                work.check()  # the progress function may have doomed the block
-                work.dirty = True
-                total += _update_batch(schema, work.channel, options, plan, batch)
-                written.add(len(batch))
+        try:
+            for plan, planned in _groups(schema, work, objects, options):
+                for batch in batches(work.channel, planned, lambda item: item.row, batch_size):
+                    work.check()  # the progress function may have doomed the block
+                    work.dirty = True
+                    total += _update_batch(schema, work.channel, options, plan, batch)
+                    written.add(len(batch))
+        except IntegrityError as error:
+            note_object(error, schema, "bulk_update", objects)
+            raise
     return total
 
 
@@ -111,7 +118,7 @@ def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
         key = key_row(schema, instance)
         if (first := indexes.setdefault(key, index)) != index:
             raise ValueError(
-                f"object {index} of bulk_update() has the same key as object {first}: {instance!r}"
+                f"object {index} of bulk_update() has the same key as object {first}: {brief(instance)}"
             )
 
 
