@@ -16,6 +16,7 @@
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
+    ├── AfterCommitError
     └── MigrationError
 
 Errors of the database are SQLAlchemy's (`IntegrityError`, `OperationalError`, …), and invalid arguments are a `TypeError`
@@ -129,6 +130,11 @@ class _SystemExit(CommitOutcomeUnknown, SystemExit):
     pass
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether *error* is to stop the program, such as `KeyboardInterrupt`."""
+    return not isinstance(error, Exception) or isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
 def outcome_unknown(message: str, error: BaseException) -> CommitOutcomeUnknown:
     """Return the error that tells that *error* has left the outcome of a commit unknown."""
     if isinstance(error, KeyboardInterrupt):
@@ -140,6 +146,25 @@ def outcome_unknown(message: str, error: BaseException) -> CommitOutcomeUnknown:
 
 class TransactionSharedError(TransactionError):
     """A block was used by a different thread, task or process."""
+
+
+class AfterCommitError(MicroormError):
+    """A function or receiver that ran after a commit has failed; the rows are stored.
+
+    The cause is the error of the first that failed, and *function* is its name; *alias* is where the commit was. The notes
+    tell of further errors.
+    """
+
+    def __init__(self, alias: str, function: str, failure: str) -> None:
+        self.alias = alias
+        self.function = function
+        self.failure = failure
+        super().__init__(
+            f"the rows in {alias!r} are committed, but the on_commit function {function} failed: {failure}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.alias, self.function, self.failure))
 
 
 class MigrationError(MicroormError):

@@ -7,7 +7,7 @@ SQL has run, it also dooms the open block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import ref
 
@@ -18,7 +18,7 @@ from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Snapshot, apply_generated, note_generated
+from microorm.db.snapshots import ROW, Snapshot, apply_generated, note_generated, note_row
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.fields.field import MISSING
@@ -321,8 +321,7 @@ def write_row(
             raise _not_updated(schema, row, channel)
         created = True
     if options.fields is not None:
-        channel.keep(snapshot)
-        mark_saved(schema, plans, instance, plan.names, row)
+        mark_saved(schema, plans, instance, plan.names, row, snapshot, channel.keep)
         return False
     values, state = instance.__dict__, plan.updated
     made: tuple[str, ...] = ()
@@ -332,13 +331,16 @@ def write_row(
         state, made, generated = plan.inserted, statement.made_names, statement.insert(channel, row)
         for name, value in zip(made, generated):  # noqa: B905 a keyword costs more than the loop
             snapshot[3][name] = (values.get(name, MISSING), value)
+    row += generated
+    if schema.mutable:
+        row = copied(plan.names + made, schema, row)
+    snapshot[3][ROW] = (snapshot[2], row)
     # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
     if channel.undo is not None:
         channel.undo.record(snapshot)
     for name, value in zip(made, generated):  # noqa: B905
         values[name] = value
-    row += generated
-    instance._row = copied(plan.names + made, schema, row) if schema.mutable else row
+    instance._row = row
     instance._row_state = state
     return created
 
@@ -352,15 +354,30 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
     return instance._row_state.adding and schema.key_has_default and not options.raw
 
 
-def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
-    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any."""
+def mark_saved(
+    schema: Schema,
+    plans: Plans,
+    instance: Any,
+    names: tuple[str, ...],
+    row: Row,
+    snapshot: Snapshot,
+    keep: Callable[[Snapshot], object],
+) -> None:
+    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any.
+
+    *keep* records the *snapshot* of the instance for a rollback. It is called before the first change.
+    """
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
     layout, earlier = instance._row_state.layout, instance._row
     for name in () if earlier is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(earlier, name)
-    instance._row = tuple(loaded.values())
-    instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
+    new = tuple(loaded.values())
+    state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
+    note_row(snapshot, new)
+    keep(snapshot)
+    instance._row = new
+    instance._row_state = state
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
@@ -400,10 +417,10 @@ def write_expressions(
     ).one()
     generated = dict(zip([f.name for f in unknown], found, strict=True))
     note_generated(instance, snapshot, generated, generated.values())
-    channel.keep(snapshot)
-    instance.__dict__.update(generated)
     values.update(generated)
-    mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
+    plans, new = plans_of(schema, channel.database), tuple(values.values())
+    mark_saved(schema, plans, instance, tuple(values), new, snapshot, channel.keep)
+    instance.__dict__.update(generated)
     return created
 
 

@@ -155,8 +155,7 @@ def _update_batch(
     existing = None if count == len(batch) else _existing_keys(schema, channel, batch)
     for instance, row, snapshot in batch:
         if existing is None or row[len(written) :] in existing:
-            channel.keep(snapshot)
-            mark_saved(schema, plans, instance, names, row)
+            mark_saved(schema, plans, instance, names, row, snapshot, channel.keep)
         else:
             restore(snapshot)
     return count
