@@ -311,11 +311,11 @@ class ReceiverScope(Scope):
         else:
             self.close()
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
+    def __exit__(self, *exc: Any) -> None:
+        if exc[0] is None:
             self.finish()
         else:
-            self.abandon(error)
+            self.abandon(exc[1])
 
 
 def running_task() -> asyncio.Task[Any] | None:
