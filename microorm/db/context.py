@@ -287,11 +287,17 @@ class ReceiverScope(Scope):
         if self.hooks is not None:
             run_hooks(self.hooks)
 
-    def __exit__(self, *exc: object) -> None:
-        if exc[0] is None:
+    def __exit__(self, *exc: Any) -> None:
+        error: BaseException | None = exc[1]
+        if error is None:
             self.finish()
-        else:
+        elif not self.committed:
             self.close()
+        else:  # interrupted, when the write is committed and what waits for that has to run
+            try:
+                self.finish()
+            except Exception as other:  # noqa: BLE001 the interrupt is raised
+                error.add_note(f"an on_commit function failed as well: {other!r}")
 
 
 def run_hooks(hooks: list[Hook], *, committed: bool = True) -> None:

@@ -71,7 +71,7 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
         try:
             if after and total:
-                with ReceiverScope(databases, database.alias):
+                with ReceiverScope(databases, database.alias, committed=True):
                     post_delete.send(model, instance=instance, using=database.alias, origin=instance)
         finally:
             _forget_key(schema, instance, key, snapshot, loaded)

@@ -88,6 +88,25 @@ def test_after_an_interrupt_the_remaining_functions_run(interrupt: type[BaseExce
     assert caught.value.__notes__[1:] == ["another on_commit function failed as well: LookupError()"]
 
 
+def test_what_waits_for_a_write_that_is_committed_runs_after_an_interrupt() -> None:
+    """Of the sending; for a write that is not committed nothing runs."""
+    ran: list[int] = []
+    for committed in (True, False):
+        with (
+            pytest.raises(KeyboardInterrupt) as caught,
+            ReceiverScope(object(), "a", committed=committed) as _,
+        ):
+            scope = innermost()
+            assert isinstance(scope, ReceiverScope)
+            scope.postpone(functools.partial(ran.append, int(committed)))
+            scope.postpone(Failing(LookupError()))
+            raise KeyboardInterrupt
+        assert innermost() is None
+        notes = ["an on_commit function failed as well: LookupError()"] if committed else []
+        assert getattr(caught.value, "__notes__", []) == notes
+    assert ran == [1]
+
+
 def test_an_error_is_freed_without_the_collector() -> None:
     """It does not refer to the frame that raised it by a variable of that frame."""
 
