@@ -94,7 +94,7 @@ def test_what_waits_for_a_write_that_is_committed_runs_after_an_interrupt() -> N
     for committed in (True, False):
         with (
             pytest.raises(KeyboardInterrupt) as caught,
-            ReceiverScope(object(), "a", committed=committed) as _,
+            ReceiverScope(object(), "a", committed=committed),
         ):
             scope = innermost()
             assert isinstance(scope, ReceiverScope)
