@@ -177,14 +177,7 @@ class Model(Generic[K]):
         errors of the database. After an error nothing is written, and the instance is as it was. An open block is
         doomed if a receiver or SQL had run.
         """
-        save(
-            self,
-            using=using,
-            update_fields=update_fields,
-            raw=raw,
-            force_insert=force_insert,
-            force_update=force_update,
-        )
+        save(self, using, update_fields, raw, force_insert, force_update)
         return self
 
     def delete(self, *, using: str | None = None) -> tuple[int, dict[str, int]]:

@@ -291,19 +291,20 @@ class ModelSignal(Signal):
         databases, alias = sender.__schema__.registry.databases, named["using"]
         sent = _as_sent(named)
 
+        def call(held: Any) -> None:
+            result = held(signal=self, sender=sender, **sent)
+            if connection.is_async:
+                run_coroutine(_awaited(result))
+
         def deliver() -> None:
             if (held := connection.receiver) is None:  # collected in the meantime
                 return
-            with ReceiverScope(databases, alias):
-                result = held(signal=self, sender=sender, **sent)
-                if connection.is_async:
-                    run_coroutine(_awaited(result))
+            ReceiverScope(databases, alias).run(call, held)
 
         deliver.__qualname__ = connection.qualname
         if postpone(databases, alias, deliver, "robust" in connection.options):
             return None
-        with ReceiverScope(databases, alias):
-            return receiver(signal=self, sender=sender, **sent)
+        return ReceiverScope(databases, alias).run(receiver, signal=self, sender=sender, **sent)
 
     def refuse_waiting(self, sender: type[Any]) -> None:
         """Raise RuntimeError if async receivers of *sender* would have to run on a running event loop."""

@@ -6,6 +6,7 @@ Instances are independent of each other; the functions of the package use `defau
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -168,7 +169,7 @@ class Databases(RoutedDatabases):
         alias = self.database(using).alias
         transaction = open_transaction(self, alias)
         if transaction is None:
-            run_hooks([(function, robust)], committed=False)
+            run_hooks(deque([(function, robust)]), committed=False)
         else:
             transaction.owner.check(alias)
             transaction.hooks.append((function, robust))
@@ -200,10 +201,6 @@ class Databases(RoutedDatabases):
             yield connection
         finally:
             connection.close()
-
-    def block(self, database: Database) -> Atomic:
-        """Return a block that joins the open block on *database*, or begins a transaction if there is none."""
-        return Atomic(self, lambda: database, savepoint=False)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

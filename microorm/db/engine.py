@@ -21,7 +21,8 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.events import add_listener, count_added, remove_listener
+from microorm.db.events import add_listener, remove_listener
+from microorm.db.listeners import EngineListeners, count_present
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
@@ -59,18 +60,19 @@ class Database:
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self.idle_connections = IdleConnections()
-        self.observers = Observers()
         self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._listeners: list[tuple[Engine, str, Callable[..., Any]]] = []
+        self._added: list[tuple[Engine, str, Callable[..., Any]]] = []
         self._given: Engine | None = settings if isinstance(settings, Engine) else None
         self.url, self.options = self._read(settings)
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
+        self._listeners = EngineListeners()
+        self.observers = Observers()
         # Outside a transaction, SQLite in the mode that microorm sets commits each statement; psycopg is switched to it.
         self.autocommits = self._given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
@@ -99,42 +101,20 @@ class Database:
                 self._async_engine = self._make_async_engine()
             return self._async_engine
 
-    def listened(self, connection: Connection | Engine) -> bool:
+    def listened(self, connection: Connection | None = None) -> bool:
         """Return whether there are listeners for statements, savepoints, BEGIN, COMMIT or ROLLBACK, besides microorm's.
 
-        This takes a microsecond, so it is called once per transaction.
+        *connection*: whose listeners count; by default those of the engine.
         """
-        events = connection.dispatch
-        return bool(
-            events.savepoint
-            or events.release_savepoint
-            or events.rollback_savepoint
-            or events.commit
-            or events.rollback
-            or len(events.begin) > self.is_sqlite
-        ) or self.statements_listened(connection)
+        present = self._listeners.present(self.engine) if connection is None else count_present(connection)
+        return present[1] or self._reported()
 
-    def statements_listened(self, connection: Connection | Engine | None = None) -> bool:
-        """Return whether the statements of *connection*, or of the engine, have listeners, observers or are logged.
+    def statements_listened(self) -> bool:
+        """Return whether the statements of the engine have listeners or observers, or are logged."""
+        return self._listeners.present(self._engine or self.engine)[0] or self._reported()
 
-        The listeners of microorm do not count.
-        """
-        engine = self._engine or self.engine
-        connection = engine if connection is None else connection
-        events, dialect = connection.dispatch, connection.dialect.dispatch
-        return bool(
-            len(events.before_cursor_execute) > self.observers.listening
-            or self.observers.told
-            or events.after_cursor_execute
-            or events.before_execute
-            or events.after_execute
-            or dialect.do_execute
-            or dialect.do_executemany
-            or dialect.do_execute_no_params
-            or len(dialect.handle_error) > 1
-            or events.engine_connect
-            or engine.logger.isEnabledFor(logging.INFO)
-        )
+    def _reported(self) -> bool:
+        return bool(self.observers.told) or (self._engine or self.engine).logger.isEnabledFor(logging.INFO)
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
         """Return whether the program has switched *connection* to autocommit, so that it has no transactions."""
@@ -162,9 +142,9 @@ class Database:
         self.idle_connections.close()
         self.observers.close()
         with self._lock:
-            for engine, name, listener in self._listeners:
+            for engine, name, listener in self._added:
                 remove_listener(engine, name, listener)
-            self._listeners.clear()
+            self._added.clear()
             self._closed = True
             if self._engine is not None and self._given is None:
                 _dispose_for_good(self._engine)
@@ -254,8 +234,7 @@ class Database:
             listeners.append(("begin", self._begin))
         for name, listener in listeners:
             add_listener(engine, name, listener)
-            self._listeners.append((engine, name, listener))
-        self.observers.listening = count_added(engine, "before_cursor_execute")  # by an earlier configuration
+            self._added.append((engine, name, listener))
         watch(self)
 
     def _checked_out(self, *connection: Any) -> None:
@@ -417,20 +396,19 @@ Observer = Callable[[str], object]
 
 
 class Observers:
-    """The functions to call with each statement to one database. *listening*: the number of microorm's own listeners."""
+    """The functions to call with each statement to one database."""
 
-    __slots__ = ("_engine", "listening", "told")
+    __slots__ = ("_engine", "told")
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self.listening = 0
         self.told: list[Observer] = []
 
     def add(self, engine: Engine, observer: Observer) -> None:
         """Call *observer* with the text of each statement that is sent through *engine* from now on."""
         if self._engine is not engine:
             add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
-            self._engine, self.listening = engine, 1
+            self._engine = engine
         self.told.append(observer)
 
     def remove(self, observer: Observer) -> None:
@@ -439,7 +417,7 @@ class Observers:
 
     def close(self) -> None:
         """Stop listening to the engine."""
-        engine, self._engine, self.listening = self._engine, None, 0
+        engine, self._engine = self._engine, None
         if engine is not None:
             remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
 

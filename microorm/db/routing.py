@@ -131,17 +131,18 @@ class RoutedDatabases:
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
             return database, self.usable(database, writes=writes)
-        loaded = None if instance is None else instance._row_state.alias
-        alias = (loaded or schema.home or DEFAULT_ALIAS) if using is None else using
-        found = self._databases.get(alias) if alias.__class__ is str else None
-        database = found or self.database(alias)
+        if using is None:
+            loaded = None if instance is None else instance._row_state.alias
+            using = loaded or schema.home or DEFAULT_ALIAS
+        database = (using.__class__ is str and self._databases.get(using)) or self.database(using)
         if scope is None:
             return database, None
-        if scope.alias == alias and not scope.closed and not (writes and scope.readonly):
-            transaction: Transaction = scope.transaction
-            if transaction.database is database and transaction.blocks[-1] is scope:
-                return database, transaction
-        return database, self.usable(database, writes=writes)
+        transaction: Transaction = scope.transaction
+        if scope.closed or transaction.database is not database or transaction.blocks[-1] is not scope:
+            return database, self.usable(database, writes=writes)
+        if writes and scope.readonly:
+            return database, self.usable(database, writes=writes)
+        return database, transaction
 
     def usable(self, database: Database, *, writes: bool) -> Transaction | None:
         """Return the open transaction on *database*, or None.

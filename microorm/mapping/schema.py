@@ -38,6 +38,7 @@ class Schema:
         """Describe *model*, add its table to *metadata*; `ModelError` leaves *metadata* unchanged."""
         fields = _fields_of(bound)
         self.key = _key_of(model, fields)
+        self.generated = self.key[0] if self.key[0].generated else None  # the key, if the database makes it
         self.model = model
         self.label = label
         self.home: str | None = model.__options__.database
@@ -51,6 +52,9 @@ class Schema:
         self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
         self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
         self.updating = tuple(each for each in fields if each.on_update is not None)
+        self.same_columns = not (
+            self.updating or self.server_made
+        )  # each save of a new row writes the same ones
         self.mutable = any(each.mutable for each in fields)
         self.relations = {each.name: each for each in bound if isinstance(each, Relation)}
         self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
@@ -72,11 +76,6 @@ class Schema:
 
     def __repr__(self) -> str:
         return f"<Schema {self.label}: {', '.join(self.names)}>"
-
-    @property
-    def generated(self) -> Field[Any] | None:
-        """The primary key, if the database generates it."""
-        return self.key[0] if self.key[0].generated else None
 
     @property
     def name(self) -> str:

@@ -45,10 +45,21 @@ class RowState:
     """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
     *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
-    `changes()` compares. A copy of the instance keeps it until its first save (*copied*).
+    `changes()` compares. A copy of the instance keeps it until its first save (*copied*). *plain*: there is no *before*,
+    and no field was deferred.
     """
 
-    __slots__ = ("_of_copies", "adding", "after_insert", "alias", "before", "copied", "layout", "partial")
+    __slots__ = (
+        "_of_copies",
+        "adding",
+        "after_insert",
+        "alias",
+        "before",
+        "copied",
+        "layout",
+        "partial",
+        "plain",
+    )
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class RowState:
         self.before = before
         self.copied = copied
         self.partial = layout is not None and layout.partial
+        self.plain = before is None and not self.partial
         self.after_insert: RowState | None = None
         self._of_copies: RowState | None = None
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import insert, select
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import UnitOfWork
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
@@ -65,7 +65,7 @@ def bulk_create(
         return objects
     model, alias = schema.model, database.alias
     databases = schema.registry.databases
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, "bulk_create", objects)
         complete_all(objects)
         for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
@@ -110,8 +110,8 @@ def _send_before(
 
 
 def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> bool:
-    with ReceiverScope(schema.registry.databases, alias):
-        return bool(signal.send(schema.model, using=alias, **arguments))
+    scope = ReceiverScope(schema.registry.databases, alias)
+    return bool(scope.run(signal.send, schema.model, using=alias, **arguments))
 
 
 def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert | None) -> Iterable[Group]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
@@ -16,9 +17,9 @@ from sqlalchemy import update as sql_update
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Snapshot, apply_generated, take_snapshot
+from microorm.db.snapshots import Snapshot, apply_generated, restore, take_snapshot
 from microorm.db.transaction import Transaction
-from microorm.dispatch.receivers import EMPTY
+from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
@@ -54,28 +55,57 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     database, transaction = databases.place(schema, using, instance, writes=True)
     after = post_delete._route(model) if post_delete._connections else EMPTY
     before = pre_delete._route(model) if pre_delete._connections else EMPTY
-    if before or (after and (transaction is not None or runs_at_once(after))) or referred_to(schema):
+    referring = schema.registry.referring(model)
+    together = before or (after and (transaction is not None or runs_at_once(after)))
+    if together or (referring and referred_to(schema)):
         key_row(schema, instance)
         return delete_found(schema, database, lambda names: [instance], instance, held=instance)
     if after:
         refuse_waiting(schema)
-    with UnitOfWork(databases, database, transaction) as work:
-        key = key_row(schema, instance)
-        snapshot, loaded = work.snapshot(instance), _loaded(instance)
+    total = _delete_row(schema, database, transaction, instance, after)
+    return total, ({schema.label: total} if total else {})
+
+
+def _delete_row(
+    schema: Schema, database: Database, transaction: Transaction | None, instance: Any, after: Route
+) -> int:
+    """Delete the row of *instance* by one statement, then call the receivers *after*, all of which wait for the commit.
+
+    Returns the number of rows.
+    """
+    databases, loaded = schema.registry.databases, (instance._row_state, instance._row)
+    snapshot: Snapshot = (ref(instance), *loaded, {})
+    generated = None if after else schema.generated  # the receivers still see the key
+    work = UnitOfWork(databases, database, transaction, snapshot)
+    try:
+        plans = database.plans.get(schema) or plans_of(schema, database)
+        statement, key = plans.statements.get("delete") or plans.delete(), key_row(schema, instance)
         channel = work.begin(several=False)
         work.dirty = True
-        total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
+        total = int(statement.run(channel, key).rowcount)
+        if generated is not None:
+            snapshot[3][generated.name] = (key[0], None)
         if transaction is not None:
-            _forget_key(schema, instance, key, snapshot, loaded)
-            channel.keep(snapshot)
-    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
+            transaction.undo.record(snapshot)
+        if generated is not None:
+            instance.__dict__[generated.name] = None
+        work.succeed()
+    except BaseException as error:
         try:
-            if after and total:
-                with ReceiverScope(databases, database.alias, committed=True):
-                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+            work.fail(error)
         finally:
-            _forget_key(schema, instance, key, snapshot, loaded)
-    return counts(schema, total)
+            restore(snapshot)  # also if the outcome is unknown: the key is needed to look for the row
+        raise
+    if after:
+        try:
+            if total:
+                ReceiverScope(databases, database.alias, committed=True).run(
+                    post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
+                )
+        finally:
+            if schema.generated is not None:
+                _forget_key(schema.generated.name, instance, key, snapshot, loaded)
+    return total
 
 
 def counts(schema: Schema, total: int) -> Counts:
@@ -140,7 +170,8 @@ class Deletion:
                 if row.key in deleted:  # else another process or a receiver has deleted the row
                     self._send(post_delete, row)
         for row, snapshot, loaded in self._deleted:
-            _forget_key(row.schema, row.instance, row.key, snapshot, loaded)
+            if row.schema.generated is not None:
+                _forget_key(row.schema.generated.name, row.instance, row.key, snapshot, loaded)
             self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
@@ -164,8 +195,9 @@ class Deletion:
 
     def _send(self, signal: Any, row: CollectedRow) -> Any:
         alias = self._channel.database.alias
-        with ReceiverScope(row.schema.registry.databases, alias):
-            return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
+        return ReceiverScope(row.schema.registry.databases, alias).run(
+            signal.send, row.schema.model, instance=row.instance, using=alias, origin=self._origin
+        )
 
     def _delete_unseen(self) -> None:
         """Delete rows without receivers or dependants, by the values of their foreign keys."""
@@ -243,15 +275,13 @@ def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
 
-def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
-    """Set the generated key of a deleted *instance* to None; other keys stay.
+def _forget_key(name: str, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
+    """Set the generated key *name* of a deleted *instance* to None.
 
-    The key also stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it
-    another key than the deleted *key*.
+    The key stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it another
+    key than the deleted *key*.
     """
-    if (generated := schema.generated) is None:
-        return
     state, row = loaded
     same = instance._row_state is state and instance._row is row
-    if same and instance.__dict__.get(generated.name) == key[0]:
-        apply_generated(instance, snapshot, {generated.name: None})
+    if same and instance.__dict__.get(name) == key[0]:
+        apply_generated(instance, snapshot, {name: None})

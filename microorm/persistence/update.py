@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
 
-from microorm.db.atomic import UnitOfWork
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
@@ -51,17 +51,17 @@ def update_found(
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     pre_update.refuse_waiting(model)
     post_update.refuse_waiting(model)
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
         work.dirty = True
         if pre_update._route(model):
-            with ReceiverScope(databases, alias):
-                pre_update.send(model, query=query, values=dict(values), using=alias)
+            scope = ReceiverScope(databases, alias)
+            scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
         count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
-            with ReceiverScope(databases, alias):
-                post_update.send(model, query=query, values=dict(values), using=alias, count=count)
+            scope = ReceiverScope(databases, alias)
+            scope.run(post_update.send, model, query=query, values=dict(values), using=alias, count=count)
     return count
 
 
@@ -89,7 +89,7 @@ def bulk_update(
     options = SaveOptions(names)
     total = 0
     databases = schema.registry.databases
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, "bulk_update", objects)
         complete_all(objects, tuple(names))
         work.begin()

@@ -136,17 +136,17 @@ class ThroughRows:
         if not m2m_changed._route(self._through):
             return
         whole.dirty = True
-        with ReceiverScope(self._databases, self._database.alias):
-            m2m_changed.send(
-                self._through,
-                instance=self._owner,
-                action=action,
-                reverse=self._many_to_many is not self._relation,
-                model=self._model,
-                pk_set=None if keys is None else set(keys),
-                using=self._database.alias,
-                raw=self._raw,
-            )
+        ReceiverScope(self._databases, self._database.alias).run(
+            m2m_changed.send,
+            self._through,
+            instance=self._owner,
+            action=action,
+            reverse=self._many_to_many is not self._relation,
+            model=self._model,
+            pk_set=None if keys is None else set(keys),
+            using=self._database.alias,
+            raw=self._raw,
+        )
         whole.check()
 
     @property

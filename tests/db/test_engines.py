@@ -331,7 +331,7 @@ def test_databases_may_be_closed_and_configured_while_other_threads_use_them(url
 def test_who_listens_is_seen(databases: Any) -> None:
     """An event or echo on the engine counts until it is removed; microorm's own listener does not."""
     database, engine = databases.database("default"), databases.engine()
-    assert not database.listened(engine)
+    assert not database.listened()
     quiet: dict[str, Any] = {
         "before_cursor_execute": lambda *_: None,
         "after_cursor_execute": lambda *_: None,
@@ -347,18 +347,18 @@ def test_who_listens_is_seen(databases: Any) -> None:
     }
     for name, listener in quiet.items():
         event.listen(engine, name, listener)
-        assert database.listened(engine), name
+        assert database.listened(), name
         event.remove(engine, name, listener)
-        assert not database.listened(engine), name
+        assert not database.listened(), name
     level = engine.logger.level
     engine.logger.setLevel(logging.INFO)
-    assert database.listened(engine)
+    assert database.listened()
     engine.logger.setLevel(level)
     with engine.connect() as connection:
         assert not database.listened(connection)
         event.listen(connection, "before_cursor_execute", quiet["before_cursor_execute"])
         assert database.listened(connection)
-        assert not database.listened(engine)
+        assert not database.listened()
 
 
 @memory_only

@@ -10,7 +10,6 @@ from microorm.db.context import (
     BLOCK,
     RECEIVER,
     USING,
-    ContextScope,
     ReusableContext,
     Scope,
     Using,
@@ -114,18 +113,19 @@ def test_a_scope_closed_in_another_context_is_closed_in_all() -> None:
 def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
     """Nested entries of one `with` end in order."""
     entrance = ReusableContext(HERE)
-    assert entrance.leaving() is None
-    outer, inner = ContextScope(USING, entrance, "a"), ContextScope(USING, entrance, "b")
+    assert entrance.leaving(0) is None
+    outer, inner = Scope(USING, HERE, "a"), Scope(USING, HERE, "b")
+    entrance.entered += [(0, outer), (0, inner)]
     outer.open()
     inner.open()
     assert (outer.owner, outer.kind, outer.alias) == (HERE, USING, "a")
     with Scope(USING, HERE, "c"), Using(HERE, "d"):
-        assert entrance.leaving() is inner
-    assert entrance.leaving() is inner
+        assert entrance.leaving(0) is inner
+    assert entrance.leaving(0) is inner
     inner.close()
-    assert entrance.leaving() is outer
+    assert entrance.leaving(0) is outer
     outer.close()
-    assert entrance.leaving() is None
+    assert entrance.leaving(0) is None
 
 
 def test_an_entrance_left_in_another_context_ends_the_newest() -> None:
@@ -177,7 +177,7 @@ def test_a_shared_entrance_that_is_left_late_leaves_the_scopes_of_others_open(en
     assert [alias_in(context) for context in contexts] == [None, "a"]
     generators[1].close()
     assert alias_in(contexts[1]) is None
-    assert using._entered == []
+    assert using.entered == []
 
 
 def test_an_entrance_that_cannot_tell_whose_scope_it_leaves_ends_none() -> None:
