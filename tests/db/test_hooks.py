@@ -99,6 +99,22 @@ def test_after_an_interrupt_the_remaining_functions_run(interrupt: type[BaseExce
     assert caught.value.__notes__[1:] == ["another on_commit function failed as well: LookupError()"]
 
 
+def test_what_waits_for_a_write_that_is_committed_runs_after_an_interrupt() -> None:
+    """Of the sending; for a write that is not committed nothing runs."""
+    ran: list[bool] = []
+    for committed in (True, False):
+        scope = ReceiverScope(object(), "a", committed=committed)
+        scope.postpone(functools.partial(ran.append, committed))
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            scope.run(interrupt)
+        assert innermost() is None
+    assert ran == [True]
+
+
 def test_an_error_is_freed_without_the_collector() -> None:
     """It does not refer to the frame that raised it by a variable of that frame."""
 
