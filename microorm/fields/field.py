@@ -11,7 +11,16 @@ from copy import copy
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 
-from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Computed,
+    FetchedValue,
+    Identity,
+    literal,
+    type_coerce,
+)
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
@@ -62,6 +71,7 @@ class Field(Generic[T]):
         self.default_factory: Callable[[], Any] | None = options.get("default_factory")
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
+        self.computed: bool = type(self.server_default) in (Computed, FetchedValue)
         self.generated = False
         self.relation: Any = None  # the foreign key whose column this is
 
@@ -177,11 +187,17 @@ class Field(Generic[T]):
             nullable=self.nullable,
             unique=self.options.get("unique") or None,
             index=self.options.get("index") or None,
-            server_default=types.stored(self.server_default, self.python_type, column_type),
+            server_default=self._stored_default(column_type),
             autoincrement=False,
         )
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
             self.clean(self.default)
+
+    def _stored_default(self, column_type: TypeEngine[Any]) -> Any:
+        given = self.server_default
+        if isinstance(given, Computed):  # one belongs to a single column, and an abstract model has none
+            return Computed(given.sqltext, given.persisted)
+        return types.stored(given, self.python_type, column_type)
 
     def _check_combinations(self, kind: FieldType | None) -> None:
         given = {option for option, value in self.options.items() if value is not None and value is not False}
@@ -199,6 +215,10 @@ class Field(Generic[T]):
                     raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
         if self.primary_key and self.nullable:
             raise InvalidOption("a primary key cannot be None")
+        if self.computed and (self.primary_key or self.has_default or self.on_update is not None):
+            raise InvalidOption(
+                "a column that the database computes is no primary key, and has no default= and on_update="
+            )
         if self.primary_key and self.on_update is not None:
             raise InvalidOption("a primary key cannot change, so it cannot have on_update=")
 
@@ -248,7 +268,8 @@ def field(**options: Any) -> Any:
     *primary_key*: the column is the key, or part of a composite one. *default*, *default_factory*: the value if the
     constructor is called without the field. *on_update*: called to set the value at each save that writes the field and
     is not raw; neither `update_fields` without the field nor `Query.update` call it. *server_default*: SQL or a string
-    by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
+    by which the database generates the value, which is read back; with `Computed` or `FetchedValue` the database computes
+    it at each write, and microorm only reads it. *unique*, *index*: of this column alone. *max_length*:
     in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
     to use instead of the default one. *column*: the name of the column, if not the name of the field.
     *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor.
@@ -280,10 +301,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     column = given.get("column", "name")
     if not isinstance(column, str) or not column:
         raise InvalidOption(f"column= must be a name, not {shown(column)}")
-    if isinstance(options.get("server_default"), (Computed, Identity)):
-        raise InvalidOption(
-            f"server_default= must be SQL or a string, not {type(options['server_default']).__name__}"
-        )
+    if isinstance(options.get("server_default"), Identity):
+        raise InvalidOption("server_default= must be SQL or a string, not Identity")
     if "default" in options and "default_factory" in given:
         raise InvalidOption("default= cannot be combined with default_factory=")
     if isinstance(options.get("default"), (dict, list, set, bytearray)):

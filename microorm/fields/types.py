@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     ColumnElement,
     DateTime,
     Dialect,
@@ -303,6 +304,17 @@ class NaiveUtcNow(UtcNow):
     inherit_cache = True
 
 
+class IsNotTrue(FunctionElement[bool]):
+    """Whether a condition is false or NULL; a number counts as true if it is not zero.
+
+    SQLAlchemy's `is_not(true())` compares with the number 1 on SQLite.
+    """
+
+    inherit_cache = True
+    name = "is_not_true"
+    type = Boolean()
+
+
 class Rounded(FunctionElement[Any]):
     """A number rounded to the scale of its column, which SQLite does not do by itself."""
 
@@ -330,6 +342,12 @@ def _now_on_sqlite(element: UtcNow, compiler: SQLCompiler, **options: Any) -> st
 @compiles(NaiveUtcNow, *MARIADB)
 def _now_on_mariadb(element: UtcNow, compiler: SQLCompiler, **options: Any) -> str:
     return "utc_timestamp(6)"
+
+
+@compiles(IsNotTrue)
+def _is_not_true(element: IsNotTrue, compiler: SQLCompiler, **options: Any) -> str:
+    (condition,) = element.clauses
+    return f"(({compiler.process(condition, **options)}) IS NOT TRUE)"
 
 
 @compiles(Rounded)

@@ -179,7 +179,8 @@ def _make(cls: Any, declarations: Resolved, label: str, registry: Registry, olde
 
     def make(metadata: MetaData) -> Schema:
         parts = [
-            bound(cls, name, declared, kind, registry) for name, (declared, kind) in declarations.items()
+            bound(cls, name, declared, kind, registry, declarations)
+            for name, (declared, kind) in declarations.items()
         ]
         return Schema(cls, parts, label=label, table=table_name(cls), registry=registry, metadata=metadata)
 
@@ -239,8 +240,8 @@ def resolve(cls: type) -> Resolved:
     return {name: (each.field, each.annotation) for name, each in inherited(cls).items()}
 
 
-def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry) -> Any:
-    """Bind the field or relation *declared* to *cls*."""
+def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry, declarations: Resolved) -> Any:
+    """Bind the field or relation *declared* to *cls*, whose *declarations* may include the column of a foreign key."""
     if not isinstance(declared, ForeignKey):
         return declared.bind(cls, name, kind)
     target, nullable = split_optional(kind)
@@ -250,7 +251,9 @@ def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry) -> 
     if (options.registry or default_registry) is not registry:
         raise ModelError(f"{cls.__name__}.{name}: {target.__name__} belongs to another registry")
     reference = _reference(f"{cls.__name__}.{name}", target, declared.options["to_field"], registry)
-    return declared.bind(cls, name, reference, nullable=nullable)
+    beside, _ = declarations.get(f"{name}_id", (None, None))
+    column = beside if isinstance(beside, Field) else None
+    return declared.bind(cls, name, reference, nullable=nullable, declared=column)
 
 
 def _reference(where: str, target: Any, name: str | None, registry: Registry) -> Reference:

@@ -12,13 +12,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.connection import Channel
 from microorm.db.context import USING, current_alias, refuse_lazy
 from microorm.db.engine import Database
 from microorm.db.snapshots import apply_generated, take_snapshot
-from microorm.errors import UnsavedError
+from microorm.errors import InvalidValue, UnsavedError
+from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowLayout, RowState, merge_loaded
+from microorm.mapping.state import RowLayout, RowState, loaded_value, merge_loaded
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -137,6 +139,26 @@ def _complete_many(database: Database, wanted: tuple[str, ...], instances: Seque
         rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
     for instance in instances:
         _take(instance, database, wanted, rows.get(_loaded_key(instance)))
+
+
+def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict[Row, Row]:
+    """Return the values of the fields that the database computes, by key, in the rows with *keys*."""
+    key = [field.column for field in schema.key]
+    computed = [schema.by_name[name].column for name in schema.computed]
+    found = channel.execute(select(*key, *computed).where(schema.key_in(keys)))
+    return {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
+
+
+def refuse_computed(instance: Any) -> None:
+    """Raise `InvalidValue` if a value that the database computes has been changed in *instance*."""
+    schema: Schema = instance.__schema__
+    problems = {}
+    for name in schema.computed:
+        loaded, current = loaded_value(instance, name), instance.__dict__.get(name, MISSING)
+        if MISSING not in (loaded, current) and loaded != current:
+            problems[name] = "is computed by the database, and cannot be changed"
+    if problems:
+        raise InvalidValue(schema.name, problems)
 
 
 def _deferred(instance: Any, names: Sequence[str] | None) -> tuple[str, ...]:

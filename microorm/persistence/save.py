@@ -26,7 +26,7 @@ from microorm.mapping.path import refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_foreign_keys
-from microorm.persistence.refresh import complete, is_own_row, missing
+from microorm.persistence.refresh import complete, computed_rows, is_own_row, missing, refuse_computed
 from microorm.signals import post_save, pre_save
 from microorm.sql.statements import (
     MAX_STATEMENTS,
@@ -254,6 +254,7 @@ def collect(
         apply_generated(instance, snapshot, generated)
     plan: SavePlan | None
     if options.fields is not None or schema.server_made:
+        refuse_computed(instance)
         plan = _plan_of_some(schema, plans, options, values)
     else:
         key = schema.key[0]
@@ -310,6 +311,10 @@ def write_row(
         if options.fields is not None or options.force_update:
             raise _not_updated(schema, row, channel)
         created = True
+    if not created and schema.computed:
+        names, row = _with_computed(schema, channel, instance, plan.names, row, snapshot)
+        mark_saved(schema, plans_of(schema, channel.database), instance, names, row)
+        return False
     if options.fields is not None:
         channel.keep(snapshot)
         mark_saved(schema, plans_of(schema, channel.database), instance, plan.names, row)
@@ -333,6 +338,18 @@ def write_row(
     instance._row = copied(names, schema, row) if schema.mutable else row
     instance._row_state = state
     return created
+
+
+def _with_computed(
+    schema: Schema, channel: Channel, instance: Any, names: tuple[str, ...], row: Row, snapshot: Snapshot
+) -> tuple[tuple[str, ...], Row]:
+    """Set the values that the database has computed for the updated *row*; return *names* and *row* with them."""
+    key = row[-len(schema.key) :]
+    (computed,) = computed_rows(schema, channel, [key]).values()
+    note_generated(instance, snapshot, schema.computed, computed)
+    channel.keep(snapshot)
+    instance.__dict__.update(zip(schema.computed, computed, strict=True))
+    return names + schema.computed, row + computed
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
@@ -386,7 +403,8 @@ def write_expressions(
     if created:
         result = channel.execute(insert(schema.table).values(columns))
         key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
-    unknown = [f for f in schema.fields if f.name in expressions or (created and f.name not in values)]
+    unread = {*expressions, *schema.computed}
+    unknown = [f for f in schema.fields if f.name in unread or (created and f.name not in values)]
     found = channel.execute(
         select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
     ).one()
@@ -442,6 +460,9 @@ def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fi
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
+    for name in schema.computed:
+        if name in names:
+            raise FieldError(f"{schema.name}.{name} is computed by the database")
     return names
 
 

@@ -245,6 +245,8 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
+        if field.computed:
+            raise FieldError(f"{schema.name}.{field.name} is computed by the database")
         if isinstance(value, ColumnElement):
             refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:

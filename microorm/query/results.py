@@ -150,6 +150,9 @@ class Results(Rows[M]):
     def __len__(self) -> int:
         raise TypeError("a query has no length; use count()")
 
+    def __contains__(self, item: object) -> bool:
+        raise TypeError("a query has no `in`, which would load all of its rows; use filter(...).exists()")
+
     def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
         """Return the instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
 

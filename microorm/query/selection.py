@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select
 
 from microorm.db.connection import AutocommitConnection
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
+from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
@@ -81,7 +82,7 @@ class Selection(Generic[M]):
         if not refused:
             return self
         return self._with(
-            _where=concatenated(self._where, cacheable(self._schema, (and_(*refused).is_not(true()),))),
+            _where=concatenated(self._where, cacheable(self._schema, (IsNotTrue(and_(*refused)),))),
             _paths=self._paths | found.paths,
             _instances=self._instances + found.instances,
         )

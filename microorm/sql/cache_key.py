@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
+from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import Path
 
 OPERATORS = frozenset(
@@ -120,6 +121,8 @@ class _Reader:
             key += (kind, element.operator, element.modifier)
             return {element.operator, element.modifier} <= OPERATORS and self.read(element.element)
         key.append(kind)
+        if kind is IsNotTrue:
+            return all(self.read(each) for each in element.clauses)
         return kind in CONSTANTS or (kind is sa.Grouping and self.read(element.element))
 
     def _column(self, column: Any) -> bool:
