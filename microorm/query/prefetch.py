@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select
+from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.connection import AutocommitConnection
@@ -17,6 +17,9 @@ from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
 from microorm.sql.hydration import fields_of
 
 Owners = dict[Any, list[Any]]  # instances, by the key with which their related rows are found
+
+MAX_COMPARED = 100
+"""How many texts one statement compares with a column; SQLite takes a union of 500 SELECTs."""
 
 
 class Prefetch:
@@ -159,7 +162,11 @@ def _set_one(relation: Any, owners: Owners, query: Any) -> None:
     """Load the one row that each of *owners* is related to, and set it."""
     far = relation.steps[0].far
     found = {each.__dict__[far.name]: each for each in _found(query, far, owners)}
-    everything = not (query._where or query._equal[0]) and found.keys() <= owners.keys()
+    # A text type of microorm compares as Python does; the collation of another one is unknown.
+    if far.options.get("type_") is not None or found.keys() - owners.keys():
+        equal = _equal_in_database(query, far.column, owners.keys() - found.keys())
+        found |= {key: found[value] for key, value in equal.items() if value in found}
+    everything = not (query._where or query._equal[0])
     pairs = [
         (owner, found.get(key))
         for key, same in owners.items()
@@ -170,28 +177,48 @@ def _set_one(relation: Any, owners: Owners, query: Any) -> None:
 
 
 def _set_many(relation: Any, owners: Owners, query: Any) -> None:
-    """Load the rows that each of *owners* is related to, and set them, if each row can be assigned to its owner."""
-    lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
-    unassigned: dict[int, Any] = {}
-    if len(relation.steps) == 1:
-        step = relation.steps[0]
-        name, there = step.foreign_key.name, step.far.name
-        for each in _found(query, step.far, owners):
-            key = each.__dict__[there]
-            lists.get(key, unassigned)[id(each)] = each
-            if not unassigned:
-                each.__dict__[name] = (key, owners[key][0])
+    """Load the rows that each of *owners* is related to, and set them."""
+    step, direct = relation.steps[0], len(relation.steps) == 1
+    if direct:
+        pairs = [(each.__dict__[step.far.name], each) for each in _found(query, step.far, owners)]
     else:
-        for key, each in _found_through(query, relation.steps, owners):
-            lists.get(key, unassigned)[id(each)] = each  # once, even if through rows relate it twice
-    if (
-        unassigned
-    ):  # the collation of a text finds keys equal that Python does not: each attribute loads its rows
-        return
+        pairs = list(_found_through(query, relation.steps, owners))
+    first = next(iter(owners.values()))[0]
+    same_alias = type(first).objects._with(_using=first._row_state.alias)
+    equal = _equal_in_database(same_alias, step.near.column, {value for value, _ in pairs} - owners.keys())
+    lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
+    for value, each in pairs:
+        key = equal.get(value, value)
+        if key not in lists:  # the key has been changed in the database: each attribute loads its rows
+            return
+        lists[key][id(each)] = each  # once, even if through rows relate it twice
+        if direct:
+            each.__dict__[step.foreign_key.name] = (value, owners[key][0])
     for key, same in owners.items():
-        related = list(lists[key].values())
         for owner in same:
-            owner.__dict__[relation.name] = (key, related)
+            owner.__dict__[relation.name] = (key, list(lists[key].values()))
+
+
+def _equal_in_database(query: Any, column: Any, keys: Iterable[Any]) -> dict[Any, Any]:
+    """Return the value of the unique *column* that the database finds equal to each of the texts among *keys*.
+
+    A collation may find texts equal that Python does not, such as 'de' and 'DE'. *query* says which database is asked.
+    """
+    texts = [key for key in keys if isinstance(key, str)]
+    if not texts:
+        return {}
+    database, transaction = query._place()
+    found: dict[Any, Any] = {}
+    for part in sliced(texts, MAX_COMPARED):
+        pairs: Any = union_all(
+            *[
+                select(literal(index), column).where(column == bindparam(None, text, column.type))
+                for index, text in enumerate(part)
+            ]
+        )
+        with transaction or AutocommitConnection(database, writes=False) as channel:
+            found |= {part[index]: value for index, value in channel.execute(pairs)}
+    return found
 
 
 def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
