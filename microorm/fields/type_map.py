@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
 
-from microorm.fields import checks, types
+from microorm.fields import checks, documents, types
 from microorm.fields.checks import Check, InvalidFieldValue, shown
 
 Options = Mapping[str, Any]
@@ -163,6 +163,6 @@ TYPE_MAP: dict[Any, FieldType] = {
         lambda python_type, options: checks.literal_check(_choices(python_type)),
         allowed=_choices,
     ),
-    dict: _plain(types.json_type, checks.json_check(dict), mutable=True),
-    list: _plain(types.json_type, checks.json_check(list), mutable=True),
+    dict: _plain(documents.json_type, checks.json_check(dict), mutable=True),
+    list: _plain(documents.json_type, checks.json_check(list), mutable=True),
 }

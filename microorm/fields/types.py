@@ -8,16 +8,12 @@ zone of the session.
 from __future__ import annotations
 
 import enum
-import json
-import operator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import reduce
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -32,7 +28,6 @@ from sqlalchemy import (
     Text,
     Time,
     Uuid,
-    bindparam,
     literal_column,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -40,8 +35,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from microorm.errors import FieldError, ModelError
-from microorm.fields.checks import encodable
+from microorm.errors import ModelError
 
 MICROSECOND = timedelta(microseconds=1)
 MARIADB = ("mysql", "mariadb")
@@ -199,43 +193,6 @@ class Choice(TypeDecorator[Any]):
         return None if value is None else self.members(value)
 
 
-class DocumentKey(TypeDecorator[str]):
-    """A key of a JSON object, escaped for a path expression, which SQLAlchemy does not do."""
-
-    impl = JSON.JSONStrIndexType
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or dialect.name == "postgresql":
-            return value
-        if '"' in value and dialect.name == "sqlite":
-            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {value!r}")
-        if value.startswith("-") and dialect.name in MARIADB:
-            raise ValueError(f"MariaDB cannot address a JSON key that begins with a minus, such as {value!r}")
-        # The stored text of the key is compared.
-        return json.dumps(value)[1:-1]
-
-
-class Document(JSON[Any]):
-    """JSON with access by keys that are never parsed as a path or as SQL."""
-
-    class Comparator(JSON.Comparator[Any]):
-        """`column["key"]`, `column[3]` and, nested, `column["key", 3]`."""
-
-        def __getitem__(self, index: Any) -> Any:
-            if isinstance(index, (tuple, list)):
-                return reduce(operator.getitem, index, self.expr)
-            if isinstance(index, str):
-                if "\0" in index or not encodable(index):
-                    raise FieldError(f"not a possible key in JSON: {index!r}")
-                index = bindparam(None, index, type_=DocumentKey(), unique=True)
-            elif type(index) is not int:
-                raise TypeError(f"a key or index in JSON must be str or int, not {index!r}")
-            return super().__getitem__(index)  # type: ignore[no-untyped-call]
-
-    comparator_factory = Comparator
-
-
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     """Return the column type for a fixed set of strings or integers."""
     if all(isinstance(value, str) for value in values):
@@ -271,13 +228,6 @@ def integer_type() -> TypeEngine[int]:
 def uuid_type() -> TypeEngine[UUID]:
     """Return a type for any `UUID`."""
     return Uuid().with_variant(UuidText(), *MARIADB)
-
-
-def json_type() -> TypeEngine[Any]:
-    """Return JSON, on PostgreSQL JSONB; None is NULL rather than the JSON value null."""
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 importing it takes 50 ms
-
-    return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:

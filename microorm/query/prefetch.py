@@ -217,7 +217,8 @@ def _equal_in_database(query: Any, column: Any, keys: Iterable[Any]) -> dict[Any
             ]
         )
         with transaction or AutocommitConnection(database, writes=False) as channel:
-            found |= {part[index]: value for index, value in channel.execute(pairs)}
+            rows: Any = channel.execute(pairs).fetchall()
+            found |= {part[index]: value for index, value in rows}
     return found
 
 
