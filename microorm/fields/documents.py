@@ -227,7 +227,7 @@ class AsNumeric(FunctionElement[Any]):
     name = "json_numeric"
 
 
-def _compared(part: Part, op: Any, other: Any) -> Any:
+def _compared(part: Any, op: Any, other: Any) -> Any:
     """Return the comparison of *part* with JSON values, in the form in which equal values are equal everywhere."""
     compact = _compact(part, part.type)
     if isinstance(other, ColumnElement):

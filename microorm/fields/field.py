@@ -28,6 +28,8 @@ from sqlalchemy.types import TypeEngine
 from microorm.errors import ModelError, nearest
 from microorm.fields import types
 from microorm.fields.checks import Check, InvalidFieldValue, shown
+from microorm.fields.columns import FieldColumn
+from microorm.fields.texts import compared_as_text
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
 
 T = TypeVar("T")
@@ -169,7 +171,7 @@ class Field(Generic[T]):
         check_options(self.options)
         self._check_combinations(kind)
         if custom is not None:
-            column_type = _type_instance(custom)
+            column_type = compared_as_text(_type_instance(custom))
             self.check = custom_check(self.python_type, column_type)
         elif kind is not None:
             kind.allowed(self.python_type)
@@ -180,7 +182,7 @@ class Field(Generic[T]):
                 f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
             )
         self.mutable = kind is None or kind.mutable
-        self.column = Column(
+        self.column = FieldColumn(
             self.options.get("column") or self.name,
             column_type,
             primary_key=self.primary_key,

@@ -36,6 +36,7 @@ from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import ModelError
+from microorm.fields.texts import compared_as_text
 
 MICROSECOND = timedelta(microseconds=1)
 MARIADB = ("mysql", "mariadb")
@@ -208,7 +209,7 @@ def text_type(max_length: int | None = None) -> TypeEngine[str]:
         mariadb = MariaDBType("LONGTEXT", options=options)
     else:
         mariadb = MariaDBType("VARCHAR", max_length, options=options)
-    return generic.with_variant(mariadb, *MARIADB)
+    return compared_as_text(generic.with_variant(mariadb, *MARIADB))
 
 
 def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:

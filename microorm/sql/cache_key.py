@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
+from microorm.fields.columns import FieldColumn, FieldExpression
 from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import Path
 
@@ -102,14 +103,14 @@ class _Reader:
     def read(self, element: Any) -> bool:
         """Add *element* and its parts to the key; return False where one of them has none."""
         kind, key = element.__class__, self.key
-        if kind is sa.Column:
+        if kind is FieldColumn:
             return self._column(element)
         if kind is sa.BindParameter:
             self.parameters.append(element)
             key.append(id(element.type))
             plain = element.callable is None and not element.expanding and not element.literal_execute
             return element.unique and plain
-        if kind is sa.BinaryExpression:
+        if kind is FieldExpression or kind is sa.BinaryExpression:
             if element.operator not in OPERATORS:
                 return False
             key += (kind, element.operator, *sorted(element.modifiers.items()))

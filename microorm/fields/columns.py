@@ -1,0 +1,62 @@
+"""The columns of fields, whose conditions cannot be combined by `and`, `or` and `not`.
+
+SQLAlchemy gives `column == value` a truth value, so that `filter(a or b)` would drop a condition.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+from sqlalchemy import BinaryExpression, Column
+
+
+def _no_truth_value() -> NoReturn:
+    raise TypeError(
+        "a condition has no truth value in Python; write `a & b` or and_(a, b), `a | b` or or_(a, b), `~a` or not_(a), "
+        "and column.in_([...]) instead of `and`, `or`, `not` and `in`"
+    )
+
+
+class FieldColumn(Column[Any]):
+    """The column of a field."""
+
+    inherit_cache = True
+
+    def __bool__(self) -> bool:
+        _no_truth_value()
+
+    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
+        """Return the expression as SQLAlchemy makes it, without a truth value."""
+        return _without_truth(super().operate(op, *other, **options))
+
+    def reverse_operate(self, op: Any, other: Any, **options: Any) -> Any:
+        """Return the expression as SQLAlchemy makes it, without a truth value."""
+        return _without_truth(super().reverse_operate(op, other, **options))
+
+
+class FieldExpression(BinaryExpression[Any]):
+    """An expression that begins with the column of a field: a comparison, or arithmetic that may be compared."""
+
+    inherit_cache = True
+
+    def __bool__(self) -> bool:
+        # SQLAlchemy searches lists for a column, and Python compares the column with each.
+        if isinstance(self.left, Column) and isinstance(self.right, Column):
+            caller: str = sys._getframe(1).f_globals.get("__name__", "")
+            if caller.startswith("sqlalchemy."):
+                return super().__bool__()
+        _no_truth_value()
+
+    def __invert__(self) -> Any:
+        return _without_truth(super().__invert__())
+
+    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
+        """Return the expression as SQLAlchemy makes it, without a truth value."""
+        return _without_truth(super().operate(op, *other, **options))
+
+
+def _without_truth(expression: Any) -> Any:
+    if expression.__class__ is BinaryExpression:
+        expression.__class__ = FieldExpression  # only the method above differs
+    return expression
