@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from sqlalchemy import BinaryExpression, Column
+from sqlalchemy.sql import operators
 
 
 def _no_truth_value() -> NoReturn:
@@ -45,7 +46,7 @@ class FieldExpression(BinaryExpression[Any]):
         if isinstance(self.left, Column) and isinstance(self.right, Column):
             caller: str = sys._getframe(1).f_globals.get("__name__", "")
             if caller.startswith("sqlalchemy."):
-                return super().__bool__()
+                return (self.left is self.right) is (self.operator is operators.eq)
         _no_truth_value()
 
     def __invert__(self) -> Any:

@@ -8,6 +8,7 @@ zone of the session.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -67,8 +69,27 @@ class MariaDBType(TypeDecorator[Any]):
         return dialect.type_descriptor(getattr(mysql, self.name)(*self.arguments, **dict(self.options)))
 
 
+class MariaDBMoment(MariaDBType):
+    """A date or time of MariaDB, which may be one that Python does not have, such as 0000-00-00 or 30:00:00.
+
+    The driver returns such a date as text, and SQLAlchemy would drop the days of such a time.
+    """
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        process = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            if value.__class__ is str or (value.__class__ is timedelta and value.days):
+                raise ValueError(f"Python has no such date or time: {value}")
+            return value if process is None else process(value)
+
+        return read
+
+
 ASCII_CHAR = MariaDBType("CHAR", 32, options=(("charset", "ascii"), ("collation", "ascii_bin")))
-MARIADB_DATETIME = MariaDBType("DATETIME", options=(("fsp", 6),))
+MARIADB_DATETIME = MariaDBMoment("DATETIME", options=(("fsp", 6),))
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -236,9 +257,14 @@ def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
     return UtcDateTime() if aware else DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
 
 
+def date_type() -> TypeEngine[Any]:
+    """Return a `date` type."""
+    return Date().with_variant(MariaDBMoment("DATE"), *MARIADB)
+
+
 def time_type() -> TypeEngine[Any]:
     """Return a `time` type with microseconds, without a time zone."""
-    return Time().with_variant(MariaDBType("TIME", options=(("fsp", 6),)), *MARIADB)
+    return Time().with_variant(MariaDBMoment("TIME", options=(("fsp", 6),)), *MARIADB)
 
 
 class UtcNow(FunctionElement[datetime]):

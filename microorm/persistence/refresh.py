@@ -21,6 +21,7 @@ from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowLayout, RowState, loaded_value, merge_loaded
+from microorm.sql.hydration import entries_of, fetched
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -62,8 +63,8 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
 def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[str]) -> dict[str, Any]:
     """Return the values of *names* in the row of *instance*. Raises `Model.DoesNotExist`."""
     key = key_row(schema, instance)
-    # Without *names*, the key is read, to check that the row exists.
-    wanted = tuple(name for name in schema.names if name in names) or schema.key_names
+    # The key is read to check that the row exists, and for the message of an error.
+    wanted = tuple(name for name in schema.names if name in names or name in schema.key_names)
     load = plans_of(schema, database).select(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
@@ -113,10 +114,10 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
     if wanted := _deferred(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
-        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
+        load = plans_of(schema, database).select(schema.key_names, wanted=schema.key_names + wanted)
         with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
-        _take(instance, database, wanted, found[0] if found else None)
+        _take(instance, database, wanted, found[0][len(key) :] if found else None)
 
 
 def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -> None:
@@ -132,11 +133,12 @@ def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -
 
 def _complete_many(database: Database, wanted: tuple[str, ...], instances: Sequence[Any]) -> None:
     schema: Schema = instances[0].__schema__
-    key = [field.column for field in schema.key]
-    keys = list(dict.fromkeys(map(_loaded_key, instances)))
-    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
+    key, keys = schema.key, list(dict.fromkeys(map(_loaded_key, instances)))
+    fields = [*key, *[schema.by_name[name] for name in wanted]]
+    statement = select(*[field.column for field in fields]).where(schema.key_in(keys))
     with schema.registry.databases.channel(database, writes=False) as channel:
-        rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
+        found = fetched(channel, statement, entries_of(schema, fields))
+    rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
     for instance in instances:
         _take(instance, database, wanted, rows.get(_loaded_key(instance)))
 

@@ -14,7 +14,7 @@ from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
-from microorm.sql.hydration import fields_of
+from microorm.sql.hydration import Entry, fetched, fields_of
 
 Owners = dict[Any, list[Any]]  # instances, by the key with which their related rows are found
 
@@ -228,7 +228,7 @@ def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
         frozenset(each.name for each in fields_of(query._schema, query._names)) | {far.name}
     )
     place = query._place()
-    for rows in _executed(place, query.statement, far.column, owners):
+    for rows in _executed(place, query.statement, far.column, owners, query._entries):
         yield from query._made(rows, place[0])
 
 
@@ -244,7 +244,7 @@ def _found_through(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator
     names = [each.name for each in fields_of(schema, query._names)]
     indexes = [names.index(name) for name in schema.key_names]
     known: dict[Any, Any] = {}
-    for rows in _executed(place, statement, column, owners):
+    for rows in _executed(place, statement, column, owners, [*query._entries, None]):
         keys = [tuple([row[index] for index in indexes]) for row in rows]
         fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
         known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
@@ -253,13 +253,17 @@ def _found_through(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator
 
 
 def _executed(
-    place: tuple[Database, Transaction | None], statement: Select[Any], column: Any, owners: Owners
+    place: tuple[Database, Transaction | None],
+    statement: Select[Any],
+    column: Any,
+    owners: Owners,
+    entries: Sequence[Entry],
 ) -> Iterator[Any]:
-    """Yield the rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as needed."""
+    """Yield the rows of *statement*, which have *entries*, whose *column* is one of the keys of *owners*, in as many parts as needed."""
     database, transaction = place
     for keys in _batches(database, statement, list(owners)):
         with transaction or AutocommitConnection(database, writes=False) as channel:
-            rows = channel.execute(statement.where(column.in_(keys))).fetchall()
+            rows = fetched(channel, statement.where(column.in_(keys)), entries)
         yield rows
 
 

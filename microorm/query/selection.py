@@ -20,7 +20,7 @@ from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, condition
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
 from microorm.sql.cache_key import cacheable, concatenated
-from microorm.sql.hydration import fields_of
+from microorm.sql.hydration import Entry, entries_of, fields_of
 
 M = TypeVar("M", bound="Any")
 
@@ -182,6 +182,16 @@ class Selection(Generic[M]):
         if not schema.selects:  # made once for all queries of the model
             schema.selects.append(select(*[field.column for field in schema.fields]))
         return self._completed_select(schema.selects[0], NO_PATHS)
+
+    @property
+    def _entries(self) -> list[Entry]:
+        """What the columns of the statement are."""
+        schema = self._schema
+        found = entries_of(schema, fields_of(schema, self._names))
+        for branch in self._related:
+            there = branch.path._schema
+            found += entries_of(there, there.fields, branch.path)
+        return found
 
     @property
     def _schema(self) -> Schema:
