@@ -31,6 +31,7 @@ LATE_IMPORTS: dict[str, str] = {
     "db/engine.py:_make_engine": "the driver of a database that is not used is not loaded",
     "errors.py:nearest": "difflib is for errors only",
     "fields/documents.py:json_type": "PostgreSQL's dialect is a third of all that is imported, and this its one type",
+    "sql/long_lists.py:load_dialect_impl": "PostgreSQL's dialect is a third of all that is imported, and only long lists need its arrays",
     "fields/types.py:load_dialect_impl": "PostgreSQL's dialect is loaded with an engine of its, or never",
     "query/query.py:get_or_create": "not every program needs it",
     "query/query.py:update_or_create": "not every program needs it",

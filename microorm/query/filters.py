@@ -14,6 +14,7 @@ from microorm.mapping.codegen import Row, clean_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
 from microorm.sql.cache_key import CacheableExpressions, cacheable
+from microorm.sql.long_lists import has_long_list, with_long_lists
 
 Where = tuple[ColumnElement[bool], ...]
 Equal = tuple[tuple[str, ...], Row]
@@ -46,7 +47,7 @@ def conditions(
             return Conditions(where, equal, where.paths, ())
         given = [(each, where.paths) for each in where]
     else:
-        given = [(each, expression(schema, method, each)) for each in expressions]
+        given = [_bound_lists(schema, method, each) for each in expressions]
     instances: list[Any] = []
     if equal is None:
         equal = _equalities(schema, method, equalities, given, instances)
@@ -143,6 +144,15 @@ def _joined_or_exists(
 
 def _many(paths: frozenset[Path]) -> bool:
     return any(path._many for path in paths)
+
+
+def _bound_lists(schema: Schema, method: str, given: Any) -> tuple[Any, frozenset[Path]]:
+    """Return *given* with each long list of values as one parameter, and the paths that it uses."""
+    if not isinstance(given, ColumnElement):
+        raise TypeError(f"{method}() takes column expressions, not {given!r}")
+    lists: list[Any] = []
+    paths = paths_in(schema, given, lists)
+    return (with_long_lists(given) if any(map(has_long_list, lists)) else given), paths
 
 
 def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
