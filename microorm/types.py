@@ -3,7 +3,7 @@
 These names do not change, so that old revisions run with later versions.
 """
 
-from microorm.fields.documents import Document, DocumentIndex, DocumentKey, json_type
+from microorm.fields.documents import Document, DocumentKey, json_type
 from microorm.fields.types import (
     COLLATION,
     MARIADB,
@@ -26,7 +26,6 @@ __all__ = [
     "MARIADB",
     "Choice",
     "Document",
-    "DocumentIndex",
     "DocumentKey",
     "Duration",
     "ExactNumeric",

@@ -24,7 +24,7 @@ class FieldColumn(Column[Any]):
 
     inherit_cache = True
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> NoReturn:
         _no_truth_value()
 
     def operate(self, op: Any, *other: Any, **options: Any) -> Any:

@@ -241,11 +241,10 @@ def _compared(part: Any, op: Any, other: Any) -> Any:
     else:
         wanted = _forms(other)
     values = [_compact(bindparam(None, each, part.type, unique=True), part.type) for each in wanted]
-    return (
-        op(compact, values[0])
-        if op in _EQUALITY and len(values) == 1
-        else _EQUALITY.get(op, op)(compact, values)
-    )
+    if op in _EQUALITY and len(values) == 1:
+        return op(compact, values[0])
+    among: Any = _EQUALITY.get(op, op)
+    return among(compact, values)
 
 
 def _compact(value: Any, kind: TypeEngine[Any]) -> Compact:

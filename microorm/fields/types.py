@@ -8,7 +8,6 @@ zone of the session.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -77,7 +76,7 @@ class MariaDBMoment(MariaDBType):
 
     cache_ok = True
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         process = super().result_processor(dialect, coltype)
 
         def read(value: Any) -> Any:

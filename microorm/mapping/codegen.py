@@ -174,6 +174,32 @@ def builder(
         "deepcopy": deepcopy,
         "explained": explained,
     }
+    loop = _build_loop(cls, fields, decoders, namespace, raw=raw)
+    if explained is not None:
+        loop = ["try:", *[f"    {line}" for line in loop]]
+        loop += ["except Exception as error:", "    raise explained(error, row) from error"]
+    source = "\n".join(
+        [
+            "def build(rows, state):",
+            "    instances = []",
+            "    append = instances.append",
+            *[f"    {line}" for line in loop],
+            "    return instances",
+        ]
+    )
+    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
+    return build
+
+
+def _build_loop(
+    cls: type,
+    fields: Sequence[Field[Any]],
+    decoders: Sequence[Callable[[Any], Any] | None],
+    namespace: dict[str, Any],
+    *,
+    raw: bool,
+) -> list[str]:
+    """Return the lines that make an instance of each row, and add what they use to *namespace*."""
     # A row of SQLAlchemy refers to its result, so a plain tuple is kept instead.
     values, keeps, copies = [], [], not raw
     for index, (field, decode) in enumerate(zip(fields, decoders, strict=True)):
@@ -190,7 +216,7 @@ def builder(
         given = [f"instance.{name} = {value}" for name, value in values]
     else:
         given = [f"instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"]
-    loop = [
+    return [
         "for row in rows:",
         f"    {_variables(fields)}= row",
         "    instance = new(cls)",
@@ -199,17 +225,3 @@ def builder(
         "    instance._row_state = state",
         "    append(instance)",
     ]
-    if explained is not None:
-        loop = ["try:", *[f"    {line}" for line in loop]]
-        loop += ["except Exception as error:", "    raise explained(error, row) from error"]
-    source = "\n".join(
-        [
-            "def build(rows, state):",
-            "    instances = []",
-            "    append = instances.append",
-            *[f"    {line}" for line in loop],
-            "    return instances",
-        ]
-    )
-    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
-    return build

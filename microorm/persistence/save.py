@@ -312,8 +312,7 @@ def write_row(
             raise _not_updated(schema, row, channel)
         created = True
     if not created and schema.computed:
-        names, row = _with_computed(schema, channel, instance, plan.names, row, snapshot)
-        mark_saved(schema, plans_of(schema, channel.database), instance, names, row)
+        _mark_with_computed(schema, channel, instance, plan.names, row, snapshot)
         return False
     if options.fields is not None:
         channel.keep(snapshot)
@@ -340,16 +339,17 @@ def write_row(
     return created
 
 
-def _with_computed(
+def _mark_with_computed(
     schema: Schema, channel: Channel, instance: Any, names: tuple[str, ...], row: Row, snapshot: Snapshot
-) -> tuple[tuple[str, ...], Row]:
-    """Set the values that the database has computed for the updated *row*; return *names* and *row* with them."""
+) -> None:
+    """Set the values that the database has computed for the updated *row*, and make all its values the loaded ones."""
     key = row[-len(schema.key) :]
     (computed,) = computed_rows(schema, channel, [key]).values()
     note_generated(instance, snapshot, schema.computed, computed)
     channel.keep(snapshot)
     instance.__dict__.update(zip(schema.computed, computed, strict=True))
-    return names + schema.computed, row + computed
+    plans = plans_of(schema, channel.database)
+    mark_saved(schema, plans, instance, names + schema.computed, row + computed)
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:

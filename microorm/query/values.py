@@ -178,8 +178,10 @@ def _entry(schema: Schema, column: Any) -> Entry:
     """Return what *column* is: a field of the model or of a related row, or None."""
     table = getattr(column, "table", None)
     path = schema.registry.paths.get(table)
-    owner: Any = schema if table is schema.table else None if path is None else path._schema
-    for field in () if owner is None else owner.fields:
+    if table is not schema.table and path is None:
+        return None
+    owner: Schema = schema if path is None else path._schema
+    for field in owner.fields:
         if field.column.key == column.key:
             return (path, owner, field)
     return None

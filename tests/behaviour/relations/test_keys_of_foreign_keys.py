@@ -37,6 +37,8 @@ def test_declared_beside_it_the_column_of_a_foreign_key_is_part_of_the_key(Post)
     assert [each.name for each in post.tags] == ["t"]
     post.tags.add(Post.Tag(name="u").save())
     assert sorted(post.tags.scalars("name")) == ["t", "u"]
+    post.tags.add(tag)
+    assert Tagging.objects.count() == 2
     post.tags.remove(tag)
     assert Tagging.objects.count() == 1
     assert post.delete()[0] == 2
