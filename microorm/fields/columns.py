@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from sqlalchemy import BinaryExpression, Column
 from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import ExpressionClauseList
+from sqlalchemy.sql.functions import FunctionElement
 
 
 def _no_truth_value() -> NoReturn:
@@ -57,7 +59,30 @@ class FieldExpression(BinaryExpression[Any]):
         return _without_truth(super().operate(op, *other, **options))
 
 
+class FieldTerms(ExpressionClauseList[Any]):
+    """Three or more terms of one operator, of which the first is the column of a field."""
+
+    inherit_cache = True
+
+    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
+        """Return the expression as SQLAlchemy makes it, without a truth value."""
+        return _without_truth(super().operate(op, *other, **options))
+
+
+class FieldFunction(FunctionElement[Any]):
+    """A function of a field, whose conditions have no truth value either."""
+
+    inherit_cache = True
+
+    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
+        """Return the expression as SQLAlchemy makes it, without a truth value."""
+        return _without_truth(super().operate(op, *other, **options))
+
+
+_WITHOUT_TRUTH: dict[type, type] = {BinaryExpression: FieldExpression, ExpressionClauseList: FieldTerms}
+
+
 def _without_truth(expression: Any) -> Any:
-    if expression.__class__ is BinaryExpression:
-        expression.__class__ = FieldExpression  # only the method above differs
+    if (kind := _WITHOUT_TRUTH.get(expression.__class__)) is not None:
+        expression.__class__ = kind  # only the methods above differ
     return expression

@@ -33,6 +33,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import FieldError
 from microorm.fields.checks import encodable, json_problem
+from microorm.fields.columns import FieldFunction
 from microorm.fields.types import COLLATION, MARIADB, ExactNumeric, text_type
 
 MAX_NUMERIC = 15
@@ -178,49 +179,49 @@ def json_type() -> TypeEngine[Any]:
     return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
-class Part(FunctionElement[Any]):
+class Part(FieldFunction):
     """The JSON value of a key or index in a JSON value; NULL if there is none."""
 
     inherit_cache = True
     name = "json_part"
 
 
-class Compact(FunctionElement[Any]):
+class Compact(FieldFunction):
     """JSON in the form in which equal values have equal texts; JSONB as it is."""
 
     inherit_cache = True
     name = "json_compact"
 
 
-class AsString(FunctionElement[Any]):
+class AsString(FieldFunction):
     """The value of a key in a JSON value as text."""
 
     inherit_cache = True
     name = "json_string"
 
 
-class AsBoolean(FunctionElement[Any]):
+class AsBoolean(FieldFunction):
     """The value of a key in a JSON value as true or false."""
 
     inherit_cache = True
     name = "json_boolean"
 
 
-class AsInteger(FunctionElement[Any]):
+class AsInteger(FieldFunction):
     """The value of a key in a JSON value as an integer."""
 
     inherit_cache = True
     name = "json_integer"
 
 
-class AsFloat(FunctionElement[Any]):
+class AsFloat(FieldFunction):
     """The value of a key in a JSON value as a float."""
 
     inherit_cache = True
     name = "json_float"
 
 
-class AsNumeric(FunctionElement[Any]):
+class AsNumeric(FieldFunction):
     """The value of a key in a JSON value as a decimal; precision and scale follow the key."""
 
     inherit_cache = True
@@ -307,7 +308,7 @@ _NUMERIC = {
     "postgresql": "({number})::numeric({precision}, {scale})",
     "mariadb": "CAST({number} AS DECIMAL({precision}, {scale}))",
 }
-MAX_INTEGER = 2.0**63
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 def _sql(element: FunctionElement[Any], compiler: SQLCompiler, options: Any) -> dict[str, Any]:
@@ -356,10 +357,10 @@ def _as_float(element: AsFloat, compiler: SQLCompiler, **options: Any) -> str:
 
 @compiles(AsInteger)
 def _as_integer(element: AsInteger, compiler: SQLCompiler, **options: Any) -> str:
-    number = _rendered(_FLOAT, element, compiler, options)
-    limit = f"{MAX_INTEGER:.1f}"
+    # MariaDB's number is a text; the others compare theirs exactly.
+    number = _rendered({**_NUMBER, "mariadb": _FLOAT["mariadb"]}, element, compiler, options)
     integer = _rendered(_INTEGER, element, compiler, options)
-    return f"(CASE WHEN abs({number}) <= {limit} THEN {integer} END)"
+    return f"(CASE WHEN ({number}) BETWEEN {MIN_INTEGER} AND {MAX_INTEGER} THEN {integer} END)"
 
 
 @compiles(AsNumeric)

@@ -217,9 +217,9 @@ class Field(Generic[T]):
                     raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
         if self.primary_key and self.nullable:
             raise InvalidOption("a primary key cannot be None")
-        if self.computed and (self.primary_key or self.has_default or self.on_update is not None):
+        if self.computed and given & {"primary_key", "default", "default_factory", "on_update", "init"}:
             raise InvalidOption(
-                "a column that the database computes is no primary key, and has no default= and on_update="
+                "a column that the database computes cannot have primary_key=, default=, on_update= and init="
             )
         if self.primary_key and self.on_update is not None:
             raise InvalidOption("a primary key cannot change, so it cannot have on_update=")

@@ -279,8 +279,15 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
         )
     key, kind = known[name or keys[0].name]
     label = registry.label(target, target.__options__.app)
-    column = f"{table_key(target)}.{key.options.get('column') or key.name}"
+    column = f"{table_key(target)}.{_column_name(target, key)}"
     return Reference(target, label, registry.models, key, kind, column)
+
+
+def _column_name(target: Any, key: Field[Any]) -> str:
+    """Return the name of the column of *key*, which may be that of a foreign key of *target*."""
+    relation = inherited(target).get(key.name.removesuffix("_id"))
+    stated = relation.field.options if relation is not None and isinstance(relation.field, ForeignKey) else {}
+    return str(key.options.get("column") or stated.get("column") or key.name)
 
 
 def table_name(cls: Any) -> str:

@@ -171,7 +171,9 @@ def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any
     needed: frozenset[Path] = frozenset()
     for each in given:
         column = schema.field(each).column if isinstance(each, str) else each
-        paths = frozenset() if isinstance(each, str) else expression(schema, method, each)
+        paths: frozenset[Path] = frozenset()
+        if not isinstance(each, str):
+            column, paths = _bound_lists(schema, method, each)
         if many := [path for path in paths if path._many]:
             raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
         found.append(column)

@@ -21,6 +21,7 @@ def Book() -> Any:
     class Book(Base):
         title: Field[str]
         code: Field[str] = field(type_=String(5))
+        extra: Field[dict[str, Any]]
         done: Field[bool] = field(default=False)
         author: ForeignKey[Author] = foreign_key()
 
@@ -36,6 +37,9 @@ def test_a_condition_has_no_truth_value_and_says_what_to_write(Book) -> None:
         Book.title > "x",
         Book.title.in_(["x"]),
         Book.id + 1 == 2,
+        Book.id + 1 + 1 == 3,
+        Book.extra["a"] == 1,
+        Book.extra["a"].as_string() == "x",
         1 + Book.id != 2,
         ~(Book.title == "x"),
         Book.author.name == "x",

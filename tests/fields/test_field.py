@@ -127,7 +127,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (
         int,
         {"server_default": Computed("1"), "default": 1},
-        "a column that the database computes is no primary key, and has no default= and on_update=",
+        "a column that the database computes cannot have primary_key=, default=, on_update= and init=",
     ),
     (int, {"server_default": Identity()}, "server_default= must be SQL or a string, not Identity"),
     (Mixed, {}, "the values of Mixed are not all str or all int"),

@@ -68,6 +68,8 @@ def test_there_may_be_more_values_than_parameters(Thing, wire: Wire):
     condition = Thing.number.in_(many)
     assert Thing.objects.filter(condition).count() == 2
     assert Thing.objects.filter(condition, ~condition).count() == 0
+    assert sorted(Thing.objects.scalars(condition)) == [False, True, True]
+    assert Thing.objects.filter(Thing.number.in_({*many})).count() == 2
     assert Thing.objects.filter(condition).update(ratio=0.5) == 2
     assert Thing.objects.filter(condition).delete()[0] == 2
 

@@ -149,6 +149,7 @@ VALUES = (
     2**31 + 5,
     2**53 + 1,
     2**63 - 1,
+    10**30,
     -(2**63),
     1.0,
     1.75,
@@ -223,8 +224,8 @@ def test_a_part_is_read_as_what_it_is_or_null(notes):
         == places
     )
     texts = [value for value in read(part.as_string()) if value is not None]
-    assert texts[:14] == [*VALUES[:7], "0", "1", "-7", *map(str, VALUES[10:14])]
-    assert texts[14:20] == ["1.0", "1.75", "-2.5", "100000000000000000000.0", "true", "false"]
+    assert texts[:15] == [*VALUES[:7], "0", "1", "-7", *map(str, VALUES[10:15])]
+    assert texts[15:21] == ["1.0", "1.75", "-2.5", "100000000000000000000.0", "true", "false"]
     assert notes.objects.filter(~part.as_boolean()).count() == 1
     assert notes.objects.filter(part.as_string() == "x").count() == 1
     assert notes.objects.filter(part.as_string().is_(None)).count() == 2

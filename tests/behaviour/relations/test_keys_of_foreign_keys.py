@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from microorm import Field, ForeignKey, ManyToMany, ModelError, field, foreign_key, many_to_many
+from microorm import (
+    Field,
+    ForeignKey,
+    ManyToMany,
+    ModelError,
+    Related,
+    field,
+    foreign_key,
+    many_to_many,
+    related,
+)
 
 
 @pytest.fixture
@@ -63,3 +73,26 @@ def test_options_of_one_column_may_be_stated_twice_but_not_differ(Base):
             class City(Base):
                 land_id: Field[str] = field(**option)
                 land: ForeignKey[Land] = foreign_key(column="land", index=True)
+
+
+def test_a_key_that_is_a_foreign_key_can_be_referred_to(Base, registry):
+    """One row for each of the other table; in whatever order the models are defined."""
+
+    class User(Base):
+        name: Field[str] = field(max_length=9)
+
+    class Profile(Base):
+        user_id: Field[int] = field(primary_key=True)
+        user: ForeignKey[User] = foreign_key(column="uid")
+        images: Related["Image"] = related("profile")
+
+    class Image(Base):
+        profile: ForeignKey[Profile] = foreign_key()
+
+    registry.create_all()
+    user = User(name="a").save()
+    profile = Profile(user=user).save()
+    image = Image(profile=profile).save()
+    assert (profile.pk, image.profile_id) == (user.id, user.id)
+    assert Image.objects.select_related("profile.user").get().profile.user.name == "a"
+    assert Profile.objects.get(user=user).images.all() == [image]
