@@ -31,11 +31,17 @@ class FieldColumn(Column[Any]):
 
     def operate(self, op: Any, *other: Any, **options: Any) -> Any:
         """Return the expression as SQLAlchemy makes it, without a truth value."""
-        return _without_truth(super().operate(op, *other, **options))
+        expression = op(self.comparator, *other, **options)
+        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
+            expression.__class__ = kind
+        return expression
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> Any:
         """Return the expression as SQLAlchemy makes it, without a truth value."""
-        return _without_truth(super().reverse_operate(op, other, **options))
+        expression = super().reverse_operate(op, other, **options)
+        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
+            expression.__class__ = kind
+        return expression
 
 
 class FieldExpression(BinaryExpression[Any]):
@@ -52,11 +58,16 @@ class FieldExpression(BinaryExpression[Any]):
         _no_truth_value()
 
     def __invert__(self) -> Any:
-        return _without_truth(super().__invert__())
+        expression = super().__invert__()
+        expression.__class__ = WITHOUT_TRUTH.get(expression.__class__, expression.__class__)
+        return expression
 
     def operate(self, op: Any, *other: Any, **options: Any) -> Any:
         """Return the expression as SQLAlchemy makes it, without a truth value."""
-        return _without_truth(super().operate(op, *other, **options))
+        expression = op(self.comparator, *other, **options)
+        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
+            expression.__class__ = kind
+        return expression
 
 
 class FieldTerms(ExpressionClauseList[Any]):
@@ -66,7 +77,10 @@ class FieldTerms(ExpressionClauseList[Any]):
 
     def operate(self, op: Any, *other: Any, **options: Any) -> Any:
         """Return the expression as SQLAlchemy makes it, without a truth value."""
-        return _without_truth(super().operate(op, *other, **options))
+        expression = op(self.comparator, *other, **options)
+        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
+            expression.__class__ = kind
+        return expression
 
 
 class FieldFunction(FunctionElement[Any]):
@@ -76,13 +90,11 @@ class FieldFunction(FunctionElement[Any]):
 
     def operate(self, op: Any, *other: Any, **options: Any) -> Any:
         """Return the expression as SQLAlchemy makes it, without a truth value."""
-        return _without_truth(super().operate(op, *other, **options))
+        expression = op(self.comparator, *other, **options)
+        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
+            expression.__class__ = kind
+        return expression
 
 
-_WITHOUT_TRUTH: dict[type, type] = {BinaryExpression: FieldExpression, ExpressionClauseList: FieldTerms}
-
-
-def _without_truth(expression: Any) -> Any:
-    if (kind := _WITHOUT_TRUTH.get(expression.__class__)) is not None:
-        expression.__class__ = kind  # only the methods above differ
-    return expression
+# An expression gets the class on the right, which differs in the methods above only.
+WITHOUT_TRUTH: dict[type, type] = {BinaryExpression: FieldExpression, ExpressionClauseList: FieldTerms}

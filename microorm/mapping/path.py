@@ -181,10 +181,21 @@ def paths_in(schema: Any, given: ClauseElement, lists: list[Any] | None = None) 
                 raise FieldError(f"{schema.name}: {element.name!r} of {path!r} is a column of another table")
             found.add(path)
         elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
+            _refuse_deep(schema, element, depth)
             found.update(_unjoined(schema, element) if known else ())
         else:
             deeper += element.get_children()
     return frozenset(found)
+
+
+def _refuse_deep(schema: Any, nested: ClauseElement, depth: int) -> None:
+    """Raise `FieldError` if a sub-select, *depth* levels deep in an expression, makes that too deep."""
+    level: list[Any] = [nested]
+    while level:
+        if depth > MAX_NESTING:
+            raise too_deep(schema)
+        level = [child for element in level for child in element.get_children()]
+        depth += 1
 
 
 def too_deep(schema: Any) -> FieldError:

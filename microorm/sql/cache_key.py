@@ -102,9 +102,6 @@ class _Reader:
 
     def read(self, element: Any, level: int = 0) -> bool:
         """Add *element*, *level* parts deep in the expression, and its parts to the key; return False if one has none."""
-        if level > MAX_NESTING:
-            return False
-        level += 1
         kind, key = element.__class__, self.key
         if kind is FieldColumn:
             return self._column(element)
@@ -113,6 +110,9 @@ class _Reader:
             key.append(id(element.type))
             plain = element.callable is None and not element.expanding and not element.literal_execute
             return element.unique and plain
+        if level > MAX_NESTING:
+            return False
+        level += 1
         if kind is FieldExpression or kind is sa.BinaryExpression:
             if element.operator not in OPERATORS:
                 return False

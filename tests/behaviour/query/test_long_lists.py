@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import and_, not_, or_
+from sqlalchemy import and_, not_, or_, select
 
 from microorm import Field, FieldError, field
 from microorm.mapping.path import MAX_NESTING
@@ -102,5 +102,10 @@ def test_an_expression_that_is_nested_too_deep_is_refused(Thing, wire: Wire):
             Thing.objects.order_by(sums)
         with pytest.raises(FieldError, match="nested more than"):
             Thing.objects.update(number=sums)
+        within = Thing.number == 0
+        for _ in range(MAX_NESTING):
+            within = Thing.id.in_(select(Thing.id).where(within))
+        with pytest.raises(FieldError, match="nested more than"):
+            Thing.objects.filter(within)
     assert not sent
     assert Thing.objects.filter(or_(*[Thing.number == n for n in range(500)])).count() == 1
