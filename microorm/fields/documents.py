@@ -21,8 +21,10 @@ from sqlalchemy import (
     Double,
     Numeric,
     String,
+    and_,
     bindparam,
     literal_column,
+    or_,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
@@ -41,6 +43,8 @@ MAX_NUMERIC = 15
 
 _EQUALITY = {operators.eq: operators.in_op, operators.ne: operators.not_in_op}
 _MEMBERSHIP = (operators.in_op, operators.not_in_op)
+_DISTINCTION = {operators.is_distinct_from: and_, operators.is_not_distinct_from: or_}
+_COMPARED = (*_EQUALITY, *_MEMBERSHIP, *_DISTINCTION)
 _REFUSED = frozenset(
     {
         operators.add,
@@ -131,7 +135,7 @@ class Document(JSON[Any]):
             """Compare values inside JSON in one form, and refuse operators that not every database has."""
             if op in _REFUSED:
                 _refuse(f"JSON has no operator {op.__name__.removesuffix('_op')!r}")
-            compares = isinstance(self.expr, Part) and op in (*_EQUALITY, *_MEMBERSHIP)
+            compares = isinstance(self.expr, Part) and op in _COMPARED
             if compares and other[0] is not None and not isinstance(other[0], Null):
                 return _compared(self.expr, op, other[0])
             return super().operate(op, *other, **options)
@@ -187,7 +191,7 @@ class Part(FieldFunction):
 
 
 class Compact(FieldFunction):
-    """JSON in the form in which equal values have equal texts; JSONB as it is."""
+    """JSON as a text, which is equal for equal values."""
 
     inherit_cache = True
     name = "json_compact"
@@ -244,6 +248,8 @@ def _compared(part: Any, op: Any, other: Any) -> Any:
     values = [_compact(bindparam(None, each, part.type, unique=True), part.type) for each in wanted]
     if op in _EQUALITY and len(values) == 1:
         return op(compact, values[0])
+    if op in _DISTINCTION:
+        return _DISTINCTION[op](*[op(compact, value) for value in values])
     among: Any = _EQUALITY.get(op, op)
     return among(compact, values)
 
@@ -278,6 +284,7 @@ def _parts(element: FunctionElement[Any], compiler: SQLCompiler, options: Any) -
 
 
 _PART = {"sqlite": "({0} -> {1})", "postgresql": "({0} -> {1})", "mariadb": "JSON_EXTRACT({0}, {1})"}
+_COMPACT = {"sqlite": "json({0})", "postgresql": "({0})::text", "mariadb": "JSON_COMPACT({0})"}
 _TEXT = {
     "sqlite": "CASE json_type({part}) WHEN 'text' THEN json_extract({part}, '$') WHEN 'null' THEN NULL ELSE {part} END",
     "postgresql": "({0} ->> {1})",
@@ -311,9 +318,15 @@ _NUMERIC = {
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
+def _dialect(compiler: SQLCompiler) -> str:
+    """Return the name in the templates; that of PostgreSQL for expressions that are only shown."""
+    name = "mariadb" if compiler.dialect.name in MARIADB else compiler.dialect.name
+    return name if name in _PART else "postgresql"
+
+
 def _sql(element: FunctionElement[Any], compiler: SQLCompiler, options: Any) -> dict[str, Any]:
     """Return the SQL of the parts of *element*, by the names that the templates have, and the dialect's name."""
-    dialect = "mariadb" if compiler.dialect.name in MARIADB else compiler.dialect.name
+    dialect = _dialect(compiler)
     document, key = _parts(element, compiler, options)
     part = _PART[dialect].format(document, key)
     number = _NUMBER[dialect].format(document, key, part=part)
@@ -335,9 +348,7 @@ def _part(element: Part, compiler: SQLCompiler, **options: Any) -> str:
 @compiles(Compact)
 def _compact_text(element: Compact, compiler: SQLCompiler, **options: Any) -> str:
     (value,) = element.clauses
-    sql = compiler.process(value, **options)
-    functions = {"sqlite": "json", "postgresql": ""}
-    return f"{functions.get(compiler.dialect.name, 'JSON_COMPACT')}({sql})"
+    return _COMPACT[_dialect(compiler)].format(compiler.process(value, **options))
 
 
 @compiles(AsString)

@@ -190,6 +190,10 @@ def test_a_part_is_equal_to_what_json_holds_for_equal(notes):
         assert notes.objects.filter(part == value).order_by("id").scalars("id") == equal, value
         assert notes.objects.filter(part != value).order_by("id").scalars("id") == others, value
         assert notes.objects.filter(part.in_([value, "no"])).order_by("id").scalars("id") == equal, value
+        distinct = [n for n in range(1, len(VALUES) + 2) if n not in equal]
+        assert notes.objects.filter(part.is_distinct_from(value)).order_by("id").scalars("id") == distinct
+        assert notes.objects.filter(part.is_not_distinct_from(value)).order_by("id").scalars("id") == equal
+    assert notes.objects.filter(part == [1.0, "é"]).count() == 0
     null = [VALUES.index(None) + 1]
     assert notes.objects.filter(part == JSON.NULL).scalars("id") == null
     assert notes.objects.filter(part.is_(None)).scalars("id") == [len(VALUES) + 1]
@@ -260,3 +264,16 @@ def test_what_json_does_not_have_is_refused_with_what_to_write(Note, wire):
         with pytest.raises(FieldError, match="name a key"):
             Note.extra.as_string()
     assert not sent
+
+
+@MEMORY
+def test_paths_can_be_shown(Note):
+    """As SQL, and in the message of an error."""
+    with pytest.raises(Note.DoesNotExist, match=r"extra ->"):
+        Note.objects.get(Note.extra["a"] == {"b": 1})
+    for shown in (
+        Note.extra["a"].as_integer(),
+        Note.extra["a", 0].as_boolean(),
+        ~Note.extra["a"].as_string().in_(["x"]),
+    ):
+        assert "note.extra ->" in str(shown)
