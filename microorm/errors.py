@@ -57,7 +57,7 @@ class FieldError(MicroormError, ValueError):
 
 
 class InvalidValue(FieldError):
-    """The values of some fields are invalid; nothing was written.
+    """The values of some fields are invalid, and nothing was written; or a row has a value that its field cannot hold.
 
     *problems* maps the name of each field to what is wrong with its value.
     """

@@ -11,7 +11,16 @@ from copy import copy
 from types import EllipsisType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 
-from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Computed,
+    FetchedValue,
+    Identity,
+    literal,
+    type_coerce,
+)
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
@@ -19,6 +28,8 @@ from sqlalchemy.types import TypeEngine
 from microorm.errors import ModelError, nearest
 from microorm.fields import types
 from microorm.fields.checks import Check, InvalidFieldValue, shown
+from microorm.fields.columns import FieldColumn
+from microorm.fields.texts import compared_as_text
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
 
 T = TypeVar("T")
@@ -62,6 +73,7 @@ class Field(Generic[T]):
         self.default_factory: Callable[[], Any] | None = options.get("default_factory")
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
+        self.computed: bool = type(self.server_default) in (Computed, FetchedValue)
         self.generated = False
         self.implicit = False  # the key of a model that declares none
         self.relation: Any = None  # the foreign key whose column this is
@@ -169,7 +181,7 @@ class Field(Generic[T]):
         check_options(self.options)
         self._check_combinations(kind)
         if custom is not None:
-            column_type = _type_instance(custom)
+            column_type = compared_as_text(_type_instance(custom))
             self.check = custom_check(self.python_type, column_type)
         elif kind is not None:
             kind.allowed(self.python_type)
@@ -180,18 +192,24 @@ class Field(Generic[T]):
                 f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
             )
         self.mutable = kind is None or kind.mutable
-        self.column = Column(
+        self.column = FieldColumn(
             self.options.get("column") or self.name,
             column_type,
             primary_key=self.primary_key,
             nullable=self.nullable,
             unique=self.options.get("unique") or None,
             index=self.options.get("index") or None,
-            server_default=types.stored(self.server_default, self.python_type, column_type),
+            server_default=self._stored_default(column_type),
             autoincrement=False,
         )
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
             self.clean(self.default)
+
+    def _stored_default(self, column_type: TypeEngine[Any]) -> Any:
+        given = self.server_default
+        if isinstance(given, Computed):  # one belongs to a single column, and an abstract model has none
+            return Computed(given.sqltext, given.persisted)
+        return types.stored(given, self.python_type, column_type)
 
     def _check_combinations(self, kind: FieldType | None) -> None:
         given = {option for option, value in self.options.items() if value is not None and value is not False}
@@ -209,6 +227,10 @@ class Field(Generic[T]):
                     raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
         if self.primary_key and self.nullable:
             raise InvalidOption("a primary key cannot be None")
+        if self.computed and given & {"primary_key", "default", "default_factory", "on_update", "init"}:
+            raise InvalidOption(
+                "a column that the database computes cannot have primary_key=, default=, on_update= and init="
+            )
         if self.primary_key and self.on_update is not None:
             raise InvalidOption("a primary key cannot change, so it cannot have on_update=")
 
@@ -260,7 +282,8 @@ def field(**options: Any) -> Any:
     *primary_key*: the column is the key, or part of a composite one. *default*, *default_factory*: the value if the
     constructor is called without the field. *on_update*: called to set the value at each save that writes the field and
     is not raw; neither `update_fields` without the field nor `Query.update` call it. *server_default*: SQL or a string
-    by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
+    by which the database generates the value, which is read back; with `Computed` or `FetchedValue` the database computes
+    it at each write, and microorm only reads it. *unique*, *index*: of this column alone. *max_length*:
     in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
     to use instead of the default one. *column*: the name of the column, if not the name of the field.
     *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor. *default=...*: no default; only type
@@ -295,10 +318,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     column = given.get("column", "name")
     if not isinstance(column, str) or not column:
         raise InvalidOption(f"column= must be a name, not {shown(column)}")
-    if isinstance(options.get("server_default"), (Computed, Identity)):
-        raise InvalidOption(
-            f"server_default= must be SQL or a string, not {type(options['server_default']).__name__}"
-        )
+    if isinstance(options.get("server_default"), Identity):
+        raise InvalidOption("server_default= must be SQL or a string, not Identity")
     if "default" in options and "default_factory" in given:
         raise InvalidOption("default= cannot be combined with default_factory=")
     if isinstance(options.get("default"), (dict, list, set, bytearray)):

@@ -8,18 +8,16 @@ zone of the session.
 from __future__ import annotations
 
 import enum
-import json
-import operator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import reduce
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
+    Boolean,
     ColumnElement,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -31,7 +29,6 @@ from sqlalchemy import (
     Text,
     Time,
     Uuid,
-    bindparam,
     literal_column,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -39,8 +36,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from microorm.errors import FieldError, ModelError
-from microorm.fields.checks import encodable
+from microorm.errors import ModelError
+from microorm.fields.texts import compared_as_text
 from microorm.messages import brief
 
 MICROSECOND = timedelta(microseconds=1)
@@ -72,8 +69,27 @@ class MariaDBType(TypeDecorator[Any]):
         return dialect.type_descriptor(getattr(mysql, self.name)(*self.arguments, **dict(self.options)))
 
 
+class MariaDBMoment(MariaDBType):
+    """A date or time of MariaDB, which may be one that Python does not have, such as 0000-00-00 or 30:00:00.
+
+    The driver returns such a date as text, and SQLAlchemy would drop the days of such a time.
+    """
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        process = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            if value.__class__ is str or (value.__class__ is timedelta and value.days):
+                raise ValueError(f"Python has no such date or time: {value}")
+            return value if process is None else process(value)
+
+        return read
+
+
 ASCII_CHAR = MariaDBType("CHAR", 32, options=(("charset", "ascii"), ("collation", "ascii_bin")))
-MARIADB_DATETIME = MariaDBType("DATETIME", options=(("fsp", 6),))
+MARIADB_DATETIME = MariaDBMoment("DATETIME", options=(("fsp", 6),))
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -199,45 +215,6 @@ class Choice(TypeDecorator[Any]):
         return None if value is None else self.members(value)
 
 
-class DocumentKey(TypeDecorator[str]):
-    """A key of a JSON object, escaped for a path expression, which SQLAlchemy does not do."""
-
-    impl = JSON.JSONStrIndexType
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or dialect.name == "postgresql":
-            return value
-        if '"' in value and dialect.name == "sqlite":
-            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {brief(value)}")
-        if value.startswith("-") and dialect.name in MARIADB:
-            raise ValueError(
-                f"MariaDB cannot address a JSON key that begins with a minus, such as {brief(value)}"
-            )
-        # The stored text of the key is compared.
-        return json.dumps(value)[1:-1]
-
-
-class Document(JSON[Any]):
-    """JSON with access by keys that are never parsed as a path or as SQL."""
-
-    class Comparator(JSON.Comparator[Any]):
-        """`column["key"]`, `column[3]` and, nested, `column["key", 3]`."""
-
-        def __getitem__(self, index: Any) -> Any:
-            if isinstance(index, (tuple, list)):
-                return reduce(operator.getitem, index, self.expr)
-            if isinstance(index, str):
-                if "\0" in index or not encodable(index):
-                    raise FieldError(f"not a possible key in JSON: {brief(index)}")
-                index = bindparam(None, index, type_=DocumentKey(), unique=True)
-            elif type(index) is not int:
-                raise TypeError(f"a key or index in JSON must be str or int, not {brief(index)}")
-            return super().__getitem__(index)  # type: ignore[no-untyped-call]
-
-    comparator_factory = Comparator
-
-
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     """Return the column type for a fixed set of strings or integers."""
     if all(isinstance(value, str) for value in values):
@@ -253,7 +230,7 @@ def text_type(max_length: int | None = None) -> TypeEngine[str]:
         mariadb = MariaDBType("LONGTEXT", options=options)
     else:
         mariadb = MariaDBType("VARCHAR", max_length, options=options)
-    return generic.with_variant(mariadb, *MARIADB)
+    return compared_as_text(generic.with_variant(mariadb, *MARIADB))
 
 
 def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
@@ -275,21 +252,19 @@ def uuid_type() -> TypeEngine[UUID]:
     return Uuid().with_variant(UuidText(), *MARIADB)
 
 
-def json_type() -> TypeEngine[Any]:
-    """Return JSON, on PostgreSQL JSONB; None is NULL rather than the JSON value null."""
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 importing it takes 50 ms
-
-    return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
-
-
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
     """Return a `datetime` type with microseconds, in UTC or without a time zone."""
     return UtcDateTime() if aware else DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
 
 
+def date_type() -> TypeEngine[Any]:
+    """Return a `date` type."""
+    return Date().with_variant(MariaDBMoment("DATE"), *MARIADB)
+
+
 def time_type() -> TypeEngine[Any]:
     """Return a `time` type with microseconds, without a time zone."""
-    return Time().with_variant(MariaDBType("TIME", options=(("fsp", 6),)), *MARIADB)
+    return Time().with_variant(MariaDBMoment("TIME", options=(("fsp", 6),)), *MARIADB)
 
 
 class UtcNow(FunctionElement[datetime]):
@@ -304,6 +279,17 @@ class NaiveUtcNow(UtcNow):
     """The current time in UTC, for a `datetime` column without a time zone."""
 
     inherit_cache = True
+
+
+class IsNotTrue(FunctionElement[bool]):
+    """Whether a condition is false or NULL; a number counts as true if it is not zero.
+
+    SQLAlchemy's `is_not(true())` compares with the number 1 on SQLite.
+    """
+
+    inherit_cache = True
+    name = "is_not_true"
+    type = Boolean()
 
 
 class Rounded(FunctionElement[Any]):
@@ -333,6 +319,12 @@ def _now_on_sqlite(element: UtcNow, compiler: SQLCompiler, **options: Any) -> st
 @compiles(NaiveUtcNow, *MARIADB)
 def _now_on_mariadb(element: UtcNow, compiler: SQLCompiler, **options: Any) -> str:
     return "utc_timestamp(6)"
+
+
+@compiles(IsNotTrue)
+def _is_not_true(element: IsNotTrue, compiler: SQLCompiler, **options: Any) -> str:
+    (condition,) = element.clauses
+    return f"(({compiler.process(condition, **options)}) IS NOT TRUE)"
 
 
 @compiles(Rounded)

@@ -155,14 +155,51 @@ def binder(
 
 
 def builder(
-    cls: type, fields: Sequence[Field[Any]], decoders: Sequence[Callable[[Any], Any] | None], *, raw: bool
+    cls: type,
+    fields: Sequence[Field[Any]],
+    decoders: Sequence[Callable[[Any], Any] | None],
+    *,
+    raw: bool,
+    explained: Callable[[Exception, Row], Exception] | None = None,
 ) -> Callable[[Sequence[Row], Any], list[Any]]:
     """Generate a function from rows and a row state to instances of *cls*, which keep their rows as loaded values.
 
     *raw*: the rows are the driver's and are decoded here; the values of mutable fields are copied into the kept row,
-    unless they are decoded from it. Otherwise the rows are SQLAlchemy's, with decoded values.
+    unless they are decoded from it. Otherwise the rows are SQLAlchemy's, with decoded values. *explained*: called with an
+    error and the row that caused it, and returns the error to raise.
     """
-    namespace: dict[str, Any] = {"cls": cls, "new": object.__new__, "deepcopy": deepcopy}
+    namespace: dict[str, Any] = {
+        "cls": cls,
+        "new": object.__new__,
+        "deepcopy": deepcopy,
+        "explained": explained,
+    }
+    loop = _build_loop(cls, fields, decoders, namespace, raw=raw)
+    if explained is not None:
+        loop = ["try:", *[f"    {line}" for line in loop]]
+        loop += ["except Exception as error:", "    raise explained(error, row) from error"]
+    source = "\n".join(
+        [
+            "def build(rows, state):",
+            "    instances = []",
+            "    append = instances.append",
+            *[f"    {line}" for line in loop],
+            "    return instances",
+        ]
+    )
+    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
+    return build
+
+
+def _build_loop(
+    cls: type,
+    fields: Sequence[Field[Any]],
+    decoders: Sequence[Callable[[Any], Any] | None],
+    namespace: dict[str, Any],
+    *,
+    raw: bool,
+) -> list[str]:
+    """Return the lines that make an instance of each row, and add what they use to *namespace*."""
     # A row of SQLAlchemy refers to its result, so a plain tuple is kept instead.
     values, keeps, copies = [], [], not raw
     for index, (field, decode) in enumerate(zip(fields, decoders, strict=True)):
@@ -176,26 +213,15 @@ def builder(
         keeps.append(keep)
     setter: Any = cls.__setattr__
     if setter is object.__setattr__:  # stored inline by CPython, without a dictionary
-        given = [f"        instance.{name} = {value}" for name, value in values]
+        given = [f"instance.{name} = {value}" for name, value in values]
     else:
-        given = [
-            f"        instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"
-        ]
-    variables = _variables(fields)
-    source = "\n".join(
-        [
-            "def build(rows, state):",
-            "    instances = []",
-            "    append = instances.append",
-            "    for row in rows:",
-            f"        {variables}= row",
-            "        instance = new(cls)",
-            *given,
-            f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
-            "        instance._row_state, instance._related = state, None",
-            "        append(instance)",
-            "    return instances",
-        ]
-    )
-    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
-    return build
+        given = [f"instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"]
+    return [
+        "for row in rows:",
+        f"    {_variables(fields)}= row",
+        "    instance = new(cls)",
+        *[f"    {line}" for line in given],
+        f"    instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
+        "    instance._row_state, instance._related = state, None",
+        "    append(instance)",
+    ]

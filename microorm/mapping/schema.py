@@ -49,7 +49,8 @@ class Schema:
         self.names = tuple(each.name for each in fields)
         self.by_name = {each.name: each for each in fields}
         self.key_names = tuple(each.name for each in self.key)
-        self.plain_names = tuple(each.name for each in fields if not each.primary_key)
+        self.computed = tuple(each.name for each in fields if each.computed)
+        self.plain_names = tuple(e.name for e in fields if not (e.primary_key or e.computed))
         self.written_names = (*self.plain_names, *self.key_names)
         self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
         self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)

@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 
 from microorm.errors import ModelError
 from microorm.fields import types
+from microorm.fields.documents import json_type
 from microorm.fields.types import MARIADB
 
 _NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
@@ -151,7 +152,7 @@ def _candidates(type_: TypeEngine[Any]) -> Iterator[tuple[str, TypeEngine[Any]]]
     yield "types.time_type()", types.time_type()
     yield "types.Duration()", types.Duration()
     yield "types.uuid_type()", types.uuid_type()
-    yield "types.json_type()", types.json_type()
+    yield "types.json_type()", json_type()
     if isinstance(precision, int) and isinstance(scale, int):
         yield f"types.ExactNumeric({precision}, {scale})", types.ExactNumeric(precision, scale)
 

@@ -305,6 +305,8 @@ def _insert_rows(
         return [()] * len(rows)
     if channel.database.is_sqlite and schema.generated in compiled.made and not has_triggers(schema, channel):
         return _insert_numbered(schema, plans, channel, names, rows)
+    if not names:  # SQLAlchemy would write DEFAULT for each key, which is 0 where MariaDB stores zeros
+        return [compiled.insert(channel, row) for row in rows]
     columns = [schema.by_name[name].column for name in names]
     statement = insert(schema.table).returning(
         *[field.column for field in compiled.made], sort_by_parameter_order=True

@@ -28,7 +28,14 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.messages import brief
 from microorm.persistence.foreign_keys import refresh_foreign_keys
-from microorm.persistence.refresh import complete, is_own_row, load_replaced, missing
+from microorm.persistence.refresh import (
+    complete,
+    computed_rows,
+    is_own_row,
+    load_replaced,
+    missing,
+    refuse_computed,
+)
 from microorm.signals import post_save, pre_save
 from microorm.sql.statements import (
     MAX_STATEMENTS,
@@ -266,6 +273,7 @@ def collect(
             updating = [f for f in schema.updating if options.fields is None or f.name in options.fields]
             generated = {f.name: f.on_update() for f in updating if f.on_update is not None}
             apply_generated(instance, snapshot, generated)
+        refuse_computed(instance)
         plan = _plan_of_some(schema, plans, options, values)
     row = plan.collect(values)
     if row.__class__ is ExpressionRow:
@@ -320,6 +328,9 @@ def write_row(
         if options.fields is not None or options.force_update:
             raise _not_updated(schema, row, channel)
         created = True
+    if not created and schema.computed:
+        _mark_with_computed(schema, channel, instance, plan.names, row, snapshot)
+        return False
     if options.fields is not None:
         channel.keep(snapshot)
         mark_saved(schema, plans, instance, plan.names, row)
@@ -341,6 +352,19 @@ def write_row(
     instance._row = copied(plan.names + made, schema, row) if schema.mutable else row
     instance._row_state = state
     return created
+
+
+def _mark_with_computed(
+    schema: Schema, channel: Channel, instance: Any, names: tuple[str, ...], row: Row, snapshot: Snapshot
+) -> None:
+    """Set the values that the database has computed for the updated *row*, and make all its values the loaded ones."""
+    key = row[-len(schema.key) :]
+    (computed,) = computed_rows(schema, channel, [key]).values()
+    note_generated(instance, snapshot, schema.computed, computed)
+    channel.keep(snapshot)
+    instance.__dict__.update(zip(schema.computed, computed, strict=True))
+    plans = plans_of(schema, channel.database)
+    mark_saved(schema, plans, instance, names + schema.computed, row + computed)
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
@@ -394,7 +418,8 @@ def write_expressions(
     if created:
         result = channel.execute(insert(schema.table).values(columns))
         key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
-    unknown = [f for f in schema.fields if f.name in expressions or (created and f.name not in values)]
+    unread = {*expressions, *schema.computed}
+    unknown = [f for f in schema.fields if f.name in unread or (created and f.name not in values)]
     found = channel.execute(
         select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
     ).one()
@@ -452,6 +477,9 @@ def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fi
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
+    for name in schema.computed:
+        if name in names:
+            raise FieldError(f"{schema.name}.{name} is computed by the database")
     return names
 
 

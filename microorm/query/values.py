@@ -16,6 +16,7 @@ from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.query.filters import NO_EQUAL, columns, expression
 from microorm.query.selection import Selection
+from microorm.sql.hydration import Entry, fetched
 from microorm.sql.statements import Prefixed
 
 M = TypeVar("M", bound="Any")
@@ -152,11 +153,9 @@ class Rows(Selection[M]):
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
         found, paths = columns(schema, method, given)
+        statement = self._select(*[_named(schema, each) for each in found], paths=paths)
         with self._channel() as channel:
-            rows: Sequence[Any] = channel.execute(
-                self._select(*[_named(schema, each) for each in found], paths=paths)
-            ).fetchall()
-        return rows
+            return fetched(channel, statement, [_entry(schema, each) for each in found])
 
     def _ones(self) -> Any:
         """Return SELECT 1 for each row, or group, for count() and exists(): without order and lock."""
@@ -178,13 +177,21 @@ class Rows(Selection[M]):
 
 def _named(schema: Schema, column: Any) -> Any:
     """Return *column* with the name of its field, if it is a column of the model or of a related row."""
+    entry = _entry(schema, column)
+    return column if entry is None or entry[2].name == column.key else column.label(entry[2].name)
+
+
+def _entry(schema: Schema, column: Any) -> Entry:
+    """Return what *column* is: a field of the model or of a related row, or None."""
     table = getattr(column, "table", None)
     path = schema.registry.paths.get(table)
-    owner = schema if table is schema.table else None if path is None else path._schema
-    for field in () if owner is None else owner.fields:
-        if field.column.key == column.key and field.name != column.key:
-            return column.label(field.name)
-    return column
+    if table is not schema.table and path is None:
+        return None
+    owner: Schema = schema if path is None else path._schema
+    for field in owner.fields:
+        if field.column.key == column.key:
+            return (path, owner, field)
+    return None
 
 
 Format = Literal["text", "json", "xml", "yaml"]

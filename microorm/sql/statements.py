@@ -22,7 +22,7 @@ from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowLayout, RowState
-from microorm.sql.hydration import Hydrator, decode_row, decoders_of, fields_of, hydrate
+from microorm.sql.hydration import Hydrator, decode_row, decoders_of, fetched, fields_of, hydrate
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]
@@ -79,8 +79,12 @@ class CompiledStatement:
     def fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
         """Run the statement with the values of *row*; return the driver's rows or SQLAlchemy's."""
         if channel.cursor is None:
-            return channel.execute(self._statement, self._named(row)).fetchall()
+            return self._fetched(channel, self._named(row))
         return channel.fetch_prepared(self.sql, row, self.bind)
+
+    def _fetched(self, channel: Channel, parameters: dict[str, Any]) -> Sequence[Any]:
+        """Run the statement through SQLAlchemy, and return its rows."""
+        return channel.execute(self._statement, parameters).fetchall()
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(index): row[index] for index in range(self.width)}
@@ -140,6 +144,9 @@ class CompiledSelect(CompiledStatement):
             rows = self.fetch(channel, row)
             return hydrate(self._schema, rows, channel.database.alias, self.hydrator.wanted)
         return self.hydrator.instances(channel.fetch_prepared(self.sql, row, self.bind))
+
+    def _fetched(self, channel: Channel, parameters: dict[str, Any]) -> Sequence[Any]:
+        return fetched(channel, self._statement, self.hydrator.entries, parameters)
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """Return the values of the rows that are found with the parameters *row*."""
