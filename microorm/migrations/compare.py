@@ -29,6 +29,7 @@ from microorm.migrations.operations import (
     RenameColumnOp,
     RenameTableOp,
 )
+from microorm.migrations.sqlite_ddl import table_ddl
 from microorm.migrations.targets import TARGET, Target
 
 TEMPORARY_TABLE = "microorm_temporary"
@@ -298,6 +299,10 @@ def _compare_checks(
 
 def stored_checks(connection: sa.Connection, table: str) -> dict[str, str]:
     """Return the named CHECKs of *table*: name → condition. MariaDB's own CHECKs of JSON columns are left out."""
+    if connection.dialect.name == "sqlite":
+        return {
+            each.name: each.condition for each in table_ddl(connection, table).checks if each.name is not None
+        }
     found = sa.inspect(connection).get_check_constraints(table)
     return {
         str(each["name"]): each["sqltext"]

@@ -347,7 +347,7 @@ def print_sqlite(
         write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")
         event.listen(connection, "before_execute", note)
         migration = configure(connection, command)
-        with restricted(migration, target):
+        with restricted(migration, target, printed=True):
             migration.run_migrations()
         write("COMMIT;\n\nPRAGMA foreign_keys=ON;\n")
         connection.rollback()

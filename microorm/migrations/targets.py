@@ -1,17 +1,16 @@
 """Targets: the databases that migrations are applied to, and what the operations of a revision do on each.
 
 Aliases of one database are one target. A target is locked while it is migrated. It runs only the operations
-of tables that the routers give to one of its aliases. On SQLite it keeps what rebuilding a table would lose.
+of tables that the routers give to one of its aliases.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from alembic import op
@@ -19,14 +18,15 @@ from alembic.migration import MigrationContext
 from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
 from alembic.util import to_tuple
-from sqlalchemy import URL, CheckConstraint, Connection, String, inspect, text
+from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.databases import Databases
 from microorm.db.engine import BEGIN, Database, is_memory
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.migrations.dialects import dialect_name, literal_text
+from microorm.migrations.dialects import dialect_name
 from microorm.migrations.history import name_revisions
+from microorm.migrations.rebuild import Rebuilds
 from microorm.registry import Registry
 
 MAX_WAIT = 60.0  # seconds that a lock is waited for
@@ -182,7 +182,9 @@ def _without_foreign_keys(connection: Connection, max_wait: float) -> Iterator[N
     (checked,) = cursor.execute("PRAGMA foreign_keys").fetchone()
     (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
     cursor.execute("PRAGMA foreign_keys=OFF")
-    cursor.execute(f"PRAGMA busy_timeout={int(max_wait * 1000)}")
+    cursor.execute(
+        f"PRAGMA busy_timeout={int(max_wait * 1000)}"
+    ).fetchall()  # a statement with rows left stays open
     connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
     try:
         yield
@@ -239,10 +241,14 @@ def current_target() -> Target:
 
 
 @contextmanager
-def restricted(migration: MigrationContext, target: Target) -> Iterator[None]:
-    """Run revisions in the block with operations that skip the tables that *target* does not hold."""
+def restricted(migration: MigrationContext, target: Target, *, printed: bool = False) -> Iterator[None]:
+    """Run revisions in the block with operations that skip the tables that *target* does not hold.
+
+    If SQL is only *printed*, values of SQLite that have to be converted are a `MigrationError`.
+    """
     with Operations.context(migration) as operations:
         invoke, batch_alter_table = operations.invoke, operations.batch_alter_table
+        rebuilds = Rebuilds(operations, printed=printed) if target.dialect == "sqlite" else None
 
         def invoke_allowed(operation: MigrateOperation) -> Any:
             if all(target.allows(table) for table in changed_tables(operation)):
@@ -255,13 +261,9 @@ def restricted(migration: MigrationContext, target: Target) -> Iterator[None]:
             if not target.allows(table_name):
                 yield _SkippedBatch()
                 return
-            rebuilt = target.dialect == "sqlite" and options.get("copy_from") is None
-            keeping: AbstractContextManager[set[str]] = (
-                _rebuilding(operations.get_bind(), table_name, options) if rebuilt else nullcontext(set())
-            )
-            with keeping as dropped, batch_alter_table(table_name, *arguments, **options) as batch_op:
+            batch = batch_alter_table(table_name, *arguments, **options)
+            with batch if rebuilds is None else rebuilds.run(table_name, batch) as batch_op:
                 yield batch_op
-                dropped.update(call[1][0].name for call in batch_op.impl.batch if call[0] == "drop_index")
 
         # alembic creates the Operations, whose methods its module-level functions call.
         setattr(operations, "invoke", invoke_allowed)  # noqa: B010 mypy refuses to assign to a method
@@ -285,75 +287,3 @@ def changed_tables(operation: MigrateOperation) -> Iterator[str]:
     for attribute in ("source_table", "table_name"):
         if isinstance(name := getattr(operation, attribute, None), str):
             yield name
-
-
-@contextmanager
-def _rebuilding(connection: Connection, table: str, options: dict[str, Any]) -> Iterator[set[str]]:
-    """Keep what reflection does not find of SQLite's *table* in a batch; yield a set for the indexes that it drops."""
-    # AUTOINCREMENT and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
-    kept = _indexes_and_triggers(connection, table)
-    highest_key = _complete_options(connection, table, options)
-    # Otherwise the last renaming fails if a view uses the table, which does not exist at that moment.
-    (legacy,) = connection.exec_driver_sql("PRAGMA legacy_alter_table").one()
-    connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
-    dropped: set[str] = set()
-    try:
-        yield dropped
-    finally:
-        connection.exec_driver_sql(f"PRAGMA legacy_alter_table={legacy:d}")
-    present = _indexes_and_triggers(connection, table).keys() | dropped
-    for name, sql in kept.items():
-        if name not in present:
-            connection.execute(literal_text(sql))
-    if highest_key is not None:
-        forget = text("DELETE FROM sqlite_sequence WHERE name = :table")
-        restore = text("INSERT INTO sqlite_sequence VALUES (:table, :key)")
-        connection.execute(forget, {"table": table})
-        connection.execute(restore, {"table": table, "key": highest_key})
-
-
-def _complete_options(connection: Connection, table: str, options: dict[str, Any]) -> int | None:
-    """Add what reflection does not find to the *options* of a batch; return the highest key that *table* ever gave."""
-    query = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :table")
-    sql = connection.execute(query, {"table": table}).scalar() or ""
-    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", sql)
-    table_options: dict[str, Any] = {}
-    highest_key: int | None = None
-    if re.search(r"\bAUTOINCREMENT\b", unquoted, re.IGNORECASE):
-        table_options["sqlite_autoincrement"] = True
-        sequence = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
-        highest_key = connection.execute(sequence, {"table": table}).scalar()
-    if re.search(r"\bWITHOUT\s+ROWID\b", unquoted, re.IGNORECASE):
-        table_options["sqlite_with_rowid"] = False
-    options["table_kwargs"] = {**table_options, **options.get("table_kwargs", {})}
-    reflect = dict(options.get("reflect_kwargs", {}))
-    listeners = [*reflect.get("listeners", ()), ("column_reflect", _collation_setter(sql))]
-    options["reflect_kwargs"] = {**reflect, "listeners": listeners}
-    options["table_args"] = (*_unnamed_checks(connection, table), *options.get("table_args", ()))
-    return highest_key
-
-
-def _indexes_and_triggers(connection: Connection, table: str) -> dict[str, str]:
-    """Return the SQL of the indexes and triggers of *table*, by name."""
-    query = text(
-        "SELECT name, sql FROM sqlite_master"
-        " WHERE tbl_name = :table AND type IN ('trigger', 'index') AND sql IS NOT NULL"
-    )
-    return {row.name: row.sql for row in connection.execute(query, {"table": table})}
-
-
-def _collation_setter(sql: str) -> Callable[..., None]:
-    """Return a listener that gives each reflected column its collation in *sql*."""
-
-    def set_collation(inspector: Any, table: Any, column: Any) -> None:
-        name = re.escape(column["name"])
-        found = re.search(rf"[\"`\[\s(,]{name}[\"`\]\s][^,]*?\bCOLLATE\s+[\"'`\[]?(\w+)", sql, re.IGNORECASE)
-        if found and isinstance(column["type"], String):
-            column["type"].collation = found[1]
-
-    return set_collation
-
-
-def _unnamed_checks(connection: Connection, table: str) -> list[CheckConstraint]:
-    found = inspect(connection).get_check_constraints(table)
-    return [CheckConstraint(text(each["sqltext"])) for each in found if each["name"] is None]
