@@ -25,10 +25,12 @@ from sqlalchemy.schema import ExecutableDDLElement
 from microorm.apps import Apps, default_apps
 from microorm.db.transaction import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.migrations.compare import Rename, check_renames, compare_options, remove_followed_keys
+from microorm.migrations.compare import compare_options
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
+from microorm.migrations.renames import Rename, check_renames, remove_followed_keys
 from microorm.migrations.report import Progress, Step, behind, failure, first_line
+from microorm.migrations.suspension import suspend_foreign_keys
 from microorm.migrations.targets import Target, labels_by_table, locked, models_by_table, restricted, targets
 from microorm.project import read_project
 from microorm.registry import Registry, default_registry
@@ -252,6 +254,7 @@ class Environment:
         remove_followed_keys(upgrade, request.renames)
         request.needs.append((target, upgrade))
         if migration.bind is not None:
+            suspend_foreign_keys(upgrade, migration.bind, registry.metadata, request.renames)
             tables = inspect(migration.bind).get_table_names()
             request.elsewhere.update(table for table in tables if not target.allows(table))
         if target is not self.targets[-1]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from copy import copy
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,8 @@ from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeEngine
 
 from microorm.fields.types import Duration, ExactNumeric, UtcDateTime
-from microorm.migrations.dialects import render_sql
+from microorm.migrations.dialects import DIALECTS, render_sql
+from microorm.registry import NAMING
 
 # Derived types come before their bases.
 _ZEROS: dict[type[TypeEngine[Any]], Any] = {
@@ -135,7 +137,22 @@ def _add_nullable(table: str, column: sa.Column[Any]) -> ModifyTableOps:
 
 
 class RenameColumnOp(AlterColumnOp):
-    """Rename a column, and perhaps alter it."""
+    """Rename a column. *retyped* says that another operation changes its type."""
+
+    retyped = False
+
+    def only_rename(self) -> RenameColumnOp:
+        """Forget what else is to change; return the operation."""
+        self.retyped = self.modify_type is not None
+        self.modify_type = self.modify_nullable = None
+        self.modify_server_default = self.modify_comment = False
+        return self
+
+    def between(self, old: str, new: str) -> RenameColumnOp:
+        """Return the same operation for other names."""
+        renamed = copy(self)
+        renamed.column_name, renamed.modify_name = old, new
+        return renamed
 
     def reverse(self) -> AlterColumnOp:
         """Swap the names, and undo what is altered."""
@@ -149,11 +166,22 @@ class RenameColumnOp(AlterColumnOp):
 
 
 class RenameTableOp(ops.RenameTableOp):
-    """Rename a table; alembic's operation cannot be reversed."""
+    """Rename a table; alembic's operation cannot be reversed.
+
+    *key* says that PostgreSQL, where a primary key has a name that no other table may use, renames that, too.
+    """
+
+    key = False
+
+    def between(self, old: str, new: str) -> RenameTableOp:
+        """Return the same operation for other names."""
+        renamed = copy(self)
+        renamed.table_name, renamed.new_table_name = old, new
+        return renamed
 
     def reverse(self) -> RenameTableOp:
         """Swap the names."""
-        return RenameTableOp(self.new_table_name, self.table_name, schema=self.schema)
+        return self.between(self.new_table_name, self.table_name)
 
 
 class CreateCheckOp(ops.CreateCheckConstraintOp):
@@ -248,8 +276,17 @@ def _render_create_check(autogenerate: AutogenContext, check: CreateCheckOp) -> 
 
 
 @renderers.dispatch_for(RenameTableOp)
-def _render_rename_table(autogenerate: AutogenContext, rename: RenameTableOp) -> str:
-    return f"op.rename_table({rename.table_name!r}, {rename.new_table_name!r})"
+def _render_rename_table(autogenerate: AutogenContext, rename: RenameTableOp) -> list[str]:
+    renaming = f"op.rename_table({rename.table_name!r}, {rename.new_table_name!r})"
+    if not rename.key:
+        return [renaming]
+    autogenerate.imports.add("from microorm.migrations import on")
+    quote = DIALECTS["postgresql"].identifier_preparer.quote
+    old, new = (
+        quote(NAMING["pk"] % {"table_name": each}) for each in (rename.table_name, rename.new_table_name)
+    )
+    sql = f"ALTER INDEX IF EXISTS {old} RENAME TO {new}"
+    return [renaming, "if on(dialect='postgresql'):", f"op.execute({sql!r})", ""]
 
 
 @renderers.dispatch_for(FillColumnOp)

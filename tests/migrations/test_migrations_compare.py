@@ -20,19 +20,15 @@ from sqlalchemy import (
     text,
 )
 
-from microorm import Databases, Field, ForeignKey, field, foreign_key
+from microorm import Databases, Field, field
 from microorm.errors import MigrationError
 from microorm.migrations.compare import (
     TEMPORARY_TABLE,
-    Rename,
     compare_default,
-    parse_rename,
-    renamed_columns,
-    renamed_tables,
     stored_checks,
     temporary_table,
 )
-from tests.migrations.shop import define, execute, history, migrated, new_base, tables
+from tests.migrations.shop import define, history, migrated, new_base, tables
 
 ALL = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 TITLE = (Field[str], field(max_length=40))
@@ -161,106 +157,3 @@ def test_an_index_on_an_expression_is_created(database: Databases, folder: Path)
     assert migrations.check() == []
     migrations.migrate("base")
     assert "book" not in tables(database, "default")
-
-
-@pytest.mark.parametrize(
-    ("given", "rename"),
-    [
-        ("book:volume", Rename(None, "book", "volume")),
-        ("book.pages:length", Rename("book", "pages", "length")),
-        ("book.pages:book.length", Rename("book", "pages", "length")),
-    ],
-)
-def test_a_rename_is_parsed(given: str, rename: Rename) -> None:
-    assert parse_rename(given) == rename
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("book", "'book' is not a rename; write 'old:new' for a table or 'table.old:new' for a column"),
-        ("a:b:c", "is not a rename"),
-        ("book.pages:shelf.pages", "the rename 'book.pages:shelf.pages' names two tables"),
-        ("book:shelf.pages", "names two tables"),
-        ("book:book", "changes nothing"),
-    ],
-)
-def test_anything_else_is_refused(given: str, message: str) -> None:
-    with pytest.raises(MigrationError, match=message):
-        parse_rename(given)
-
-
-def test_renames_of_columns_and_of_tables_are_told_apart() -> None:
-    renames = [Rename("book", "a", "b"), Rename(None, "c", "d")]
-    assert renamed_columns(renames, "book") == {"b": "a"}
-    assert renamed_columns(renames, "shelf") == {}
-    assert renamed_tables(renames) == {"d": "c"}
-
-
-@ALL
-def test_foreign_keys_follow_a_renamed_table(database: Databases, folder: Path) -> None:
-    def authors(name: str) -> tuple[Any, Any, Any]:
-        base = new_base(database)
-        person = define(base, name, {"name": TITLE})
-        book = define(base, "Book", {"author": (ForeignKey[person], foreign_key(column="author_id"))})
-        return base, person, book
-
-    old, author, book = authors("Author")
-    migrated(old, folder, "first")
-    book(author=author(name="Le Guin").save()).save()
-    new, writer, book = authors("Writer")
-    migrations = history(new, folder)
-    made = migrations.make("writers", renames=["author:writer"])
-    assert made is not None
-    source = made.read_text()
-    assert "op.rename_table('author', 'writer')" in source
-    assert "create_foreign_key" not in source
-    assert "create_table" not in source
-    migrations.migrate()
-    assert migrations.check() == []
-    assert writer(name="Lem").save().pk == 2  # keys are generated as before
-    assert [each.author.name for each in book.objects] == ["Le Guin"]
-    migrations.migrate("0001")
-    assert history(old, folder).compare() == []
-
-
-@pytest.mark.backends("sqlite-file")
-def test_a_rename_of_something_missing_writes_nothing(database: Databases, folder: Path) -> None:
-    old = new_base(database)
-    define(old, "Book", {"pages": Field[int]})
-    migrated(old, folder, "first")
-    for table, renames in {
-        "volume": ["bok:volume", "book:volum"],
-        "book": ["book.pags:length", "book.pages:lenght", "nothing.a:b"],
-    }.items():
-        new = new_base(database)
-        define(new, "Tome", {"length": Field[int]}, table=table)
-        migrations = history(new, folder)
-        for rename in renames:
-            with pytest.raises(MigrationError, match="there is no"):
-                migrations.make("second", renames=[rename])
-    assert len(migrations.show()) == 1
-
-
-@pytest.mark.backends("postgresql", "mariadb")
-def test_a_rename_on_several_dialects_can_be_reverted(url: str, sqlite_url: str, folder: Path) -> None:
-    """MariaDB reports a unique column as an index, so that the needs of the databases differ around the rename."""
-
-    def coded(name: str) -> Any:
-        base = new_base(databases)
-        check = CheckConstraint(f"{name} <> ''", name="filled")
-        define(base, "Book", {name: (Field[str], field(max_length=40, unique=True))}, table_args=(check,))
-        return base
-
-    with Databases({"default": sqlite_url, "server": url}) as databases:
-        first = migrated(coded("code"), folder, "first")
-        for alias in databases.aliases:
-            execute(databases, "INSERT INTO book (code) VALUES ('a')", using=alias)
-        second = history(coded("sign"), folder)
-        second.make("second", renames=["book.code:sign"])
-        second.migrate()
-        assert second.check() == []
-        second.migrate("-1")
-        assert first.compare() == []
-        for alias in databases.aliases:
-            assert execute(databases, "SELECT code FROM book", using=alias) == [("a",)]
