@@ -13,13 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
-from alembic.migration import MigrationContext
 from alembic.operations import ops
 from alembic.runtime.plugins import Plugin
 from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqlalchemy.schema import CreateTable, SchemaItem
+from sqlalchemy.sql import ClauseElement
 
 from microorm.migrations.dialects import compile_sql, dialect_name, literal_text, render_item, sql_for
+from microorm.migrations.indexes import compare_indexes, complete_drop, incomparable_indexes
 from microorm.migrations.operations import ChangePrimaryKeyOp, CreateCheckOp, DropCheckOp
 from microorm.migrations.renames import (
     RENAMES,
@@ -44,6 +45,7 @@ def compare_options(
     *known* are the tables that belong or belonged to a model. Other tables of the database are ignored.
     """
     compared_apart = changed_tables(renames)
+    indexes = incomparable_indexes(metadata, target.dialect)
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind != "table":
@@ -51,6 +53,8 @@ def compare_options(
         return name in known and name not in compared_apart.values() and target.allows(str(name))
 
     def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
+        if kind == "index":
+            return name not in indexes
         return kind != "table" or reflected or (target.allows(str(name)) and name not in compared_apart)
 
     return {
@@ -60,10 +64,13 @@ def compare_options(
         "include_name": include_name,
         "include_object": include_object,
         "compare_type": True,
-        "compare_server_default": compare_default,
         "render_as_batch": True,  # SQLite changes a table by building a new one
         "render_item": render_item,
-        "autogenerate_plugins": ["alembic.autogenerate.*", "microorm.migrations"],
+        "autogenerate_plugins": [
+            "alembic.autogenerate.*",
+            "~alembic.autogenerate.defaults",
+            "microorm.migrations",
+        ],
     }
 
 
@@ -85,14 +92,11 @@ def compare_table(
             changes.ops.append(ChangePrimaryKeyOp(name, before, after))
         if connection is not None:
             _compare_checks(connection, changes, name, wanted)
-    if wanted is not None and connection is not None and connection.dialect.name == "sqlite":
-        query = sa.text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
-        present = set() if stored is None else set(connection.execute(query, {"table": name}).scalars())
-        for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
-            on_columns = all(isinstance(each, sa.Column) for each in index.expressions)
-            # alembic skips one on expressions, and only its name can be compared
-            if not on_columns and index.name not in present:
-                changes.ops.append(ops.CreateIndexOp.from_index(index))
+    if wanted is not None and connection is not None:
+        names = incomparable_indexes(wanted.metadata, dialect_name(connection.dialect.name))
+        changes.ops.extend(compare_indexes(connection, stored, wanted, names))
+    if stored is not None and connection is not None:
+        changes.ops[:] = [complete_drop(connection, stored, each) for each in changes.ops]
     return PriorityDispatchResult.CONTINUE
 
 
@@ -106,7 +110,7 @@ def _compare_checks(
     """Add to *changes* the named CHECKs that the table *name* lacks, has in excess, or has with another condition."""
     present = stored_checks(connection, name)
     checks = {
-        str(each.name): each.sqltext
+        _stored_name(connection, each): each.sqltext
         for each in wanted.constraints
         if isinstance(each, sa.CheckConstraint) and each.name
     }
@@ -121,6 +125,12 @@ def _compare_checks(
         changes.ops.append(DropCheckOp(check, name, literal_text(present[check])))
     for check in sorted((checks.keys() - present.keys()) | changed.keys()):
         changes.ops.append(CreateCheckOp(check, name, compile_sql(checks[check])))
+
+
+def _stored_name(connection: sa.Connection, constraint: sa.CheckConstraint) -> str:
+    """Return the name of *constraint* in the database, which shortens one that is too long."""
+    preparer = connection.dialect.identifier_preparer
+    return preparer.unformat_identifiers(preparer.format_constraint(constraint) or "")[0]
 
 
 def stored_checks(connection: sa.Connection, table: str) -> dict[str, str]:
@@ -151,23 +161,49 @@ def _read_back(connection: sa.Connection, table: sa.Table, checks: dict[str, str
 
 
 def compare_default(
-    migration: MigrationContext,
+    autogenerate: AutogenContext,
+    change: ops.AlterColumnOp,
+    schema: str | None,
+    table: str | None,
+    name: str | None,
     stored: sa.Column[Any],
     wanted: sa.Column[Any],
-    stored_default: str | None,
-    wanted_default: Any,
-    rendered: str | None,
-) -> bool:
-    """Return whether two columns have different server defaults, as alembic's `compare_server_default`."""
-    if wanted_default is None:
-        return stored_default is not None
-    connection = migration.bind
-    if stored_default == rendered or connection is None:
-        return False
-    column = sa.Column(wanted.name, wanted.type, server_default=wanted_default.arg)
+) -> PriorityDispatchResult:
+    """Add to *change* that two columns have different server defaults; in the place of alembic's comparisons.
+
+    A column that the database generates is not compared: a key is the same however the database makes it, and
+    ALTER does not change an expression.
+    """
+    if wanted.table.autoincrement_column is wanted or wanted.autoincrement is True:
+        change.kw["autoincrement"] = True  # MariaDB repeats it
+    before, after = stored.server_default, wanted.server_default
+    if (before is None and after is None) or not all(
+        isinstance(each, sa.DefaultClause | None) for each in (before, after)
+    ):
+        return PriorityDispatchResult.CONTINUE
+    change.existing_server_default = before
+    connection = autogenerate.connection
+    if connection is not None and differing_defaults(connection, stored, wanted):
+        change.modify_server_default = after
+    return PriorityDispatchResult.CONTINUE
+
+
+def differing_defaults(connection: sa.Connection, stored: sa.Column[Any], wanted: sa.Column[Any]) -> bool:
+    """Return whether two columns have different server defaults, in the words of the database."""
+    before, after = stored.server_default, wanted.server_default
+    if not isinstance(after, sa.DefaultClause):
+        return before is not None
+    # A default that the database does not report is None here and below.
+    text = str(getattr(before.arg, "text", before.arg)) if isinstance(before, sa.DefaultClause) else None
+    if isinstance(after.arg, ClauseElement):
+        literal = after.arg.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        if str(literal) == text:
+            return False
+    default: Any = after.arg
+    column = sa.Column(wanted.name, wanted.type, server_default=default)
     with temporary_table(connection, column) as inspector:
         (read_back,) = inspector.get_columns(TEMPORARY_TABLE)
-    return _without_brackets(read_back["default"]) != _without_brackets(stored_default)
+    return _without_brackets(read_back["default"]) != _without_brackets(text)
 
 
 def _without_brackets(sql: str | None) -> str | None:
@@ -189,6 +225,7 @@ def temporary_table(connection: sa.Connection, *items: SchemaItem) -> Iterator[s
 
 _PLUGIN = Plugin("microorm.migrations")
 _PLUGIN.add_autogenerate_comparator(compare_table, "table", "microorm_table")
+_PLUGIN.add_autogenerate_comparator(compare_default, "column", "server_default")
 _PLUGIN.add_autogenerate_comparator(
     compare_renamed_tables, "schema", "microorm_tables", priority=DispatchPriority.FIRST
 )

@@ -164,7 +164,7 @@ def _combine_columns(columns: dict[str, sa.Column[Any]]) -> None:
     """Give the first of *columns* a type and a default that mean the same on all dialects."""
     first = next(iter(columns.values()))
     first.type = combine_types({name: each.type for name, each in columns.items()})
-    if first.server_default is not None:
+    if isinstance(first.server_default, sa.DefaultClause):
         first.server_default = combine_defaults({name: each.server_default for name, each in columns.items()})
 
 
