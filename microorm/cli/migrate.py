@@ -20,6 +20,7 @@ APPLIED, NOT_APPLIED = "[x]", "[ ]"
 
 _STEPS = re.compile(r"[-+]\d+")
 _IDENTIFIER = re.compile(r"^revision(?:\s*:\s*str)?\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+_NOTE = re.compile(r"^\s+# (.+ is required and has no default: .+)$", re.MULTILINE)
 _NO_OPERATIONS = ("f", "batch_alter_table")
 
 
@@ -84,6 +85,8 @@ def makemigrations(invocation: Invocation, message: str, renames: Sequence[str],
     click.echo(f"wrote {display_path(path)}")
     for operation in operations(path):
         click.echo(f"  {operation}")
+    for note in notes(path):
+        click.echo(f"note: {note}")
 
 
 def operations(path: Path) -> list[str]:
@@ -105,6 +108,12 @@ def operations(path: Path) -> list[str]:
                 subjects = args[:1] if operation == "create_table" else args[:2]
                 found.append(" ".join(filter(None, [operation, tables[name], *map(_name_of, subjects)])))
     return found
+
+
+def notes(path: Path) -> list[str]:
+    """Return the notes on required columns in the `upgrade` function of a revision."""
+    upgrade, _, _ = path.read_text().partition("def upgrade()")[2].partition("\ndef downgrade()")
+    return _NOTE.findall(upgrade)
 
 
 def _name_of(argument: ast.expr) -> str:

@@ -26,6 +26,7 @@ from microorm.apps import Apps, default_apps
 from microorm.db.transaction import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.migrations.compare import compare_options
+from microorm.migrations.dialects import NAMED, print_all_literals
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
 from microorm.migrations.renames import Rename, check_renames, remove_followed_keys
@@ -129,7 +130,9 @@ class Environment:
     def print_sql(self, target: Target) -> None:
         """Print the SQL of the command for *target*, without connecting to it."""
         options = {**self._options(target), **self.options}
+        options = {"dialect_opts": NAMED, **options}
         context.configure(url=target.database.url, literal_binds=True, fn=self.command, **options)
+        print_all_literals(context.get_context().dialect)
         context.static_output(f"-- {', '.join(target.aliases)} ({target.dialect})\n")
         with _expected_warnings_ignored():
             if target.dialect == "sqlite":
@@ -328,6 +331,7 @@ def print_sqlite(
     start: Any = context.get_starting_revision_argument()
     script = context.script
     engine = create_engine("sqlite://")
+    print_all_literals(engine.dialect)
 
     def configure(connection: Connection, command: Command) -> MigrationContext:
         return MigrationContext.configure(connection, opts={**options, "fn": command, "script": script})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 5  # revisions in a message
 
+_IDENTIFIER = re.compile(r"^revision(?:\s*:\s*str)?\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+
 
 def name_revisions(heads: Iterable[str]) -> str:
     """Return revisions as a message names them."""
@@ -33,7 +36,10 @@ class History:
         with _readable(directory.dir), warnings.catch_warnings():
             # If two files have one identifier, alembic uses the one that it reads last.
             warnings.filterwarnings("error", "Revision .* is present more than once")
-            self.revisions: list[Script] = list(directory.walk_revisions())[::-1]
+            try:
+                self.revisions: list[Script] = list(directory.walk_revisions())[::-1]
+            except UserWarning as warning:
+                raise MigrationError(_duplicates(directory) or str(warning)) from None
 
     @classmethod
     def of(cls, config: Config) -> History:
@@ -98,6 +104,21 @@ class History:
         names = [repr(each.revision) for each in self.revisions[-MAX_NAMED:]]
         more = "…, " if len(self.revisions) > len(names) else ""
         return f"; known: {more}{', '.join(names) or 'none'}"
+
+
+def _duplicates(directory: ScriptDirectory) -> str:
+    """Name two files that have one identifier, and say what to do; return nothing if there are none."""
+    folders = [Path(each) for each in directory.version_locations] or [Path(directory.dir, "versions")]
+    found: dict[str, Path] = {}
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+        match = _IDENTIFIER.search(path.read_text())
+        if match is not None and found.setdefault(match[1], path) is not path:
+            return (
+                f"the revision {match[1]!r} is in two files, {found[match[1]].name} and {path.name}; give the one that "
+                "no database has run another number, in its name and in `revision =`; then, if both follow the same "
+                "revision, join them: microorm merge"
+            )
+    return ""
 
 
 @contextmanager

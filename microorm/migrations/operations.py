@@ -112,6 +112,20 @@ class RequiredColumnOps(OpContainer):
         return ModifyTableOps(self.table_name, [self._operation.reverse()])
 
 
+class AddWithoutValueOps(ModifyTableOps):
+    """Add a NOT NULL column without a default, which the revision says in a comment."""
+
+    @property
+    def note(self) -> str:
+        """What becomes of tables with rows."""
+        (added,) = self.ops
+        column = f"{self.table_name}.{added.column.name}"  # type: ignore[attr-defined]
+        return (
+            f"{column} is required and has no default: this fails if {self.table_name} has rows. "
+            "Give it a default, or add it as nullable and fill it first."
+        )
+
+
 class DropRequiredColumnOps(ModifyTableOps):
     """Drop a NOT NULL column, which comes back with the zero of its type.
 
@@ -266,6 +280,11 @@ def _render_conditional(autogenerate: AutogenContext, conditional: ConditionalOp
 @renderers.dispatch_for(RequiredColumnOps)
 def _render_required_column(autogenerate: AutogenContext, required: RequiredColumnOps) -> list[str]:
     return _render(autogenerate, required.ops)
+
+
+@renderers.dispatch_for(AddWithoutValueOps)
+def _render_without_value(autogenerate: AutogenContext, adding: AddWithoutValueOps) -> list[str]:
+    return [f"# {adding.note}", *_render(autogenerate, [ModifyTableOps(adding.table_name, adding.ops)])]
 
 
 @renderers.dispatch_for(CreateCheckOp)

@@ -20,6 +20,7 @@ from microorm.errors import MigrationError
 from microorm.mapping.schema import TABLE_OPTIONS
 from microorm.migrations.dialects import combine_defaults, combine_sql, combine_types, sql_for
 from microorm.migrations.operations import (
+    AddWithoutValueOps,
     ChangePrimaryKeyOp,
     ConditionalOps,
     DropCheckOp,
@@ -386,7 +387,9 @@ def _own_steps(
         if column.nullable or column.server_default is not None:
             return []
         has_default, value = default_for(operation.table_name, column.name)
-        return [RequiredColumnOps(operation, column, value)] if has_default else []
+        if has_default:
+            return [RequiredColumnOps(operation, column, value)]
+        return [AddWithoutValueOps(operation.table_name, [operation])]
     if isinstance(operation, ops.AlterColumnOp) and operation.modify_nullable is False:
         column = metadata.tables[operation.table_name].c[operation.column_name]
         has_default, value = default_for(operation.table_name, column.name)

@@ -16,9 +16,10 @@ from typing import Any
 from alembic import op
 from alembic.migration import MigrationContext
 from alembic.operations import MigrateOperation, Operations
-from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
+from alembic.operations.ops import AddColumnOp, BulkInsertOp, CreateTableOp, RenameTableOp
 from alembic.util import to_tuple
-from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy import URL, Column, Connection, inspect, literal_column, select, text
+from sqlalchemy import table as table_clause
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.databases import Databases
@@ -252,6 +253,8 @@ def restricted(migration: MigrationContext, target: Target, *, printed: bool = F
 
         def invoke_allowed(operation: MigrateOperation) -> Any:
             if all(target.allows(table) for table in changed_tables(operation)):
+                if isinstance(operation, AddColumnOp):
+                    refuse_without_value(migration, operation.table_name, operation.column)
                 return invoke(operation)
             # The next operation may insert rows into the table that was not created.
             return operation.to_table() if isinstance(operation, CreateTableOp) else None
@@ -264,11 +267,35 @@ def restricted(migration: MigrationContext, target: Target, *, printed: bool = F
             batch = batch_alter_table(table_name, *arguments, **options)
             with batch if rebuilds is None else rebuilds.run(table_name, batch) as batch_op:
                 yield batch_op
+                for name, (table, *subjects), _ in batch_op.impl.batch:
+                    if name == "add_column":
+                        refuse_without_value(migration, table, subjects[0])
 
         # alembic creates the Operations, whose methods its module-level functions call.
         setattr(operations, "invoke", invoke_allowed)  # noqa: B010 mypy refuses to assign to a method
         setattr(operations, "batch_alter_table", batch_alter_allowed)  # noqa: B010
         yield
+
+
+def refuse_without_value(migration: MigrationContext, table: str, column: Column[Any]) -> None:
+    """Raise `MigrationError` if a new *column* has no value for the rows of *table*.
+
+    MariaDB would make one up, such as `''` or the day 0000-00-00.
+    """
+    required = not column.nullable and column.server_default is None and column.autoincrement is not True
+    if (
+        not required
+        or migration.bind is None
+        or migration.as_sql
+        or not inspect(migration.bind).has_table(table)
+    ):
+        return
+    found: Any = select(literal_column("1")).select_from(table_clause(table)).limit(1)
+    if migration.bind.execute(found).first() is not None:
+        raise MigrationError(
+            f"the column '{table}.{column.name}' is required and has no default for the rows that {table!r} has; "
+            "give it a default, or add it as nullable, fill it, and make it NOT NULL then"
+        )
 
 
 class _SkippedBatch:

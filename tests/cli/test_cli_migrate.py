@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from microorm.cli.migrate import operations
+from microorm.cli.migrate import notes, operations
 from microorm.errors import MigrationError
 from microorm.migrations import Difference, Revision, Step
 
@@ -196,3 +196,14 @@ def test_merge_names_the_file(invoke: Any, migrations: Any, tmp_path: Path) -> N
     assert migrations.calls[-1] == ("merge", "merge")
     assert invoke("merge", "-m", "prices and names").exit_code == 0
     assert migrations.calls[-1] == ("merge", "prices and names")
+
+
+def test_a_note_of_a_revision_is_repeated(invoke: Any, migrations: Any, tmp_path: Path) -> None:
+    note = "book.price is required and has no default: this fails if book has rows."
+    migrations.answer = tmp_path / "3f2a_first.py"
+    batch = '    with op.batch_alter_table("book"'
+    migrations.answer.write_text(
+        SOURCE.replace(batch, f"    # {note}\n{batch}").replace("op.drop", "# no note\n    op.drop")
+    )
+    assert notes(migrations.answer) == [note]
+    assert f"note: {note}\n" in invoke("makemigrations", "-m", "first").stdout

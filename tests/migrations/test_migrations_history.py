@@ -57,10 +57,21 @@ def test_two_heads_are_refused_until_they_are_joined(
         migrations.merge("again")
 
 
-def test_two_files_of_one_revision_are_refused(migrations: Migrations, revise: Callable[[str], Path]) -> None:
-    copy(revise("first"), "0001", "0001_other.py")
-    with pytest.raises(MigrationError, match="Revision 0001 is present more than once"):
-        migrations.migrate()
+def test_two_files_of_one_revision_are_named_with_the_remedy(
+    migrations: Migrations, revise: Callable[[str], Path]
+) -> None:
+    revise("first")
+    pages = revise("pages")
+    copy(pages, "0002", "0002_prices.py")
+    message = "the revision '0002' is in two files, 0002_pages.py and 0002_prices.py; .*microorm merge"
+    for refused in (migrations.migrate, migrations.show, lambda: migrations.merge("both")):
+        with pytest.raises(MigrationError, match=message):
+            refused()
+    pages.with_name("0002_prices.py").unlink()
+    copy(pages, "0003", "0003_prices.py")  # the remedy
+    assert migrations.merge("both").name == "0004_both.py"
+    migrations.migrate()
+    assert migrations.check() == []
 
 
 @pytest.mark.parametrize(
