@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from microorm.migrations import Migrations, Step
 
 APPLIED, NOT_APPLIED = "[x]", "[ ]"
+NO_MODELS = (
+    "no models; list the applications that define them in 'apps' of [tool.microorm], "
+    "or write a models.py beside pyproject.toml"
+)
 
 _STEPS = re.compile(r"[-+]\d+")
 _IDENTIFIER = re.compile(r"^revision(?:\s*:\s*str)?\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
@@ -80,7 +84,7 @@ def makemigrations(invocation: Invocation, message: str, renames: Sequence[str],
     """
     path = invocation.migrations().make(message, renames=renames, empty=empty)
     if path is None:
-        click.echo("no changes")
+        click.echo("no changes" if invocation.registry.models else NO_MODELS)
         return
     click.echo(f"wrote {display_path(path)}")
     for operation in operations(path):
@@ -273,7 +277,7 @@ def check(ctx: click.Context) -> None:
         click.echo(f"{difference.alias}: {difference.text}")
     if differences:
         ctx.exit(1)
-    click.echo("models and databases agree")
+    click.echo("models and databases agree" if invocation.registry.models else NO_MODELS)
 
 
 @click.command()

@@ -7,7 +7,7 @@ part of a temporary table, and read back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,11 +38,16 @@ _JSON_CHECK = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
 
 
 def compare_options(
-    target: Target, metadata: sa.MetaData, known: frozenset[str], renames: tuple[Rename, ...]
+    target: Target,
+    metadata: sa.MetaData,
+    known: Set[str],
+    views: Set[str],
+    renames: tuple[Rename, ...],
 ) -> dict[str, Any]:
     """Return the options of `alembic.context.configure` that compare *target* with *metadata*.
 
-    *known* are the tables that belong or belonged to a model. Other tables of the database are ignored.
+    *known* are the tables that belong or belonged to a model. Other tables of the database are ignored, and
+    models of *views*.
     """
     compared_apart = changed_tables(renames)
     indexes = incomparable_indexes(metadata, target.dialect)
@@ -55,7 +60,11 @@ def compare_options(
     def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
         if kind == "index":
             return name not in indexes
-        return kind != "table" or reflected or (target.allows(str(name)) and name not in compared_apart)
+        return (
+            kind != "table"
+            or reflected
+            or (target.allows(str(name)) and name not in compared_apart and name not in views)
+        )
 
     return {
         TARGET: target,

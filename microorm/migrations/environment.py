@@ -77,9 +77,13 @@ class Request:
         return [config for label, config in configs.items() if label in owners] or [self.registry]
 
 
-def known_tables(history: History, registry: Registry) -> frozenset[str]:
-    """Return the tables that belong or belonged to a model; none before the first revision, which creates all."""
-    return frozenset({*history.labels, *models_by_table(registry)}) if history.revisions else frozenset()
+def known_tables(history: History, registry: Registry, *, check: bool = False) -> frozenset[str]:
+    """Return the tables that belong or belonged to a model.
+
+    Before the first revision, which creates all tables, there is none, unless databases are *check*ed.
+    """
+    known = frozenset({*history.labels, *models_by_table(registry)})
+    return known if history.revisions or check else frozenset()
 
 
 def default_for_rows(registry: Registry, table: str, column: str) -> tuple[bool, Any]:
@@ -183,7 +187,7 @@ class Environment:
                 progress.begin(step.info)
                 yield step
 
-        options = {**self._options(target), "on_version_apply": progress.end, **self.options}
+        options = {**self._options(target, connection), "on_version_apply": progress.end, **self.options}
         context.configure(connection=connection, fn=command, **options)
         return context.get_context()
 
@@ -238,11 +242,15 @@ class Environment:
         while progress.steps:
             self.request.add(progress.steps.pop(0))
 
-    def _options(self, target: Target) -> dict[str, Any]:
+    def _options(self, target: Target, connection: Connection | None = None) -> dict[str, Any]:
         request = self.request
-        known = known_tables(self.history, request.registry)
+        known = known_tables(self.history, request.registry, check=request.on_visit is not None)
+        views: set[str] = set()
+        if connection is not None:
+            views.update(inspect(connection).get_view_names())
+            connection.rollback()  # alembic begins its transactions itself
         return {
-            **compare_options(target, request.registry.metadata, known, request.renames),
+            **compare_options(target, request.registry.metadata, known - views, views, request.renames),
             "transactional_ddl": target.dialect in ("sqlite", "postgresql"),
             "transaction_per_migration": target.dialect != "sqlite",
             "process_revision_directives": lambda migration, revision, scripts: self._gather(

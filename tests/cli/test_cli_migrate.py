@@ -8,6 +8,7 @@ import pytest
 from microorm.cli.migrate import notes, operations
 from microorm.errors import MigrationError
 from microorm.migrations import Difference, Revision, Step
+from tests.cli.conftest import MODELS
 
 STEPS = [
     Step("default", "3f00", "first", down=False, seconds=0.25),
@@ -93,7 +94,7 @@ def test_makemigrations_lists_the_operations(invoke: Any, migrations: Any, tmp_p
     assert migrations.calls[-1] == ("make", "first", ("a:b", "book.cost:price"), False)
 
 
-def test_makemigrations_says_if_there_are_no_changes(invoke: Any, migrations: Any) -> None:
+def test_makemigrations_says_if_there_are_no_changes(invoke: Any, shop: Any, migrations: Any) -> None:
     done = invoke("makemigrations", "--message", "nothing", "--empty")
     assert (done.stdout, done.exit_code) == ("no changes\n", 0)
     assert migrations.calls[-1] == ("make", "nothing", (), True)
@@ -177,7 +178,7 @@ def test_sql_prints_nothing_but_sql(invoke: Any, migrations: Any) -> None:
     assert migrations.calls[-1] == ("sql", "base:head", "archive")
 
 
-def test_check_prints_differences_with_status_1(invoke: Any, migrations: Any) -> None:
+def test_check_prints_differences_with_status_1(invoke: Any, shop: Any, migrations: Any) -> None:
     migrations.answer = [
         Difference("default", "book: no column 'price'"),
         Difference("archive", "no table 'book'"),
@@ -207,3 +208,19 @@ def test_a_note_of_a_revision_is_repeated(invoke: Any, migrations: Any, tmp_path
     )
     assert notes(migrations.answer) == [note]
     assert f"note: {note}\n" in invoke("makemigrations", "-m", "first").stdout
+
+
+def test_a_project_without_models_says_so(invoke: Any, migrations: Any) -> None:
+    for command in (("makemigrations", "-m", "first"), ("check",)):
+        migrations.answer = None if command[0] == "makemigrations" else []
+        done = invoke(*command)
+        assert done.stdout.startswith("no models; list the applications that define them in 'apps'")
+        assert done.exit_code == 0
+
+
+def test_a_project_of_one_module_has_models(invoke: Any, project: Any) -> None:
+    project.write({"models.py": MODELS})
+    assert invoke("init").exit_code == 0
+    assert "create_table book" in invoke("makemigrations", "-m", "first").stdout
+    assert invoke("migrate").exit_code == 0
+    assert invoke("check").stdout == "models and databases agree\n"

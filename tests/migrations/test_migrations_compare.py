@@ -218,3 +218,28 @@ def test_a_generated_column_is_no_difference_in_the_default(database: Databases,
     migrations.migrate()
     assert migrations.check() == []
     assert execute(database, "SELECT size FROM book") == [(4,)]
+
+
+@ALL
+def test_tables_of_create_all_are_there_before_the_first_revision(database: Databases, folder: Path) -> None:
+    base = new_base(database)
+    book = define(base, "Book", {"title": TITLE})
+    book.__options__.registry.create_all()
+    assert history(base, folder).check() == []
+
+
+@ALL
+def test_a_view_is_not_managed(database: Databases, folder: Path) -> None:
+    def models(base: Any) -> Any:
+        define(base, "Book", {"title": TITLE})
+        define(base, "Long", {"id": (Field[int], field(primary_key=True)), "title": TITLE}, table="long_book")
+        return base
+
+    first = new_base(database)
+    define(first, "Book", {"title": TITLE})
+    migrated(first, folder, "first")
+    execute(database, "CREATE VIEW long_book AS SELECT id, title FROM book WHERE length(title) > 9")
+    migrations = history(models(new_base(database)), folder)
+    assert migrations.check() == []
+    assert migrations.make("nothing") is None
+    execute(database, "DROP VIEW long_book")
