@@ -51,11 +51,15 @@ def compare_options(
     """
     compared_apart = changed_tables(renames)
     indexes = incomparable_indexes(metadata, target.dialect)
+    schemas = {None, *(table.schema for key, table in metadata.tables.items() if target.allows(key))}
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind == "schema":
+            return name in schemas
         if kind != "table":
             return True
-        return name in known and name not in compared_apart.values() and target.allows(str(name))
+        key = f"{schema}.{name}" if (schema := parents.get("schema_name")) else str(name)
+        return key in known and key not in compared_apart.values() and target.allows(key)
 
     def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
         if kind == "index":
@@ -63,7 +67,7 @@ def compare_options(
         return (
             kind != "table"
             or reflected
-            or (target.allows(str(name)) and name not in compared_apart and name not in views)
+            or (target.allows(item.key) and item.key not in compared_apart and item.key not in views)
         )
 
     return {
@@ -72,6 +76,7 @@ def compare_options(
         "target_metadata": metadata,
         "include_name": include_name,
         "include_object": include_object,
+        "include_schemas": len(schemas) > 1,
         "compare_type": True,
         "render_as_batch": True,  # SQLite changes a table by building a new one
         "render_item": render_item,
@@ -95,12 +100,12 @@ def compare_table(
     connection = autogenerate.connection
     if stored is not None and wanted is not None:
         renamed = {
-            old: new for new, old in renamed_columns(autogenerate.opts.get(RENAMES, ()), wanted.name).items()
+            old: new for new, old in renamed_columns(autogenerate.opts.get(RENAMES, ()), wanted.key).items()
         }
         if (before := _key(stored, renamed)) != (after := _key(wanted, {})):
             changes.ops.append(ChangePrimaryKeyOp(name, before, after))
         if connection is not None:
-            _compare_checks(connection, changes, name, wanted)
+            _compare_checks(connection, changes, name, wanted, schema)
     if wanted is not None and connection is not None:
         names = incomparable_indexes(wanted.metadata, dialect_name(connection.dialect.name))
         changes.ops.extend(compare_indexes(connection, stored, wanted, names))
@@ -114,10 +119,14 @@ def _key(table: sa.Table, renamed: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _compare_checks(
-    connection: sa.Connection, changes: ops.ModifyTableOps, name: str, wanted: sa.Table
+    connection: sa.Connection,
+    changes: ops.ModifyTableOps,
+    name: str,
+    wanted: sa.Table,
+    schema: str | None = None,
 ) -> None:
     """Add to *changes* the named CHECKs that the table *name* lacks, has in excess, or has with another condition."""
-    present = stored_checks(connection, name)
+    present = stored_checks(connection, name, schema)
     checks = {
         _stored_name(connection, each): each.sqltext
         for each in wanted.constraints
@@ -142,13 +151,13 @@ def _stored_name(connection: sa.Connection, constraint: sa.CheckConstraint) -> s
     return preparer.unformat_identifiers(preparer.format_constraint(constraint) or "")[0]
 
 
-def stored_checks(connection: sa.Connection, table: str) -> dict[str, str]:
+def stored_checks(connection: sa.Connection, table: str, schema: str | None = None) -> dict[str, str]:
     """Return the named CHECKs of *table*: name → condition. MariaDB's own CHECKs of JSON columns are left out."""
     if connection.dialect.name == "sqlite":
         return {
             each.name: each.condition for each in table_ddl(connection, table).checks if each.name is not None
         }
-    found = sa.inspect(connection).get_check_constraints(table)
+    found = sa.inspect(connection).get_check_constraints(table, schema=schema)
     return {
         str(each["name"]): each["sqltext"]
         for each in found

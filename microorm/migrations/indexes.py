@@ -17,7 +17,7 @@ Order = list[tuple[str, bool]]  # columns, and whether they are descending
 
 _MARIADB = sa.text(
     "SELECT column_name, collation = 'D', non_unique FROM information_schema.statistics"
-    " WHERE table_schema = DATABASE() AND table_name = :table AND index_name = :index ORDER BY seq_in_index"
+    " WHERE table_schema = coalesce(:schema, DATABASE()) AND table_name = :table AND index_name = :index ORDER BY seq_in_index"
 )
 
 
@@ -37,23 +37,23 @@ def compare_indexes(
     connection: sa.Connection, stored: sa.Table | None, wanted: sa.Table, names: frozenset[str]
 ) -> Iterator[MigrateOperation]:
     """Yield what the indexes *names* of *wanted* need; of one on an expression only the name is compared."""
-    present = {} if stored is None else {each["name"]: each for each in _present(connection, stored.name)}
+    present = set() if stored is None else _present(connection, stored)
     for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
         if index.name not in names or (connection.dialect.name != "sqlite" and _order(index) is None):
             continue
         if stored is not None and index.name in present:
-            order, found = _order(index), _stored_order(connection, stored.name, str(index.name))
+            order, found = _order(index), _stored_order(connection, stored, str(index.name))
             if order is None or (order, bool(index.unique)) == found:
                 continue
             yield ops.DropIndexOp.from_index(_index(stored, str(index.name), *found))
         yield ops.CreateIndexOp.from_index(index)
 
 
-def _present(connection: sa.Connection, table: str) -> list[Any]:
+def _present(connection: sa.Connection, table: sa.Table) -> set[Any]:
     if connection.dialect.name == "sqlite":
         query = sa.text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
-        return [{"name": name} for name in connection.execute(query, {"table": table}).scalars()]
-    return list(sa.inspect(connection).get_indexes(table))
+        return set(connection.execute(query, {"table": table.name}).scalars())
+    return {each["name"] for each in sa.inspect(connection).get_indexes(table.name, schema=table.schema)}
 
 
 def _order(index: sa.Index) -> Order | None:
@@ -72,15 +72,16 @@ def _order(index: sa.Index) -> Order | None:
     return order
 
 
-def _stored_order(connection: sa.Connection, table: str, index: str) -> tuple[Order, bool]:
+def _stored_order(connection: sa.Connection, table: sa.Table, index: str) -> tuple[Order, bool]:
     """Return the columns of an index that exists in their order, and whether it is unique."""
     if connection.dialect.name == "sqlite":
         quoted = connection.dialect.identifier_preparer.quote(index)
         rows = connection.exec_driver_sql(f"PRAGMA index_xinfo({quoted})")
         order = [(row.name, bool(row.desc)) for row in rows if row.key]
         unique = sa.text('SELECT "unique" FROM pragma_index_list(:table) WHERE name = :index')
-        return order, bool(connection.execute(unique, {"table": table, "index": index}).scalar())
-    found = connection.execute(_MARIADB, {"table": table, "index": index}).all()
+        return order, bool(connection.execute(unique, {"table": table.name, "index": index}).scalar())
+    names = {"schema": table.schema, "table": table.name, "index": index}
+    found = connection.execute(_MARIADB, names).all()
     return [(name, bool(descending)) for name, descending, _ in found], not found[0][2]
 
 
@@ -90,7 +91,7 @@ def complete_drop(
     """Return *operation*; if it drops an index with a descending column, one that can be reversed."""
     if not isinstance(operation, ops.DropIndexOp) or connection.dialect.name == "postgresql":
         return operation
-    order, unique = _stored_order(connection, stored.name, str(operation.index_name))
+    order, unique = _stored_order(connection, stored, str(operation.index_name))
     if not any(descending for _, descending in order):
         return operation
     return ops.DropIndexOp.from_index(_index(stored, str(operation.index_name), order, unique))

@@ -64,18 +64,34 @@ def altered(operation: AlterColumnOp) -> tuple[str, ...]:
 class FillColumnOp(MigrateOperation):
     """Set one column in the rows where it is NULL."""
 
-    def __init__(self, table_name: str, column_name: str, type_: TypeEngine[Any], value: Any) -> None:
+    def __init__(
+        self,
+        table_name: str,
+        column_name: str,
+        type_: TypeEngine[Any],
+        value: Any,
+        *,
+        schema: str | None = None,
+    ) -> None:
         self.table_name = table_name
+        self.schema = schema
         self.column_name = column_name
         self.type_ = type_
         self.value = value
 
     @classmethod
     def fill_column(
-        cls, operations: Operations, table_name: str, column_name: str, type_: TypeEngine[Any], value: Any
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        type_: TypeEngine[Any],
+        value: Any,
+        *,
+        schema: str | None = None,
     ) -> Any:
         """Set *column_name* to *value* in each row of *table_name* where it is NULL."""
-        return operations.invoke(cls(table_name, column_name, type_, value))
+        return operations.invoke(cls(table_name, column_name, type_, value, schema=schema))
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Describe the operation for `alembic check`."""
@@ -86,7 +102,7 @@ class FillColumnOp(MigrateOperation):
 def fill_column(operations: Operations, operation: FillColumnOp) -> None:
     """Execute a `FillColumnOp`."""
     column: sa.ColumnClause[Any] = sa.column(operation.column_name, operation.type_)
-    table = sa.table(operation.table_name, column)
+    table = sa.table(operation.table_name, column, schema=operation.schema)
     value = sa.literal(operation.value, operation.type_)
     operations.execute(sa.update(table).where(column.is_(None)).values({column: value}))
 
@@ -95,21 +111,27 @@ class RequiredColumnOps(OpContainer):
     """Make a column NOT NULL in a table that may have rows: add it as nullable if it is new, fill it, then alter it."""
 
     def __init__(self, operation: AddColumnOp | AlterColumnOp, column: sa.Column[Any], value: Any) -> None:
-        table = operation.table_name
-        steps: list[MigrateOperation] = [FillColumnOp(table, column.name, column.type, value)]
+        table, schema = operation.table_name, operation.schema
+        steps: list[MigrateOperation] = [FillColumnOp(table, column.name, column.type, value, schema=schema)]
         narrow = operation
         if isinstance(operation, AddColumnOp):
-            steps.insert(0, _add_nullable(table, column))
+            steps.insert(0, _add_nullable(table, column, schema))
             narrow = AlterColumnOp(
-                table, column.name, existing_type=column.type, existing_nullable=True, modify_nullable=False
+                table,
+                column.name,
+                schema=schema,
+                existing_type=column.type,
+                existing_nullable=True,
+                modify_nullable=False,
             )
-        super().__init__([*steps, ModifyTableOps(table, [narrow])])
+        super().__init__([*steps, ModifyTableOps(table, [narrow], schema=schema)])
         self.table_name = table
+        self.schema = schema
         self._operation = operation
 
     def reverse(self) -> ModifyTableOps:
         """Drop the column, or make it nullable, without a step for its values."""
-        return ModifyTableOps(self.table_name, [self._operation.reverse()])
+        return ModifyTableOps(self.table_name, [self._operation.reverse()], schema=self.schema)
 
 
 class AddWithoutValueOps(ModifyTableOps):
@@ -133,7 +155,7 @@ class DropRequiredColumnOps(ModifyTableOps):
     """
 
     def __init__(self, drop: ops.DropColumnOp, *, constrained: bool = False) -> None:
-        super().__init__(drop.table_name, [drop])
+        super().__init__(drop.table_name, [drop], schema=drop.schema)
         self._column = drop.to_column()
         self._constrained = constrained
 
@@ -141,13 +163,19 @@ class DropRequiredColumnOps(ModifyTableOps):
         """Add the column, with a value for each row."""
         added = super().reverse()
         if self._constrained:
-            return _add_nullable(self.table_name, self._column)
+            return _add_nullable(self.table_name, self._column, self.schema)
         zero = zero_value(self._column.type)
         return added if zero is None else RequiredColumnOps(added.ops[0], self._column, zero)  # type: ignore[arg-type]
 
 
-def _add_nullable(table: str, column: sa.Column[Any]) -> ModifyTableOps:
-    return ModifyTableOps(table, [AddColumnOp(table, sa.Column(column.name, column.type, nullable=True))])
+def _add_nullable(table: str, column: sa.Column[Any], schema: str | None) -> ModifyTableOps:
+    added = AddColumnOp(table, sa.Column(column.name, column.type, nullable=True), schema=schema)
+    return ModifyTableOps(table, [added], schema=schema)
+
+
+def table_key(operation: Any) -> str:
+    """Return the key in a MetaData of the table of *operation*."""
+    return f"{operation.schema}.{operation.table_name}" if operation.schema else str(operation.table_name)
 
 
 class RenameColumnOp(AlterColumnOp):
@@ -284,7 +312,8 @@ def _render_required_column(autogenerate: AutogenContext, required: RequiredColu
 
 @renderers.dispatch_for(AddWithoutValueOps)
 def _render_without_value(autogenerate: AutogenContext, adding: AddWithoutValueOps) -> list[str]:
-    return [f"# {adding.note}", *_render(autogenerate, [ModifyTableOps(adding.table_name, adding.ops)])]
+    plain = ModifyTableOps(adding.table_name, adding.ops, schema=adding.schema)
+    return [f"# {adding.note}", *_render(autogenerate, [plain])]
 
 
 @renderers.dispatch_for(CreateCheckOp)
@@ -319,4 +348,5 @@ def _render_fill_column(autogenerate: AutogenContext, fill: FillColumnOp) -> str
         autogenerate.imports.add("import datetime")
     elif module != "builtins":
         autogenerate.imports.add(f"from {module} import {type(fill.value).__name__}")
-    return f"op.fill_column({fill.table_name!r}, {column}, {fill.value!r})"
+    schema = f", schema={fill.schema!r}" if fill.schema else ""
+    return f"op.fill_column({fill.table_name!r}, {column}, {fill.value!r}{schema})"

@@ -29,6 +29,7 @@ from microorm.migrations.operations import (
     RenameTableOp,
     RequiredColumnOps,
     altered,
+    table_key,
 )
 from microorm.migrations.targets import Target
 
@@ -114,7 +115,7 @@ def _collect(needs: Needs) -> list[Change]:
 def _flatten(upgrade: ops.UpgradeOps) -> Iterator[tuple[str, bool, MigrateOperation]]:
     for operation in upgrade.ops:
         inside = isinstance(operation, ops.ModifyTableOps)
-        table: str = operation.table_name  # type: ignore[attr-defined]
+        table = table_key(operation)
         for each in operation.ops if isinstance(operation, ops.ModifyTableOps) else (operation,):
             yield table, inside, each
 
@@ -170,7 +171,7 @@ def _combine_columns(columns: dict[str, sa.Column[Any]]) -> None:
 
 
 def _existing_type(operation: ops.AlterColumnOp, reported: dict[str, Any], metadata: sa.MetaData) -> Any:
-    table = metadata.tables.get(operation.table_name)
+    table = metadata.tables.get(table_key(operation))
     name = operation.modify_name or operation.column_name
     retyped = operation.modify_type is not None or getattr(operation, "retyped", False)
     if not retyped and table is not None and name in table.c:
@@ -330,13 +331,13 @@ def _drop_tables(changes: list[Change]) -> tuple[list[ops.DropTableOp], list[ops
 
 def _sort_by_reference(tables: Iterable[sa.Table]) -> tuple[list[sa.Table], list[sa.ForeignKeyConstraint]]:
     """Sort *tables* so that each comes after those it refers to; return also the keys of cycles, which are ignored."""
-    left = {table.name: table for table in tables}
+    left = {table.key: table for table in tables}
     ordered: list[sa.Table] = []
     cycle_keys: list[sa.ForeignKeyConstraint] = []
 
     def keys_to_others(table: sa.Table) -> list[sa.ForeignKeyConstraint]:
         keys = [key for key in table.foreign_key_constraints if key not in cycle_keys]
-        return [key for key in keys if _referred(key) in left and _referred(key) != table.name]
+        return [key for key in keys if _referred(key) in left and _referred(key) != table.key]
 
     while left:
         free = [name for name, table in left.items() if not keys_to_others(table)]
@@ -362,7 +363,9 @@ def _batches(
             batches.extend(own)
             separate = True
         elif separate:
-            batches.append(ops.ModifyTableOps(table, [operation]))
+            known = metadata.tables.get(table)  # a table with an old name, which is not there, has no schema
+            name, schema = (table, None) if known is None else (known.name, known.schema)
+            batches.append(ops.ModifyTableOps(name, [operation], schema=schema))
             separate = False
         else:
             batches[-1].ops.append(operation)  # type: ignore[attr-defined]
@@ -386,13 +389,13 @@ def _own_steps(
         column = operation.column
         if column.nullable or column.server_default is not None:
             return []
-        has_default, value = default_for(operation.table_name, column.name)
+        has_default, value = default_for(table_key(operation), column.name)
         if has_default:
             return [RequiredColumnOps(operation, column, value)]
-        return [AddWithoutValueOps(operation.table_name, [operation])]
+        return [AddWithoutValueOps(operation.table_name, [operation], schema=operation.schema)]
     if isinstance(operation, ops.AlterColumnOp) and operation.modify_nullable is False:
-        column = metadata.tables[operation.table_name].c[operation.column_name]
-        has_default, value = default_for(operation.table_name, column.name)
+        column = metadata.tables[table_key(operation)].c[operation.column_name]
+        has_default, value = default_for(table_key(operation), column.name)
         return _fill_and_narrow(operation, column, value) if has_default else []
     return []
 
@@ -404,13 +407,15 @@ def _fill_and_narrow(
     narrow = ops.AlterColumnOp(
         operation.table_name,
         operation.column_name,
+        schema=operation.schema,
         existing_type=column.type,
         existing_nullable=True,
         existing_server_default=column.server_default if column.server_default is not None else False,
         modify_nullable=False,
     )
     operation.modify_nullable, operation.existing_nullable = None, True
-    first = [ops.ModifyTableOps(operation.table_name, [operation])] if operation.has_changes() else []
+    others = ops.ModifyTableOps(operation.table_name, [operation], schema=operation.schema)
+    first = [others] if operation.has_changes() else []
     return [*first, RequiredColumnOps(narrow, column, value)]
 
 
@@ -429,11 +434,11 @@ def _constrains(operation: MigrateOperation, column: str) -> bool:
 
 def remove_index_drops(operations: Any) -> None:
     """Remove operations that drop an index of a dropped table, because MariaDB keeps an index that a key needs."""
-    dropped = {each.table_name for each in operations.ops if isinstance(each, ops.DropTableOp)}
+    dropped = {table_key(each) for each in operations.ops if isinstance(each, ops.DropTableOp)}
     for each in operations.ops:
         if isinstance(each, ConditionalOps):
             remove_index_drops(each)
-        if isinstance(each, ops.ModifyTableOps) and each.table_name in dropped:
+        if isinstance(each, ops.ModifyTableOps) and table_key(each) in dropped:
             each.ops[:] = [inner for inner in each.ops if not isinstance(inner, ops.DropIndexOp)]
     operations.ops[:] = [
         each for each in operations.ops if not isinstance(each, ops.ModifyTableOps) or each.ops

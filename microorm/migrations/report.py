@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.errors import MigrationError
 from microorm.migrations.history import History, name_revisions
-from microorm.migrations.operations import ChangePrimaryKeyOp, altered
+from microorm.migrations.operations import ChangePrimaryKeyOp, altered, table_key
 from microorm.migrations.targets import Target
 
 MAX_STATEMENTS = 3  # in a message
@@ -124,7 +124,7 @@ def describe(upgrade: ops.UpgradeOps) -> Iterator[str]:
     """Yield one line for each change in *upgrade*: how the database differs from the models."""
     for operation in upgrade.ops:
         for inner in operation.ops if isinstance(operation, ops.ModifyTableOps) else (operation,):
-            yield _describe(inner, str(getattr(operation, "table_name", "")))
+            yield _describe(inner, table_key(operation))
 
 
 def _describe(operation: MigrateOperation, table: str) -> str:

@@ -82,6 +82,8 @@ def _lasting_keys(
     }
     tables = renamed_tables(renames)
     for table in metadata.tables.values():
+        if table.schema is not None:
+            continue
         old_table, columns = tables.get(table.name, table.name), renamed_columns(renames, table.name)
         for key in table.foreign_key_constraints:
             old_columns = [columns.get(each, each) for each in key.column_keys]

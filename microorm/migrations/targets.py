@@ -78,10 +78,15 @@ class Target:
         return dialect_name(self.database.dialect)
 
     def allows(self, table: str) -> bool:
-        """Return whether one of the aliases holds *table*. A table without a label is on all databases."""
+        """Return whether one of the aliases holds *table*. A table without a label is on all databases.
+
+        SQLite has no schemas, so it holds no table in one.
+        """
         if (label := self._labels.get(table)) is None:
             return True
         model = self._models.get(table)
+        if self.dialect == "sqlite" and model is not None and model.__table__.schema is not None:
+            return False
         return any(self.databases.allows_migration(alias, label, model) for alias in self.aliases)
 
     def at(self, heads: Iterable[str]) -> str:
@@ -123,9 +128,9 @@ def identity(url: URL) -> tuple[object, ...]:
 
 
 def models_by_table(registry: Registry) -> dict[str, Any]:
-    """Return the models by the names of their tables."""
+    """Return the models by the keys of their tables in the metadata: the name, after that of a schema if there is one."""
     _ = registry.metadata  # also creates the tables of models that wait for another model
-    return {model.__table__.name: model for model in registry.models.values()}
+    return {model.__table__.key: model for model in registry.models.values()}
 
 
 def labels_by_table(registry: Registry) -> dict[str, str]:
@@ -254,22 +259,24 @@ def restricted(migration: MigrationContext, target: Target, *, printed: bool = F
         def invoke_allowed(operation: MigrateOperation) -> Any:
             if all(target.allows(table) for table in changed_tables(operation)):
                 if isinstance(operation, AddColumnOp):
-                    refuse_without_value(migration, operation.table_name, operation.column)
+                    refuse_without_value(migration, operation.table_name, operation.column, operation.schema)
                 return invoke(operation)
             # The next operation may insert rows into the table that was not created.
             return operation.to_table() if isinstance(operation, CreateTableOp) else None
 
         @contextmanager
-        def batch_alter_allowed(table_name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-            if not target.allows(table_name):
+        def batch_alter_allowed(
+            table_name: str, schema: str | None = None, *arguments: Any, **options: Any
+        ) -> Iterator[Any]:
+            if not target.allows(_key(table_name, schema)):
                 yield _SkippedBatch()
                 return
-            batch = batch_alter_table(table_name, *arguments, **options)
+            batch = batch_alter_table(table_name, schema, *arguments, **options)
             with batch if rebuilds is None else rebuilds.run(table_name, batch) as batch_op:
                 yield batch_op
                 for name, (table, *subjects), _ in batch_op.impl.batch:
                     if name == "add_column":
-                        refuse_without_value(migration, table, subjects[0])
+                        refuse_without_value(migration, table, subjects[0], schema)
 
         # alembic creates the Operations, whose methods its module-level functions call.
         setattr(operations, "invoke", invoke_allowed)  # noqa: B010 mypy refuses to assign to a method
@@ -277,7 +284,13 @@ def restricted(migration: MigrationContext, target: Target, *, printed: bool = F
         yield
 
 
-def refuse_without_value(migration: MigrationContext, table: str, column: Column[Any]) -> None:
+def _key(table: str, schema: str | None) -> str:
+    return f"{schema}.{table}" if schema else table
+
+
+def refuse_without_value(
+    migration: MigrationContext, table: str, column: Column[Any], schema: str | None = None
+) -> None:
     """Raise `MigrationError` if a new *column* has no value for the rows of *table*.
 
     MariaDB would make one up, such as `''` or the day 0000-00-00.
@@ -287,10 +300,10 @@ def refuse_without_value(migration: MigrationContext, table: str, column: Column
         not required
         or migration.bind is None
         or migration.as_sql
-        or not inspect(migration.bind).has_table(table)
+        or not inspect(migration.bind).has_table(table, schema=schema)
     ):
         return
-    found: Any = select(literal_column("1")).select_from(table_clause(table)).limit(1)
+    found: Any = select(literal_column("1")).select_from(table_clause(table, schema=schema)).limit(1)
     if migration.bind.execute(found).first() is not None:
         raise MigrationError(
             f"the column '{table}.{column.name}' is required and has no default for the rows that {table!r} has; "
@@ -308,9 +321,13 @@ class _SkippedBatch:
 def changed_tables(operation: MigrateOperation) -> Iterator[str]:
     """Yield the tables that *operation* changes; none if it is SQL."""
     if isinstance(operation, BulkInsertOp):
-        yield operation.table.name
+        yield _key(operation.table.name, operation.table.schema)
     if isinstance(operation, RenameTableOp):
         yield operation.new_table_name
     for attribute in ("source_table", "table_name"):
         if isinstance(name := getattr(operation, attribute, None), str):
-            yield name
+            options = getattr(operation, "kw", {})
+            schema = (
+                getattr(operation, "schema", None) or options.get("source_schema") or options.get("schema")
+            )
+            yield _key(name, schema)
