@@ -7,7 +7,7 @@ part of a temporary table, and read back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ from microorm.migrations.targets import TARGET, Target
 
 TEMPORARY_TABLE = "microorm_temporary"
 
+_PLUGINS = ("alembic.autogenerate.*", "~alembic.autogenerate.defaults", "microorm.migrations")
 _JSON_CHECK = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
 
 
@@ -49,9 +50,31 @@ def compare_options(
     *known* are the tables that belong or belonged to a model. Other tables of the database are ignored, and
     models of *views*.
     """
+    schemas = {None, *(table.schema for key, table in metadata.tables.items() if target.allows(key))}
+    return {
+        TARGET: target,
+        RENAMES: renames,
+        "target_metadata": metadata,
+        **_filters(target, metadata, known, views, renames, schemas),
+        "include_schemas": len(schemas) > 1,
+        "compare_type": True,
+        "render_as_batch": True,  # SQLite changes a table by building a new one
+        "render_item": render_item,
+        "autogenerate_plugins": _PLUGINS,
+    }
+
+
+def _filters(
+    target: Target,
+    metadata: sa.MetaData,
+    known: Set[str],
+    views: Set[str],
+    renames: tuple[Rename, ...],
+    schemas: Set[str | None],
+) -> dict[str, Callable[..., bool]]:
+    """Return the options that leave out what is not compared, or what microorm compares itself."""
     compared_apart = changed_tables(renames)
     indexes = incomparable_indexes(metadata, target.dialect)
-    schemas = {None, *(table.schema for key, table in metadata.tables.items() if target.allows(key))}
 
     def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind == "schema":
@@ -64,28 +87,10 @@ def compare_options(
     def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
         if kind == "index":
             return name not in indexes
-        return (
-            kind != "table"
-            or reflected
-            or (target.allows(item.key) and item.key not in compared_apart and item.key not in views)
-        )
+        apart = kind == "table" and (item.key in compared_apart or item.key in views)
+        return kind != "table" or reflected or (target.allows(item.key) and not apart)
 
-    return {
-        TARGET: target,
-        RENAMES: renames,
-        "target_metadata": metadata,
-        "include_name": include_name,
-        "include_object": include_object,
-        "include_schemas": len(schemas) > 1,
-        "compare_type": True,
-        "render_as_batch": True,  # SQLite changes a table by building a new one
-        "render_item": render_item,
-        "autogenerate_plugins": [
-            "alembic.autogenerate.*",
-            "~alembic.autogenerate.defaults",
-            "microorm.migrations",
-        ],
-    }
+    return {"include_name": include_name, "include_object": include_object}
 
 
 def compare_table(

@@ -175,7 +175,8 @@ def _add_nullable(table: str, column: sa.Column[Any], schema: str | None) -> Mod
 
 def table_key(operation: Any) -> str:
     """Return the key in a MetaData of the table of *operation*."""
-    return f"{operation.schema}.{operation.table_name}" if operation.schema else str(operation.table_name)
+    schema = getattr(operation, "schema", None)
+    return f"{schema}.{operation.table_name}" if schema else str(operation.table_name)
 
 
 class RenameColumnOp(AlterColumnOp):
