@@ -264,7 +264,8 @@ def build(changes: list[Change], metadata: sa.MetaData, default_for: Defaults) -
     for phase, tables in inside.items():
         operations.extend(steps.get(phase, ()))
         for table, each in tables.items():
-            operations.extend(_batches(table, each, metadata, default_for))
+            siblings = [sibling for tables in inside.values() for sibling in tables.get(table, ())]
+            operations.extend(_batches(table, each, siblings, metadata, default_for))
     return operations
 
 
@@ -353,13 +354,17 @@ def _referred(key: sa.ForeignKeyConstraint) -> str:
 
 
 def _batches(
-    table: str, operations: list[MigrateOperation], metadata: sa.MetaData, default_for: Defaults
+    table: str,
+    operations: list[MigrateOperation],
+    siblings: list[MigrateOperation],
+    metadata: sa.MetaData,
+    default_for: Defaults,
 ) -> list[MigrateOperation]:
-    """Put the operations of *table* into as few batches as possible."""
+    """Put *operations*, which are some or all of those of *table*, into as few batches as possible."""
     batches: list[MigrateOperation] = []
     separate = True  # whether the last batch takes no other operation
     for operation in operations:
-        if own := _own_steps(operation, operations, metadata, default_for):
+        if own := _own_steps(operation, siblings, metadata, default_for):
             batches.extend(own)
             separate = True
         elif separate:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import UniqueConstraint
 
 from microorm import Databases, Field, ForeignKey, field, foreign_key
-from tests.migrations.shop import define, execute
+from tests.migrations.shop import define, execute, history
 from tests.migrations.test_migrations_renames import Steps
 
 ALL = pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
@@ -36,6 +36,32 @@ def test_a_key_that_is_referred_to_gets_longer(database: Databases, folder: Path
     text = steps.change()
     assert ("create_foreign_key" in text) is ("sqlite" not in str(database.engine().url))
     assert execute(database, "SELECT land_id FROM town") == [("de",)]
+
+
+@ALL
+def test_a_foreign_key_goes_with_the_constraint_that_it_needs(database: Databases, folder: Path) -> None:
+    def old(base: Any) -> None:
+        land = define(base, "Land", {"code": (Field[str], field(unique=True, max_length=9))})
+        define(base, "Town", {"land": (ForeignKey[land], foreign_key(to_field="code")), "name": TEXT})
+
+    def new(base: Any) -> None:
+        define(base, "Land", {"code": (Field[str], field(max_length=9))})
+        define(base, "Town", {"name": TEXT})
+
+    steps = Steps(database, folder, old, new)
+    execute(
+        database,
+        "INSERT INTO land (code) VALUES ('de')",
+        "INSERT INTO town (land_id, name) VALUES ('de', 'Jena')",
+    )
+    migrations = history(steps.new, folder)
+    migrations.make("second")
+    migrations.migrate()
+    assert migrations.check() == []
+    migrations.migrate("-1")
+    assert execute(database, "SELECT land_id, name FROM town") == [
+        (None, "Jena")
+    ]  # it comes back as nullable
 
 
 @ALL
