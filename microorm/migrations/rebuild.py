@@ -79,8 +79,6 @@ class Rebuilds:
         if impl.recreate == "auto" and impl.batch and all(map(_is_rename, impl.batch)):
             # SQLite renames the column in CHECKs, indexes, triggers, views and other tables, too.
             impl.recreate = "never"
-            for _, _, options in impl.batch:
-                options.pop("autoincrement", None)
         if impl.recreate == "auto" and impl.operations.impl.requires_recreate_in_batch(impl):
             impl.recreate = "always"
         if impl.recreate != "always":
@@ -112,7 +110,10 @@ class Rebuilds:
             transfer["expr"] = stored
             if self._printed and keeps_values(stored.type, wanted.type):
                 continue
-            if (convert := converter(stored.type, wanted.type)) is not None:
+            convert = converter(stored.type, wanted.type)
+            if stored.nullable and not wanted.nullable and not self._printed:
+                convert = _refuse_null(convert)
+            if convert is not None:
                 number: sa.ColumnElement[Any] = sa.literal_column(str(len(self._converters)))
                 self._converters.append(self._refusing(convert, stored, wanted))
                 transfer["expr"] = getattr(sa.func, _FUNCTION)(number, stored, *key)
@@ -140,9 +141,8 @@ class Rebuilds:
                 return convert(value)
             except (ValueError, ArithmeticError) as error:
                 row = ", ".join(map(repr, key))
-                self._refusal = (
-                    f"the value {value!r} of {column!r} in the row {row} cannot become {new}: {error}"
-                )
+                kind = new if wanted.nullable else f"{new} NOT NULL"
+                self._refusal = f"{value!r}, of {column!r} in the row {row}, cannot become {kind}: {error}"
                 raise
 
         return refusing
@@ -158,6 +158,17 @@ class Rebuilds:
             restore = sa.text("INSERT INTO sqlite_sequence VALUES (:table, :key)")
             self._connection.execute(forget, {"table": kept.table})
             self._connection.execute(restore, {"table": kept.table, "key": kept.highest_key})
+
+
+def _refuse_null(convert: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """Return *convert*, which is None if every value stays as it is, as a function that refuses NULL."""
+
+    def converted(value: Any) -> Any:
+        if value is None:
+            raise ValueError("it is NULL")
+        return value if convert is None else convert(value)
+
+    return converted
 
 
 def _is_rename(call: tuple[str, tuple[Any, ...], dict[str, Any]]) -> bool:

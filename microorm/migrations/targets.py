@@ -274,7 +274,9 @@ def restricted(migration: MigrationContext, target: Target, *, printed: bool = F
             batch = batch_alter_table(table_name, schema, *arguments, **options)
             with batch if rebuilds is None else rebuilds.run(table_name, batch) as batch_op:
                 yield batch_op
-                for name, (table, *subjects), _ in batch_op.impl.batch:
+                for name, (table, *subjects), changes in batch_op.impl.batch:
+                    if target.dialect != "mariadb":
+                        changes.pop("autoincrement", None)  # which others warn of
                     if name == "add_column":
                         refuse_without_value(migration, table, subjects[0], schema)
 

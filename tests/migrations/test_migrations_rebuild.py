@@ -123,13 +123,26 @@ def test_a_value_that_cannot_be_converted_is_named_and_nothing_changes(
     migrations = history(models(database, kind), folder)
     assert migrations.make("numbers") is not None
     before = found(database)
-    with pytest.raises(MigrationError, match=f"of 'book.pages' in the row 2 cannot become .*{why}"):
+    with pytest.raises(MigrationError, match=f"of 'book.pages' in the row 2, cannot become .*{why}"):
         migrations.migrate()
     assert found(database) == before
     execute(database, "UPDATE book SET pages = '1' WHERE id = 2")
     migrations.migrate()
     assert migrations.check() == []
     assert execute(database, "SELECT pages FROM book") == [(1,), (1,)]
+
+
+def test_a_null_in_a_column_that_becomes_required_is_named(database: Databases, folder: Path) -> None:
+    migrated(models(database, int | None, default=None), folder, "first")
+    execute(database, "INSERT INTO book (title, pages) VALUES ('Dune', 1), ('Emma', NULL)")
+    migrations = history(models(database, int), folder)
+    migrations.make("required")
+    before = found(database)
+    with pytest.raises(
+        MigrationError, match="None, of 'book.pages' in the row 2, cannot become INTEGER NOT NULL"
+    ):
+        migrations.migrate()
+    assert found(database) == before
 
 
 def test_a_conversion_in_python_is_not_printed_as_sql(database: Databases, folder: Path) -> None:

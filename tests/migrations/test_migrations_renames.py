@@ -252,3 +252,17 @@ def test_a_new_name_that_is_taken_is_refused(database: Databases, folder: Path) 
         MigrationError, match=r"'book\.a' cannot be renamed to 'b': the table has a column 'b'"
     ):
         history(new, folder).make("second", renames=["book.a:b"])
+
+
+@ALL
+def test_a_key_that_the_database_makes_is_renamed(database: Databases, folder: Path) -> None:
+    def models(column: str) -> Any:
+        return lambda base: define(
+            base, "Book", {"key": (Field[int], field(primary_key=True, init=False, column=column)), "a": TEXT}
+        )
+
+    steps = Steps(database, folder, models("id"), models("number"))
+    execute(database, "INSERT INTO book (a) VALUES ('kept')")
+    steps.change("book.id:number")
+    execute(database, "INSERT INTO book (a) VALUES ('new')")
+    assert execute(database, "SELECT number FROM book ORDER BY number") == [(1,), (2,)]
