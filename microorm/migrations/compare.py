@@ -16,7 +16,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from alembic.runtime.plugins import Plugin
 from alembic.util import DispatchPriority, PriorityDispatchResult
-from sqlalchemy.schema import CreateTable, SchemaItem
+from sqlalchemy.schema import CreateTable, SchemaItem, conv
 from sqlalchemy.sql import ClauseElement
 
 from microorm.migrations.dialects import compile_sql, dialect_name, literal_text, render_item, sql_for
@@ -31,6 +31,7 @@ from microorm.migrations.renames import (
 )
 from microorm.migrations.sqlite_ddl import table_ddl
 from microorm.migrations.targets import TARGET, Target
+from microorm.registry import NAMING
 
 TEMPORARY_TABLE = "microorm_temporary"
 
@@ -116,7 +117,18 @@ def compare_table(
         changes.ops.extend(compare_indexes(connection, stored, wanted, names))
     if stored is not None and connection is not None:
         changes.ops[:] = [complete_drop(connection, stored, each) for each in changes.ops]
+        for each in changes.ops:
+            if isinstance(each, ops.DropConstraintOp) and each.constraint_name is None:
+                each.constraint_name = _made_name(each)
     return PriorityDispatchResult.CONTINUE
+
+
+def _made_name(operation: ops.DropConstraintOp) -> str:
+    """Return the name that a constraint of SQLite without one has while its table is rebuilt."""
+    constraint: Any = operation.to_constraint()
+    kind = "fk" if isinstance(constraint, sa.ForeignKeyConstraint) else "uq"
+    columns = "_".join(column.name for column in constraint.columns)
+    return conv(NAMING[kind] % {"table_name": operation.table_name, "column_0_N_name": columns})
 
 
 def _key(table: sa.Table, renamed: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,9 +19,11 @@ from microorm.errors import MigrationError
 from microorm.migrations.conversion import converter, keeps_values
 from microorm.migrations.dialects import ddl_type, literal_text
 from microorm.migrations.sqlite_ddl import TableDDL, table_ddl
+from microorm.registry import NAMING
 
 _FUNCTION = "microorm_convert"
 _COLUMN = "microorm_column"  # the column that an unnamed CHECK belongs to, in the CHECK's `info`
+_UNNAMED = {kind: NAMING[kind] for kind in ("fk", "uq")}  # so that a revision can drop them
 _UNCHANGED: dict[str, Any] = {"type_": None, "nullable": None, "server_default": False, "comment": False}
 
 
@@ -193,7 +195,7 @@ def _complete_table(connection: sa.Connection, name: str, ddl: TableDDL, impl: A
     options["listeners"] = [*options.get("listeners", ()), ("column_reflect", complete)]
     table = sa.Table(
         name,
-        sa.MetaData(naming_convention=impl.naming_convention),
+        sa.MetaData(naming_convention={**_UNNAMED, **(impl.naming_convention or {})}),
         *impl.reflect_args,
         autoload_with=connection,
         resolve_fks=False,
@@ -202,13 +204,28 @@ def _complete_table(connection: sa.Connection, name: str, ddl: TableDDL, impl: A
         sqlite_strict=ddl.strict,
         **options,
     )
+    _replace_constraints(connection, table, ddl)
+    return table
+
+
+def _replace_constraints(connection: sa.Connection, table: sa.Table, ddl: TableDDL) -> None:
+    """Give *table* the constraints in *ddl* instead of those that reflection finds by pattern."""
     for constraint in list(table.constraints):
-        if isinstance(constraint, sa.CheckConstraint):
+        if not isinstance(constraint, sa.PrimaryKeyConstraint):
             table.constraints.discard(constraint)
     for check in ddl.checks:
         info = {} if check.name is not None else {_COLUMN: check.column}
         table.append_constraint(sa.CheckConstraint(literal_text(check.condition), name=check.name, info=info))
-    return table
+    for unique in ddl.uniques:
+        table.append_constraint(sa.UniqueConstraint(*unique.columns, name=unique.name))
+    for key in ddl.foreign_keys:
+        primary = (
+            () if key.referred else sa.inspect(connection).get_pk_constraint(key.table)["constrained_columns"]
+        )
+        referred = [f"{key.table}.{column}" for column in (*key.referred, *primary)]
+        table.append_constraint(
+            sa.ForeignKeyConstraint(key.columns, referred, name=key.name, link_to_name=True, **key.options)
+        )
 
 
 def _indexes_and_triggers(connection: sa.Connection, table: str) -> dict[str, str]:

@@ -82,6 +82,30 @@ def test_an_unnamed_check_goes_with_its_column(database: Databases, folder: Path
     assert names == [("by_title",)]
 
 
+def test_constraints_without_names_stay_and_can_be_dropped(database: Databases, folder: Path) -> None:
+    prepared(
+        database,
+        folder,
+        "DROP TABLE book",
+        BOOK.format(
+            columns="title VARCHAR(40) NOT NULL UNIQUE, pages INTEGER NOT NULL,"
+            " above INTEGER REFERENCES book (id) ON DELETE CASCADE, next INTEGER REFERENCES book ON DELETE SET NULL"
+        ),
+        "INSERT INTO book (title, pages, above) VALUES ('Dune', 1, 1)",
+    )
+    text = "with op.batch_alter_table('book') as b: b.alter_column('pages', type_=sa.Double())"
+    revise(history(models(database, float), folder), text)
+    history(models(database, float), folder).migrate()
+    (sql,) = execute(database, "SELECT sql FROM sqlite_master WHERE name = 'book'")[0]
+    assert "FOREIGN KEY(above) REFERENCES book (id) ON DELETE CASCADE" in sql
+    assert "FOREIGN KEY(next) REFERENCES book (id) ON DELETE SET NULL" in sql
+    with pytest.raises(IntegrityError, match="UNIQUE"):
+        execute(database, "INSERT INTO book (title, pages) VALUES ('Dune', 2)")
+    migrations = migrated(models(database, float), folder, "without them")
+    assert migrations.check() == []
+    execute(database, "INSERT INTO book (title, pages) VALUES ('Dune', 2)")
+
+
 def test_a_renamed_column_is_renamed_in_everything_that_names_it(database: Databases, folder: Path) -> None:
     migrations = prepared(
         database,

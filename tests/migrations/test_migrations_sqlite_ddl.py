@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from microorm.migrations.sqlite_ddl import Check, read_table_ddl, table_ddl, tokenize
+from microorm.migrations.sqlite_ddl import Check, ForeignKey, Unique, read_table_ddl, table_ddl, tokenize
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,20 @@ def test_the_statement_of_a_temporary_table_is_found() -> None:
         assert table_ddl(connection, "T").checks == [Check(None, "a > 0", "a")]
         assert table_ddl(connection, "missing").checks == []
     engine.dispose()
+
+
+def test_unique_constraints_and_foreign_keys_are_read_with_their_options() -> None:
+    ddl = read_table_ddl(
+        "CREATE TABLE t (a VARCHAR(4) NOT NULL UNIQUE ON CONFLICT REPLACE, b INT CONSTRAINT fk REFERENCES u ON DELETE"
+        ' SET NULL NOT NULL, c INT REFERENCES "v w" (x) ON UPDATE NO ACTION ON DELETE CASCADE DEFERRABLE INITIALLY'
+        ' DEFERRED CHECK (c > 0), d INT DEFAULT (1), CONSTRAINT once UNIQUE (a COLLATE NOCASE, "b" DESC),'
+        " CONSTRAINT two FOREIGN KEY (a, b) REFERENCES t (b, a) MATCH FULL ON DELETE RESTRICT NOT DEFERRABLE)"
+    )
+    assert ddl.uniques == [Unique(None, ("a",)), Unique("once", ("a", "b"))]
+    deferred = {"onupdate": "NO ACTION", "ondelete": "CASCADE", "deferrable": True, "initially": "DEFERRED"}
+    assert ddl.foreign_keys == [
+        ForeignKey("fk", ("b",), "u", (), {"ondelete": "SET NULL"}),
+        ForeignKey(None, ("c",), "v w", ("x",), deferred),
+        ForeignKey("two", ("a", "b"), "t", ("b", "a"), {"ondelete": "RESTRICT"}),
+    ]
+    assert ddl.checks == [Check(None, "c > 0", "c")]
