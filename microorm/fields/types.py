@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import json
 import operator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import reduce
 from typing import Any
@@ -20,11 +20,10 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Date,
     DateTime,
     Dialect,
-    Double,
     Integer,
-    Interval,
     LargeBinary,
     Numeric,
     String,
@@ -40,12 +39,20 @@ from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import FieldError, ModelError
+from microorm.fields.arithmetic import MARIADB as MARIADB
+from microorm.fields.arithmetic import (
+    SQLITE_DIGITS,
+    AwareComparator,
+    DateComparator,
+    ExactComparator,
+    MemberComparator,
+    MomentComparator,
+    Rounded,
+)
+from microorm.fields.arithmetic import Duration as Duration
 from microorm.fields.checks import encodable
 
-MICROSECOND = timedelta(microseconds=1)
-MARIADB = ("mysql", "mariadb")
 COLLATION = "utf8mb4_nopad_bin"
-SQLITE_DIGITS = 15
 MAX_ROW_BYTES = 65_000  # of MariaDB, without LONGTEXT and LONGBLOB columns
 MAX_CHARACTER_BYTES = 4
 
@@ -80,6 +87,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     impl = DateTime
     cache_ok = True
+    comparator_factory = AwareComparator
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
@@ -112,6 +120,7 @@ class ExactNumeric(TypeDecorator[Decimal]):
 
     impl = Numeric
     cache_ok = True
+    comparator_factory = ExactComparator
 
     def __init__(self, precision: int, scale: int) -> None:
         super().__init__(precision, scale)
@@ -137,30 +146,6 @@ class ExactNumeric(TypeDecorator[Decimal]):
         return Decimal(f"{value:.{self.scale}f}")
 
 
-class Duration(TypeDecorator[timedelta]):
-    """A `timedelta`: an INTERVAL on PostgreSQL, elsewhere a number of microseconds."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Interval())
-        return dialect.type_descriptor(BigInteger())
-
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
-        if value is None or isinstance(value, timedelta):
-            return value
-        return timedelta(microseconds=int(value))
-
-    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # A duration is added to durations, but multiplied by numbers.
-        return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
-
-
 class UuidText(TypeDecorator[UUID]):
     """A `UUID` as 32 characters, for MariaDB, whose UUID type accepts registered versions only."""
 
@@ -182,14 +167,16 @@ class Choice(TypeDecorator[Any]):
 
     impl = String
     cache_ok = True
+    comparator_factory = MemberComparator
 
     def __init__(self, members: type[enum.Enum]) -> None:
         self.members = members
         self.values = tuple(member.value for member in members)
+        self.value_type = value_type(self.values)
         super().__init__()
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(value_type(self.values))
+        return dialect.type_descriptor(self.value_type)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return value.value if isinstance(value, enum.Enum) else value
@@ -281,7 +268,18 @@ def json_type() -> TypeEngine[Any]:
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
     """Return a `datetime` type with microseconds, in UTC or without a time zone."""
-    return UtcDateTime() if aware else DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
+    if aware:
+        return UtcDateTime()
+    naive = DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
+    naive.comparator_factory = MomentComparator
+    return naive
+
+
+def date_type() -> TypeEngine[Any]:
+    """Return a `date` type."""
+    made = Date()
+    made.comparator_factory = DateComparator
+    return made
 
 
 def time_type() -> TypeEngine[Any]:
@@ -301,13 +299,6 @@ class NaiveUtcNow(UtcNow):
     """The current time in UTC, for a `datetime` column without a time zone."""
 
     inherit_cache = True
-
-
-class Rounded(FunctionElement[Any]):
-    """A number rounded to the scale of its column, which SQLite does not do by itself."""
-
-    inherit_cache = True
-    name = "rounded"
 
 
 @compiles(UtcNow)
@@ -330,18 +321,6 @@ def _now_on_sqlite(element: UtcNow, compiler: SQLCompiler, **options: Any) -> st
 @compiles(NaiveUtcNow, *MARIADB)
 def _now_on_mariadb(element: UtcNow, compiler: SQLCompiler, **options: Any) -> str:
     return "utc_timestamp(6)"
-
-
-@compiles(Rounded)
-def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, _ = element.clauses
-    return compiler.process(number, **options)
-
-
-@compiles(Rounded, "sqlite")
-def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, places = element.clauses
-    return f"round({compiler.process(number, **options)}, {compiler.process(places, **options)})"
 
 
 def stored(expression: Any, python_type: Any, column_type: TypeEngine[Any]) -> Any:

@@ -22,7 +22,7 @@ from microorm.db.snapshots import Snapshot, apply_generated, note_generated
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
-from microorm.mapping.path import refuse_foreign
+from microorm.mapping.path import refuse_columns, refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.persistence.foreign_keys import refresh_foreign_keys
@@ -33,6 +33,7 @@ from microorm.sql.statements import (
     CompiledInsert,
     CompiledStatement,
     Plans,
+    assigned,
     plans_of,
     supplied_names,
 )
@@ -379,13 +380,15 @@ def write_expressions(
     if not created:
         written = {column: value for column, value in columns.items() if column not in key}
         conditions = [column == value for column, value in key.items()]
-        if not channel.execute(update(schema.table).values(written).where(*conditions)).rowcount:
+        if not channel.execute(update(schema.table).values(assigned(written)).where(*conditions)).rowcount:
             if options.fields is not None or options.force_update:
                 raise _not_updated(schema, row, channel)
             created = True
     if created:
-        result = channel.execute(insert(schema.table).values(columns))
-        key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+        refuse_columns(schema, names, row)
+        result = channel.execute(insert(schema.table).values(assigned(columns)))
+        made = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+        key = {column: made[column] if value is None else value for column, value in key.items()}
     unknown = [f for f in schema.fields if f.name in expressions or (created and f.name not in values)]
     found = channel.execute(
         select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
+from microorm.fields.operands import check_comparison
 from microorm.mapping.path import Path
 
 OPERATORS = frozenset(
@@ -40,6 +41,7 @@ OPERATORS = frozenset(
     }
 )
 CONSTANTS = frozenset({sa.Null, sa.True_, sa.False_})
+CONDITIONS = frozenset({sa.BinaryExpression, sa.BooleanClauseList, sa.UnaryExpression, sa.Grouping})
 
 
 class CacheableExpressions(tuple[sa.ColumnElement[Any], ...]):
@@ -112,7 +114,10 @@ class _Reader:
             if element.operator not in OPERATORS:
                 return False
             key += (kind, element.operator, *sorted(element.modifiers.items()))
-            return self.read(element.left) and self.read(element.right)
+            left, right = element.left, element.right
+            if left.__class__ in CONDITIONS and right.__class__ in CONSTANTS:
+                return self.read(left) and self.read(right)
+            return self.read(left) and self.read(right) and check_comparison(left, element.operator, right)
         if kind is sa.BooleanClauseList:
             key += (kind, element.operator, len(element.clauses))
             return all(self.read(each) for each in element.clauses)

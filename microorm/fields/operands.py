@@ -1,0 +1,509 @@
+"""Values inside of SQL expressions: each is checked, and bound, as the field would that it is compared with or written to.
+
+SQLAlchemy gives a value in an expression the type of its operand, or guesses one where it has none, as in `case()`. What
+the database then makes of a wrong value differs: MariaDB takes every text for 0. So every expression that a query or a
+save is given goes through `check`, which finds the field for each value: the operand of a comparison, the other branches
+of a `case()` or a `coalesce()`, or the field that is written.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import ExpressionClauseList, OperatorExpression
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import Select, SelectBase
+from sqlalchemy.types import NullType
+
+from microorm.errors import FieldError
+from microorm.fields import checks
+from microorm.fields.arithmetic import (
+    ARITHMETIC,
+    Elapsed,
+    Rounded,
+    Shifted,
+    ShiftedDate,
+    plain,
+)
+from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.families import (
+    CHECKS,
+    COMPARISONS,
+    NUMBER_FUNCTIONS,
+    NUMBERS,
+    PLAIN,
+    SAME_TYPE,
+    TEXT_FUNCTIONS,
+    TEXT_OPERATORS,
+    Term,
+    comparable,
+    default_type,
+    family_of,
+    family_of_type,
+    field_of,
+    of_field,
+)
+from microorm.fields.field import FIELD, Field
+from microorm.fields.types import (
+    Choice,
+    UtcDateTime,
+)
+
+KEYS = "microorm_keys"
+"""The execution option of a SELECT of the keys that a query finds: the model."""
+
+
+def check(expression: Any, target: Field[Any] | None = None) -> None:
+    """Check the values in *expression*, which is written to *target* where one is given, and give them their types.
+
+    Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
+    """
+    walk = _Walk(target)
+    if target is not None:
+        walk.assign(expression, target)
+    found = walk.term(expression)
+    if target is None:
+        walk.settle(found)
+    else:
+        walk.refuse_unwritable(target, found, expression)
+
+
+def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
+    """Check *operand*, a value that is compared with *column*; return False where `check` has to do it."""
+    if column.__class__ is not sa.Column:
+        return False
+    field: Field[Any] | None = column.info.get(FIELD) or field_of(column)
+    if operand.__class__ is not sa.BindParameter:
+        return operand.__class__ is sa.Null or _comparable_columns(field, operand)
+    value = operand.value
+    if operator in TEXT_OPERATORS:
+        return value.__class__ is str
+    if field is None or operator not in COMPARISONS:
+        return False
+    if value is not None:
+        operand.value = kept(value, field.comparable(value))
+        operand.type = column.type
+    return True
+
+
+def _comparable_columns(field: Field[Any] | None, operand: Any) -> bool:
+    """Return whether the column of *field* can be compared with *operand*, a column or SQL's true or false."""
+    if field is None:
+        return False
+    if operand.__class__ is not sa.Column:
+        return operand.__class__ in (sa.True_, sa.False_) and of_field(field).family == "bool"
+    other = field_of(operand)
+    return other is not None and comparable(of_field(field).family, of_field(other).family)
+
+
+class _Walk:
+    """Walks through one expression."""
+
+    def __init__(self, target: Field[Any] | None) -> None:
+        self.target = target
+        self.found: dict[int, Term] = {}
+
+    def term(self, element: Any) -> Term:
+        """Return what is known of *element*, after checking what is in it."""
+        found = self.found.get(id(element))
+        if found is None:
+            found = self.found[id(element)] = self._term(element)
+        return found
+
+    def _term(self, element: Any) -> Term:
+        if isinstance(element, sa.BindParameter):
+            return Term(literals=(element,))
+        if isinstance(element, (sa.True_, sa.False_)):
+            return Term(literals=(element,))
+        if isinstance(element, sa.ColumnClause):
+            field = field_of(element)
+            if field is None:
+                return Term(family_of_type(element.type), type=element.type)
+            return of_field(field)._replace(type=element.type)
+        if isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
+            term = self.term(element.element)
+            kind = getattr(element.element, "type", element.type)
+            if element.type is not kind:
+                element.type = kind
+            return term._replace(followers=(*term.followers, element)) if term.literals else term
+        if isinstance(element, sa.Case):
+            return self._case(element)
+        if isinstance(element, (sa.Cast, sa.TypeCoerce)):
+            self.visit([element.clause])
+            return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
+        if isinstance(element, (OperatorExpression, sa.UnaryExpression)):
+            return self._operation(element)
+        if isinstance(element, FunctionElement):
+            return self._function(element)
+        if isinstance(element, (sa.Over, sa.FunctionFilter, sa.WithinGroup)):
+            inner = element.func if isinstance(element, sa.FunctionFilter) else element.element
+            self.visit(each for each in element.get_children() if each is not inner)
+            return self.term(inner)
+        if isinstance(element, (SelectBase, sa.ScalarSelect)):
+            return self._select(element.element if isinstance(element, sa.ScalarSelect) else element)
+        children = list(element.get_children())
+        self.visit(children)
+        kind = getattr(element, "type", None)
+        return Term(family_of_type(kind), self.origin(children), type=kind)
+
+    def visit(self, elements: Iterable[Any]) -> None:
+        """Check what is in each of *elements*."""
+        left = list(elements)
+        while left:
+            element = left.pop()
+            if isinstance(element, (sa.ColumnElement, SelectBase)):
+                self.term(element)
+            elif not isinstance(element, sa.TableClause):
+                left += element.get_children()
+
+    def origin(self, elements: Iterable[Any]) -> Field[Any] | None:
+        """Return the first field that *elements* are made of, which messages name."""
+        for each in elements:
+            if isinstance(each, sa.ColumnElement) and (field := self.term(each).field) is not None:
+                return field
+        return None
+
+    def same(self, elements: Sequence[Any], follower: Any = None) -> Term:
+        """Return what is known of all *elements*, which are of one type, and of *follower*, whose type that is."""
+        terms = [self.term(each) for each in elements]
+        known = next((each for each in terms if each.exact), None) or next(
+            (each for each in terms if each.known), Term()
+        )
+        literals = tuple(each for term in terms for each in term.literals)
+        followers = tuple(each for term in terms for each in term.followers)
+        if follower is not None:
+            followers += (follower,)
+        if not known.known:
+            field = next((each.field for each in terms if each.field is not None), None)
+            return Term(field=field, literals=literals, followers=followers)
+        for term in terms:
+            if not comparable(known.family, term.family):
+                self.refuse_families(known, term)
+        for each in literals:
+            self.bind(each, known)
+        for each in followers:
+            if known.type is not None and each.type is not known.type:
+                each.type = known.type
+        return known
+
+    def settle(self, term: Term) -> None:
+        """Give values that nothing decides about the types that fields with such values have."""
+        values = [value for each in term.literals for value in values_of(each) if value is not None]
+        if not values or term.known or (kind := default_type(values[0])) is None:
+            return
+        known = Term(family_of(type(values[0])), type=kind)
+        for literal in term.literals:
+            self.bind(literal, known)
+        for each in term.followers:
+            each.type = kind
+
+    def _case(self, element: sa.Case[Any]) -> Term:
+        if element.value is None:
+            self.visit(condition for condition, _ in element.whens)
+        else:
+            self.same([element.value, *(condition for condition, _ in element.whens)])
+        return self.same(results_of(element), element)
+
+    def _function(self, element: Any) -> Term:
+        arguments = list(element.clauses)
+        if isinstance(element, Elapsed):
+            self.same(arguments)
+            return Term("timedelta", self.origin(arguments), type=element.type)
+        if isinstance(element, (Shifted, ShiftedDate, Rounded)):
+            self.visit(arguments)
+            return Term(self.term(arguments[0]).family, self.origin(arguments), type=element.type)
+        name = str(getattr(element, "name", "")).lower()
+        if name in SAME_TYPE:
+            first, last = SAME_TYPE[name]
+            self.visit(arguments)
+            return self.same(arguments[first:last], element)
+        if name in ("lag", "lead"):
+            self.visit(arguments)
+            return self.same([*arguments[:1], *arguments[2:]], element)
+        self.visit(arguments)
+        field = self.origin(arguments)
+        if name in ("sum", "avg") and arguments:
+            return self._total(element, name, arguments[0], field)
+        if name in TEXT_FUNCTIONS:
+            return Term("str", field, type=sa.String())
+        if name in NUMBER_FUNCTIONS:
+            return Term(NUMBER_FUNCTIONS[name], field)
+        return Term(family_of_type(element.type), field, type=element.type)
+
+    def _total(self, element: Any, name: str, argument: Any, field: Field[Any] | None) -> Term:
+        """Return what is known of a sum or an average."""
+        of = self.term(argument)
+        if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
+            raise FieldError(f"{element} has no defined result; {name}() needs numbers, not {of.family}")
+        if name == "avg":
+            return Term("Decimal" if of.family in NUMBERS else None, field)
+        if isinstance(of.type, Choice):
+            element.type = of.type.value_type
+        return Term(of.family, field, type=element.type)
+
+    def _operation(self, element: Any) -> Term:
+        operator = (
+            element.operator or element.modifier
+            if isinstance(element, sa.UnaryExpression)
+            else element.operator
+        )
+        parts = operands_of(element)
+        if operator in COMPARISONS:
+            self._compare(operator, parts)
+            return Term("bool", type=element.type)
+        if operator in TEXT_OPERATORS:
+            self._match(parts)
+            return Term("bool", type=element.type)
+        if operator in ARITHMETIC or operator is operators.concat_op:
+            return self._arithmetic(element, operator, parts)
+        if operator in (operators.and_, operators.or_, operators.inv):
+            self.visit(parts)
+            return Term("bool", type=element.type)
+        if operator is operators.neg:
+            return self._negative(element, parts)
+        if operator in (operators.distinct_op, operators.asc_op, operators.desc_op) or operator in (
+            operators.nulls_first_op,
+            operators.nulls_last_op,
+            operators.collate,
+        ):
+            self.visit(parts)
+            return self.term(parts[0])
+        self.visit(parts)
+        return Term(family_of_type(element.type), self.origin(parts), type=element.type)
+
+    def _compare(self, operator: Any, parts: list[Any]) -> None:
+        left, *others = parts
+        if isinstance(left, sa.Tuple):
+            self._compare_rows(left, others)
+            return
+        for each in others:
+            self._refuse_query(operator, left, each)
+        self.settle(self.same([left, *others]))
+
+    def _compare_rows(self, left: Any, others: list[Any]) -> None:
+        """Check the rows that a tuple of columns is compared with."""
+        terms = [self.term(each) for each in left.clauses]
+        for other in others:
+            if not isinstance(other, sa.BindParameter):
+                self.visit([other])
+            elif isinstance(other.value, (list, tuple)) and other.expanding:
+                other.value = [
+                    tuple(self.clean(value, term) for value, term in zip(row, terms, strict=True))
+                    for row in other.value
+                ]
+
+    def _refuse_query(self, operator: Any, left: Any, right: Any) -> None:
+        """Raise `FieldError` for a query where one value is needed, or whose keys are not what *left* refers to."""
+        while isinstance(right, (sa.sql.elements.Grouping, sa.ScalarSelect)):
+            right = right.element
+        model = right.get_execution_options().get(KEYS) if isinstance(right, Select) else None
+        if model is None:
+            return
+        if operator not in (operators.in_op, operators.not_in_op):
+            raise FieldError(f"{left} is compared with a query of {model.__name__}; use in_()")
+        relation = getattr(self.term(left).field, "relation", None)
+        if relation is not None and relation.target is model and not relation.to.primary_key:
+            raise FieldError(
+                f"{left} refers to {relation.to.label}, not to the key that a query stands for; "
+                f"use in_(query.statement.with_only_columns({relation.to.label}))"
+            )
+
+    def _match(self, parts: list[Any]) -> None:
+        self.visit(parts)
+        field = self.origin(parts)
+        for part in parts[1:]:
+            for each in self.term(part).literals:
+                if not isinstance(value_of(each), str):
+                    self.refuse(field, f"must be compared with text here, not {shown(value_of(each))}")
+
+    def _negative(self, element: Any, parts: list[Any]) -> Term:
+        of = self.term(parts[0])
+        if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
+            raise FieldError(f"{element} has no defined result; only numbers and durations can be negative")
+        return of._replace(exact=False)
+
+    def _arithmetic(self, element: Any, operator: Any, parts: list[Any]) -> Term:
+        terms = [self.term(each) for each in parts]
+        field = self.origin(parts)
+        families = []
+        for term in terms:
+            families.append(term.family)
+            for each in term.literals:
+                families[-1] = self._operand(each, field, [t.family for t in terms])
+        family = families[0]
+        for each in families[1:]:
+            family = self._result(element, operator, family, each)
+        return Term(family, field, type=element.type)
+
+    def _operand(self, literal: Any, field: Field[Any] | None, families: list[str | None]) -> str | None:
+        """Check a value in arithmetic, and return its family."""
+        value = value_of(literal)
+        if isinstance(literal, sa.BindParameter) and isinstance(value, enum.Enum):
+            literal.value = value = plain(value)
+        if value is None:
+            return None
+        kind = next((family for family in families if family is not None), None)
+        found = family_of(type(value))
+        if kind == "str" or (kind == "bytes" and found != "bytes"):
+            self.clean(value, Term(kind, field))
+        elif found in NUMBERS:
+            self.clean(value, Term("float", field))
+        elif kind in NUMBERS:
+            self.refuse(field, f"must be computed with numbers, not {shown(value)}")
+        return found
+
+    def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
+        """Return the family of the result of *operator*. Raises `FieldError` where it differs between databases."""
+        if operator is operators.concat_op:
+            return left if left == right else "str"
+        if left is None or right is None:
+            return None
+        if left in NUMBERS and right in NUMBERS:
+            floating = "float" in (left, right)
+            inexact = operator is operators.truediv or (
+                operator is operators.floordiv and (left, right) != ("int", "int")
+            )
+            if inexact and not floating and self.target is None:
+                raise FieldError(
+                    f"{element} has other digits on each database; divide as float: cast(…, Double) {ARITHMETIC[operator]} …"
+                )
+            return "float" if floating else "Decimal" if inexact or "Decimal" in (left, right) else "int"
+        both = (left, right)
+        if both == ("timedelta", "timedelta") and operator in (operators.add, operators.sub):
+            return "timedelta"
+        if "timedelta" in both and operator in (operators.mul, operators.truediv) and NUMBERS & set(both):
+            return "timedelta"
+        if left == right and left in ("str", "bytes") and operator is operators.add:
+            return left
+        hint = (
+            "; add the duration to the moment" if left == "timedelta" and right.endswith("datetime") else ""
+        )
+        raise FieldError(
+            f"{element}: {left} {ARITHMETIC[operator]} {right} has no defined result{hint or '; cast() one of them'}"
+        )
+
+    def _select(self, element: Any) -> Term:
+        """Check a sub-select, and return what is known of its column."""
+        self.visit(element.get_children())
+        columns = list(element.selected_columns)
+        return self.term(columns[0])._replace(literals=(), followers=()) if len(columns) == 1 else Term()
+
+    def assign(self, element: Any, target: Field[Any]) -> None:
+        """Give the values in *element* that are written to *target* its type, and check them as a save does."""
+        known = of_field(target)
+        left = [element]
+        while left:
+            each = left.pop()
+            if isinstance(each, sa.BindParameter):
+                self.bind(each, known, written=True)
+                self.found[id(each)] = known
+            elif isinstance(each, (sa.True_, sa.False_)):
+                self.clean(value_of(each), known, written=True)
+                self.found[id(each)] = known
+            elif isinstance(each, (sa.Label, sa.sql.elements.Grouping)):
+                left.append(each.element)
+            elif isinstance(each, sa.Case):
+                left += results_of(each)
+            elif (
+                isinstance(each, FunctionElement) and (name := getattr(each, "name", "").lower()) in SAME_TYPE
+            ):
+                left += list(each.clauses)[slice(*SAME_TYPE[name])]
+
+    def refuse_unwritable(self, target: Field[Any], term: Term, expression: Any) -> None:
+        """Raise `InvalidValue` for an expression whose values the column would change, or not hold."""
+        wanted = of_field(target).family
+        if not comparable(wanted, term.family) or (wanted == "int" and term.family in ("Decimal", "float")):
+            self.refuse(target, f"must be {wanted}, not {term.family}, which {expression} is; cast() it")
+
+    def bind(self, literal: Any, known: Term, *, written: bool = False) -> None:
+        """Check the value of *literal* as one of *known*, and bind it with its type."""
+        if not isinstance(literal, sa.BindParameter):
+            self.clean(value_of(literal), known, written=written)
+            return
+        if literal.callable is not None or literal.required:
+            return
+        values = values_of(literal)
+        if not is_guessed(literal, values) and literal.type is not known.type:
+            kind = family_of_type(literal.type)
+            if not comparable(kind, known.family):
+                self.refuse_families(known, Term(kind))
+            return
+        cleaned = [kept(value, self.clean(value, known, written=written)) for value in values]
+        literal.value = cleaned if literal.expanding else cleaned[0]
+        if known.exact or (known.type is not None and known.family not in NUMBERS):
+            literal.type = known.type
+        elif isinstance(literal.type, NullType) and cleaned and cleaned[0] is not None:
+            literal.type = sa.literal(cleaned[0]).type
+
+    def clean(self, value: Any, known: Term, *, written: bool = False) -> Any:
+        """Return *value* as one of *known*, checked; None is NULL. Raises `InvalidValue`."""
+        field = known.field
+        if value is None or (not known.exact and known.family not in CHECKS):
+            return value
+        if known.exact and field is not None and not written:
+            return field.comparable(value)
+        try:
+            if known.exact and field is not None:
+                return field.clean(field.key_of(value))
+            if known.family == "datetime" and not isinstance(known.type, UtcDateTime):
+                return checks.NAIVE.clean(value)
+            return CHECKS[known.family](plain(value))
+        except InvalidFieldValue as refused:
+            return self.refuse(field, str(refused))
+
+    def refuse_families(self, one: Term, other: Term) -> NoReturn:
+        """Raise an error for two operands of different kinds."""
+        there = f"{other.field.label}, which is {other.family}" if other.field is not None else other.family
+        self.refuse(one.field, f"is {one.family} and cannot be compared with {there}; cast() one of them")
+
+    def refuse(self, field: Field[Any] | None, problem: str) -> NoReturn:
+        """Raise `InvalidValue` for *field*, or `FieldError` where none is known."""
+        raise FieldError(f"an expression {problem}") if field is None else field.invalid(problem)
+
+
+def results_of(case: sa.Case[Any]) -> list[Any]:
+    """Return the results of *case*."""
+    return [result for _, result in case.whens] + ([] if case.else_ is None else [case.else_])
+
+
+def operands_of(element: Any) -> list[Any]:
+    """Return the operands of an operator, those of BETWEEN and of a list in IN one by one."""
+    if isinstance(element, sa.UnaryExpression):
+        return [element.element]
+    if not isinstance(element, sa.BinaryExpression):
+        return list(element.clauses)
+    right = element.right
+    if element.operator in (operators.between_op, operators.not_between_op):
+        return [element.left, *right.clauses]
+    if element.operator in (operators.in_op, operators.not_in_op):
+        inner = right.element if isinstance(right, sa.sql.elements.Grouping) else right
+        if isinstance(inner, (sa.ClauseList, ExpressionClauseList)) and not isinstance(inner, sa.Tuple):
+            return [element.left, *inner.clauses]
+    return [element.left, right]
+
+
+def value_of(literal: Any) -> Any:
+    """Return the value of a parameter, or of SQL's true and false."""
+    return literal.value if isinstance(literal, sa.BindParameter) else isinstance(literal, sa.True_)
+
+
+def values_of(literal: Any) -> list[Any]:
+    """Return the values of a parameter, which are several in IN."""
+    value = value_of(literal)
+    return list(value) if isinstance(literal, sa.BindParameter) and literal.expanding else [value]
+
+
+def kept(value: Any, cleaned: Any) -> Any:
+    """Return *value* itself where its type converts it, since the same expression may be used with another field."""
+    return value if type(value) in PLAIN else cleaned
+
+
+def is_guessed(literal: Any, values: Sequence[Any]) -> bool:
+    """Return whether SQLAlchemy chose the type of *literal* by its value."""
+    sample = next((value for value in values if value is not None), None)
+    guess = sa.BindParameter(None, sample, unique=True).type
+    return isinstance(literal.type, (NullType, type(guess))) or isinstance(guess, NullType)
