@@ -21,6 +21,7 @@ from sqlalchemy import (
     Interval,
     Numeric,
     String,
+    Time,
     literal,
     literal_column,
     type_coerce,
@@ -56,6 +57,30 @@ class Rounded(FunctionElement[Any]):
     name = "rounded"
 
 
+class Typed(FunctionElement[Any]):
+    """A moment, date or time among other values of its type. MariaDB's drivers send it as text, which would make all of them text."""
+
+    inherit_cache = True
+    name = "typed"
+
+
+class Branch(TypeDecorator[Any]):
+    """The type *of* a moment, date or time in `case()`, `coalesce()` and the like."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, of: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.of = of
+
+    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
+        return self.of.dialect_impl(dialect)
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return Typed(bindparam)
+
+
 class Shifted(FunctionElement[Any]):
     """A moment, and the duration that is added to it; *aware*: it has a time zone."""
 
@@ -82,38 +107,15 @@ class Elapsed(FunctionElement[timedelta]):
     inherit_cache = True
     name = "elapsed"
 
+    def __init__(self, later: Any, earlier: Any) -> None:
+        super().__init__(later, earlier)
+        self.type = Duration()
+
 
 class ElapsedDays(Elapsed):
     """The duration from the second of two dates to the first."""
 
     inherit_cache = True
-
-
-class Duration(TypeDecorator[timedelta]):
-    """A `timedelta`: an INTERVAL on PostgreSQL, elsewhere a number of microseconds."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Interval())  # type: ignore[no-any-return]
-        return dialect.type_descriptor(BigInteger())  # type: ignore[no-any-return]
-
-    def process_bind_param(self, value: timedelta | None, dialect: Any) -> Any:
-        return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
-
-    def process_result_value(self, value: Any, dialect: Any) -> timedelta | None:
-        if value is None or isinstance(value, timedelta):
-            return value
-        return timedelta(microseconds=int(value))
-
-    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # A duration is added to durations, but multiplied by numbers.
-        return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
-
-
-Elapsed.type = Duration()
 
 
 class _Arithmetic:
@@ -194,6 +196,26 @@ class DateComparator(_Arithmetic, Date.Comparator[Any]):
         return self.refuse(op, other, "add or subtract a timedelta of whole days, or subtract a date")
 
 
+class WholeMicroseconds(FunctionElement[timedelta]):
+    """A duration that was multiplied or divided, which is a fraction of microseconds except on PostgreSQL."""
+
+    inherit_cache = True
+    name = "whole_microseconds"
+
+
+class DurationComparator(_Arithmetic, TypeDecorator.Comparator[Any], BigInteger.Comparator[Any]):
+    """Operators of durations, which are added to each other, and multiplied or divided by a number."""
+
+    def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
+        base: Any = super(_Arithmetic, self)  # the operators of SQLAlchemy
+        made = base.reverse_operate(op, other) if reverse else base.operate(op, other)
+        made.type = self.expr.type
+        if op is operators.truediv or (op is operators.mul and not isinstance(other, int)):
+            made = WholeMicroseconds(made)
+            made.type = self.expr.type
+        return made
+
+
 class MemberComparator(_Arithmetic, TypeDecorator.Comparator[Any], String.Comparator[Any]):
     """Operators of an enum, whose values, not members, are added; *value_type*: their type."""
 
@@ -210,7 +232,7 @@ class ExactComparator(_Arithmetic, TypeDecorator.Comparator[Any], Numeric.Compar
             self.refuse(op, other, f"write Decimal({str(other)!r})")
         exact: Any = self.expr.type
         make, precision = type(exact), SQLITE_DIGITS
-        base = super(_Arithmetic, self)  # the operators of SQLAlchemy
+        base: Any = super(_Arithmetic, self)  # the operators of SQLAlchemy
         if (places := _places(other)) is not None and not isinstance(other, ColumnElement):
             other = literal(other, make(precision, places))
         made = base.reverse_operate(op, other) if reverse else base.operate(op, other)
@@ -230,6 +252,31 @@ class ExactComparator(_Arithmetic, TypeDecorator.Comparator[Any], Numeric.Compar
         return rounded
 
 
+class Duration(TypeDecorator[timedelta]):
+    """A `timedelta`: an INTERVAL on PostgreSQL, elsewhere a number of microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+    comparator_factory = DurationComparator  # pyright: ignore[reportAssignmentType] a memoized property there
+
+    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(Interval())  # type: ignore[no-any-return]
+        return dialect.type_descriptor(BigInteger())  # type: ignore[no-any-return]
+
+    def process_bind_param(self, value: timedelta | None, dialect: Any) -> Any:
+        return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Any) -> timedelta | None:
+        if value is None or isinstance(value, timedelta):
+            return value
+        return timedelta(microseconds=int(value))
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        # A duration is added to durations, but multiplied by numbers.
+        return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
+
+
 def plain(value: Any) -> Any:
     """Return the value of a member of an enum, and anything else as it is."""
     return value.value if isinstance(value, enum.Enum) else value
@@ -238,9 +285,8 @@ def plain(value: Any) -> Any:
 def _places(value: Any) -> int | None:
     """Return the decimal places of *value*, a number or an expression; None if they are not known."""
     if isinstance(value, ColumnElement):
-        kind = value.type
-        exact = isinstance(kind, TypeDecorator) and isinstance(kind.comparator_factory, type)
-        if exact and issubclass(kind.comparator_factory, ExactComparator):
+        kind: Any = value.type
+        if kind.comparator_factory is ExactComparator:
             return int(kind.scale)
         return 0 if isinstance(kind, Integer) else None
     if isinstance(value, Decimal):
@@ -261,6 +307,20 @@ def _parts(element: Any, compiler: SQLCompiler, options: dict[str, Any]) -> list
     return [f"({compiler.process(each, **options)})" for each in element.clauses]
 
 
+@compiles(Typed)
+def _typed(element: Typed, compiler: SQLCompiler, **options: Any) -> str:
+    (value,) = element.clauses
+    return compiler.process(value, **options)
+
+
+@compiles(Typed, *MARIADB)
+def _typed_on_mariadb(element: Typed, compiler: SQLCompiler, **options: Any) -> str:
+    (value,) = element.clauses
+    of = value.type.of  # type: ignore[attr-defined]
+    kind = "DATE" if isinstance(of, Date) else "TIME(6)" if isinstance(of, Time) else "DATETIME(6)"
+    return f"CAST({compiler.process(value, **options)} AS {kind})"
+
+
 @compiles(Rounded)
 def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
     return _parts(element, compiler, options)[0]
@@ -270,6 +330,16 @@ def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
 def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
     number, places = element.clauses
     return f"round({compiler.process(number, **options)}, {compiler.process(places, **options)})"
+
+
+@compiles(WholeMicroseconds)
+def _whole(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
+    return f"round{_parts(element, compiler, options)[0]}"
+
+
+@compiles(WholeMicroseconds, "postgresql")
+def _whole_on_postgresql(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
+    return _parts(element, compiler, options)[0]
 
 
 @compiles(Shifted, "postgresql")

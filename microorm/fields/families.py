@@ -28,6 +28,7 @@ from microorm.fields.types import (
 )
 
 NUMBERS = frozenset({"int", "Decimal", "float"})
+TEMPORAL = frozenset({"date", "datetime", "time"})
 COMPARISONS = frozenset(
     {
         operators.eq,

@@ -14,29 +14,39 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import ExpressionClauseList, OperatorExpression
+from sqlalchemy.sql.elements import Grouping, OperatorExpression
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import Select, SelectBase
+from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.types import NullType
 
 from microorm.errors import FieldError
 from microorm.fields import checks
 from microorm.fields.arithmetic import (
     ARITHMETIC,
+    Branch,
     Elapsed,
     Rounded,
     Shifted,
     ShiftedDate,
-    plain,
+    WholeMicroseconds,
 )
 from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.elements import (
+    is_guessed,
+    kept,
+    keys_of,
+    operands_of,
+    results_of,
+    value_of,
+    values_of,
+)
 from microorm.fields.families import (
     CHECKS,
     COMPARISONS,
     NUMBER_FUNCTIONS,
     NUMBERS,
-    PLAIN,
     SAME_TYPE,
+    TEMPORAL,
     TEXT_FUNCTIONS,
     TEXT_OPERATORS,
     Term,
@@ -52,9 +62,6 @@ from microorm.fields.types import (
     Choice,
     UtcDateTime,
 )
-
-KEYS = "microorm_keys"
-"""The execution option of a SELECT of the keys that a query finds: the model."""
 
 
 def check(expression: Any, target: Field[Any] | None = None) -> None:
@@ -106,6 +113,7 @@ class _Walk:
     def __init__(self, target: Field[Any] | None) -> None:
         self.target = target
         self.found: dict[int, Term] = {}
+        self.keys: set[int] = set()  # of the queries that stand for their keys
 
     def term(self, element: Any) -> Term:
         """Return what is known of *element*, after checking what is in it."""
@@ -124,7 +132,7 @@ class _Walk:
             if field is None:
                 return Term(family_of_type(element.type), type=element.type)
             return of_field(field)._replace(type=element.type)
-        if isinstance(element, (sa.Label, sa.sql.elements.Grouping)):
+        if isinstance(element, (sa.Label, Grouping)):
             term = self.term(element.element)
             kind = getattr(element.element, "type", element.type)
             if element.type is not kind:
@@ -144,7 +152,7 @@ class _Walk:
             self.visit(each for each in element.get_children() if each is not inner)
             return self.term(inner)
         if isinstance(element, (SelectBase, sa.ScalarSelect)):
-            return self._select(element.element if isinstance(element, sa.ScalarSelect) else element)
+            return self._select(element)
         children = list(element.get_children())
         self.visit(children)
         kind = getattr(element, "type", None)
@@ -163,7 +171,8 @@ class _Walk:
     def origin(self, elements: Iterable[Any]) -> Field[Any] | None:
         """Return the first field that *elements* are made of, which messages name."""
         for each in elements:
-            if isinstance(each, sa.ColumnElement) and (field := self.term(each).field) is not None:
+            field: Field[Any] | None = self.term(each).field if isinstance(each, sa.ColumnElement) else None
+            if field is not None:
                 return field
         return None
 
@@ -184,7 +193,7 @@ class _Walk:
             if not comparable(known.family, term.family):
                 self.refuse_families(known, term)
         for each in literals:
-            self.bind(each, known)
+            self.bind(each, known, branch=bool(followers))
         for each in followers:
             if known.type is not None and each.type is not known.type:
                 each.type = known.type
@@ -197,7 +206,7 @@ class _Walk:
             return
         known = Term(family_of(type(values[0])), type=kind)
         for literal in term.literals:
-            self.bind(literal, known)
+            self.bind(literal, known, branch=True)
         for each in term.followers:
             each.type = kind
 
@@ -213,7 +222,7 @@ class _Walk:
         if isinstance(element, Elapsed):
             self.same(arguments)
             return Term("timedelta", self.origin(arguments), type=element.type)
-        if isinstance(element, (Shifted, ShiftedDate, Rounded)):
+        if isinstance(element, (Shifted, ShiftedDate, Rounded, WholeMicroseconds)):
             self.visit(arguments)
             return Term(self.term(arguments[0]).family, self.origin(arguments), type=element.type)
         name = str(getattr(element, "name", "")).lower()
@@ -277,12 +286,12 @@ class _Walk:
 
     def _compare(self, operator: Any, parts: list[Any]) -> None:
         left, *others = parts
+        for each in others if operator in (operators.in_op, operators.not_in_op) else ():
+            self._keys_for(left, each)
         if isinstance(left, sa.Tuple):
             self._compare_rows(left, others)
-            return
-        for each in others:
-            self._refuse_query(operator, left, each)
-        self.settle(self.same([left, *others]))
+        else:
+            self.settle(self.same([left, *others]))
 
     def _compare_rows(self, left: Any, others: list[Any]) -> None:
         """Check the rows that a tuple of columns is compared with."""
@@ -296,15 +305,13 @@ class _Walk:
                     for row in other.value
                 ]
 
-    def _refuse_query(self, operator: Any, left: Any, right: Any) -> None:
-        """Raise `FieldError` for a query where one value is needed, or whose keys are not what *left* refers to."""
-        while isinstance(right, (sa.sql.elements.Grouping, sa.ScalarSelect)):
+    def _keys_for(self, left: Any, right: Any) -> None:
+        """Allow the keys of a query as *right* of IN. Raises `FieldError` where *left* refers to another field."""
+        while isinstance(right, (Grouping, sa.ScalarSelect)):
             right = right.element
-        model = right.get_execution_options().get(KEYS) if isinstance(right, Select) else None
-        if model is None:
+        if (model := keys_of(right)) is None:
             return
-        if operator not in (operators.in_op, operators.not_in_op):
-            raise FieldError(f"{left} is compared with a query of {model.__name__}; use in_()")
+        self.keys.add(id(right))
         relation = getattr(self.term(left).field, "relation", None)
         if relation is not None and relation.target is model and not relation.to.primary_key:
             raise FieldError(
@@ -342,18 +349,18 @@ class _Walk:
     def _operand(self, literal: Any, field: Field[Any] | None, families: list[str | None]) -> str | None:
         """Check a value in arithmetic, and return its family."""
         value = value_of(literal)
-        if isinstance(literal, sa.BindParameter) and isinstance(value, enum.Enum):
-            literal.value = value = plain(value)
         if value is None:
             return None
+        if isinstance(value, (int, str)) and isinstance(value, enum.Enum):
+            literal.value = value = value.value
         kind = next((family for family in families if family is not None), None)
-        found = family_of(type(value))
+        found = None if isinstance(value, enum.Enum) else family_of(type(value))
         if kind == "str" or (kind == "bytes" and found != "bytes"):
             self.clean(value, Term(kind, field))
         elif found in NUMBERS:
             self.clean(value, Term("float", field))
-        elif kind in NUMBERS:
-            self.refuse(field, f"must be computed with numbers, not {shown(value)}")
+        elif kind in NUMBERS or (kind is not None and found is None):
+            self.refuse(field, f"is {kind}, and cannot be computed with {shown(value)}")
         return found
 
     def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
@@ -375,7 +382,11 @@ class _Walk:
         both = (left, right)
         if both == ("timedelta", "timedelta") and operator in (operators.add, operators.sub):
             return "timedelta"
-        if "timedelta" in both and operator in (operators.mul, operators.truediv) and NUMBERS & set(both):
+        if (
+            "timedelta" in both
+            and operator in (operators.mul, operators.truediv)
+            and {"int", "float"} & {*both}
+        ):
             return "timedelta"
         if left == right and left in ("str", "bytes") and operator is operators.add:
             return left
@@ -387,7 +398,11 @@ class _Walk:
         )
 
     def _select(self, element: Any) -> Term:
-        """Check a sub-select, and return what is known of its column."""
+        """Check a sub-select, and return what is known of its column. Raises `FieldError` for a query that is no list."""
+        if isinstance(element, sa.ScalarSelect):
+            element = element.element
+        if id(element) not in self.keys and (model := keys_of(element)) is not None:
+            raise FieldError(f"a query of {model.__name__} is used as one value; use it with in_()")
         self.visit(element.get_children())
         columns = list(element.selected_columns)
         return self.term(columns[0])._replace(literals=(), followers=()) if len(columns) == 1 else Term()
@@ -404,7 +419,7 @@ class _Walk:
             elif isinstance(each, (sa.True_, sa.False_)):
                 self.clean(value_of(each), known, written=True)
                 self.found[id(each)] = known
-            elif isinstance(each, (sa.Label, sa.sql.elements.Grouping)):
+            elif isinstance(each, (sa.Label, Grouping)):
                 left.append(each.element)
             elif isinstance(each, sa.Case):
                 left += results_of(each)
@@ -419,14 +434,16 @@ class _Walk:
         if not comparable(wanted, term.family) or (wanted == "int" and term.family in ("Decimal", "float")):
             self.refuse(target, f"must be {wanted}, not {term.family}, which {expression} is; cast() it")
 
-    def bind(self, literal: Any, known: Term, *, written: bool = False) -> None:
-        """Check the value of *literal* as one of *known*, and bind it with its type."""
+    def bind(self, literal: Any, known: Term, *, written: bool = False, branch: bool = False) -> None:
+        """Check the value of *literal* as one of *known*, and bind it with its type; *branch*: it is among others of it."""
         if not isinstance(literal, sa.BindParameter):
             self.clean(value_of(literal), known, written=written)
             return
         if literal.callable is not None or literal.required:
             return
         values = values_of(literal)
+        if isinstance(literal.type, Branch):
+            return
         if not is_guessed(literal, values) and literal.type is not known.type:
             kind = family_of_type(literal.type)
             if not comparable(kind, known.family):
@@ -434,8 +451,8 @@ class _Walk:
             return
         cleaned = [kept(value, self.clean(value, known, written=written)) for value in values]
         literal.value = cleaned if literal.expanding else cleaned[0]
-        if known.exact or (known.type is not None and known.family not in NUMBERS):
-            literal.type = known.type
+        if known.type is not None and (known.exact or known.family not in NUMBERS):
+            literal.type = Branch(known.type) if branch and known.family in TEMPORAL else known.type
         elif isinstance(literal.type, NullType) and cleaned and cleaned[0] is not None:
             literal.type = sa.literal(cleaned[0]).type
 
@@ -451,7 +468,7 @@ class _Walk:
                 return field.clean(field.key_of(value))
             if known.family == "datetime" and not isinstance(known.type, UtcDateTime):
                 return checks.NAIVE.clean(value)
-            return CHECKS[known.family](plain(value))
+            return CHECKS[known.family](value)
         except InvalidFieldValue as refused:
             return self.refuse(field, str(refused))
 
@@ -463,47 +480,3 @@ class _Walk:
     def refuse(self, field: Field[Any] | None, problem: str) -> NoReturn:
         """Raise `InvalidValue` for *field*, or `FieldError` where none is known."""
         raise FieldError(f"an expression {problem}") if field is None else field.invalid(problem)
-
-
-def results_of(case: sa.Case[Any]) -> list[Any]:
-    """Return the results of *case*."""
-    return [result for _, result in case.whens] + ([] if case.else_ is None else [case.else_])
-
-
-def operands_of(element: Any) -> list[Any]:
-    """Return the operands of an operator, those of BETWEEN and of a list in IN one by one."""
-    if isinstance(element, sa.UnaryExpression):
-        return [element.element]
-    if not isinstance(element, sa.BinaryExpression):
-        return list(element.clauses)
-    right = element.right
-    if element.operator in (operators.between_op, operators.not_between_op):
-        return [element.left, *right.clauses]
-    if element.operator in (operators.in_op, operators.not_in_op):
-        inner = right.element if isinstance(right, sa.sql.elements.Grouping) else right
-        if isinstance(inner, (sa.ClauseList, ExpressionClauseList)) and not isinstance(inner, sa.Tuple):
-            return [element.left, *inner.clauses]
-    return [element.left, right]
-
-
-def value_of(literal: Any) -> Any:
-    """Return the value of a parameter, or of SQL's true and false."""
-    return literal.value if isinstance(literal, sa.BindParameter) else isinstance(literal, sa.True_)
-
-
-def values_of(literal: Any) -> list[Any]:
-    """Return the values of a parameter, which are several in IN."""
-    value = value_of(literal)
-    return list(value) if isinstance(literal, sa.BindParameter) and literal.expanding else [value]
-
-
-def kept(value: Any, cleaned: Any) -> Any:
-    """Return *value* itself where its type converts it, since the same expression may be used with another field."""
-    return value if type(value) in PLAIN else cleaned
-
-
-def is_guessed(literal: Any, values: Sequence[Any]) -> bool:
-    """Return whether SQLAlchemy chose the type of *literal* by its value."""
-    sample = next((value for value in values if value is not None), None)
-    guess = sa.BindParameter(None, sample, unique=True).type
-    return isinstance(literal.type, (NullType, type(guess))) or isinstance(guess, NullType)

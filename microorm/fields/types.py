@@ -87,7 +87,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     impl = DateTime
     cache_ok = True
-    comparator_factory = AwareComparator
+    comparator_factory = AwareComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
@@ -120,7 +120,7 @@ class ExactNumeric(TypeDecorator[Decimal]):
 
     impl = Numeric
     cache_ok = True
-    comparator_factory = ExactComparator
+    comparator_factory = ExactComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def __init__(self, precision: int, scale: int) -> None:
         super().__init__(precision, scale)
@@ -167,7 +167,7 @@ class Choice(TypeDecorator[Any]):
 
     impl = String
     cache_ok = True
-    comparator_factory = MemberComparator
+    comparator_factory = MemberComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def __init__(self, members: type[enum.Enum]) -> None:
         self.members = members
@@ -219,7 +219,7 @@ class Document(JSON[Any]):
                 raise TypeError(f"a key or index in JSON must be str or int, not {index!r}")
             return super().__getitem__(index)  # type: ignore[no-untyped-call]
 
-    comparator_factory = Comparator
+    comparator_factory = Comparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
 
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
