@@ -216,6 +216,25 @@ class DurationComparator(_Arithmetic, TypeDecorator.Comparator[Any], BigInteger.
         return made
 
 
+class FloorDivided(FunctionElement[int]):
+    """The quotient of two integers, rounded down; the databases round a negative one in different directions."""
+
+    inherit_cache = True
+    name = "floor_divided"
+
+
+class IntegerComparator(_Arithmetic, BigInteger.Comparator[int]):
+    """Operators of integers: `//` rounds down, as in Python."""
+
+    def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
+        whole = isinstance(other, int) or isinstance(getattr(other, "type", None), Integer)
+        if op is not operators.floordiv or not whole:
+            return None
+        made = FloorDivided(other, self.expr) if reverse else FloorDivided(self.expr, other)
+        made.type = self.expr.type
+        return made
+
+
 class MemberComparator(_Arithmetic, TypeDecorator.Comparator[Any], String.Comparator[Any]):
     """Operators of an enum, whose values, not members, are added; *value_type*: their type."""
 
@@ -330,6 +349,19 @@ def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
 def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
     number, places = element.clauses
     return f"round({compiler.process(number, **options)}, {compiler.process(places, **options)})"
+
+
+@compiles(FloorDivided)
+def _floor_divided(element: FloorDivided, compiler: SQLCompiler, **options: Any) -> str:
+    number, by = _parts(element, compiler, options)
+    divide = "DIV" if compiler.dialect.name in MARIADB else "/"
+    return f"(({number} - mod(mod({number}, {by}) + {by}, {by})) {divide} {by})"
+
+
+@compiles(FloorDivided, "sqlite")
+def _floor_divided_on_sqlite(element: FloorDivided, compiler: SQLCompiler, **options: Any) -> str:
+    number, by = _parts(element, compiler, options)
+    return f"(({number} - ({number} % {by} + {by}) % {by}) / {by})"
 
 
 @compiles(WholeMicroseconds)

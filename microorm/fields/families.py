@@ -27,7 +27,7 @@ from microorm.fields.types import (
     uuid_type,
 )
 
-NUMBERS = frozenset({"int", "Decimal", "float"})
+NUMBERS = frozenset({"int", "Decimal", "float", "number"})
 TEMPORAL = frozenset({"date", "datetime", "time"})
 COMPARISONS = frozenset(
     {
@@ -93,7 +93,7 @@ NUMBER_FUNCTIONS = {
     **dict.fromkeys(
         ["char_length", "count", "dense_rank", "length", "octet_length", "rank", "row_number"], "int"
     ),
-    **dict.fromkeys(["abs", "ceil", "ceiling", "floor", "mod", "round", "sign"], "Decimal"),
+    **dict.fromkeys(["abs", "ceil", "ceiling", "floor", "mod", "round", "sign"], "number"),
 }
 # The arguments of a function that are of the type of its result: those from the first to the second number.
 SAME_TYPE = {

@@ -25,12 +25,14 @@ from microorm.fields.arithmetic import (
     ARITHMETIC,
     Branch,
     Elapsed,
+    FloorDivided,
     Rounded,
     Shifted,
     ShiftedDate,
     WholeMicroseconds,
 )
 from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.comparisons import check_comparison
 from microorm.fields.elements import (
     is_guessed,
     kept,
@@ -57,7 +59,7 @@ from microorm.fields.families import (
     field_of,
     of_field,
 )
-from microorm.fields.field import FIELD, Field
+from microorm.fields.field import Field
 from microorm.fields.types import (
     Choice,
     UtcDateTime,
@@ -69,6 +71,12 @@ def check(expression: Any, target: Field[Any] | None = None) -> None:
 
     Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
     """
+    if target is None:
+        if isinstance(expression, sa.Column):
+            return
+        plain = expression.__class__ is sa.BinaryExpression
+        if plain and check_comparison(expression.left, expression.operator, expression.right):
+            return
     walk = _Walk(target)
     if target is not None:
         walk.assign(expression, target)
@@ -77,34 +85,6 @@ def check(expression: Any, target: Field[Any] | None = None) -> None:
         walk.settle(found)
     else:
         walk.refuse_unwritable(target, found, expression)
-
-
-def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
-    """Check *operand*, a value that is compared with *column*; return False where `check` has to do it."""
-    if column.__class__ is not sa.Column:
-        return False
-    field: Field[Any] | None = column.info.get(FIELD) or field_of(column)
-    if operand.__class__ is not sa.BindParameter:
-        return operand.__class__ is sa.Null or _comparable_columns(field, operand)
-    value = operand.value
-    if operator in TEXT_OPERATORS:
-        return value.__class__ is str
-    if field is None or operator not in COMPARISONS:
-        return False
-    if value is not None:
-        operand.value = kept(value, field.comparable(value))
-        operand.type = column.type
-    return True
-
-
-def _comparable_columns(field: Field[Any] | None, operand: Any) -> bool:
-    """Return whether the column of *field* can be compared with *operand*, a column or SQL's true or false."""
-    if field is None:
-        return False
-    if operand.__class__ is not sa.Column:
-        return operand.__class__ in (sa.True_, sa.False_) and of_field(field).family == "bool"
-    other = field_of(operand)
-    return other is not None and comparable(of_field(field).family, of_field(other).family)
 
 
 class _Walk:
@@ -132,6 +112,8 @@ class _Walk:
             if field is None:
                 return Term(family_of_type(element.type), type=element.type)
             return of_field(field)._replace(type=element.type)
+        if isinstance(element, (OperatorExpression, sa.UnaryExpression)):
+            return self._operation(element)
         if isinstance(element, (sa.Label, Grouping)):
             term = self.term(element.element)
             kind = getattr(element.element, "type", element.type)
@@ -143,8 +125,6 @@ class _Walk:
         if isinstance(element, (sa.Cast, sa.TypeCoerce)):
             self.visit([element.clause])
             return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
-        if isinstance(element, (OperatorExpression, sa.UnaryExpression)):
-            return self._operation(element)
         if isinstance(element, FunctionElement):
             return self._function(element)
         if isinstance(element, (sa.Over, sa.FunctionFilter, sa.WithinGroup)):
@@ -225,6 +205,8 @@ class _Walk:
         if isinstance(element, (Shifted, ShiftedDate, Rounded, WholeMicroseconds)):
             self.visit(arguments)
             return Term(self.term(arguments[0]).family, self.origin(arguments), type=element.type)
+        if isinstance(element, FloorDivided):
+            return self._arithmetic(element, operators.floordiv, arguments)
         name = str(getattr(element, "name", "")).lower()
         if name in SAME_TYPE:
             first, last = SAME_TYPE[name]
@@ -359,15 +341,15 @@ class _Walk:
             self.clean(value, Term(kind, field))
         elif found in NUMBERS:
             self.clean(value, Term("float", field))
-        elif kind in NUMBERS or (kind is not None and found is None):
-            self.refuse(field, f"is {kind}, and cannot be computed with {shown(value)}")
+        elif kind in NUMBERS or (kind is None and found == "timedelta") or (kind is not None and found is None):
+            self.refuse(field, f"is {kind or 'unknown'}, and cannot be computed with {shown(value)}")
         return found
 
     def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
         """Return the family of the result of *operator*. Raises `FieldError` where it differs between databases."""
         if operator is operators.concat_op:
             return left if left == right else "str"
-        if left is None or right is None:
+        if (left is None or right is None) and not TEMPORAL & {left, right}:
             return None
         if left in NUMBERS and right in NUMBERS:
             floating = "float" in (left, right)
@@ -376,7 +358,7 @@ class _Walk:
             )
             if inexact and not floating and self.target is None:
                 raise FieldError(
-                    f"{element} has other digits on each database; divide as float: cast(…, Double) {ARITHMETIC[operator]} …"
+                    f"{element} has other digits on each database; write cast(…, Double) {ARITHMETIC[operator]} …"
                 )
             return "float" if floating else "Decimal" if inexact or "Decimal" in (left, right) else "int"
         both = (left, right)
@@ -444,7 +426,7 @@ class _Walk:
         values = values_of(literal)
         if isinstance(literal.type, Branch):
             return
-        if not is_guessed(literal, values) and literal.type is not known.type:
+        if literal.type is not known.type and not is_guessed(literal, values):
             kind = family_of_type(literal.type)
             if not comparable(kind, known.family):
                 self.refuse_families(known, Term(kind))

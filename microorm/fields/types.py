@@ -45,6 +45,7 @@ from microorm.fields.arithmetic import (
     AwareComparator,
     DateComparator,
     ExactComparator,
+    IntegerComparator,
     MemberComparator,
     MomentComparator,
     Rounded,
@@ -251,7 +252,9 @@ def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
 
 def integer_type() -> TypeEngine[int]:
     """Return BIGINT; on SQLite INTEGER, so that a primary key of this type is the rowid."""
-    return BigInteger().with_variant(Integer(), "sqlite")
+    made = BigInteger().with_variant(Integer(), "sqlite")
+    made.comparator_factory = IntegerComparator
+    return made
 
 
 def uuid_type() -> TypeEngine[UUID]:

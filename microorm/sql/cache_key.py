@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
-from microorm.fields.operands import check_comparison
+from microorm.fields.comparisons import check_comparison
 from microorm.mapping.path import Path
 
 OPERATORS = frozenset(
