@@ -16,29 +16,34 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
+    Dialect,
     Double,
     Integer,
     Interval,
     Numeric,
     String,
-    Time,
     literal,
     literal_column,
     type_coerce,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float, TypeDecorator, TypeEngine
 
-from microorm.errors import FieldError
+from microorm.errors import FieldError, ModelError
 from microorm.fields.checks import shown
+from microorm.fields.computed import (
+    Elapsed,
+    ElapsedDays,
+    FloorDivided,
+    Rounded,
+    Shifted,
+    ShiftedAware,
+    ShiftedDate,
+    WholeMicroseconds,
+)
 
 MICROSECOND = timedelta(microseconds=1)
-MARIADB = ("mysql", "mariadb")
 SQLITE_DIGITS = 15
-DAY = 86_400_000_000  # microseconds
 
 ARITHMETIC = {
     operators.add: "+",
@@ -48,74 +53,6 @@ ARITHMETIC = {
     operators.floordiv: "//",
     operators.mod: "%",
 }
-
-
-class Rounded(FunctionElement[Any]):
-    """A number rounded to the places of its type, which SQLite does not do by itself."""
-
-    inherit_cache = True
-    name = "rounded"
-
-
-class Typed(FunctionElement[Any]):
-    """A moment, date or time among other values of its type. MariaDB's drivers send it as text, which would make all of them text."""
-
-    inherit_cache = True
-    name = "typed"
-
-
-class Branch(TypeDecorator[Any]):
-    """The type *of* a moment, date or time in `case()`, `coalesce()` and the like."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, of: TypeEngine[Any]) -> None:
-        super().__init__()
-        self.of = of
-
-    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
-        return self.of.dialect_impl(dialect)
-
-    def bind_expression(self, bindparam: Any) -> Any:
-        return Typed(bindparam)
-
-
-class Shifted(FunctionElement[Any]):
-    """A moment, and the duration that is added to it; *aware*: it has a time zone."""
-
-    inherit_cache = True
-    name = "shifted"
-
-
-class ShiftedAware(Shifted):
-    """A moment with a time zone, and the duration that is added to it."""
-
-    inherit_cache = True
-
-
-class ShiftedDate(FunctionElement[Any]):
-    """A date, and the number of days that is added to it."""
-
-    inherit_cache = True
-    name = "shifted_date"
-
-
-class Elapsed(FunctionElement[timedelta]):
-    """The duration from the second of two moments to the first."""
-
-    inherit_cache = True
-    name = "elapsed"
-
-    def __init__(self, later: Any, earlier: Any) -> None:
-        super().__init__(later, earlier)
-        self.type = Duration()
-
-
-class ElapsedDays(Elapsed):
-    """The duration from the second of two dates to the first."""
-
-    inherit_cache = True
 
 
 class _Arithmetic:
@@ -161,7 +98,7 @@ class _Moments(_Arithmetic):
                 return self.shifted(literal(by, Duration()) if kind is None else by)
         elif op is operators.sub and (isinstance(other, datetime) or _is_moment(kind)):
             there = literal(other, expr.type) if kind is None else other
-            return Elapsed(there, expr) if reverse else Elapsed(expr, there)
+            return elapsed(Elapsed, expr, there, reverse=reverse)
         return self.refuse(op, other, "add or subtract a timedelta, or subtract a datetime")
 
     def shifted(self, by: Any) -> Any:
@@ -192,21 +129,16 @@ class DateComparator(_Arithmetic, Date.Comparator[Any]):
                 return made
         elif op is operators.sub and (_is_date(other) or isinstance(kind, Date)):
             there = literal(other, expr.type) if kind is None else other
-            return ElapsedDays(there, expr) if reverse else ElapsedDays(expr, there)
+            return elapsed(ElapsedDays, expr, there, reverse=reverse)
         return self.refuse(op, other, "add or subtract a timedelta of whole days, or subtract a date")
-
-
-class WholeMicroseconds(FunctionElement[timedelta]):
-    """A duration that was multiplied or divided, which is a fraction of microseconds except on PostgreSQL."""
-
-    inherit_cache = True
-    name = "whole_microseconds"
 
 
 class DurationComparator(_Arithmetic, TypeDecorator.Comparator[Any], BigInteger.Comparator[Any]):
     """Operators of durations, which are added to each other, and multiplied or divided by a number."""
 
     def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
+        if op is operators.add and _is_moment(getattr(other, "type", None)):
+            return other.comparator.reverse_operate(op, self.expr)
         base: Any = super(_Arithmetic, self)  # the operators of SQLAlchemy
         made = base.reverse_operate(op, other) if reverse else base.operate(op, other)
         made.type = self.expr.type
@@ -216,17 +148,22 @@ class DurationComparator(_Arithmetic, TypeDecorator.Comparator[Any], BigInteger.
         return made
 
 
-class FloorDivided(FunctionElement[int]):
-    """The quotient of two integers, rounded down; the databases round a negative one in different directions."""
+class FloatComparator(_Arithmetic, Double.Comparator[float]):
+    """Operators of floats."""
 
-    inherit_cache = True
-    name = "floor_divided"
+    def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
+        return computed_by(other, op, self.expr)
 
 
 class IntegerComparator(_Arithmetic, BigInteger.Comparator[int]):
     """Operators of integers: `//` rounds down, as in Python."""
 
     def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
+        if isinstance(other, Decimal):
+            exact = type_coerce(self.expr, ExactNumeric(SQLITE_DIGITS, 0))
+            return op(other, exact) if reverse else op(exact, other)
+        if (made := computed_by(other, op, self.expr)) is not None:
+            return made
         whole = isinstance(other, int) or isinstance(getattr(other, "type", None), Integer)
         if op is not operators.floordiv or not whole:
             return None
@@ -249,6 +186,8 @@ class ExactComparator(_Arithmetic, TypeDecorator.Comparator[Any], Numeric.Compar
     def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
         if isinstance(other, float):
             self.refuse(op, other, f"write Decimal({str(other)!r})")
+        if op is operators.mod:
+            self.refuse(op, other, "compute it in Python")
         exact: Any = self.expr.type
         make, precision = type(exact), SQLITE_DIGITS
         base: Any = super(_Arithmetic, self)  # the operators of SQLAlchemy
@@ -278,15 +217,15 @@ class Duration(TypeDecorator[timedelta]):
     cache_ok = True
     comparator_factory = DurationComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
-    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(Interval())  # type: ignore[no-any-return]
-        return dialect.type_descriptor(BigInteger())  # type: ignore[no-any-return]
+            return dialect.type_descriptor(Interval())
+        return dialect.type_descriptor(BigInteger())
 
-    def process_bind_param(self, value: timedelta | None, dialect: Any) -> Any:
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
         return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
 
-    def process_result_value(self, value: Any, dialect: Any) -> timedelta | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
         if value is None or isinstance(value, timedelta):
             return value
         return timedelta(microseconds=int(value))
@@ -294,6 +233,47 @@ class Duration(TypeDecorator[timedelta]):
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
         # A duration is added to durations, but multiplied by numbers.
         return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
+
+
+class ExactNumeric(TypeDecorator[Decimal]):
+    """A `Decimal` of fixed precision; SQLite stores it as a float, so more than 15 digits are refused there."""
+
+    impl = Numeric
+    cache_ok = True
+    comparator_factory = ExactComparator  # pyright: ignore[reportAssignmentType] a memoized property there
+
+    def __init__(self, precision: int, scale: int) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name != "sqlite":
+            return dialect.type_descriptor(Numeric(self.precision, self.scale))
+        if self.precision > SQLITE_DIGITS:
+            raise ModelError(
+                f"a Decimal of max_digits={self.precision} would not be exact on SQLite, "
+                f"which keeps {SQLITE_DIGITS} digits"
+            )
+        return dialect.type_descriptor(Numeric(self.precision, self.scale, asdecimal=False))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return float(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        if value is None or isinstance(value, Decimal):
+            return value
+        return Decimal(f"{value:.{self.scale}f}")
+
+
+def computed_by(other: Any, op: Any, expr: Any) -> Any:
+    """Return what *other*, the right operand of *op*, makes of a number *expr* if it is a decimal or a duration, else None."""
+    factory = other.type.comparator_factory if isinstance(other, ColumnElement) else None
+    return (
+        other.comparator.reverse_operate(op, expr)
+        if factory in (ExactComparator, DurationComparator)
+        else None
+    )
 
 
 def plain(value: Any) -> Any:
@@ -322,145 +302,8 @@ def _is_moment(kind: Any) -> bool:
     return isinstance(kind, DateTime) or (isinstance(kind, TypeDecorator) and isinstance(kind.impl, DateTime))
 
 
-def _parts(element: Any, compiler: SQLCompiler, options: dict[str, Any]) -> list[str]:
-    return [f"({compiler.process(each, **options)})" for each in element.clauses]
-
-
-@compiles(Typed)
-def _typed(element: Typed, compiler: SQLCompiler, **options: Any) -> str:
-    (value,) = element.clauses
-    return compiler.process(value, **options)
-
-
-@compiles(Typed, *MARIADB)
-def _typed_on_mariadb(element: Typed, compiler: SQLCompiler, **options: Any) -> str:
-    (value,) = element.clauses
-    of = value.type.of  # type: ignore[attr-defined]
-    kind = "DATE" if isinstance(of, Date) else "TIME(6)" if isinstance(of, Time) else "DATETIME(6)"
-    return f"CAST({compiler.process(value, **options)} AS {kind})"
-
-
-@compiles(Rounded)
-def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    return _parts(element, compiler, options)[0]
-
-
-@compiles(Rounded, "sqlite")
-def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, places = element.clauses
-    return f"round({compiler.process(number, **options)}, {compiler.process(places, **options)})"
-
-
-@compiles(FloorDivided)
-def _floor_divided(element: FloorDivided, compiler: SQLCompiler, **options: Any) -> str:
-    number, by = _parts(element, compiler, options)
-    divide = "DIV" if compiler.dialect.name in MARIADB else "/"
-    return f"(({number} - mod(mod({number}, {by}) + {by}, {by})) {divide} {by})"
-
-
-@compiles(FloorDivided, "sqlite")
-def _floor_divided_on_sqlite(element: FloorDivided, compiler: SQLCompiler, **options: Any) -> str:
-    number, by = _parts(element, compiler, options)
-    return f"(({number} - ({number} % {by} + {by}) % {by}) / {by})"
-
-
-@compiles(WholeMicroseconds)
-def _whole(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
-    return f"round{_parts(element, compiler, options)[0]}"
-
-
-@compiles(WholeMicroseconds, "postgresql")
-def _whole_on_postgresql(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
-    return _parts(element, compiler, options)[0]
-
-
-@compiles(Shifted, "postgresql")
-def _shifted(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
-    moment, by = _parts(element, compiler, options)
-    return f"({moment} + {by})"
-
-
-@compiles(ShiftedAware, "postgresql")
-def _shifted_aware(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
-    # A day of the session's time zone may have 23 hours.
-    moment, by = _parts(element, compiler, options)
-    return f"(({moment} AT TIME ZONE 'UTC' + {by}) AT TIME ZONE 'UTC')"
-
-
-@compiles(Shifted, *MARIADB)
-@compiles(ShiftedAware, *MARIADB)
-def _shifted_on_mariadb(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
-    moment, by = _parts(element, compiler, options)
-    return f"({moment} + INTERVAL {by} MICROSECOND)"
-
-
-def _microseconds(moment: str) -> str:
-    """Return the SQL for the microseconds since 1970 of a moment as SQLite stores it, by arithmetic with integers."""
-    return (
-        f"(CAST(strftime('%s', substr({moment}, 1, 19)) AS INTEGER) * 1000000"
-        f" + CAST(substr({moment}, 21, 6) AS INTEGER))"
-    )
-
-
-@compiles(Shifted, "sqlite")
-@compiles(ShiftedAware, "sqlite")
-def _shifted_on_sqlite(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
-    moment, by = _parts(element, compiler, options)
-    there = f"({_microseconds(moment)} + {by})"
-    fraction = f"(({there} % 1000000 + 1000000) % 1000000)"
-    seconds = f"(({there} - {fraction}) / 1000000)"
-    return f"(strftime('%Y-%m-%d %H:%M:%S', {seconds}, 'unixepoch') || printf('.%06d', {fraction}))"
-
-
-@compiles(ShiftedDate, "postgresql")
-def _shifted_date(element: ShiftedDate, compiler: SQLCompiler, **options: Any) -> str:
-    day, by = _parts(element, compiler, options)
-    return f"({day} + CAST({by} AS INTEGER))"
-
-
-@compiles(ShiftedDate, *MARIADB)
-def _shifted_date_on_mariadb(element: ShiftedDate, compiler: SQLCompiler, **options: Any) -> str:
-    day, by = _parts(element, compiler, options)
-    return f"({day} + INTERVAL {by} DAY)"
-
-
-@compiles(ShiftedDate, "sqlite")
-def _shifted_date_on_sqlite(element: ShiftedDate, compiler: SQLCompiler, **options: Any) -> str:
-    day, by = _parts(element, compiler, options)
-    return f"date({day}, {by} || ' days')"
-
-
-@compiles(Elapsed, "postgresql")
-def _elapsed(element: Elapsed, compiler: SQLCompiler, **options: Any) -> str:
-    later, earlier = _parts(element, compiler, options)
-    return f"({later} - {earlier})"
-
-
-@compiles(Elapsed, *MARIADB)
-def _elapsed_on_mariadb(element: Elapsed, compiler: SQLCompiler, **options: Any) -> str:
-    later, earlier = _parts(element, compiler, options)
-    return f"TIMESTAMPDIFF(MICROSECOND, {earlier}, {later})"
-
-
-@compiles(Elapsed, "sqlite")
-def _elapsed_on_sqlite(element: Elapsed, compiler: SQLCompiler, **options: Any) -> str:
-    later, earlier = _parts(element, compiler, options)
-    return f"({_microseconds(later)} - {_microseconds(earlier)})"
-
-
-@compiles(ElapsedDays, "postgresql")
-def _elapsed_days(element: ElapsedDays, compiler: SQLCompiler, **options: Any) -> str:
-    later, earlier = _parts(element, compiler, options)
-    return f"(({later} - {earlier}) * INTERVAL '1 day')"
-
-
-@compiles(ElapsedDays, *MARIADB)
-def _elapsed_days_on_mariadb(element: ElapsedDays, compiler: SQLCompiler, **options: Any) -> str:
-    later, earlier = _parts(element, compiler, options)
-    return f"(DATEDIFF({later}, {earlier}) * {DAY})"
-
-
-@compiles(ElapsedDays, "sqlite")
-def _elapsed_days_on_sqlite(element: ElapsedDays, compiler: SQLCompiler, **options: Any) -> str:
-    later, earlier = _parts(element, compiler, options)
-    return f"(CAST(round(julianday({later}) - julianday({earlier})) AS INTEGER) * {DAY})"
+def elapsed(kind: type[Elapsed], expr: Any, there: Any, *, reverse: bool) -> Any:
+    """Return the duration from *there* to *expr*, or from *expr* to *there*."""
+    made = kind(there, expr) if reverse else kind(expr, there)
+    made.type = Duration()
+    return made

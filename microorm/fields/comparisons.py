@@ -18,7 +18,9 @@ def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
         return False
     field: Field[Any] | None = column.info.get(FIELD) or field_of(column)
     if operand.__class__ is not sa.BindParameter:
-        return operand.__class__ is sa.Null or _comparable_columns(field, operand)
+        return operator in COMPARISONS and (
+            operand.__class__ is sa.Null or _comparable_columns(field, operand)
+        )
     value = operand.value
     if operator in TEXT_OPERATORS:
         return value.__class__ is str

@@ -21,8 +21,10 @@ from sqlalchemy.types import NullType
 
 from microorm.errors import FieldError
 from microorm.fields import checks
-from microorm.fields.arithmetic import (
-    ARITHMETIC,
+from microorm.fields.arithmetic import ARITHMETIC
+from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.comparisons import check_comparison
+from microorm.fields.computed import (
     Branch,
     Elapsed,
     FloorDivided,
@@ -31,8 +33,6 @@ from microorm.fields.arithmetic import (
     ShiftedDate,
     WholeMicroseconds,
 )
-from microorm.fields.checks import InvalidFieldValue, shown
-from microorm.fields.comparisons import check_comparison
 from microorm.fields.elements import (
     is_guessed,
     kept,
@@ -341,7 +341,9 @@ class _Walk:
             self.clean(value, Term(kind, field))
         elif found in NUMBERS:
             self.clean(value, Term("float", field))
-        elif kind in NUMBERS or (kind is None and found == "timedelta") or (kind is not None and found is None):
+        elif (
+            kind in NUMBERS or (kind is None and found == "timedelta") or (kind is not None and found is None)
+        ):
             self.refuse(field, f"is {kind or 'unknown'}, and cannot be computed with {shown(value)}")
         return found
 
@@ -352,6 +354,8 @@ class _Walk:
         if (left is None or right is None) and not TEMPORAL & {left, right}:
             return None
         if left in NUMBERS and right in NUMBERS:
+            if operator is operators.mod and {left, right} & {"float", "Decimal"}:
+                raise FieldError(f"{element} is an int on some databases; compute it in Python")
             floating = "float" in (left, right)
             inexact = operator is operators.truediv or (
                 operator is operators.floordiv and (left, right) != ("int", "int")
@@ -372,12 +376,10 @@ class _Walk:
             return "timedelta"
         if left == right and left in ("str", "bytes") and operator is operators.add:
             return left
-        hint = (
-            "; add the duration to the moment" if left == "timedelta" and right.endswith("datetime") else ""
-        )
-        raise FieldError(
-            f"{element}: {left} {ARITHMETIC[operator]} {right} has no defined result{hint or '; cast() one of them'}"
-        )
+        instead = "cast() one of them"
+        if left is None or right is None:
+            instead = "name the type of the other operand: type_coerce(…, Model.field.type)"
+        raise FieldError(f"{element}: {left} {ARITHMETIC[operator]} {right} has no defined result; {instead}")
 
     def _select(self, element: Any) -> Term:
         """Check a sub-select, and return what is known of its column. Raises `FieldError` for a query that is no list."""

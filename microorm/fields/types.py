@@ -11,7 +11,6 @@ import enum
 import json
 import operator
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import reduce
 from typing import Any
 from uuid import UUID
@@ -23,9 +22,9 @@ from sqlalchemy import (
     Date,
     DateTime,
     Dialect,
+    Double,
     Integer,
     LargeBinary,
-    Numeric,
     String,
     Text,
     Time,
@@ -38,20 +37,20 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from microorm.errors import FieldError, ModelError
-from microorm.fields.arithmetic import MARIADB as MARIADB
+from microorm.errors import FieldError
 from microorm.fields.arithmetic import (
-    SQLITE_DIGITS,
     AwareComparator,
     DateComparator,
-    ExactComparator,
+    FloatComparator,
     IntegerComparator,
     MemberComparator,
     MomentComparator,
-    Rounded,
 )
 from microorm.fields.arithmetic import Duration as Duration
+from microorm.fields.arithmetic import ExactNumeric as ExactNumeric
 from microorm.fields.checks import encodable
+from microorm.fields.computed import MARIADB as MARIADB
+from microorm.fields.computed import Rounded
 
 COLLATION = "utf8mb4_nopad_bin"
 MAX_ROW_BYTES = 65_000  # of MariaDB, without LONGTEXT and LONGBLOB columns
@@ -114,37 +113,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             return value.replace(tzinfo=UTC)
         return value.astimezone(UTC)
-
-
-class ExactNumeric(TypeDecorator[Decimal]):
-    """A `Decimal` of fixed precision; SQLite stores it as a float, so more than 15 digits are refused there."""
-
-    impl = Numeric
-    cache_ok = True
-    comparator_factory = ExactComparator  # pyright: ignore[reportAssignmentType] a memoized property there
-
-    def __init__(self, precision: int, scale: int) -> None:
-        super().__init__(precision, scale)
-        self.precision = precision
-        self.scale = scale
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name != "sqlite":
-            return dialect.type_descriptor(Numeric(self.precision, self.scale))
-        if self.precision > SQLITE_DIGITS:
-            raise ModelError(
-                f"a Decimal of max_digits={self.precision} would not be exact on SQLite, "
-                f"which keeps {SQLITE_DIGITS} digits"
-            )
-        return dialect.type_descriptor(Numeric(self.precision, self.scale, asdecimal=False))
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return float(value) if value is not None and dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        if value is None or isinstance(value, Decimal):
-            return value
-        return Decimal(f"{value:.{self.scale}f}")
 
 
 class UuidText(TypeDecorator[UUID]):
@@ -227,7 +195,9 @@ def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     """Return the column type for a fixed set of strings or integers."""
     if all(isinstance(value, str) for value in values):
         return text_type(max(1, *map(len, values)))
-    return BigInteger()
+    made = BigInteger()
+    made.comparator_factory = IntegerComparator
+    return made
 
 
 def text_type(max_length: int | None = None) -> TypeEngine[str]:
@@ -254,6 +224,13 @@ def integer_type() -> TypeEngine[int]:
     """Return BIGINT; on SQLite INTEGER, so that a primary key of this type is the rowid."""
     made = BigInteger().with_variant(Integer(), "sqlite")
     made.comparator_factory = IntegerComparator
+    return made
+
+
+def float_type() -> TypeEngine[float]:
+    """Return DOUBLE."""
+    made: TypeEngine[float] = Double()
+    made.comparator_factory = FloatComparator
     return made
 
 
