@@ -184,7 +184,7 @@ class _Walk:
         values = [value for each in term.literals for value in values_of(each) if value is not None]
         if not values or term.known or (kind := default_type(values[0])) is None:
             return
-        known = Term(family_of(type(values[0])), type=kind)
+        known = Term(None if isinstance(kind, Choice) else family_of(type(values[0])), type=kind)
         for literal in term.literals:
             self.bind(literal, known, branch=True)
         for each in term.followers:
@@ -341,10 +341,10 @@ class _Walk:
             self.clean(value, Term(kind, field))
         elif found in NUMBERS:
             self.clean(value, Term("float", field))
-        elif (
-            kind in NUMBERS or (kind is None and found == "timedelta") or (kind is not None and found is None)
-        ):
-            self.refuse(field, f"is {kind or 'unknown'}, and cannot be computed with {shown(value)}")
+        elif kind in NUMBERS or (kind is not None and found is None):
+            self.refuse(field, f"is {kind}, and cannot be computed with {shown(value)}")
+        elif kind is None and found == "timedelta":
+            self.refuse(field, "of an unknown type is moved; name it: type_coerce(…, Model.field.type)")
         return found
 
     def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
