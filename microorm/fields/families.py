@@ -22,8 +22,10 @@ from microorm.fields.types import (
     ExactNumeric,
     UtcDateTime,
     UuidText,
+    date_type,
     datetime_type,
     json_type,
+    time_type,
     uuid_type,
 )
 
@@ -149,6 +151,10 @@ def default_type(value: Any) -> TypeEngine[Any] | None:
         return Choice(type(value))
     if isinstance(value, datetime):
         return datetime_type(aware=value.tzinfo is not None)
+    if isinstance(value, date):
+        return date_type()
+    if isinstance(value, time):
+        return time_type()
     if isinstance(value, timedelta):
         return Duration()
     if isinstance(value, UUID):

@@ -1,7 +1,7 @@
 """Values in expressions: checked, bound and read back as those of the field, or refused before any SQL."""
 
 import enum
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -175,7 +175,7 @@ def test_a_value_in_a_branch_is_that_of_the_column(Book: Any, what: str) -> None
 
 def test_values_that_nothing_decides_about_come_back_as_they_are(Book: Any) -> None:
     first = Book.objects.order_by("id")[:1]
-    for value in (NOON, timedelta(days=3), State.DONE, UUID(int=7), {"a": 1}, date(2024, 1, 1)):
+    for value in (NOON, timedelta(days=3), State.DONE, UUID(int=7), {"a": 1}, date(2024, 1, 1), time(1, 2)):
         assert first.scalars(case((Book.pages > 0, value), else_=value)) == [value]
 
 
