@@ -23,7 +23,7 @@ def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
         )
     value = operand.value
     if operator in TEXT_OPERATORS:
-        return value.__class__ is str
+        return value.__class__ is str and field is not None and of_field(field).family == "str"
     if field is None or operator not in COMPARISONS:
         return False
     if value is None:

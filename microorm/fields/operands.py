@@ -251,6 +251,10 @@ class _Walk:
             return Term("bool", type=element.type)
         if operator in ARITHMETIC or operator is operators.concat_op:
             return self._arithmetic(element, operator, parts)
+        if operator in (operators.any_op, operators.all_op):
+            inner = parts[0].element if isinstance(parts[0], Grouping) else parts[0]
+            found = self.term(inner)
+            return found if isinstance(inner, (SelectBase, sa.ScalarSelect)) else Term()
         if operator in (operators.and_, operators.or_, operators.inv):
             self.visit(parts)
             return Term("bool", type=element.type)
@@ -303,11 +307,16 @@ class _Walk:
 
     def _match(self, parts: list[Any]) -> None:
         self.visit(parts)
-        field = self.origin(parts)
+        field, family = self.origin(parts), self.term(parts[0]).family
+        if family not in (None, "str", "bytes"):
+            self.refuse(field, f"is {family}, which has no pattern; cast() it to String")
+        wanted = bytes if family == "bytes" else str
         for part in parts[1:]:
             for each in self.term(part).literals:
-                if not isinstance(value_of(each), str):
-                    self.refuse(field, f"must be compared with text here, not {shown(value_of(each))}")
+                if not isinstance(value_of(each), wanted):
+                    self.refuse(
+                        field, f"must be compared with {wanted.__name__} here, not {shown(value_of(each))}"
+                    )
 
     def _negative(self, element: Any, parts: list[Any]) -> Term:
         of = self.term(parts[0])

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Double, and_, case, cast, func, literal, select, tuple_
+from sqlalchemy import Double, and_, any_, case, cast, func, literal, select, tuple_
 
 from microorm import Field, FieldError, ForeignKey, InvalidValue, UnsavedError, field, foreign_key
 from microorm.testing import count_statements
@@ -69,6 +69,7 @@ WRONG: dict[str, Any] = {
     "a number among texts": lambda b: b.title.in_(["a", 0]),
     "a number for a function's text": lambda b: func.lower(b.title) == 0,
     "a number in text": lambda b: b.title.contains(0),
+    "a pattern for a date": lambda b: b.day.like("2024%"),
     "text for a number": lambda b: b.pages > "1 or so",
     "too large a number": lambda b: b.pages.between(0, 2**70),
     "too large a number for a result": lambda b: b.pages + 1 < 2**70,
@@ -87,6 +88,9 @@ WRONG: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings(
+    "ignore::sqlalchemy.exc.SADeprecationWarning"
+)  # SQLAlchemy warns of some operators
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_a_wrong_operand_is_an_error_before_any_sql(Book: Any, Author: Any, registry: Any, what: str) -> None:
@@ -100,6 +104,14 @@ def test_a_wrong_operand_is_an_error_before_any_sql(Book: Any, Author: Any, regi
         with pytest.raises(FieldError):  # a column of a path is refused as such
             Book.objects.update(title=case((WRONG[what](Book), "x"), else_="y"))
     assert sent.count == 0
+
+
+@pytest.mark.backends("postgresql", "mariadb")
+def test_a_sub_select_may_be_compared_as_a_whole(Book: Any) -> None:
+    others = select(Book.pages).where(Book.title == "b").scalar_subquery()
+    assert Book.objects.filter(Book.pages == any_(others)).scalars("title") == ["b"]
+    with pytest.raises(InvalidValue):
+        Book.objects.filter(Book.title == any_(others))
 
 
 def test_the_error_names_the_field_as_that_of_a_keyword_does(Book: Any) -> None:
