@@ -38,11 +38,15 @@ connection_created = Signal()
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
 _SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
-# MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session.
-_IN_UTC = {
+# MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session. An UPDATE of
+# several columns on MariaDB would use the new values of those that it has set already.
+_MARIADB_SESSION = (
+    "SET time_zone = '+00:00', sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), 'SIMULTANEOUS_ASSIGNMENT')"
+)
+_SESSION = {
     "postgresql": "SET TIME ZONE 'UTC'",
-    "mysql": "SET time_zone = '+00:00'",
-    "mariadb": "SET time_zone = '+00:00'",
+    "mysql": _MARIADB_SESSION,
+    "mariadb": _MARIADB_SESSION,
 }
 _ASYNC_DRIVERS = {"sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _BEGUN_ON_CURSOR = ("sqlite", "postgresql", "mysql", "mariadb")
@@ -264,8 +268,8 @@ class Database:
         self._announce(self.alias, connection)
 
     def _set_up(self, connection: Any, cursor: Any) -> None:
-        if in_utc := _IN_UTC.get(self.dialect):
-            cursor.execute(in_utc)
+        if session := _SESSION.get(self.dialect):
+            cursor.execute(session)
             connection.commit()
         if not self.is_sqlite:
             return

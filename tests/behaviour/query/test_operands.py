@@ -193,8 +193,7 @@ def test_values_that_nothing_decides_about_come_back_as_they_are(Book: Any) -> N
 
 def test_the_same_expression_serves_several_fields(Book: Any) -> None:
     one = case((Book.pages > 0, 1), else_=2)
-    for name in ("price", "pages"):
-        assert Book.objects.update(**{name: one}) == 2
+    assert Book.objects.update(price=one, pages=one) == 2
     assert [tuple(row) for row in Book.objects.order_by("id").values("price", "pages")] == [(1, 1), (2, 2)]
     shared = Book.pages == 1
     assert [Book.objects.filter(shared).count(), Book.objects.filter(and_(shared, shared)).count()] == [1, 1]
@@ -300,6 +299,14 @@ def test_an_expression_of_another_kind_is_not_written(Book: Any) -> None:
             Book.objects.update(**{name: value})
     assert Book.objects.update(price=Book.price / 3) == 2
     assert Book.objects.filter(price=Decimal("0.37")).count() == 2
+
+
+def test_an_update_of_several_columns_uses_what_they_were(Book: Any) -> None:
+    assert Book.objects.update(title=Book.title_1, title_1=Book.title, pages=Book.pages + 1) == 2
+    assert [tuple(row) for row in Book.objects.order_by("id").values("title", "title_1", "pages")] == [
+        ("", "a", 8),
+        ("", "b", -6),
+    ]
 
 
 def test_a_row_that_is_inserted_has_no_columns_for_its_expressions(Book: Any, registry: Any) -> None:
