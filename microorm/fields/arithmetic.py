@@ -152,6 +152,8 @@ class FloatComparator(_Arithmetic, Double.Comparator[float]):
     """Operators of floats."""
 
     def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
+        if isinstance(other, Decimal):
+            self.refuse(op, other, f"write {float(other)!r}")
         return computed_by(other, op, self.expr)
 
 

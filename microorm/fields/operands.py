@@ -363,12 +363,10 @@ class _Walk:
         if (left is None or right is None) and not TEMPORAL & {left, right}:
             return None
         if left in NUMBERS and right in NUMBERS:
-            if operator is operators.mod and {left, right} & {"float", "Decimal"}:
-                raise FieldError(f"{element} is an int on some databases; compute it in Python")
+            if operator in (operators.mod, operators.floordiv) and {left, right} & {"float", "Decimal"}:
+                raise FieldError(f"{element} needs integers on some databases; compute it in Python")
             floating = "float" in (left, right)
-            inexact = operator is operators.truediv or (
-                operator is operators.floordiv and (left, right) != ("int", "int")
-            )
+            inexact = operator is operators.truediv
             if inexact and not floating and self.target is None:
                 raise FieldError(
                     f"{element} has other digits on each database; write cast(…, Double) {ARITHMETIC[operator]} …"

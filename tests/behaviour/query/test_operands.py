@@ -44,6 +44,7 @@ def Book(Base: Any, registry: Any, Author: Any) -> Any:
         pages: Field[int] = field(default=7)
         price: Field[Decimal] = field(default=Decimal("1.10"), max_digits=8, decimal_places=2)
         rate: Field[Decimal] = field(default=Decimal("0.3333"), max_digits=8, decimal_places=4)
+        ratio: Field[float] = field(default=0.5)
         open: Field[bool] = field(default=True)
         state: Field[State] = field(default=State.OPEN)
         level: Field[Level] = field(default=Level.LOW)
@@ -263,6 +264,7 @@ UNDEFINED: dict[str, Any] = {
     "a moment and a number": lambda b: b.at - 1,
     "a moment and a date": lambda b: b.at - b.day,
     "a decimal and a float": lambda b: b.price * 1.5,
+    "a float and a decimal": lambda b: cast(b.price, b.ratio.type) * Decimal("1.5"),
     "a quotient of decimals": lambda b: b.price / 3,
     "a quotient of integers": lambda b: b.pages / b.pages,
     "a remainder of decimals": lambda b: b.price % 1,
