@@ -71,6 +71,10 @@ def configure_project(start: "str | Path | None" = None) -> "Project":
     return project
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 __all__ = [
     "CommitOutcomeUnknown",
     "ConfigurationError",

@@ -6,13 +6,18 @@ methods. It uses the instance `default_apps` of `Apps`.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from threading import RLock
 from types import ModuleType
 
 from microorm.errors import ConfigurationError, nearest
+from microorm.messages import brief
 from microorm.registry import Registry, default_registry
+from microorm.signals import ModelSignal
+
+_TO_SETUP_CALL = 3
 
 __all__ = ["AppConfig", "Apps", "default_apps", "setup"]
 
@@ -71,8 +76,9 @@ class Apps:
         exactly one. A second call with the same entries does nothing. Other threads wait until the first call is done.
 
         Raises `ConfigurationError` for invalid entries, names and labels, for duplicates, for models that were defined
-        before with another label, and for other entries than those of the first call; `TypeError` unless *entries* is a
-        list or tuple of strings; `RuntimeError` if an application calls it. Errors of imports and of `ready()` are not
+        before with another label, and for other entries than those of the first call; `ModelError` for a name that
+        several models have; `TypeError` unless *entries* is a list or tuple of strings; `RuntimeError` if an application
+        calls it. Warns of receivers whose sender is a label that no model has. Errors of imports and of `ready()` are not
         changed. After an error nothing is set up, and `setup` can be called again; modules stay imported.
         """
         wanted = _checked(entries)
@@ -81,7 +87,7 @@ class Apps:
                 raise RuntimeError("setup() was called by an application that is being set up")
             if self.ready:
                 if wanted != self._entries:
-                    raise ConfigurationError(f"other applications are set up already: {self._entries!r}")
+                    raise ConfigurationError(f"other applications are set up already: {brief(self._entries)}")
                 return
             self._running = True
             try:
@@ -100,11 +106,19 @@ class Apps:
         for package in packages:
             if _has_submodule(package, "models"):
                 import_module(f"{package.__name__}.models")
+        self.registry.prepare()
         self.models_ready = True
         for config in configs:
             config.ready()
         self._entries = entries
         self.ready = True
+        for label, receiver in ModelSignal.all_waiting(self.registry):
+            warnings.warn(
+                f"no model is labelled {label!r}, to which {receiver} is connected"
+                f"{nearest(label, self.registry.models)}",
+                RuntimeWarning,
+                stacklevel=_TO_SETUP_CALL,
+            )
 
     def _register_labels(self, configs: list[AppConfig]) -> None:
         """Register the labels. Raises `ConfigurationError` if models were defined too early to have them."""
@@ -117,10 +131,11 @@ class Apps:
                 raise ConfigurationError(
                     f"two applications are labelled {config.label!r}: {other!r} and {config.name!r}"
                 )
-        before = {label: registry.label(model, None) for label, model in registry.models.items()}
+        known = registry.known().items()
+        before = {label: registry.label(model, None) for label, model in known}
         self.configs = {config.label: config for config in configs}
         registry.apps.update({config.name: config.label for config in configs})
-        for label, model in registry.models.items():
+        for label, model in known:
             if label == before[label] and label != (due := registry.label(model, None)):
                 raise ConfigurationError(f"the model {due!r} was defined as {label!r}, before setup()")
 
@@ -133,11 +148,11 @@ class Apps:
 
 def _checked(entries: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(entries, (list, tuple)):
-        raise TypeError(f"setup() takes a list or tuple of applications, not {entries!r}")
+        raise TypeError(f"setup() takes a list or tuple of applications, not {brief(entries)}")
     for entry in entries:
         if not isinstance(entry, str) or not _is_dotted_path(entry):
             kind = ConfigurationError if isinstance(entry, str) else TypeError
-            raise kind(f"an application must be a dotted path, not {entry!r}")
+            raise kind(f"an application must be a dotted path, not {brief(entry)}")
     return tuple(entries)
 
 

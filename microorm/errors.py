@@ -41,7 +41,7 @@ class UnknownAlias(ConfigurationError):
     def __init__(self, alias: object, known: Iterable[str]) -> None:
         self.alias = alias
         self.known = tuple(sorted(known))
-        configured = ", ".join(map(repr, self.known)) or "none"
+        configured = ", ".join(map(repr, self.known)) or "none; call configure() first"
         super().__init__(f"no database named {alias!r}; configured: {configured}{nearest(alias, self.known)}")
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -114,10 +114,28 @@ class TransactionError(MicroormError):
 
 
 class CommitOutcomeUnknown(TransactionError):
-    """The connection was lost during COMMIT; the rows may or may not be stored.
+    """The connection was lost, or the program interrupted, during COMMIT; the rows may or may not be stored.
 
     Functions passed to `on_commit` did not run. Instances keep the written values, so that their keys can be looked up.
+    After Ctrl-C or `sys.exit()` the error is also a `KeyboardInterrupt` or `SystemExit`, and stops the program as they do.
     """
+
+
+class _KeyboardInterrupt(CommitOutcomeUnknown, KeyboardInterrupt):
+    pass
+
+
+class _SystemExit(CommitOutcomeUnknown, SystemExit):
+    pass
+
+
+def outcome_unknown(message: str, error: BaseException) -> CommitOutcomeUnknown:
+    """Return the error that tells that *error* has left the outcome of a commit unknown."""
+    if isinstance(error, KeyboardInterrupt):
+        return _KeyboardInterrupt(message)
+    if isinstance(error, SystemExit):
+        return _SystemExit(message)
+    return CommitOutcomeUnknown(message)
 
 
 class TransactionSharedError(TransactionError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from microorm.db.atomic import end_scopes
+from microorm.db.blocks import end_scopes
 from microorm.db.context import Scope, open_scopes
 from microorm.db.databases import Databases, default_databases
 from microorm.signals import got_request_exception, request_finished, request_started

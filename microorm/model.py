@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, dataclass_transform, overload
 
 from sqlalchemy import ColumnElement, Table
+from sqlalchemy.sql import ClauseElement
 from typing_extensions import TypeVar
 
 from microorm.errors import MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist
@@ -14,10 +15,11 @@ from microorm.fields.field import field
 from microorm.mapping.declarations import Declaration
 from microorm.mapping.definition import LazySchema, LazyTable, Options, define
 from microorm.mapping.foreign_key import foreign_key
+from microorm.mapping.pickling import picklable, unpickle
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowState, State, changes, picklable, unpickle
+from microorm.mapping.state import RowState, State, changes, described
 from microorm.persistence.delete import delete
-from microorm.persistence.refresh import load_deferred, refresh
+from microorm.persistence.refresh import load_deferred, load_replaced, refresh, refuse_lazy_changes
 from microorm.persistence.save import save
 from microorm.query.joins import load_related
 from microorm.query.query import Query
@@ -73,10 +75,11 @@ class Model(Generic[K]):
     microorm makes for `Model[UUID]`.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_row", "_row_state")
+    __slots__ = ("__dict__", "__weakref__", "_related", "_row", "_row_state")
 
     _row_state: RowState
     _row: tuple[Any, ...] | None
+    _related: dict[str, Any] | None  # see `mapping.state.keep_related`
 
     if TYPE_CHECKING:
         __schema__: ClassVar[Schema]
@@ -141,8 +144,14 @@ class Model(Generic[K]):
         return frozenset(self.changes())
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """Return `{name: (old, new)}` of the changed fields, with keys for relations; in `post_save`, what was saved."""
+        """Return `{name: (old, new)}` of the changed fields, with keys for relations; in `post_save`, what was saved.
+
+        Loads the old values of deferred fields that were assigned.
+        """
         schema = self.__schema__
+        if self._row_state.partial:
+            refuse_lazy_changes(self)
+            load_replaced(self)
         found = changes(self, schema.names, schema.foreign_keys)
         return {schema.reported[name]: pair for name, pair in found.items()}
 
@@ -171,14 +180,7 @@ class Model(Generic[K]):
         errors of the database. After an error nothing is written, and the instance is as it was. An open block is
         doomed if a receiver or SQL had run.
         """
-        save(
-            self,
-            using=using,
-            update_fields=update_fields,
-            raw=raw,
-            force_insert=force_insert,
-            force_update=force_update,
-        )
+        save(self, using, update_fields, raw, force_insert, force_update)
         return self
 
     def delete(self, *, using: str | None = None) -> tuple[int, dict[str, int]]:
@@ -207,9 +209,10 @@ class Model(Generic[K]):
         return load_deferred(self, name)
 
     def __repr__(self) -> str:
-        schema = self.__schema__
-        key = ", ".join(f"{name}={self.__dict__.get(name)!r}" for name in schema.key_names)
-        return f"{schema.name}({key})"
+        return described(self)
+
+    def _in_messages(self) -> str:
+        return described(self, self.__schema__.key_names)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -228,13 +231,17 @@ class Model(Generic[K]):
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._row, twin._row_state = self._row, self._row_state
+        twin._row, twin._row_state = self._row, self._row_state.of_copy()
+        twin._related = None if self._related is None else dict(self._related)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         twin = self.__copy__()
         memo[id(self)] = twin
-        twin.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        # An expression never changes, and a copy of its columns would be of another table.
+        values = {n: v for n, v in self.__dict__.items() if not isinstance(v, ClauseElement)}
+        twin.__dict__.update(deepcopy(values, memo))
+        twin._related = deepcopy(self._related, memo)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.db.databases import Databases, default_databases
-from microorm.errors import ConfigurationError, ModelError, TransactionError
+from microorm.errors import ConfigurationError, ModelError, TransactionError, nearest
 from microorm.fields.types import MARIADB
 
 NAMING = {
@@ -38,7 +39,8 @@ class Registry:
         self.apps: dict[str, str] = {}
         self.paths: dict[Any, Any] = {}  # SQL alias → path
         self._postponed: dict[str, Any] = {}
-        self._waiting: dict[str, list[tuple[Callable[[Any], object], bool]]] = {}
+        self._taken: dict[str, str] = {}  # labels that a model of another application was taken for
+        self._waiting: dict[str, dict[Callable[[Any], object], bool]] = {}
         self._referring: dict[Any, tuple[Any, ...]] = {}
 
     def __repr__(self) -> str:
@@ -51,10 +53,45 @@ class Registry:
             _ = model.__schema__
         return self.tables
 
-    def by_name(self) -> dict[str, Any]:
-        """Return the models by class name, including those that are not prepared yet."""
-        known = [*self.models.values(), *self._postponed.values()]
-        return {model.__name__: model for model in known}
+    def known(self) -> dict[str, Any]:
+        """Return the models by label, including those that are not prepared yet."""
+        return self.models | self._postponed
+
+    def find(self, cls: Any, name: str, *, final: bool = True) -> Any:
+        """Return what *name* means in the body of the model *cls*; None if there is no such model.
+
+        That is the model of this name in the same application, else the only one of this name, else an application as
+        `LabelledModels`. If not *final*, a model of another application is not returned either, since one of the same
+        application may still be defined. Raises `ModelError` for a name that several models have.
+        """
+        known, label = self.known(), self.label(cls, cls.__options__.app)
+        own = known.get(f"{label.partition('.')[0]}.{name}")
+        if own is not None:
+            return own
+        found = {label: model for label, model in known.items() if label.partition(".")[2] == name}
+        if len(found) > 1 and final:
+            labels = sorted(found)
+            raise ModelError(
+                f"{name!r} is the name of several models: {', '.join(labels)}; write the label, such as {labels[0]!r}"
+            )
+        if found and final:
+            self._taken[f"{label.partition('.')[0]}.{name}"] = f"{label} takes it for {next(iter(found))}"
+            return next(iter(found.values()))
+        if found:
+            return None
+        return LabelledModels(self, name) if any(label.partition(".")[0] == name for label in known) else None
+
+    def prepare(self) -> None:
+        """Prepare the models that were waiting for others, as far as all names they use are defined.
+
+        Raises `ModelError` for a model that is wrong in another way, such as by a name that several models have.
+        """
+        for model in list(self._postponed.values()):
+            try:
+                _ = model.__schema__
+            except ModelError as error:
+                if not isinstance(error.__cause__, PendingName):
+                    raise
 
     def referring(self, model: Any) -> tuple[Any, ...]:
         """Return the foreign keys that refer to *model*, except those of models with undefined names."""
@@ -91,9 +128,17 @@ class Registry:
     def check_free(self, cls: type, label: str) -> Any:
         """Return the model with the same label that *cls* replaces, with a warning; None if there is none.
 
+        Warns as well if a model of another application has been taken for *cls*.
+
         Raises `ModelError` if that model is from another module. Only a reload, or a notebook, may replace a model.
         """
         known = self.models.get(label) or self._postponed.get(label)
+        if known is None and (taken := self._taken.pop(label, None)) is not None:
+            warnings.warn(
+                f"the model {label!r} is defined after the first use of its name: {taken}; write the label there",
+                RuntimeWarning,
+                stacklevel=_TO_CLASS_STATEMENT,
+            )
         if known is None or known is cls:
             return None
         if known.__module__ != cls.__module__:
@@ -120,12 +165,10 @@ class Registry:
         self._referring.clear()
         if again:
             self._renew_relations(model)
-        waiting = self._waiting.get(label, [])
-        for entry in list(waiting):
-            function, always = entry
+        for function, always in list(self._waiting.get(label, {}).items()):
             function(model)
-            if not always and entry in waiting:
-                waiting.remove(entry)
+            if not always:
+                self.forget_waiting(label, function)
 
     def take_back(self, model: Any, label: str, older: Any) -> None:
         """Unregister *model*, whose class statement failed, and register *older* again, if there is one."""
@@ -155,18 +198,23 @@ class Registry:
         check_label(label)
         model = self.models.get(label)
         if always or model is None:
-            self._waiting.setdefault(label, []).append((function, always))
+            self._waiting.setdefault(label, {})[function] = always
         if model is not None:
             function(model)
 
     def forget_waiting(self, label: str, function: Callable[[Any], object]) -> bool:
         """Stop calling *function* for *label*; return whether it was waiting."""
-        waiting = self._waiting.get(label, [])
-        for entry in list(waiting):
-            if entry[0] == function:
-                waiting.remove(entry)
-                return True
-        return False
+        waiting = self._waiting.get(label, {})
+        found = waiting.pop(function, None) is not None
+        if not waiting:
+            self._waiting.pop(label, None)
+        return found
+
+    def waiting(self) -> Iterator[tuple[str, Callable[[Any], object]]]:
+        """Yield the functions that wait for a model that is not defined, each with its label."""
+        for label, functions in list(self._waiting.items()):
+            if label not in self.models and label not in self._postponed:
+                yield from [(label, function) for function in functions]
 
     def create_all(self, using: str | None = None) -> None:
         """Create the missing tables on all aliases, or on *using*, as far as the routers allow it.
@@ -209,7 +257,7 @@ class Registry:
         databases = self.databases
         aliases = databases.aliases if using is None else (databases.database(using).alias,)
         if not aliases:
-            raise ConfigurationError("no database is configured")
+            raise ConfigurationError("no database is configured; call configure() first")
         models = self.models.items()
         tables = self.tables.tables  # not model.__table__, which may have been copied
         return [
@@ -223,6 +271,40 @@ class Registry:
             )
             for alias in aliases
         ]
+
+
+class PendingName(Exception):
+    """An annotation uses a name that is not defined yet."""
+
+    def __init__(self, name: str, hint: str = "") -> None:
+        self.name = name
+        super().__init__(f"name {name!r} is not defined{hint}")
+
+
+class LabelledModels:
+    """The models of one application as attributes, so that an annotation can be a label: `accounts.User`.
+
+    If the name of the application is also that of a *module* in the namespace, its attributes come first. A model that is
+    not defined yet raises `PendingName`.
+    """
+
+    def __init__(self, registry: Registry, app: str, module: ModuleType | None = None) -> None:
+        self._registry = registry
+        self._app = app
+        self._module = module
+
+    def beside(self, module: ModuleType) -> LabelledModels:
+        """Return the same models, and the attributes of *module*."""
+        return LabelledModels(self._registry, self._app, module)
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(self._module, name):
+            return getattr(self._module, name)
+        known = self._registry.known()
+        label = f"{self._app}.{name}"
+        if label not in known:
+            raise PendingName(label, nearest(label, known))
+        return known[label]
 
 
 def _refuse_migrated(alias: str, connection: Connection) -> None:

@@ -1,20 +1,24 @@
 """`ModelSignal`, and all built-in signals, at the end of the file.
 
-A model signal takes a model or its label as sender, and has three more options: *delivery*, *subclasses* and *skip_raw*.
+A model signal takes a model or its label as sender, and has four more options: *delivery*, *robust*,
+*subclasses* and *skip_raw*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from copy import copy
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from copy import copy, deepcopy
 from typing import Any, ClassVar, Literal, TypeVar
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, WeakValueDictionary, ref
+
+from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import connection_created
 from microorm.db.routing import postpone
-from microorm.dispatch.receivers import Connection, connection_key
+from microorm.dispatch.receivers import Connection, check_receiver, connection_key, source_location, warn_at
 from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
+from microorm.messages import brief
 from microorm.registry import Registry, check_label, default_registry
 
 __all__ = [
@@ -47,24 +51,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Labelled:
     """A connection to a label: to the model that has it, and to each later model that replaces it.
 
-    A plain signal holds the receiver: it checks it, references it weakly if requested, and warns if it is lost.
-    *arguments* are the other arguments of `Signal._connect`.
+    *held*: the receiver, checked and referenced as by any other connection. *arguments* are the other arguments of
+    `Signal._connect`.
     """
 
     def __init__(
-        self, signal: ModelSignal, identity: tuple[Registry, str, Hashable], receiver: Any, *arguments: Any
+        self, signal: ModelSignal, identity: tuple[Registry, str, Hashable], held: Connection, *arguments: Any
     ) -> None:
         self._signal = signal
-        self._holder = Signal()
-        self._holder._connect(receiver, None, *arguments)
+        self.held = held
         self.identity = identity
         self._arguments = arguments
         self._models: list[ReferenceType[Any]] = []
 
+    def __repr__(self) -> str:
+        return f"{self.held.module}.{self.held.qualname} ({self.held.location})"
+
     @property
     def alive(self) -> bool:
         """Whether the receiver has not been collected."""
-        return bool(self._holder._route(None))
+        return self.held.alive
 
     @property
     def models(self) -> list[Any]:
@@ -73,20 +79,19 @@ class _Labelled:
 
     def __call__(self, model: Any) -> None:
         """Connect the receiver to *model*, which has the label now."""
-        if not (route := self._holder._route(None)):
-            self.forget()
-        for connection in route:
-            connection.ran = True  # now the connection to the model warns if it is lost
-            if (receiver := connection.receiver) is not None:
-                self._signal._connect(receiver, model, *self._arguments)
-                self._models = [*filter(ReferenceType.__call__, self._models), ref(model)]
+        if (receiver := self.held.receiver) is None:
+            self._signal._prune()
+            return
+        self.held.ran = True  # now the connection to the model warns if it is lost
+        self._signal._connect(receiver, model, *self._arguments)
+        self._models = [*filter(ReferenceType.__call__, self._models), ref(model)]
 
     def forget(self) -> None:
         """Ignore later models with the label; existing connections remain."""
-        registry, label, _ = self.identity
+        registry, label, key = self.identity
         registry.forget_waiting(label, self)
         with self._signal._lock:
-            self._signal._labelled.pop(self, None)
+            self._signal._labelled.pop((id(registry), label, key), None)
 
 
 class ModelSignal(Signal):
@@ -95,16 +100,28 @@ class ModelSignal(Signal):
     # Concurrent receivers could open savepoints on one connection at the same time.
     concurrent: ClassVar[bool] = False
 
-    def __init__(self, *, postponable: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, arguments: Iterable[str] | None = None, *, postponable: bool = False, through: bool = False
+    ) -> None:
+        """*postponable*: sent after a write. *through*: sent by the through models of many-to-many relations only."""
+        super().__init__(arguments)
         self._postponable = postponable
-        self._labelled: WeakKeyDictionary[_Labelled, None] = WeakKeyDictionary()  # held by the registries
+        self._through = through
+        # By the id of the registry, the label and the key of the connection; held by the registries.
+        self._labelled: WeakValueDictionary[tuple[int, str, Hashable], _Labelled] = WeakValueDictionary()
 
     @property
     def waiting(self) -> tuple[tuple[str, Connection], ...]:
         """Pairs of label and connection, for labels that no model has yet."""
-        held = [each for each in self._following() if not each.models]
-        return tuple((each.identity[1], known) for each in held for known in each._holder.receivers)
+        waiting = [each for each in self._following() if each.alive and not each.models]
+        return tuple((each.identity[1], each.held) for each in waiting)
+
+    @staticmethod
+    def all_waiting(registry: Registry) -> Iterator[tuple[str, str]]:
+        """Yield the labels in *registry* that receivers of any signal wait for, and the name and place of each receiver."""
+        for label, function in registry.waiting():
+            if isinstance(function, _Labelled) and function.alive:
+                yield label, repr(function)
 
     def connect(  # type: ignore[override]
         self,
@@ -114,6 +131,7 @@ class ModelSignal(Signal):
         dispatch_uid: object = None,
         *,
         delivery: Literal["immediate", "on_commit"] = "immediate",
+        robust: bool = False,
         subclasses: bool = False,
         skip_raw: bool = False,
         registry: Registry | None = None,
@@ -122,18 +140,21 @@ class ModelSignal(Signal):
 
         The model of a label may be defined later, in *registry* (by default the default one); a model that replaces it
         gets its connections. *delivery*: `"on_commit"` calls the receiver after the commit, with copies of the
-        arguments, and never after a rollback. *subclasses*: also connect to models derived from *sender*. *skip_raw*:
+        arguments, and never after a rollback; *robust*: an error of such a receiver is logged. *subclasses*: also connect to models derived from *sender*. *skip_raw*:
         ignore raw saves. Other arguments and the return value are those of `Signal.connect`.
 
-        Raises `ValueError` for an unknown delivery, a signal without `"on_commit"`, and an invalid label; `TypeError`
-        for a sender that is neither a class nor a label.
+        Raises `ValueError` for an unknown delivery, a signal without `"on_commit"`, *robust* without it, and an invalid label; `TypeError`
+        for a sender that is neither a class nor a label. Warns of a class that never sends the signal, such as an abstract
+        model without *subclasses*.
         """
         if delivery not in ("immediate", "on_commit"):
-            raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {delivery!r}")
+            raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {brief(delivery)}")
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is only available for signals sent after a write")
+        if robust and delivery != "on_commit":
+            raise ValueError("robust=True needs delivery='on_commit': an earlier error has to undo the write")
         options: dict[str, Any] = {} if delivery == "immediate" else {"delivery": delivery}
-        flags = {"subclasses": subclasses, "skip_raw": skip_raw}
+        flags = {"robust": robust, "subclasses": subclasses, "skip_raw": skip_raw}
         options |= {name: True for name, given in flags.items() if given}
         self._check_sender(sender)
         if isinstance(sender, str):
@@ -180,32 +201,73 @@ class ModelSignal(Signal):
         registry = registry or default_registry
         if (model := registry.models.get(sender)) is not None:
             return super().has_listeners(model)
-        waits = any(each.identity[:2] == (registry, sender) and each.alive for each in self._following())
-        return waits or any(each.wildcard for each in self.receivers)
+        if super().has_listeners(None):
+            return True
+        return any(each.identity[:2] == (registry, sender) and each.alive for each in self._following())
 
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry
     ) -> None:
-        identity = (registry, label, connection_key(receiver, None, uid))
-        for known in self._following():
-            if known.identity == identity:
-                if known.alive:
+        check_receiver(receiver, self._arguments)
+        held = Connection(receiver, None, uid, options, weak=weak, flag=self._dead.append)
+        key = connection_key(receiver, None, uid)
+        self._prune()
+        with self._lock:
+            known = self._labelled.get((id(registry), label, key))
+            if known is not None and known.identity[0] is registry:
+                if not held.replaces(known.held):
+                    for model in known.models:
+                        self._connect(receiver, model, weak, uid, options)
                     return
                 known.forget()
-        labelled = _Labelled(self, identity, receiver, weak, uid, options)
-        with self._lock:
-            self._labelled[labelled] = None
+            labelled = _Labelled(self, (registry, label, key), held, weak, uid, options)
+            self._labelled[id(registry), label, key] = labelled
         registry.when_defined(label, labelled, always=True)
 
     def _following(self, key: Hashable = None) -> list[_Labelled]:
         with self._lock:
-            return [each for each in self._labelled if key is None or each.identity[2] == key]
+            return [each for each in self._labelled.values() if key is None or each.identity[2] == key]
+
+    def _remove_dead(self, *, keep_lost: bool) -> list[Connection]:
+        dead = super()._remove_dead(keep_lost=keep_lost)
+        for each in self._following():
+            if each.alive:
+                continue
+            if (successor := each.held.living_successor) is not None:
+                each.held = successor
+                continue
+            if not (keep_lost and each.held.lost):
+                each.forget()
+            dead.append(each.held)
+        return dead
+
+    def _connect(
+        self, receiver: Any, sender: Any, weak: bool, dispatch_uid: object, options: Mapping[str, Any]
+    ) -> None:
+        super()._connect(receiver, sender, weak, dispatch_uid, options)
+        if sender is not None and "subclasses" not in options and (reason := self._silence_of(sender)):
+            module, name, file, line = source_location(receiver)
+            warn_at(f"receiver {name} will not be called: {reason}", RuntimeWarning, module, file, line)
+
+    def _silence_of(self, sender: Any) -> str | None:
+        """Return why *sender*, a class, never sends this signal; None if it may."""
+        if (options := getattr(sender, "__options__", None)) is None:
+            return f"{sender.__name__}, to which it is connected, is not a model"
+        if options.abstract:
+            return f"{sender.__name__} is abstract and sends no signals; pass subclasses=True for those of its models"
+        schema = sender.__dict__.get("__schema__")
+        if self._through and schema is not None and len(schema.foreign_keys) < _SIDES:
+            return (
+                f"m2m_changed is sent by through models, and {sender.__name__} is not one; "
+                f"use through({sender.__name__}.…), with the name of the relation"
+            )
+        return None
 
     def _check_sender(self, sender: object) -> None:
         if isinstance(sender, str):
             check_label(sender)
         elif sender is not None and not isinstance(sender, type):
-            raise TypeError(f"the sender of a model signal must be a model or its label, not {sender!r}")
+            raise TypeError(f"the sender of a model signal must be a model or its label, not {brief(sender)}")
 
     def _is_muted_by(self, muted: object, sender: object) -> bool:
         if isinstance(muted, str):  # in any registry, and also if it is defined inside the block
@@ -230,18 +292,20 @@ class ModelSignal(Signal):
         databases, alias = sender.__schema__.registry.databases, named["using"]
         sent = _as_sent(named)
 
+        def call(held: Any) -> None:
+            result = held(signal=self, sender=sender, **sent)
+            if connection.is_async:
+                run_coroutine(_awaited(result))
+
         def deliver() -> None:
             if (held := connection.receiver) is None:  # collected in the meantime
                 return
-            with ReceiverScope(databases, alias):
-                result = held(signal=self, sender=sender, **sent)
-                if connection.is_async:
-                    run_coroutine(_awaited(result))
+            ReceiverScope(databases, alias).run(call, held)
 
-        if postpone(databases, alias, deliver):
+        deliver.__qualname__ = connection.qualname
+        if postpone(databases, alias, deliver, "robust" in connection.options):
             return None
-        with ReceiverScope(databases, alias):
-            return receiver(signal=self, sender=sender, **sent)
+        return ReceiverScope(databases, alias).run(receiver, signal=self, sender=sender, **sent)
 
     def refuse_waiting(self, sender: type[Any]) -> None:
         """Raise RuntimeError if async receivers of *sender* would have to run on a running event loop."""
@@ -257,30 +321,54 @@ def _as_sent(named: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the arguments for a receiver that is called later."""
     sent = dict(named)
     if "instance" in named:
-        sent["instance"] = copy(named["instance"])
-        if named.get("origin") is named["instance"]:
-            sent["origin"] = sent["instance"]
+        sent["instance"] = _as_it_is(named["instance"])
+    if (origin := named.get("origin")) is not None:
+        shared = origin is named.get("instance")
+        sent["origin"] = sent["instance"] if shared else _as_it_is(origin)
     if "objects" in named:
-        sent["objects"] = [copy(each) for each in named["objects"]]
+        sent["objects"] = [*map(_as_it_is, named["objects"])]
     if "values" in named:
-        sent["values"] = dict(named["values"])
+        sent["values"] = {name: _unshared(value) for name, value in named["values"].items()}
     return sent
 
 
-class_prepared = ModelSignal()
-pre_init = ModelSignal()
-post_init = ModelSignal()
-pre_save = ModelSignal()
-post_save = ModelSignal(postponable=True)
-pre_delete = ModelSignal()
-post_delete = ModelSignal(postponable=True)
-m2m_changed = ModelSignal()
-pre_bulk_create = ModelSignal()
-post_bulk_create = ModelSignal(postponable=True)
-pre_update = ModelSignal()
-post_update = ModelSignal(postponable=True)
-pre_migrate = Signal()
-post_migrate = Signal()
-request_started = Signal()
-request_finished = Signal()
-got_request_exception = Signal()
+def _as_it_is(instance: Any) -> Any:
+    """Return a copy of *instance*, with copies of the values that can change in place; a query does not change."""
+    if not hasattr(instance, "_row_state"):
+        return instance
+    twin, schema = copy(instance), instance.__schema__
+    if schema.mutable:
+        values = twin.__dict__
+        for field in schema.fields:
+            if field.mutable and field.name in values:
+                values[field.name] = _unshared(values[field.name])
+    return twin
+
+
+def _unshared(value: Any) -> Any:
+    """Return a copy of *value*, unless it is an SQL expression, or an instance that stands for its key."""
+    return value if isinstance(value, ClauseElement) or hasattr(value, "_row_state") else deepcopy(value)
+
+
+_SIDES = 2  # the foreign keys that a through model has at least
+_SAVE = ("instance", "raw", "using", "update_fields")
+_DELETE = ("instance", "using", "origin")
+_UPDATE = ("query", "values", "using")
+
+class_prepared = ModelSignal(())
+pre_init = ModelSignal(("args", "kwargs"))
+post_init = ModelSignal(("instance",))
+pre_save = ModelSignal(_SAVE)
+post_save = ModelSignal((*_SAVE, "created"), postponable=True)
+pre_delete = ModelSignal(_DELETE)
+post_delete = ModelSignal(_DELETE, postponable=True)
+m2m_changed = ModelSignal(("instance", "action", "reverse", "model", "pk_set", "using", "raw"), through=True)
+pre_bulk_create = ModelSignal(("objects", "using"))
+post_bulk_create = ModelSignal(("objects", "using"), postponable=True)
+pre_update = ModelSignal(_UPDATE)
+post_update = ModelSignal((*_UPDATE, "count"), postponable=True)
+pre_migrate = Signal(("using", "plan"))
+post_migrate = Signal(("using", "plan"))
+request_started = Signal(("environ", "scope"))
+request_finished = Signal(("environ", "scope"))
+got_request_exception = Signal(("exception", "environ", "scope"))

@@ -539,6 +539,41 @@ def test_models_are_prepared_in_the_second_phase(shop: None, world: Any, apps: A
     assert world.log == ["models shop", ("shop.Book", True, False), "ready shop"]
 
 
+POST = """
+import world
+from microorm import ForeignKey, foreign_key
+
+class Post(world.Base):
+    author: ForeignKey["{name}"] = foreign_key()
+"""
+
+
+def test_models_that_wait_for_another_application_are_prepared_before_ready(
+    write: Any, world: Any, apps: Apps
+) -> None:
+    ready = "world.log.append(sorted(world.apps.registry.models))"
+    write({"blog.models": POST.format(name="User"), "blog.apps": config("blog", ready=ready)})
+    write(
+        {
+            "accounts.models": models("User"),
+            "late.models": POST.replace("Post", "Other").format(name="Nobody"),
+        }
+    )
+    apps.setup(["blog", "accounts", "late"])
+    assert world.log == ["models accounts", "ready blog", ["accounts.User", "blog.Post"]]
+
+
+def test_a_name_that_two_applications_have_is_an_error_of_the_setup(
+    write: Any, world: Any, apps: Apps
+) -> None:
+    write({"blog.models": POST.format(name="User")})
+    for name in ("accounts", "staff"):
+        write({f"{name}.models": models("User", keywords=f', table="{name}"')})
+    with pytest.raises(ModelError, match=r"^Post\.author: .*several models: accounts\.User, staff\.User"):
+        apps.setup(["blog", "accounts", "staff"])
+    assert not apps.ready
+
+
 @pytest.mark.slow
 def test_the_package_sets_up_the_default_applications(tmp_path: Path) -> None:
     """P: `microorm.setup` is that of the default applications; the module is loaded by its first call."""
@@ -568,3 +603,21 @@ def test_the_package_sets_up_the_default_applications(tmp_path: Path) -> None:
         timeout=250,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_receiver_of_a_label_that_no_model_has_is_warned_of(write: Any, shop: None, apps: Apps) -> None:
+    """When all models are there."""
+    write(
+        {
+            "blog.__init__": "import blog.signals",
+            "blog.signals": SIGNALS.replace("shop.Book", "shop.Bok"),
+        }
+    )
+    with pytest.warns(RuntimeWarning) as caught:
+        apps.setup(["shop", "blog"])
+    assert apps.ready
+    [warning] = caught
+    text = str(warning.message)
+    assert text.startswith("no model is labelled 'shop.Bok', to which blog.signals.count (")
+    assert text.endswith(") is connected; nearest: 'shop.Book'")
+    assert warning.filename == __file__

@@ -8,7 +8,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from microorm import errors
 from microorm.errors import FieldError, InvalidValue, MicroormError, UnknownAlias, UnsavedError, nearest
 
-ALL = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+ALL = [
+    each
+    for name, each in vars(errors).items()
+    if isinstance(each, type) and issubclass(each, Exception) and not name.startswith("_")
+]
 
 
 def test_every_error_is_microorms_and_none_is_the_databases() -> None:
@@ -33,7 +37,7 @@ def test_wrong_values_are_value_errors_too() -> None:
         ("arcive", ["default", "archive"], "'archive', 'default'; nearest: 'archive'"),
         ("zzz", ["default"], "'default'"),
         (5, ["default"], "'default'"),
-        ("default", [], "none"),
+        ("default", [], "none; call configure() first"),
     ],
 )
 def test_an_unknown_alias_names_what_is_known(alias: object, known: list[str], words: str) -> None:

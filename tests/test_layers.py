@@ -27,6 +27,7 @@ LATE_IMPORTS: dict[str, str] = {
     "cli/output.py:print_table": "rich is for tables and bars; other commands print plain lines",
     "cli/program.py:migrations": "alembic is for the commands that migrate; `--help` does without",
     "mapping/declarations.py:declared": "annotationlib is new in Python 3.14",
+    "dispatch/receivers.py:_nearest": "difflib is for misspelt names only",
     "dispatch/signal.py:_runner_module": "asyncio costs more than the dispatcher, which can be used without it",
     "db/engine.py:_make_engine": "the driver of a database that is not used is not loaded",
     "errors.py:nearest": "difflib is for errors only",

@@ -101,10 +101,10 @@ def test_pk_is_the_key_whatever_it_is_called(Base, Book, Line) -> None:
         line.pk = (2, 2)
 
 
-def test_the_repr_shows_the_model_and_its_key(Book, Line) -> None:
-    assert repr(Book(title="secret")) == "Book(id=None)"
-    assert repr(Book(title="t").save()) == "Book(id=1)"
-    assert repr(Line(book=3)) == "Line(book=3, position=None)"
+def test_the_repr_shows_the_model_its_key_and_its_fields(Book, Line) -> None:
+    assert repr(Book(title="t")) == "Book(id=None, title='t')"
+    assert repr(Book(title="t").save()) == "Book(id=1, title='t')"
+    assert repr(Line(book=3)) == "Line(book=3, position=None, number=None)"
 
 
 def test_each_model_has_errors_of_its_own(Book, Line) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 
 from microorm import Databases, Registry
 from microorm.apps import Apps
+from microorm.db.drivers import FORMS
 from microorm.errors import ConfigurationError
 from microorm.project import expand, expand_url, read_project
 from tests.programs import Program
@@ -127,7 +128,7 @@ def test_a_missing_project_is_an_error_that_says_where_it_was_searched(write, tm
         ("databases.a.url = []", ".databases.a.url: must be a URL, not an array"),
         ("databases.a = {pool_size = 3}", ".databases.a: the key 'url' is missing; given: 'pool_size'"),
         ("databases.a = {}", ".databases.a: the key 'url' is missing; given: nothing"),
-        ("databases.a = 'geheim'", ".databases.a: the URL of database 'a' cannot be read by SQLAlchemy"),
+        ("databases.a = 'geheim'", f".databases.a: the URL of database 'a' cannot be read by SQLAlchemy; {FORMS}"),
         ("databases.a = 'orakel://u:geheim@h/d'", ".databases.a: the URL of database 'a' names 'orakel', which SQLAlchemy does not know"),
         ("databases.a = 'postgresql://u:${GEHEIM}@h/d'", ".databases.a: the environment variable 'GEHEIM' is not set"),
         ("databases.a = {url = 'sqlite://', connect_args = {x = ['$geheim']}}", ".databases.a.connect_args: single '$'; write '${NAME}' for an environment variable, or '$$' for a dollar sign"),

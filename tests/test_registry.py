@@ -197,8 +197,8 @@ def test_without_databases_there_is_nothing_to_make_tables_in() -> None:
         for act in (registry.create_all, registry.drop_all):
             with pytest.raises(ConfigurationError) as caught:
                 act()
-            assert str(caught.value) == "no database is configured"
-    with pytest.raises(ConfigurationError, match="^no database is configured$"):
+            assert str(caught.value) == "no database is configured; call configure() first"
+    with pytest.raises(ConfigurationError, match="^no database is configured; call "):
         microorm.create_all()
 
 

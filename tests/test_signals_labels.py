@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -180,3 +181,42 @@ def test_what_waits_for_a_label_can_be_seen(Base: Any, registry: Any) -> None:
     del first, seen
     gc.collect()
     assert post_save.waiting == ()
+
+
+class Shelf:
+    """An object whose method is a receiver."""
+
+    def put(self, **kwargs: Any) -> None: ...
+
+
+def test_dead_receivers_of_a_label_are_dropped(Base: Any, registry: Any) -> None:
+    """At the next use of the signal, whether there is such a model or not."""
+    define(Base, registry)
+    for label in ("shop.Page", "shop.Later"):
+        known = set(post_save._labelled)
+        shelves = [Shelf() for _ in range(3)]
+        for shelf in shelves:
+            post_save.connect(shelf.put, label, registry=registry)
+        held = [weakref.ref(each) for key, each in post_save._labelled.items() if key not in known]
+        assert len(held) == 3
+        del shelves, shelf
+        post_save.has_listeners("shop.Page", registry=registry)
+        gc.collect()
+        assert [each() for each in held] == [None] * 3
+        assert all(each.alive for each in post_save._connections.values())
+        assert registry._waiting == {}
+
+
+def test_a_receiver_of_a_label_that_is_defined_again_under_its_uid_wins(Base: Any, registry: Any) -> None:
+    """For the model that is there, and for one that replaces it."""
+    heard: list[int] = []
+    cell = "def note(**kwargs):\n    heard.append(run)"
+    names: dict[str, Any] = {"heard": heard, "__name__": "notebook"}
+    for run in (1, 2):
+        Page = define(Base, registry)
+        names["run"] = run
+        exec(cell, names)
+        post_save.connect(names["note"], "shop.Page", dispatch_uid="uid", registry=registry)
+        Page(title="a").save()
+    define(Base, registry)(title="b").save()
+    assert heard == [1, 2, 2]

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from microorm.cli.output import EMPTY, format_error, one_line, print_table
 from microorm.cli.program import Invocation, json_option
 from microorm.db.databases import Databases
+from microorm.db.drivers import refuse_missing_folder
 from microorm.db.engine import Database, masked
 
 if TYPE_CHECKING:
@@ -140,14 +141,14 @@ def _check_database(database: Database, status: DatabaseStatus) -> None:
 
 
 def _read_version(database: Database) -> str:
-    """Return the version of the server. Raises the driver's errors, and `OSError` if the folder of a file is missing."""
+    """Return the version of the server. Raises the driver's errors, and `ConfigurationError` if the folder of a file is missing."""
     url = database.url
     if database.is_memory:
         return sqlite3.sqlite_version
     if database.is_sqlite:
         path = Path((url.database or "").removeprefix("file:"))
         if not path.exists():
-            path.parent.stat()
+            refuse_missing_folder(database.alias, url)
             return sqlite3.sqlite_version
         url = url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
     connect_args = {**_TIMEOUTS.get(url.get_driver_name(), {}), **database.options.get("connect_args", {})}

@@ -39,13 +39,14 @@ class ReceiverInfo:
     weak: bool
     dispatch_uid: str | None
     is_async: bool
+    robust: bool
     subclasses: bool
     skip_raw: bool
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of the table."""
         sender = "*" if self.sender is None else self.sender
-        options = [name for name in ("subclasses", "skip_raw") if getattr(self, name)]
+        options = [name for name in ("robust", "subclasses", "skip_raw") if getattr(self, name)]
         return (
             self.signal,
             self.receiver,
@@ -161,6 +162,7 @@ def _receiver_info(signal: str, connection: Connection, sender: str | None, *, w
         is_async=connection.is_async,
         subclasses="subclasses" in options,
         skip_raw="skip_raw" in options,
+        robust="robust" in options,
     )
 
 

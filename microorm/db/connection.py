@@ -8,27 +8,35 @@ invalidation of the connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from traceback import clear_frames
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
-from microorm.errors import CommitOutcomeUnknown
+from microorm.errors import MicroormError, outcome_unknown
 
 Bind = Callable[[Any], Any]
+
+_DEFINITE = (MicroormError, SQLAlchemyError, TypeError, ValueError, OverflowError)
+"""Errors after which nothing was written; drivers raise the last three for values that they cannot send."""
 
 
 class Channel:
     """A connection to *database*.
 
+    An error is raised where it is caught, and never from a function that has it as an argument or a variable: its
+    traceback would refer to that function's frame, and so to itself, and keep the instance, the cursor and the connection
+    until the garbage collector runs.
+
     *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
-    it is first needed.
+    it is first needed. *sent*: whether a statement was sent, whatever came of it.
     """
 
-    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "undo")
+    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "sent", "undo")
 
     database: Database
     undo: Any  # the SnapshotLog of a transaction, or None
@@ -37,6 +45,7 @@ class Channel:
     _raw: PoolProxiedConnection | None
     _deadline: float
     _switched: bool
+    sent: bool
 
     @property
     def connection(self) -> Connection:
@@ -59,7 +68,12 @@ class Channel:
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
-        return self.connection.execute(statement, parameters)
+        self.sent = True
+        try:
+            return self.connection.execute(statement, parameters)
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # those of SQLAlchemy, which have finished, refer to the error
+            raise
 
     def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
         """Run *sql* on the driver's *cursor*, by default that of the channel, and return it.
@@ -73,10 +87,11 @@ class Channel:
                 parameters = bind(row)
             except Exception as error:
                 raise self.unbound(error, sql, row) from error
+        self.sent = True
         try:
             cursor.execute(sql, parameters)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, parameters)
         return cursor
 
     def executemany_prepared(self, sql: str, rows: Sequence[Any], bind: Bind | None = None) -> int:
@@ -87,10 +102,11 @@ class Channel:
                 parameters = list(map(bind, rows))
             except Exception as error:
                 raise self.unbound(error, sql, rows) from error
+        self.sent = True
         try:
             self.cursor.executemany(sql, parameters)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, parameters)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, parameters)
         return int(self.cursor.rowcount)
 
     def fetch_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> list[Any]:
@@ -98,8 +114,8 @@ class Channel:
         cursor = self.execute_prepared(sql, row, bind, cursor)
         try:
             rows: list[Any] = cursor.fetchall()
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, row)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, row)
         return rows
 
     def doom(self, error: BaseException) -> None:
@@ -118,7 +134,7 @@ class Channel:
         dialect, raw = self.database.engine.dialect, self.raw
         driver = dialect.loaded_dbapi
         if not isinstance(error, driver.Error):
-            if not isinstance(error, Exception):
+            if not isinstance(error, _DEFINITE) and sql != "COMMIT":
                 # Interrupted in the middle of an exchange: the state of the connection is unknown.
                 _invalidate(raw, error)
             return error
@@ -185,7 +201,11 @@ class Channel:
             idle and self._deadline and self.database.idle_connections.keep(raw, cursor, self._deadline)
         ):
             return
-        give_back(raw, switched=self._switched)
+        try:
+            if cursor is not None and raw.is_valid:
+                cursor.close()  # the traceback of an error may refer to it for long
+        finally:
+            give_back(raw, switched=self._switched)
 
     def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
         """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
@@ -198,8 +218,8 @@ class Channel:
         self._switched = True  # an error leaves it uncertain, and `give_back` switches it off then
         try:
             switch_autocommit(raw, on=on)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, f"SET autocommit = {on:d}", None)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, f"SET autocommit = {on:d}", None)
         self._switched = on
 
 
@@ -215,35 +235,38 @@ class AutocommitConnection(Channel):
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = self.undo = None
-        self._deadline, self._switched = 0.0, False
-        if not database.statements_listened():
-            self._acquire()
-        else:
-            self._connection = autocommit_connection(database, committing=writes)
+        self._deadline, self._switched, self.sent = 0.0, False, False
 
     def __enter__(self) -> AutocommitConnection:
+        if not self.database.statements_listened():
+            self._acquire()
+        else:
+            self._connection = autocommit_connection(self.database, committing=self._writes)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        idle = self.database.idle_connections
-        # In autocommit: nothing is left to commit.
-        if error is None and self._deadline and idle.keep(self._raw, self.cursor, self._deadline):  # type: ignore[arg-type]
-            return
-        separate_commit = self._raw is not None and self.database.needs_commit and not self._switched
+        raw, connection = self._raw, self._connection
+        separate_commit = raw is not None and self.database.needs_commit and not self._switched
         try:
-            if error is None and self._writes and separate_commit:
+            if error is None and separate_commit and self._writes:
                 self._commit()
         finally:
-            if self._raw is not None:
+            if raw is not None:
                 self._release(idle=error is None)
-            else:
-                self.connection.close()
-        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+            elif connection is not None:
+                connection.close()
         # With a separate commit the outcome is known: the statement was not committed.
-        if lost and self._writes and not separate_commit:
-            raise CommitOutcomeUnknown(
-                f"the connection to {self.database.alias!r} was lost while a statement ran"
-            ) from error
+        if (
+            error is not None
+            and self._writes
+            and self.sent
+            and not separate_commit
+            and not is_definite(error)
+        ):
+            what = f"the connection to {self.database.alias!r} was lost while a statement ran"
+            if not isinstance(error, DBAPIError):
+                what = f"a write to {self.database.alias!r} was interrupted, and may have been committed"
+            raise outcome_unknown(what, error) from error
 
     def _connect(self) -> Connection:
         """Make SQLAlchemy's connection from the acquired one, without beginning a transaction."""
@@ -255,13 +278,25 @@ class AutocommitConnection(Channel):
         assert self._raw is not None
         try:
             self._raw.commit()
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            translated = self.translated(error, "COMMIT", None)
-            if isinstance(translated, DBAPIError) and translated.connection_invalidated:
-                raise CommitOutcomeUnknown(
-                    f"the connection to {self.database.alias!r} was lost while COMMIT ran"
-                ) from translated
-            raise translated from translated.__cause__
+        except BaseException as error:
+            raise self._commit_failure(error)
+
+    def _commit_failure(self, error: BaseException) -> BaseException:
+        failure = self.translated(error, "COMMIT", None)
+        if is_definite(failure):
+            return failure
+        unknown = outcome_unknown(
+            f"the connection to {self.database.alias!r} was lost while COMMIT ran", failure
+        )
+        unknown.__cause__ = failure
+        return unknown
+
+
+def is_definite(error: BaseException) -> bool:
+    """Whether *error* says that a write has failed, rather than that its outcome is not known."""
+    if isinstance(error, DBAPIError):
+        return not error.connection_invalidated
+    return isinstance(error, _DEFINITE)
 
 
 def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:

@@ -18,14 +18,21 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from operator import call, itemgetter
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from microorm.errors import LazyLoadError, TransactionSharedError
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 _log = logging.getLogger("microorm.transactions")
 
@@ -66,6 +73,11 @@ class Scope:
         if _innermost.get() is self:
             _innermost.set(self.parent)
 
+    def abandon(self) -> None:
+        """End this scope because its `with` is over, although it was not left in the regular way."""
+        if not self.closed:
+            self.close()
+
     def __enter__(self) -> None:
         self.open()
 
@@ -76,51 +88,76 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
 
 
-class ContextScope(Scope):
-    """A scope that was opened by a `with` on its *entrance*."""
+class _Exit:
+    """The `__exit__` of a `ReusableContext`; a `with` statement that begins on it is noted."""
 
-    __slots__ = ("entrance",)
-
-    def __init__(self, kind: str, entrance: ReusableContext, alias: str) -> None:
-        super().__init__(kind, entrance.owner, alias)
-        self.entrance = entrance
-
-    def open(self) -> None:
-        """Make this the innermost scope."""
-        super().open()
-        self.entrance.entered.append(self)
-
-    def close(self) -> None:
-        """End this scope, even if it is not the innermost."""
-        super().close()
-        self.entrance.entered.remove(self)
+    def __get__(self, context: ReusableContext | None, owner: type[ReusableContext]) -> Any:
+        if context is None:
+            return owner.leave
+        context.in_with = True
+        return context.leave
 
 
 class ReusableContext:
-    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself."""
+    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself.
 
-    __slots__ = ("entered", "owner")
+    *entered*: its scopes, each with the id of the frame of its `with`, in the order in which they were opened. An interrupt, such as Ctrl-C, may come in the first step
+    of `__exit__`, before anything of it has run. So if a `with` has begun on the object, and the last reference to the
+    object is gone, the scopes that are still open are ended.
+    """
+
+    __slots__ = ("entered", "in_with", "owner")
 
     def __init__(self, owner: object) -> None:
         self.owner = owner
-        self.entered: list[Any] = []
+        self.in_with = False
+        self.entered: list[tuple[int, Any]] = []
 
-    def leaving(self) -> Any:
-        """Return the scope that a `with` is about to leave: the innermost one opened here, or None if all have ended.
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Leave the scope, at the end of a `with`."""
+        raise NotImplementedError
 
-        A generator may be closed in another context than the one it was started in: it gets the newest scope.
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
+
+    else:
+        __exit__ = _Exit()
+
+    def __del__(self) -> None:
+        if getattr(self, "in_with", False):  # missing if the interrupt came in `__init__`
+            for _, scope in self.entered:
+                scope.abandon()
+
+    def leaving(self, frame: int) -> Any:
+        """Return the scope that the `with` of *frame*, an id, has opened, which may have ended; None if it has opened none.
+
+        The frame is not enough if a function such as `ExitStack.enter_context` has entered. The scopes that are open here
+        are not if a generator is closed in another context than the one it was started in.
         """
-        scope = _innermost.get()
-        if isinstance(scope, ContextScope) and scope.entrance is self and not scope.closed:
-            return scope
-        for scope in open_scopes(self.owner):
-            if isinstance(scope, ContextScope) and scope.entrance is self:
-                return scope
-        return self.entered[-1] if self.entered else None
+        entered = self.entered[::-1]
+        if entered and entered[0][0] == frame and entered[0][1] is _innermost.get():
+            return entered[0][1]
+        here = [*open_scopes(self.owner)]
+        for entries in ([entry for entry in entered if entry[0] == frame], entered):
+            for _, scope in entries:
+                if scope in here:
+                    return scope
+            if len(entries) == 1:
+                return entries[0][1]
+        return None
+
+    def left(self, scope: Scope) -> None:
+        """Forget *scope*, which has ended."""
+        self.entered[:] = [entry for entry in self.entered if entry[1] is not scope]
 
 
 class Using(ReusableContext):
-    """`with using(alias)`: route everything in the block to *alias*."""
+    """`with using(alias)`: route everything in the block to *alias*. Reusable, in several threads at once as well."""
 
     __slots__ = ("alias",)
 
@@ -129,11 +166,17 @@ class Using(ReusableContext):
         self.alias = alias
 
     def __enter__(self) -> None:
-        ContextScope(USING, self, self.alias).open()
+        scope = Scope(USING, self.owner, self.alias)
+        self.entered.append((id(sys._getframe(1)), scope))
+        scope.open()
 
-    def __exit__(self, *exc: object) -> None:
-        if (scope := self.leaving()) is not None:
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """End the scope."""
+        if (scope := self.leaving(id(sys._getframe(1)))) is not None:
             scope.close()
+            self.left(scope)
 
 
 current_scope: Callable[[], Any] = _innermost.get
@@ -200,7 +243,7 @@ def refuse_lazy(instance: object, name: str) -> None:
     while scope is not None:
         if scope.kind is EAGER and not scope.closed:
             raise LazyLoadError(
-                f"{type(instance).__name__}.{name} of {instance!r} is not loaded, and no_lazy_loads() is on"
+                f"{type(instance).__name__}.{name} of {brief(instance)} is not loaded, and no_lazy_loads() is on"
             )
         scope = scope.parent
 
@@ -225,7 +268,7 @@ Hook = tuple[Callable[[], Any], bool]
 
 
 class ReceiverScope(Scope):
-    """The scope of receivers that run because of a write to *alias*; open from the start.
+    """The scope of receivers that run because of a write to *alias*.
 
     For a write outside a block it also collects the calls of `on_commit` receivers, and makes them when it ends, as a
     block would after its commit. *committed*: the write is committed already, so that there is no such block.
@@ -234,63 +277,89 @@ class ReceiverScope(Scope):
     __slots__ = ("committed", "hooks")
 
     def __init__(self, owner: object, alias: str, *, committed: bool = False) -> None:
-        # `Scope.__init__` and `Scope.open` in one call, since each save with a receiver makes one.
+        # `Scope.__init__` in one call with this, since each save with a receiver makes one.
         self.kind = RECEIVER
         self.owner = owner
         self.alias = alias
         self.closed = self.plain = False
+        self.parent = None
         self.committed = committed
-        self.hooks: list[Hook] | None = None
-        parent = current_scope()
-        while parent is not None and parent.closed:
-            parent = parent.parent
-        self.parent = parent
-        set_current_scope(self)
+        self.hooks: deque[Hook] | None = None
 
-    def __enter__(self) -> None:
-        """Do nothing; the scope is already open."""
+    def run(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> T:
+        """Call *function* in this scope, then the postponed functions, and return what *function* returns."""
+        try:
+            self.open()
+            result = function(*arguments, **named)
+            self.finish()
+        except BaseException:
+            self.abandon()
+            raise
+        return result
 
-    def postpone(self, function: Callable[[], Any]) -> None:
-        """Call *function* at the end of this scope."""
+    def postpone(self, function: Callable[[], Any], robust: bool = False) -> None:
+        """Call *function* at the end of this scope; log its errors if it is *robust*."""
         if self.hooks is None:
-            self.hooks = []
-        self.hooks.append((function, False))
+            self.hooks = deque()
+        self.hooks.append((function, robust))
 
     def finish(self) -> None:
         """End this scope, and call the postponed functions."""
-        self.closed = True
-        if current_scope() is self:
-            set_current_scope(self.parent)
+        self.close()
         if self.hooks is not None:
             run_hooks(self.hooks)
+
+    def abandon(self) -> None:
+        """End this scope after an error. The postponed functions are called only if the write is *committed*."""
+        if self.committed:
+            self.finish()
+        else:
+            self.close()
 
     def __exit__(self, *exc: object) -> None:
         if exc[0] is None:
             self.finish()
         else:
-            self.close()
+            self.abandon()
 
 
-def run_hooks(hooks: list[Hook]) -> None:
-    """Run all *hooks* in order.
+def run_hooks(hooks: deque[Hook], *, committed: bool = True) -> None:
+    """Run all *hooks* in order, even if one is interrupted, and remove each from the list as it begins.
 
-    Errors of robust functions are logged. After the last function, the first other error is raised; further ones are
-    added to it as notes.
+    Errors of robust functions are logged. After the last function, the first interrupt or else the first other error is
+    raised; further ones are added to it as notes. *committed*: they run after a commit, which a note says as well.
     """
-    failures: list[Exception] = []
-    for function, robust in hooks:
+    failures: list[tuple[BaseException, str]] = []
+    # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
+    steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
+    while hooks:
+        function, robust = hooks[0]
         try:
-            function()
-        except Exception as error:  # noqa: BLE001 logged, or raised after the last
-            if robust:
-                name = getattr(function, "__qualname__", None) or repr(function)
+            next(steps)
+        except BaseException as error:  # noqa: BLE001 logged, or raised after the last
+            name = getattr(function, "__qualname__", None) or brief(function)
+            if robust and isinstance(error, Exception):
                 _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
             else:
-                failures.append(error)
+                failures.append((error, name))
     if failures:
-        for other in failures[1:]:
-            failures[0].add_note(f"another on_commit function failed as well: {other!r}")
-        raise failures[0]
+        failures.sort(key=lambda failure: isinstance(failure[0], Exception))
+        try:
+            _raise_first(failures, committed=committed)
+        finally:
+            failures.clear()  # else the error and this frame would refer to each other
+
+
+def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) -> None:
+    first, name = failures[0]
+    if committed:
+        first.add_note(f"the rows are committed: the on_commit function {name} raised this after the commit")
+    for other, _ in failures[1:]:
+        first.add_note(f"another on_commit function failed as well: {brief(other)}")
+    try:
+        raise first
+    finally:
+        del first
 
 
 def running_task() -> asyncio.Task[Any] | None:
@@ -320,11 +389,11 @@ class Owner:
     @property
     def forked(self) -> bool:
         """Whether the transaction was inherited through a fork."""
-        return self._process is not process()
+        return self._process is not _Process.token
 
     def check(self, alias: str) -> None:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
-        if self.thread == threading.get_ident() and not self.forked:
+        if self.thread == get_ident() and self._process is _Process.token:
             return
         if (owner := self._foreign_kind()) is not None:
             raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
@@ -335,9 +404,9 @@ class Owner:
 
     def _take(self) -> None:
         task = running_task()
-        self._process = process()
+        self._process = _Process.token
         self._thread = threading.current_thread()
-        self._thread_id = threading.get_ident()
+        self._thread_id = get_ident()
         self._task = None if task is None else weakref.ref(task)
         self.thread = self._thread_id if task is None else None
 
@@ -348,7 +417,7 @@ class Owner:
         """
         if self.forked:
             return "process"
-        same_thread = self._thread_id == threading.get_ident()
+        same_thread = self._thread_id == get_ident()
         if self._task is None:
             ended = not self._thread.is_alive()
         else:
@@ -391,8 +460,9 @@ def process() -> object:
 
 def watch(inheritable: Inheritable) -> None:
     """Call the methods of *inheritable* at each fork from now on, as long as it is alive."""
-    key = id(inheritable)
-    _watched[key] = weakref.ref(inheritable, lambda _: _watched.pop(key, None))
+    _watched[id(inheritable)] = weakref.ref(
+        inheritable
+    )  # if it dies, the next object with this id replaces it
 
 
 def forget(inheritable: Inheritable) -> None:

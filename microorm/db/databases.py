@@ -6,6 +6,7 @@ Instances are independent of each other; the functions of the package use `defau
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -21,6 +22,7 @@ from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowe
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
 from microorm.errors import ConfigurationError, TransactionError
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -74,7 +76,7 @@ class Databases(RoutedDatabases):
         if not isinstance(databases, Mapping):
             databases = {DEFAULT_ALIAS: databases}
         if isinstance(routers, (str, bytes)) or not isinstance(routers, Sequence):
-            raise ConfigurationError(f"routers= must be a list of routers, not {routers!r}")
+            raise ConfigurationError(f"routers= must be a list of routers, not {brief(routers)}")
         if classes := [router for router in routers if isinstance(router, type)]:
             raise ConfigurationError(f"routers= must hold instances; {classes[0].__name__} is a class")
         fresh: dict[str, Database] = {}
@@ -86,10 +88,9 @@ class Databases(RoutedDatabases):
             fresh[alias] = Database(alias, settings, self._announce)
         if not fresh:
             raise ConfigurationError("configure() needs at least one database")
-        for database in self._databases.values():
+        closing, self._databases, self.routers = self._databases, fresh, tuple(routers)
+        for database in closing.values():
             database.close()
-        self._databases = fresh
-        self.routers = tuple(routers)
 
     def close(self) -> None:
         """Close all connections and drop the configuration, if there is one.
@@ -144,7 +145,7 @@ class Databases(RoutedDatabases):
         if callable(using):
             return Atomic(self, self._current_database)(using)
         if using is not None and not isinstance(using, str):
-            raise TypeError(f"the alias for atomic() must be a string, not {using!r}")
+            raise TypeError(f"the alias for atomic() must be a string, not {brief(using)}")
 
         def resolve() -> Database:
             return self._current_database() if using is None else self.database(using)
@@ -154,21 +155,22 @@ class Databases(RoutedDatabases):
     def on_commit(self, function: Callable[[], Any], using: str | None = None, robust: bool = False) -> None:
         """Call *function* after the outermost block on the alias is committed; immediately if none is open.
 
-        Functions are called in order, and all of them: the first error is raised after the last, when the rows are
-        already committed. Errors of *robust* functions are logged instead. A rollback discards the functions.
+        Functions are called in order, and all of them, even if one is interrupted: the first error is raised after the
+        last, with a note that the rows are committed. Errors of *robust* functions are logged instead. A rollback
+        discards the functions. Inside such a function no block is open, so another one is called immediately.
 
         *using*: the alias; by default that of the innermost open block, `using()` block or running receiver.
         """
         if not callable(function):
-            raise TypeError(f"on_commit() needs a function, not {function!r}")
+            raise TypeError(f"on_commit() needs a function, not {brief(function)}")
         if is_async(function):
-            raise TypeError(f"on_commit() cannot call {function!r}: it is a coroutine function")
+            raise TypeError(f"on_commit() cannot call {brief(function)}: it is a coroutine function")
         if using is None:
             using = current_alias(self, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
         alias = self.database(using).alias
         transaction = open_transaction(self, alias)
         if transaction is None:
-            run_hooks([(function, robust)])
+            run_hooks(deque([(function, robust)]), committed=False)
         else:
             transaction.owner.check(alias)
             transaction.hooks.append((function, robust))
@@ -200,10 +202,6 @@ class Databases(RoutedDatabases):
             yield connection
         finally:
             connection.close()
-
-    def block(self, database: Database) -> Atomic:
-        """Return a block that joins the open block on *database*, or begins a transaction if there is none."""
-        return Atomic(self, lambda: database, savepoint=False)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

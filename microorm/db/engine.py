@@ -3,8 +3,7 @@
 A `Database` makes its engine at the first use, not when it is configured, so that a program may configure databases
 that it does not use. Passwords and other secrets of a URL never appear in messages or in `repr`.
 
-`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine; its listener
-is never removed while the engine is in use, since another thread may be going through the list of listeners. A
+`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine. A
 transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
 """
 
@@ -12,15 +11,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
+from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
+from microorm.db.events import add_listener, remove_listener
+from microorm.db.listeners import EngineListeners, count_present
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
-connection_created = Signal()
+connection_created = Signal(("alias", "connection"))
 
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
@@ -58,22 +62,23 @@ class Database:
 
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
-        self.opened = False
-        self.lost = False
+        self.opened = self.lost = self._closed = False
         self.plans: dict[Any, Any] = {}
         self._announce = announce
         self.idle_connections = IdleConnections()
-        self.observers = Observers()
+        self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._listeners: list[tuple[Engine, str, Callable[..., Any]]] = []
+        self._added: list[tuple[Engine, str, Callable[..., Any]]] = []
         self._given: Engine | None = settings if isinstance(settings, Engine) else None
         self.url, self.options = self._read(settings)
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
+        self._listeners = EngineListeners()
+        self.observers = Observers()
         # Outside a transaction, SQLite in the mode that microorm sets commits each statement; psycopg is switched to it.
         self.autocommits = self._given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
@@ -89,6 +94,8 @@ class Database:
         engine = self._engine
         if engine is None:
             with self._lock:
+                if self._closed:
+                    raise ConfigurationError(f"{self.alias!r} was closed while it was used")
                 engine = self._engine = self._engine or self._make_engine()
         return engine
 
@@ -100,42 +107,20 @@ class Database:
                 self._async_engine = self._make_async_engine()
             return self._async_engine
 
-    def listened(self, connection: Connection | Engine) -> bool:
+    def listened(self, connection: Connection | None = None) -> bool:
         """Return whether there are listeners for statements, savepoints, BEGIN, COMMIT or ROLLBACK, besides microorm's.
 
-        This takes a microsecond, so it is called once per transaction.
+        *connection*: whose listeners count; by default those of the engine.
         """
-        events = connection.dispatch
-        return bool(
-            events.savepoint
-            or events.release_savepoint
-            or events.rollback_savepoint
-            or events.commit
-            or events.rollback
-            or len(events.begin) > self.is_sqlite
-        ) or self.statements_listened(connection)
+        present = self._listeners.present(self.engine) if connection is None else count_present(connection)
+        return present[1] or self._reported()
 
-    def statements_listened(self, connection: Connection | Engine | None = None) -> bool:
-        """Return whether the statements of *connection*, or of the engine, have listeners, observers or are logged.
+    def statements_listened(self) -> bool:
+        """Return whether the statements of the engine have listeners or observers, or are logged."""
+        return self._listeners.present(self._engine or self.engine)[0] or self._reported()
 
-        The listeners of microorm do not count.
-        """
-        engine = self._engine or self.engine
-        connection = engine if connection is None else connection
-        events, dialect = connection.dispatch, connection.dialect.dispatch
-        return bool(
-            len(events.before_cursor_execute) > self.observers.listening
-            or self.observers.told
-            or events.after_cursor_execute
-            or events.before_execute
-            or events.after_execute
-            or dialect.do_execute
-            or dialect.do_executemany
-            or dialect.do_execute_no_params
-            or len(dialect.handle_error) > 1
-            or events.engine_connect
-            or engine.logger.isEnabledFor(logging.INFO)
-        )
+    def _reported(self) -> bool:
+        return bool(self.observers.told) or (self._engine or self.engine).logger.isEnabledFor(logging.INFO)
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
         """Return whether the program has switched *connection* to autocommit, so that it has no transactions."""
@@ -163,11 +148,12 @@ class Database:
         self.idle_connections.close()
         self.observers.close()
         with self._lock:
-            for engine, name, listener in self._listeners:
-                event.remove(engine, name, listener)
-            self._listeners.clear()
+            for engine, name, listener in self._added:
+                remove_listener(engine, name, listener)
+            self._added.clear()
+            self._closed = True
             if self._engine is not None and self._given is None:
-                self._engine.dispose()
+                _dispose_for_good(self._engine)
             if self._async_engine is not None:
                 self._async_engine.sync_engine.dispose(close=False)
             if self._anchor is not None:
@@ -224,7 +210,7 @@ class Database:
             engine = create(url, **self._engine_options())
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"the driver of database {self.alias!r} is not installed: {error}"
+                f"the driver of database {self.alias!r} is not installed: {error}{how_to_install(url, error)}"
             ) from error
         except (ArgumentError, InvalidRequestError, TypeError) as error:
             raise ConfigurationError(f"the options of database {self.alias!r} are invalid: {error}") from None
@@ -243,6 +229,7 @@ class Database:
 
     def _listen(self, engine: Engine) -> None:
         listeners: list[tuple[str, Callable[..., Any]]] = [
+            ("do_connect", self._refuse_nested),
             ("connect", self._connected),
             ("handle_error", self._doom),
             ("engine_disposed", self.idle_connections.forget),
@@ -251,9 +238,11 @@ class Database:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
             listeners.append(("begin", self._begin))
+        if self.is_sqlite and not self.is_memory:
+            listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
         for name, listener in listeners:
-            event.listen(engine, name, listener)
-            self._listeners.append((engine, name, listener))
+            add_listener(engine, name, listener)
+            self._added.append((engine, name, listener))
         watch(self)
 
     def _checked_out(self, *connection: Any) -> None:
@@ -265,7 +254,23 @@ class Database:
             cursor = connection.cursor()
             self._set_up(connection, cursor)
             cursor.close()
-        self._announce(self.alias, connection)
+        thread = threading.get_ident()
+        self._announcing.add(thread)
+        try:
+            self._announce(self.alias, connection)
+        finally:
+            self._announcing.discard(thread)
+
+    def _refuse_nested(self, *arguments: Any) -> None:
+        """Raise `ConfigurationError` if a receiver of `connection_created` opens another connection.
+
+        SQLAlchemy holds a lock while it opens the first one, so the receiver would wait for itself.
+        """
+        if threading.get_ident() in self._announcing:
+            raise ConfigurationError(
+                f"a receiver of connection_created cannot open another connection to {self.alias!r}; "
+                "use the connection that it gets"
+            )
 
     def _set_up(self, connection: Any, cursor: Any) -> None:
         if session := _SESSION.get(self.dialect):
@@ -319,6 +324,14 @@ class Database:
             self._async_engine.sync_engine.dispose(close=False)
 
 
+def _dispose_for_good(engine: Engine) -> None:
+    """Close the pooled connections, and those that other threads still use when these drop the engine."""
+    pool = engine.pool
+    engine.dispose()
+    for each in (pool, engine.pool):
+        weakref.finalize(engine, each.dispose).atexit = False
+
+
 _SECRET = ("pass", "pwd", "secret", "token", "key", "credential", "auth")
 _PUBLIC = frozenset({"auth_plugin", "require_auth"})
 _MASK = "***"
@@ -333,17 +346,21 @@ def read_url(alias: str, given: str | URL) -> URL:
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
-        raise ConfigurationError(f"the URL of database {alias!r} cannot be read by SQLAlchemy") from None
+        raise ConfigurationError(
+            f"the URL of database {alias!r} cannot be read by SQLAlchemy; {FORMS}"
+        ) from None
     try:
         is_async = url.get_dialect().is_async
     except NoSuchModuleError:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which SQLAlchemy does not know"
+            f"{instead_of(url.drivername)}"
         ) from None
     if is_async:
         raise ConfigurationError(
             f"the URL of database {alias!r} names {url.drivername!r}, which is for asyncio only; name a synchronous driver"
         )
+    refuse_host(alias, url)
     if is_memory(url):
         # Each connection to ":memory:" would have a database of its own; one with a name is shared.
         name = (url.database or "").removeprefix("file:").strip("/:")
@@ -391,20 +408,19 @@ Observer = Callable[[str], object]
 
 
 class Observers:
-    """The functions to call with each statement to one database. *listening*: the number of microorm's own listeners."""
+    """The functions to call with each statement to one database."""
 
-    __slots__ = ("_engine", "listening", "told")
+    __slots__ = ("_engine", "told")
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self.listening = 0
         self.told: list[Observer] = []
 
     def add(self, engine: Engine, observer: Observer) -> None:
         """Call *observer* with the text of each statement that is sent through *engine* from now on."""
         if self._engine is not engine:
-            event.listen(engine, "before_cursor_execute", self._before_cursor_execute)
-            self._engine, self.listening = engine, 1
+            add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
+            self._engine = engine
         self.told.append(observer)
 
     def remove(self, observer: Observer) -> None:
@@ -413,9 +429,9 @@ class Observers:
 
     def close(self) -> None:
         """Stop listening to the engine."""
-        engine, self._engine, self.listening = self._engine, None, 0
+        engine, self._engine = self._engine, None
         if engine is not None:
-            event.remove(engine, "before_cursor_execute", self._before_cursor_execute)
+            remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
 
     def tell(self, statement: str) -> None:
         """Call all observers with *statement*, which is about to be sent."""

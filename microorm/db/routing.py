@@ -131,17 +131,20 @@ class RoutedDatabases:
             pick = self.for_write if writes else self.for_read
             database = pick(schema.model, schema.home, using, instance)
             return database, self.usable(database, writes=writes)
-        loaded = None if instance is None else instance._row_state.alias
-        alias = (loaded or schema.home or DEFAULT_ALIAS) if using is None else using
+        alias: Any = using
+        if alias is None:
+            loaded = None if instance is None else instance._row_state.alias
+            alias = loaded or schema.home or DEFAULT_ALIAS
         found = self._databases.get(alias) if alias.__class__ is str else None
         database = found or self.database(alias)
         if scope is None:
             return database, None
-        if scope.alias == alias and not scope.closed and not (writes and scope.readonly):
-            transaction: Transaction = scope.transaction
-            if transaction.database is database and transaction.blocks[-1] is scope:
-                return database, transaction
-        return database, self.usable(database, writes=writes)
+        transaction: Transaction = scope.transaction
+        if scope.closed or transaction.database is not database or transaction.blocks[-1] is not scope:
+            return database, self.usable(database, writes=writes)
+        if writes and scope.readonly:
+            return database, self.usable(database, writes=writes)
+        return database, transaction
 
     def usable(self, database: Database, *, writes: bool) -> Transaction | None:
         """Return the open transaction on *database*, or None.
@@ -192,21 +195,21 @@ class RoutedDatabases:
         return self.database(pick_alias(block, routed, loaded, home, receiver))
 
 
-def postpone(owner: object, alias: str, function: Callable[[], Any]) -> bool:
+def postpone(owner: object, alias: str, function: Callable[[], Any], robust: bool = False) -> bool:
     """Call *function* after the open block on *alias* is committed, or else when the running receivers have finished.
 
-    Returns False if there is neither a block nor a receiver.
+    Errors of a *robust* function are logged. Returns False if there is neither a block nor a receiver.
     """
     scope = current_scope()
     if scope.__class__ is ReceiverScope and scope.committed and scope.alias == alias and scope.owner is owner:
-        scope.postpone(function)
+        scope.postpone(function, robust)
         return True
     if (transaction := open_transaction(owner, alias)) is not None:
         transaction.owner.check(alias)
-        transaction.hooks.append((function, False))
+        transaction.hooks.append((function, robust))
         return True
     for scope in open_scopes(owner):
         if isinstance(scope, ReceiverScope) and scope.alias == alias:
-            scope.postpone(function)
+            scope.postpone(function, robust)
             return True
     return False

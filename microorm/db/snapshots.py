@@ -24,7 +24,7 @@ def take_snapshot(instance: Any) -> Snapshot:
 def note_generated(instance: Any, snapshot: Snapshot, names: Iterable[str], generated: Iterable[Any]) -> None:
     """Add to *snapshot* the current values of the fields *names*, which *generated* values will replace."""
     values, before = instance.__dict__, snapshot[3]
-    for name, value in zip(names, generated, strict=False):
+    for name, value in zip(names, generated):  # noqa: B905 a keyword would cost more than the call
         before[name] = (before[name][0] if name in before else values.get(name, MISSING), value)
 
 
@@ -34,6 +34,16 @@ def apply_generated(instance: Any, snapshot: Snapshot, generated: Mapping[str, A
     instance.__dict__.update(generated)
 
 
+def apply_related(instance: Any, snapshot: Snapshot, related: Mapping[str, Any]) -> None:
+    """Cache *related* rows of *instance*, by the names of relations; those replaced are added to *snapshot*."""
+    if (known := instance._related) is None:
+        known = instance._related = {}
+    before = snapshot[3]
+    for name, new in related.items():
+        before[name] = (before[name][0] if name in before else known.get(name), new)
+        known[name] = new
+
+
 def restore(snapshot: Snapshot) -> None:
     """Restore the instance of *snapshot*, if it is still alive; values that the user has set meanwhile stay."""
     instance = snapshot[0]()
@@ -41,8 +51,9 @@ def restore(snapshot: Snapshot) -> None:
         return
     instance._row_state = snapshot[1]
     instance._row = snapshot[2]
-    values = instance.__dict__
+    fields, related = instance.__dict__, instance._related or ()
     for name, (before, generated) in snapshot[3].items():
+        values = instance._related if name in related else fields
         if values.get(name, MISSING) is generated:
             if before is MISSING:
                 del values[name]
@@ -99,11 +110,15 @@ class SnapshotLog:
 
     def record(self, snapshot: Snapshot) -> None:
         """Keep *snapshot* in the innermost level; if the instance has a snapshot there, add the generated values to it."""
-        level = self._levels[-1]
+        self._record(self._levels[-1], snapshot)
+
+    def _record(self, level: dict[int, Any], snapshot: Snapshot) -> None:
         instance = snapshot[0]()
         key = id(instance)
-        older: Snapshot | None = level.get(key)
-        if older is None or older[0]() is not instance:
+        older: Snapshot = level.setdefault(key, snapshot)
+        if older is snapshot:
+            return
+        if older[0]() is not instance:
             level[key] = snapshot
             return
         for name, (before, generated) in snapshot[3].items():
@@ -116,36 +131,48 @@ class SnapshotLog:
 
     def record_all(self, snapshots: Iterable[Snapshot]) -> None:
         """Keep *snapshots* of different instances."""
-        level = self._levels[-1]
+        self._record_all(self._levels[-1], snapshots)
+
+    def _record_all(self, level: dict[int, Any], snapshots: Iterable[Snapshot]) -> None:
         for snapshot in snapshots:
             key = id(snapshot[0]())
             if key in level:
-                self.record(snapshot)
+                self._record(level, snapshot)
             else:
                 level[key] = snapshot
 
     def record_batch(self, batch: Batch) -> None:
         """Keep *batch*, or its snapshots one by one if one of its instances already has a snapshot in this level."""
-        level, snapshots = self._levels[-1], list(batch.snapshots()) if self._levels[-1] else []
+        self._record_batch(self._levels[-1], batch)
+
+    def _record_batch(self, level: dict[int, Any], batch: Batch) -> None:
+        snapshots = list(batch.snapshots()) if level else []
         if level.keys().isdisjoint([id(snapshot[0]()) for snapshot in snapshots]):
             level[id(batch)] = batch
         else:
-            self.record_all(snapshots)
+            self._record_all(level, snapshots)
 
     def release(self) -> None:
-        """Close the innermost level, and move its snapshots to the surrounding one."""
-        inner = self._levels.pop()
-        for snapshot in inner.values():
+        """Close the innermost level, after its snapshots are in the surrounding one: an interrupt loses none."""
+        outer = self._levels[-2]
+        for snapshot in self._levels[-1].values():
             if snapshot.__class__ is Batch:
-                self.record_batch(snapshot)
+                self._record_batch(outer, snapshot)
             elif snapshot[0]() is not None:
-                self.record(snapshot)
+                self._record(outer, snapshot)
+        self._levels.pop()
 
     def roll_back(self) -> None:
-        """Close the innermost level, and restore its instances, newest first."""
-        inner = self._levels.pop()
-        for snapshot in reversed(inner.values()):
+        """Close the innermost level, and restore its instances, newest first. Can be repeated after an interrupt."""
+        if not self._levels:
+            return
+        inner = self._levels[-1]
+        while inner:
+            key = next(reversed(inner))
+            snapshot = inner[key]
             if snapshot.__class__ is Batch:
                 snapshot.restore()
             else:
                 restore(snapshot)
+            del inner[key]
+        self._levels.pop()

@@ -3,75 +3,79 @@
 A thread or task has at most one `Transaction` on each alias. The outermost block begins it; nested blocks are savepoints
 in it, or join the surrounding block. The first error in a block dooms it: it refuses further statements, and can only
 be rolled back.
-
-`adopted` lets models use an open connection of the program; `forbidden` makes aliases unusable for a while.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections import deque
+from contextlib import closing, suppress
 from threading import get_ident
-from typing import Any
+from traceback import clear_frames
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from microorm.db.connection import Channel
-from microorm.db.context import (
-    BLOCK,
-    ContextScope,
-    Hook,
-    Owner,
-    ReusableContext,
-    Using,
-    forget,
-    open_block,
-    run_hooks,
-    watch,
-)
+from microorm.db.connection import Channel, is_definite
+from microorm.db.context import Hook, Owner, forget, open_block, watch
 from microorm.db.engine import BEGIN, TRANSACTION, Database
 from microorm.db.snapshots import SnapshotLog
-from microorm.errors import CommitOutcomeUnknown, ConfigurationError, TransactionError, TransactionSharedError
+from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError, outcome_unknown
+from microorm.messages import brief
+
+if TYPE_CHECKING:
+    from microorm.db.blocks import AtomicBlock
 
 _log = logging.getLogger("microorm.transactions")
 
 
 class Transaction(Channel):
-    """A transaction on one alias: its connection, blocks, `on_commit` functions and snapshots."""
+    """A transaction on one alias: its connection, blocks, `on_commit` functions and snapshots.
 
-    __slots__ = ("__weakref__", "_root", "blocks", "handed_out", "hooks", "owner", "warned")
+    *settled*: it was committed, or the outcome of its COMMIT is unknown; the instances keep their state, then.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_root",
+        "blocks",
+        "committed",
+        "handed_out",
+        "hooks",
+        "owner",
+        "settled",
+        "warned",
+    )
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.blocks: list[AtomicBlock] = []
-        self.hooks: list[Hook] = []
+        self.hooks: deque[Hook] = deque()
         self.owner = Owner()
         self.undo = SnapshotLog()
-        self.warned = self.handed_out = self._switched = False
+        self.warned = self.handed_out = self._switched = self.sent = self.committed = self.settled = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None
         self._deadline = 0.0
 
-    @classmethod
-    def begin(cls, database: Database, *, readonly: bool) -> Transaction:
-        """Begin a transaction by the driver, on an idle connection if there is one.
+    def begin(self, *, readonly: bool = False) -> None:
+        """Begin the transaction by the driver, on an idle connection if there is one.
 
-        If it is *readonly*, if the engine has listeners, or if it was made by the program, SQLAlchemy begins it.
+        If it is *readonly*, if the engine has listeners, or if it was made by the program, SQLAlchemy begins it. After
+        an error nothing is held.
         """
-        self = cls(database)
+        database = self.database
         try:
-            if readonly or not database.begins_on_cursor or database.listened(database.engine):
+            if readonly or not database.begins_on_cursor or database.listened():
                 self._begin_through_sqlalchemy(readonly)
             else:
                 self._acquire()
                 self._begin_on_cursor()
+            watch(self)
         except BaseException:
             self._close()
             raise
-        watch(self)
-        return self
 
     @classmethod
     def adopt(cls, database: Database, connection: Connection) -> Transaction:
@@ -132,38 +136,76 @@ class Transaction(Channel):
     def commit(self) -> None:
         """Commit, and give up the connection; roll back if that fails.
 
-        Raises `CommitOutcomeUnknown` if the connection is lost during COMMIT.
+        Raises `CommitOutcomeUnknown` if the connection is lost, or the program interrupted, during COMMIT.
         """
         try:
             if self._connection is not None:
                 self._connection.commit()
             else:
-                self._driver().commit()
-        except Exception as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            failure = error if self._connection is not None else self.translated(error, "COMMIT", None)
-            if isinstance(failure, DBAPIError) and failure.connection_invalidated:
-                self._close()
-                raise CommitOutcomeUnknown(
-                    f"the connection to {self.database.alias!r} was lost while COMMIT ran"
-                ) from failure
-            self.roll_back()
-            raise failure from failure.__cause__
-        except BaseException:
-            self._invalidate()
-            self._close()
-            raise
+                self.raw.dbapi_connection.commit()  # type: ignore[union-attr]
+            self.committed = self.settled = True
+        except BaseException as error:
+            raise self._commit_failure(error)
         self._close(idle=True)
 
+    def _commit_failure(self, error: BaseException) -> BaseException:
+        """Roll back, unless the commit was done; return SQLAlchemy's error for *error*, or `CommitOutcomeUnknown`."""
+        if self._connection is None:
+            failure = self.translated(error, "COMMIT", None)
+        else:
+            clear_frames(error.__traceback__)  # those of SQLAlchemy refer to the error
+            failure = error
+        if is_definite(failure):
+            still_open: bool | None = True
+        else:
+            still_open = None if isinstance(failure, DBAPIError) else self._still_open()
+        if still_open:
+            self.roll_back()
+            return failure
+        self.settled = True
+        if still_open is False:  # interrupted after the COMMIT
+            self.committed = True
+            self._close()
+            return failure
+        self._invalidate()
+        self._close()
+        what = "the connection to {!r} was lost while COMMIT ran"
+        if not isinstance(failure, DBAPIError):
+            what = "COMMIT on {!r} was interrupted, and may have been done"
+        unknown = outcome_unknown(what.format(self.database.alias), failure)
+        unknown.__cause__ = failure
+        return unknown
+
+    def _still_open(self) -> bool | None:
+        """Ask the driver whether the transaction is still open after an interrupted COMMIT; None if it cannot tell."""
+        if self.lost:
+            return None
+        try:
+            driver: Any = self.raw.dbapi_connection
+            if self.database.is_sqlite:
+                return bool(driver.in_transaction)
+            if self.database.dialect == "postgresql":
+                # libpq: 0 is idle, 2 and 3 are in a transaction; 1 waits for an answer
+                return {0: False, 2: True, 3: True}.get(int(driver.info.transaction_status))
+            with closing(driver.cursor()) as cursor:
+                cursor.execute("SELECT @@in_transaction")
+                # The answer to the COMMIT may still be there; it has no row.
+                row = cursor.fetchone()
+                return None if row is None else bool(row[0])
+        except Exception as error:
+            _log.debug("the outcome of COMMIT on %r cannot be found out: %s", self.database.alias, error)
+            return None
+
     def roll_back(self) -> None:
-        """Roll back, give up the connection, and restore the instances."""
+        """Roll back, give up the connection, and restore the instances. Can be repeated after an interrupt."""
         idle = False
         try:
             if self._connection is not None:
                 self._connection.rollback()
-            elif not self.lost:
-                self._driver().rollback()
+            elif self._raw is not None and not self.lost:
+                self._raw.dbapi_connection.rollback()  # type: ignore[union-attr]
             idle = True
-        except Exception as error:  # noqa: BLE001 the error that caused the rollback matters more
+        except Exception as error:
             _log.debug("rollback on %r failed: %s", self.database.alias, error)
             self._invalidate()
         except BaseException:
@@ -207,8 +249,8 @@ class Transaction(Channel):
         sql = "BEGIN IMMEDIATE" if self.database.is_sqlite else "BEGIN"
         try:
             self.cursor.execute(sql)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := self.translated(error, sql, None)) from failed.__cause__
+        except BaseException as error:
+            raise self.translated(error, sql, None)
 
     def _begin_through_sqlalchemy(self, readonly: bool) -> None:
         database, dialect = self.database, self.database.dialect
@@ -243,10 +285,6 @@ class Transaction(Channel):
         self._root = connection.begin()
         return connection
 
-    def _driver(self) -> Any:
-        """Return the driver's connection; the pool's proxy is slower, since it looks up each method in Python."""
-        return self.raw.dbapi_connection
-
     def _invalidate(self) -> None:
         """Invalidate the connection, whose state is unknown."""
         if self._connection is not None and not self._connection.closed:
@@ -258,12 +296,16 @@ class Transaction(Channel):
         """Switch autocommit and return True; invalidate the connection if that fails, and return False."""
         try:
             self._switch_autocommit(raw, on=on)
-        except Exception as error:  # noqa: BLE001 it must not hide that the transaction was committed
+        except Exception as error:
             _log.debug("autocommit of %r cannot be switched: %s", self.database.alias, error)
             if raw.is_valid:
                 raw.invalidate()
             return False
         return True
+
+    def give_up(self) -> None:
+        """Give up the connection, if an interrupt has left it here."""
+        self._close(idle=False)
 
     def _close(self, *, idle: bool = False) -> None:
         """Give up the connection; *idle*: it was committed or rolled back without an error."""
@@ -296,7 +338,7 @@ class Transaction(Channel):
         if isinstance(error, Forbidden):
             return TransactionError(f"{self.database.alias!r} cannot be used: {error}")
         return TransactionError(
-            f"the block on {self.database.alias!r} is doomed by an earlier error: {error!r}"
+            f"the block on {self.database.alias!r} is doomed by an earlier error: {brief(error)}"
         )
 
     def _refuse_statement(self, *arguments: Any) -> None:
@@ -304,70 +346,6 @@ class Transaction(Channel):
         # A closed block is being rolled back, which may take a statement.
         if block.doomed_by is not None and not block.closed:
             raise self._doomed(block.doomed_by) from block.doomed_by
-
-
-class AtomicBlock(ContextScope):
-    """An entered `atomic()`: the whole transaction, a savepoint in it, or a part of the surrounding block."""
-
-    __slots__ = ("doomed_by", "hooks_before", "nested", "readonly", "savepoint", "transaction")
-
-    def __init__(
-        self, entrance: ReusableContext, alias: str, transaction: Transaction, *, readonly: bool
-    ) -> None:
-        super().__init__(BLOCK, entrance, alias)
-        self.transaction = transaction
-        self.readonly = readonly or (bool(transaction.blocks) and transaction.readonly)
-        self.doomed_by: BaseException | None = None
-        self.hooks_before = len(transaction.hooks)
-        self.savepoint: str | None = None
-        self.nested: Any = None
-
-    @property
-    def outermost(self) -> bool:
-        """Whether the transaction begins and ends with this block."""
-        return self.transaction.blocks[0] is self
-
-    def begin_savepoint(self) -> None:
-        """Set a savepoint, on the driver's cursor if there is one."""
-        transaction = self.transaction
-        self.savepoint = f"microorm_{len(transaction.blocks)}"
-        if transaction.cursor is None:
-            self.nested = transaction.connection.begin_nested()
-        else:
-            self._run("SAVEPOINT")
-        transaction.undo.push()
-
-    def release(self) -> None:
-        """Release the savepoint, and keep its changes."""
-        try:
-            if self.nested is not None:
-                self.nested.commit()
-            else:
-                self._run("RELEASE SAVEPOINT")
-        finally:
-            self.transaction.undo.release()
-
-    def roll_back(self) -> None:
-        """Roll back to the savepoint: rows, `on_commit` functions and instances."""
-        transaction = self.transaction
-        del transaction.hooks[self.hooks_before :]
-        try:
-            if transaction.lost:
-                return
-            if self.nested is not None:
-                self.nested.rollback()
-            else:
-                self._run("ROLLBACK TO SAVEPOINT")
-                self._run("RELEASE SAVEPOINT")
-        finally:
-            transaction.undo.roll_back()
-
-    def _run(self, verb: str) -> None:
-        transaction, sql = self.transaction, f"{verb} {self.savepoint}"
-        try:
-            transaction.cursor.execute(sql)
-        except BaseException as error:  # noqa: BLE001 raised below, as SQLAlchemy's
-            raise (failed := transaction.translated(error, sql, None)) from failed.__cause__
 
 
 def open_transaction(owner: object, alias: str) -> Transaction | None:
@@ -388,44 +366,3 @@ _inherited: list[Any] = []
 
 class Forbidden(Exception):
     """The reason why an alias is unusable; it dooms a block that `forbidden` opens on the alias."""
-
-
-@contextmanager
-def forbidden(databases: Any, reason: str, but: tuple[str, ...] = ()) -> Iterator[None]:
-    """Make all aliases except *but* unusable in the `with` block: `TransactionError` with the *reason*."""
-    with ExitStack() as scopes:
-        for alias in databases.aliases:
-            if alias not in but:
-                block = scopes.enter_context(_opened(databases, Transaction(databases.database(alias))))
-                block.doomed_by = Forbidden(reason)
-        yield
-
-
-@contextmanager
-def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) -> Iterator[None]:
-    """Use *connection* for all *aliases* in the `with` block, and the first of them by default.
-
-    An error restores the instances. Otherwise the `on_commit` functions run at the end of the block, so leave it after
-    the last commit on *connection*.
-    """
-    adopted = [Transaction.adopt(databases.database(alias), connection) for alias in aliases]
-    with ExitStack() as scopes:
-        for transaction in adopted:
-            scopes.enter_context(_opened(databases, transaction))
-        scopes.enter_context(Using(databases, aliases[0]))
-        try:
-            yield
-        except BaseException:
-            for transaction in adopted:
-                transaction.undo.roll_back()
-            raise
-    for transaction in adopted:
-        run_hooks(transaction.hooks)
-
-
-@contextmanager
-def _opened(databases: Any, transaction: Transaction) -> Iterator[AtomicBlock]:
-    block = AtomicBlock(ReusableContext(databases), transaction.database.alias, transaction, readonly=False)
-    transaction.blocks.append(block)
-    with block:
-        yield block

@@ -22,6 +22,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Final, TypeVar
 
+from microorm.messages import brief
+
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound="Receiver")
 Receiver = Callable[..., Any]
@@ -48,6 +50,7 @@ class Connection:
         "qualname",
         "ran",
         "reference",
+        "successor",
         "volatile",
         "weak",
         "wildcard",
@@ -76,8 +79,9 @@ class Connection:
         self.options = MappingProxyType(dict(options)) if options else NO_OPTIONS
         self.is_async = is_async(receiver)
         self.ran = False
+        self.successor: Connection | None = None
         self.volatile = weak and _lives_in_a_call(receiver)
-        self.module, self.qualname, self.file, self.line = _source_location(receiver)
+        self.module, self.qualname, self.file, self.line = source_location(receiver)
 
     @property
     def receiver(self) -> Receiver | None:
@@ -95,27 +99,124 @@ class Connection:
         return self.reference() is not None and (self.wildcard or self._sender() is not None)
 
     @property
+    def lost(self) -> bool:
+        """Whether the receiver was collected before its first call, although it seems to have been meant to live."""
+        return self.volatile and not self.ran and self.reference() is None
+
+    @property
     def location(self) -> str:
         """The source of the receiver as `file:line`, or its module if there is no source."""
         return f"{self.file}:{self.line}" if self.file else self.module
+
+    def replaces(self, older: Connection) -> bool:
+        """Return whether this connection takes the place of *older*, which has the same key.
+
+        It does if *older* has ended, or if a reload or a notebook has defined the receiver again: the same name, other
+        code. Another function of the same code, such as a closure, takes over when the receiver of *older* is collected.
+        """
+        if not older.alive:
+            return True
+        if (self.module, self.qualname) != (older.module, older.qualname):
+            return False
+        function, earlier = _function(self.reference()), _function(older.reference())
+        if getattr(function, "__code__", None) is not getattr(earlier, "__code__", None):
+            return True
+        if function is not earlier:
+            older.successor = self
+        return False
+
+    @property
+    def living_successor(self) -> Connection | None:
+        """The connection that takes over now that this one has ended, or None."""
+        return self.successor if self.successor is not None and self.successor.alive else None
 
     def __repr__(self) -> str:
         return f"<Connection {self.module}.{self.qualname} at {self.location}>"
 
 
-def check_receiver(receiver: object) -> None:
-    """Raise TypeError if *receiver* is not callable, ValueError if it does not accept `**kwargs`.
+def check_receiver(receiver: object, arguments: frozenset[str] | None = None) -> None:
+    """Raise TypeError if *receiver* is not callable, ValueError if a signal with these *arguments* cannot call it.
 
-    The signature of *receiver* itself counts, not that of a function it wraps.
+    It must accept `**kwargs`, and need no other argument than *arguments*, signal and sender; None allows any. The
+    signature of *receiver* itself counts, not that of a function it wraps.
     """
     if not callable(receiver):
-        raise TypeError(f"receiver is not callable: {receiver!r}")
+        raise TypeError(f"receiver is not callable: {brief(receiver)}")
     try:
-        parameters = inspect.signature(receiver, follow_wrapped=False).parameters.values()
+        parameters = [*inspect.signature(_called(receiver), follow_wrapped=False).parameters.values()]
     except ValueError:  # a C function without a signature
-        parameters = {}.values()
+        parameters = []
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        raise ValueError(f"receiver does not accept **kwargs: {receiver!r}")
+        raise ValueError(f"receiver does not accept **kwargs: {brief(receiver)}")
+    if arguments is not None:
+        _check_arguments(receiver, parameters, sorted(arguments | {"signal", "sender"}))
+
+
+def _check_arguments(receiver: Any, parameters: list[inspect.Parameter], sent: list[str]) -> None:
+    """Raise ValueError if *receiver* needs an argument that is not *sent*; warn if it seems to misspell one."""
+    bound = receiver.keywords if isinstance(receiver, functools.partial) else {}
+    free = [name for name in sent if name not in {parameter.name for parameter in parameters}]
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty
+        if parameter.kind not in _NAMED or parameter.name in bound:
+            continue
+        if parameter.name in sent:
+            if needed and parameter.kind is parameter.POSITIONAL_ONLY:
+                raise ValueError(
+                    f"receiver takes {parameter.name!r} by position, but gets keywords: {brief(receiver)}"
+                )
+        elif needed:
+            raise ValueError(
+                f"receiver needs the argument {parameter.name!r}, which this signal does not have: {brief(receiver)}; "
+                f"it has: {', '.join(map(repr, sent))}{_nearest(parameter.name, free, 0.6)}"
+            )
+        elif near := _nearest(parameter.name, free, 0.8):
+            text = f"receiver always gets the default of {parameter.name!r}, which this signal does not have{near}"
+            module, _, file, line = source_location(receiver)
+            warn_at(text, RuntimeWarning, module, file, line)
+
+
+def _nearest(name: str, known: list[str], cutoff: float) -> str:
+    """Return the *known* name that is most similar to *name* as the end of a message, or an empty string."""
+    from difflib import get_close_matches  # noqa: PLC0415 only misspelt names need it
+
+    return "".join(f"; nearest: {near!r}" for near in get_close_matches(name, known, n=1, cutoff=cutoff))
+
+
+_NAMED = frozenset(
+    {
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    }
+)
+
+
+def _called(receiver: Any) -> Any:
+    """Return what *receiver* calls with its own arguments where `inspect` does not find its signature.
+
+    That is the function of an object in C, such as a staticmethod or lru_cache, and the `__call__` of a descriptor.
+    """
+    if isinstance(receiver, functools.partial):
+        return functools.partial(_called(receiver.func), *receiver.args, **receiver.keywords)
+    if type(receiver) is MethodType:
+        return MethodType(_called(receiver.__func__), receiver.__self__)
+    call = type(receiver).__call__
+    if type(receiver) is FunctionType or isinstance(call, FunctionType):
+        opaque = inspect.ismethoddescriptor(receiver) and not hasattr(receiver, "__signature__")
+        return MethodType(call, receiver) if opaque else receiver
+    wrapped = getattr(receiver, "__wrapped__", None)
+    return _called(wrapped) if callable(wrapped) else receiver
+
+
+def _function(receiver: Any) -> Any:
+    """Return the function that *receiver* is made of: that of a method or partial, or the `__call__` of its class."""
+    receiver = _called(receiver)
+    while isinstance(receiver, functools.partial):
+        receiver = receiver.func
+    if isinstance(receiver, MethodType):
+        return receiver.__func__
+    return receiver if isinstance(receiver, FunctionType) else type(receiver).__call__
 
 
 def connection_key(receiver: object, sender: object, dispatch_uid: object) -> Hashable:
@@ -133,9 +234,16 @@ def is_async(receiver: Receiver) -> bool:
 
     Functions that `inspect.markcoroutinefunction` or asgiref has marked count as coroutine functions.
     """
+    called = _called(receiver)
     while isinstance(receiver, functools.partial):
         receiver = receiver.func
-    return _is_coroutine_function(receiver) or _is_coroutine_function(type(receiver).__call__)
+    while isinstance(called, functools.partial):
+        called = called.func
+    return (
+        _is_coroutine_function(called)
+        or _is_coroutine_function(receiver)
+        or _is_coroutine_function(type(receiver).__call__)
+    )
 
 
 def _is_coroutine_function(function: object) -> bool:
@@ -156,7 +264,7 @@ def _weak(receiver: Receiver, flag: Flag) -> Callable[[], Receiver | None]:
         return weakref.ref(receiver, flag)
     except TypeError:
         raise TypeError(
-            f"receiver cannot be referenced weakly, connect it with weak=False: {receiver!r}"
+            f"receiver cannot be referenced weakly, connect it with weak=False: {brief(receiver)}"
         ) from None
 
 
@@ -168,7 +276,7 @@ def _lives_in_a_call(receiver: Receiver) -> bool:
     return isinstance(receiver, functools.partial)
 
 
-def _source_location(receiver: Receiver) -> tuple[str, str, str | None, int | None]:
+def source_location(receiver: Receiver) -> tuple[str, str, str | None, int | None]:
     """Return module, qualified name, file and line of *receiver*, or of the function that it wraps."""
     while isinstance(receiver, functools.partial):
         receiver = receiver.func
@@ -215,10 +323,12 @@ EMPTY: Final = Route(())
 class Listeners:
     """The connections of one signal, and the routes by sender; the base of `Signal`."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Iterable[str] | None = None) -> None:
+        self._arguments = None if arguments is None else frozenset(arguments)
         self._connections: dict[Hashable, Connection] = {}
         self._routes: dict[int, tuple[Callable[[], object], Route]] = {}
         self._dead: deque[object] = deque()
+        self._unwarned = 0  # lost connections that a use without warnings has left
         # Re-entrant: a finalizer that disconnects may run in the middle of a connect.
         self._lock = threading.RLock()
 
@@ -232,9 +342,12 @@ class Listeners:
     ) -> _R:
         """Call *receiver* whenever *sender* (or anything, if None) sends this signal; return *receiver*.
 
-        Connecting the same receiver or *dispatch_uid* to the same sender again changes nothing. With *weak*, the
-        connection ends when the receiver is collected. Raises TypeError if the receiver is not callable or cannot be
-        referenced weakly, ValueError if it does not accept `**kwargs`.
+        Connecting the same receiver or *dispatch_uid* to the same sender again changes nothing, unless a reload or a
+        notebook has defined the receiver again: then the new function takes the place of the old one. With *weak*, the
+        connection ends when the receiver is collected.
+
+        Raises TypeError if the receiver is not callable or cannot be referenced weakly, ValueError if it does not accept
+        `**kwargs`, or needs an argument that the signal is known not to have.
         """
         self._connect(receiver, sender, weak, dispatch_uid, NO_OPTIONS)
         return receiver
@@ -242,14 +355,15 @@ class Listeners:
     def _connect(
         self, receiver: Receiver, sender: object, weak: bool, dispatch_uid: object, options: Mapping[str, Any]
     ) -> None:
-        check_receiver(receiver)
+        check_receiver(receiver, self._arguments)
         connection = Connection(receiver, sender, dispatch_uid, options, weak=weak, flag=self._dead.append)
         key = connection_key(receiver, sender, dispatch_uid)
         self._prune()
         with self._lock:
             known = self._connections.get(key)
-            if known is None or not known.alive:
-                self._connections.pop(key, None)  # a dead one, whose position must not be kept
+            if known is not None and not known.alive:
+                del self._connections[key]  # else its position would be kept
+            if known is None or connection.replaces(known):
                 self._connections[key] = connection
                 self._forget_routes()
 
@@ -265,7 +379,12 @@ class Listeners:
 
     def has_listeners(self, sender: object = None) -> bool:
         """Whether a signal of *sender* would be received, muted or not."""
-        return any(self._matches(each, sender) for each in self.receivers)
+        if len(self._dead) > self._unwarned:
+            self._drop_dead(warn=False)
+        entry = self._routes.get(id(sender))
+        if entry is not None and entry[0]() is sender:
+            return bool(entry[1])
+        return bool(self._find_route(sender))
 
     def _matches(self, connection: Connection, sender: object) -> bool:
         return connection.wildcard or (sender is not None and connection.sender is sender)
@@ -298,30 +417,45 @@ class Listeners:
 
     def _prune(self) -> None:
         """Remove dead connections; warn of receivers that were lost before their first call."""
-        if not self._dead:
-            return
+        if self._dead:
+            self._drop_dead(warn=True)
+
+    def _drop_dead(self, *, warn: bool) -> None:
+        """Remove dead connections; those to warn of only with *warn*, else at the next use that warns."""
         with self._lock:
             self._dead.clear()
-            dead = {key: each for key, each in list(self._connections.items()) if not each.alive}
-            for key in dead:
-                self._connections.pop(key, None)
+            lost = [each for each in self._remove_dead(keep_lost=not warn) if each.lost]
             self._forget_routes()
-        for connection in dead.values():
-            lost = connection.volatile and not connection.ran and connection.receiver is None
-            if lost and not sys.is_finalizing():  # at exit, everything is collected
-                _warn_of_lost(connection)
+            self._unwarned = 0 if warn else len(lost)
+            self._dead.extend([] if warn else lost)
+        for connection in (
+            lost if warn and not sys.is_finalizing() else ()
+        ):  # at exit, everything is collected
+            _warn_of_lost(connection)
+
+    def _remove_dead(self, *, keep_lost: bool) -> list[Connection]:
+        """Remove the dead connections, except the lost ones if *keep_lost*; return those that no other takes over from."""
+        dead = []
+        for key, connection in list(self._connections.items()):
+            if connection.alive:
+                continue
+            if (successor := connection.living_successor) is not None:
+                self._connections[key] = successor
+                continue
+            if not (keep_lost and connection.lost):
+                self._connections.pop(key, None)
+            dead.append(connection)
+        return dead
 
 
 _warned: dict[Any, int] = {}  # the registry of warnings, as a module's __warningregistry__
 
 
 def _warn_of_lost(connection: Connection) -> None:
-    """Warn at the line that defines the receiver."""
-    warnings.warn_explicit(
-        f"receiver {connection.qualname} ({connection.location}) was garbage-collected before it was ever called; connect it with weak=False",
-        ReceiverLostWarning,
-        connection.file or connection.module,
-        connection.line or 0,
-        connection.module,
-        _warned,
-    )
+    text = f"receiver {connection.qualname} ({connection.location}) was garbage-collected before it was ever called; connect it with weak=False"
+    warn_at(text, ReceiverLostWarning, connection.module, connection.file, connection.line)
+
+
+def warn_at(text: str, category: type[Warning], module: str, file: str | None, line: int | None) -> None:
+    """Warn at the *line* that defines a receiver."""
+    warnings.warn_explicit(text, category, file or module, line or 0, module, _warned)

@@ -114,7 +114,13 @@ def _thread_runner() -> _ThreadRunner:
 def _close(runner: asyncio.Runner, pid: int) -> None:
     """Close *runner*; in a forked process, without running its tasks."""
     if os.getpid() == pid:
-        runner.close()
+        try:
+            runner.close()
+        except RuntimeError:
+            # Python 3.12 starts no thread at exit, and asyncio needs one to wait for those of `asyncio.to_thread`. They
+            # have ended by then, and the loop is closed.
+            if threading.main_thread().is_alive():
+                raise
     elif not runner.get_loop().is_running():
         runner.get_loop().close()
 

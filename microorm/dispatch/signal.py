@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
 from microorm.dispatch.receivers import Connection, Listeners, Receiver, Route
+from microorm.messages import brief
 
 logger = logging.getLogger("microorm.dispatch")
 
@@ -28,6 +29,9 @@ ANY: Final = object()
 
 class Signal(Listeners):
     """An event that functions can be connected to.
+
+    *arguments*: the names of all arguments that are sent, if they are known. A receiver that needs another one is
+    refused when it connects.
 
     Subclasses may use and override these, and no other name with an underscore:
 
@@ -235,7 +239,9 @@ def _signals(function: str, given: _Signals) -> tuple[Signal, ...]:
     signals = tuple(given) if isinstance(given, list | tuple) else (given,)
     for signal in signals:
         if not isinstance(signal, Signal):
-            raise TypeError(f"{function}() takes a signal, or a list or tuple of signals, not {signal!r}")
+            raise TypeError(
+                f"{function}() takes a signal, or a list or tuple of signals, not {brief(signal)}"
+            )
     return signals
 
 

@@ -14,17 +14,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from functools import partial
-from reprlib import Repr
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.sql import ClauseElement
 
-MAX_TIMEDELTA = timedelta(microseconds=2**63 - 1)
+from microorm.messages import brief_value
 
-_repr = Repr()
-_repr.maxstring = _repr.maxother = 60
+MAX_TIMEDELTA = timedelta(microseconds=2**63 - 1)
 
 
 class InvalidFieldValue(Exception):
@@ -52,11 +50,7 @@ def shown(value: Any) -> str:
     """Format *value* for a message: its type and a short repr."""
     if value is None:
         return "None"
-    try:
-        text = _repr.repr(value)
-    except Exception as error:  # noqa: BLE001 a broken __repr__ must not hide the error
-        text = f"<unprintable: {type(error).__name__}>"
-    return f"{type(value).__name__} {text}"
+    return f"{type(value).__name__} {brief_value(value)}"
 
 
 def encodable(text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from copy import copy
-from types import NoneType, UnionType
+from types import EllipsisType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 
 from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
@@ -20,6 +20,7 @@ from microorm.errors import InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields import types
 from microorm.fields.checks import Check, InvalidFieldValue, encodable, shown
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
+from microorm.messages import brief
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Field(Generic[T]):
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
         self.generated = False
+        self.implicit = False  # the key of a model that declares none
         self.relation: Any = None  # the foreign key whose column this is
 
     if TYPE_CHECKING:
@@ -97,6 +99,10 @@ class Field(Generic[T]):
         """Whether the field has a default value or factory."""
         return self.default is not MISSING or self.default_factory is not None
 
+    def new_default(self) -> Any:
+        """Return the default value of a new instance; MISSING if there is none."""
+        return self.default if self.default_factory is None else self.default_factory()
+
     @property
     def server_made(self) -> bool:
         """Whether the database generates the value if an INSERT omits it."""
@@ -108,6 +114,11 @@ class Field(Generic[T]):
         if (asked := self.options.get("init")) is not None:
             return bool(asked)
         return self.has_default or (self.server_default is None and self.on_update is None)
+
+    @property
+    def required(self) -> bool:
+        """Whether the constructor needs the argument."""
+        return self.init and not (self.has_default or self.implicit)
 
     def bind(self, owner: type, name: str, annotation: Any) -> Field[T]:
         """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""
@@ -158,7 +169,7 @@ class Field(Generic[T]):
         if not self.primary_key or not isinstance(value, self.owner) or isinstance(value.pk, tuple):
             return value
         if value.pk is None:
-            raise UnsavedError(f"{self.label}: {value!r} has no key; save it first")
+            raise UnsavedError(f"{self.label}: {brief(value)} has no key; save it first")
         return value.pk
 
     def invalid(self, problem: str) -> InvalidValue:
@@ -276,6 +287,8 @@ def field(
     *, server_default: Any, init: Literal[False] = False, primary_key: bool = ..., **options: Unpack[_Options]
 ) -> Any: ...
 @overload
+def field(*, default: EllipsisType, **options: Unpack[_AllOptions]) -> Any: ...
+@overload
 def field(*, default: T, **options: Unpack[_AllOptions]) -> Field[T]: ...
 @overload
 def field(*, default_factory: Callable[[], T], **options: Unpack[_AllOptions]) -> Field[T]: ...
@@ -290,7 +303,8 @@ def field(**options: Any) -> Any:
     by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
     in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
     to use instead of the default one. *column*: the name of the column, if not the name of the field.
-    *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor.
+    *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor. *default=...*: no default; only type
+    checkers take the argument for one that may be left out.
 
     Raises `TypeError` for an unknown option. Invalid options are a `ModelError` when the class is defined.
     """
@@ -300,6 +314,8 @@ def field(**options: Any) -> Any:
             if nearest(option, ("null", "nullable")):
                 hint = "; annotate a field that may be None as Field[int | None]"
             raise TypeError(f"field() has no option {option!r}{hint}")
+    if options.get("default") is ...:
+        del options["default"]
     return Field(**options)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Union, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import JSON, Boolean, Integer, Numeric, SmallInteger, String
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
+from typing_extensions import TypeAliasType
 
 from microorm.fields import checks, types
 from microorm.fields.checks import Check, InvalidFieldValue, shown
@@ -80,6 +81,19 @@ def type_name(python_type: Any) -> str:
     if isinstance(origin, type) and origin is not UnionType:
         return f"{origin.__name__}[{', '.join(map(type_name, arguments))}]"
     return str(python_type).replace("typing.", "")
+
+
+def plain_type(annotation: Any) -> Any:
+    """Return the type that `Annotated`, a `NewType` or a type alias is made of; any other annotation as it is."""
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif isinstance(annotation, NewType):
+            annotation = annotation.__supertype__
+        elif isinstance(annotation, TypeAliasType):
+            annotation = annotation.__value__
+        else:
+            return annotation
 
 
 def _plain(column: Callable[[], TypeEngine[Any]], check: Check, *, mutable: bool = False) -> FieldType:

@@ -51,6 +51,7 @@ from microorm.fields.arithmetic import ExactNumeric as ExactNumeric
 from microorm.fields.checks import encodable
 from microorm.fields.computed import MARIADB as MARIADB
 from microorm.fields.computed import Rounded
+from microorm.messages import brief
 
 COLLATION = "utf8mb4_nopad_bin"
 MAX_ROW_BYTES = 65_000  # of MariaDB, without LONGTEXT and LONGBLOB columns
@@ -103,7 +104,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             # astimezone() would take it as local time.
-            raise ValueError(f"must be a datetime with a time zone, not {value!r}")
+            raise ValueError(f"must be a datetime with a time zone, not {brief(value)}")
         value = value.astimezone(UTC)
         return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
 
@@ -164,9 +165,11 @@ class DocumentKey(TypeDecorator[str]):
         if value is None or dialect.name == "postgresql":
             return value
         if '"' in value and dialect.name == "sqlite":
-            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {value!r}")
+            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {brief(value)}")
         if value.startswith("-") and dialect.name in MARIADB:
-            raise ValueError(f"MariaDB cannot address a JSON key that begins with a minus, such as {value!r}")
+            raise ValueError(
+                f"MariaDB cannot address a JSON key that begins with a minus, such as {brief(value)}"
+            )
         # The stored text of the key is compared.
         return json.dumps(value)[1:-1]
 
@@ -182,10 +185,10 @@ class Document(JSON[Any]):
                 return reduce(operator.getitem, index, self.expr)
             if isinstance(index, str):
                 if "\0" in index or not encodable(index):
-                    raise FieldError(f"not a possible key in JSON: {index!r}")
+                    raise FieldError(f"not a possible key in JSON: {brief(index)}")
                 index = bindparam(None, index, type_=DocumentKey(), unique=True)
             elif type(index) is not int:
-                raise TypeError(f"a key or index in JSON must be str or int, not {index!r}")
+                raise TypeError(f"a key or index in JSON must be str or int, not {brief(index)}")
             return super().__getitem__(index)  # type: ignore[no-untyped-call]
 
     comparator_factory = Comparator  # pyright: ignore[reportAssignmentType] a memoized property there

@@ -200,7 +200,7 @@ def builder(
             "        instance = new(cls)",
             *given,
             f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
-            "        instance._row_state = state",
+            "        instance._row_state, instance._related = state, None",
             "        append(instance)",
             "    return instances",
         ]

@@ -15,6 +15,7 @@ from microorm.fields.field import MISSING, Field
 from microorm.mapping.codegen import compiled
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NEW
+from microorm.messages import brief
 from microorm.signals import post_init, pre_init
 
 
@@ -35,7 +36,7 @@ def make_init(schema: Schema) -> Callable[..., None]:
     relate = []
     for field in schema.fields:
         given = [f"{name} is _missing" for name in _names(field)]
-        if field.init and not field.has_default:
+        if field.required:
             odd.append(f"({' and '.join(given)})")
         if (relation := field.relation) is not None:
             odd.append(f"not ({' or '.join(given)})")
@@ -52,6 +53,7 @@ def make_init(schema: Schema) -> Callable[..., None]:
             f"    _self.__dict__ = {{{''.join(item for _, item in arguments)}}}",
             "    _self._row = None",
             "    _self._row_state = _new",
+            "    _self._related = None",
             *relate,
         ]
     )
@@ -67,8 +69,9 @@ def _signature(schema: Schema) -> Signature:
         if field.init:
             default = Parameter.empty if field.default is MISSING else field.default
             default = default if field.default_factory is None else ...
+            default = None if field.implicit and not field.has_default else default
             kind = field.python_type if field.relation is None else field.relation.target
-            kind = Union[kind, None] if field.nullable else kind  # noqa: UP007
+            kind = Union[kind, None] if field.nullable or default is None else kind  # noqa: UP007
             name = _names(field)[0]
             parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     return Signature(parameters)
@@ -86,8 +89,10 @@ def _argument(field: Field[Any], index: int, namespace: dict[str, Any]) -> tuple
             # Not `name=made`: receivers of pre_init get the caller's arguments without defaults.
             return f"{others}{name}=_missing, ", f"{name!r}: {made} if {name} is _missing else {name}, "
         return "", f"{name!r}: {made}, "
-    if field.init:
+    if field.required:
         return f"{others}{name}=_missing, ", f"{name!r}: {name}, "
+    if field.init:
+        return f"{name}=_missing, ", f"{name!r}: None if {name} is _missing else {name}, "
     return "", f"{name!r}: None, " if field.primary_key else ""
 
 
@@ -119,7 +124,7 @@ def fill(
         raise TypeError(f"{name}() takes keyword arguments only, but {len(args)} positional were given")
     for key in given:
         if key not in accepted:
-            raise TypeError(f"{name}() has no argument {key!r}{nearest(key, accepted)}")
+            raise TypeError(f"{name}() has no argument {brief(key)}{nearest(key, accepted)}")
     values: dict[str, Any] = {}
     missing = []
     related = [field.relation for field in schema.fields if field.relation and field.relation.name in given]
@@ -131,11 +136,9 @@ def fill(
             values[field.name] = None  # set below
         elif field.name in given:
             values[field.name] = given[field.name]
-        elif field.default_factory is not None:
-            values[field.name] = field.default_factory()
-        elif field.default is not MISSING:
-            values[field.name] = field.default
-        elif field.init:
+        elif field.has_default:
+            values[field.name] = field.new_default()
+        elif field.required:
             missing.append(_names(field)[0])
         elif field.primary_key:
             values[field.name] = None
@@ -144,13 +147,15 @@ def fill(
     instance.__dict__ = values
     instance._row = None
     instance._row_state = NEW
+    instance._related = None
     for relation in related:
         relation.__set__(instance, given[relation.name])
 
 
 def create_instance(schema: Schema, given: dict[str, Any]) -> Any:
     """Make an instance; *given* may include fields that are no arguments of the constructor."""
-    extra = {f.name: given.pop(f.name) for f in schema.fields if not f.init and f.name in given}
+    fields = [field for field in schema.fields if not field.init or field.implicit]
+    extra = {field.name: given.pop(field.name) for field in fields if field.name in given}
     instance = schema.model(**given)
     instance.__dict__.update(extra)
     return instance

@@ -13,13 +13,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
-from types import FrameType, UnionType
+from types import FrameType, ModuleType, UnionType
 from typing import Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_origin
 
 from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
-from microorm.fields.type_map import type_name
+from microorm.fields.type_map import plain_type, type_name
 from microorm.mapping.foreign_key import Relation
+from microorm.messages import brief
+from microorm.registry import LabelledModels, PendingName
 
 
 class Declaration(NamedTuple):
@@ -30,19 +32,21 @@ class Declaration(NamedTuple):
     field: Any
     names: Names | None
 
-    def resolved(self) -> Declaration:
+    def resolved(self, *, final: bool = True) -> Declaration:
         """Return the declaration with its annotation evaluated, without references to names and stack frames.
 
+        Not *final*: models of other applications are not found by their names, see `Names`.
         Raises `PendingName` if a name is not defined yet, `ModelError` if the annotation does not match the field.
         """
         if self.names is None:
             return self
         waits = isinstance(self.field, Field) or self.field.waits
+        names: Any = self.names if final else NamesSoFar(self.names)
         try:
-            annotation = evaluate(self.annotation, self.names if waits else LenientNames(self.names))
+            annotation = evaluate(self.annotation, names if waits else LenientNames(self.names))
             if (made := self._made(get_origin(annotation))) is not None:
                 (argument,) = get_args(annotation)
-                target = evaluate(argument, self.names) if waits else LazyTarget(argument, self.names)
+                target = evaluate(argument, names) if waits else LazyTarget(argument, self.names)
                 return Declaration(self.label, target, made, None)
         except PendingName:
             raise
@@ -91,12 +95,14 @@ def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict
         _refuse_name(label, name, reserved)
         written = cls.__dict__.get(name, MISSING)
         if written is not MISSING and not is_declared(written):
-            raise ModelError(f"{label}: {written!r} is not a field(); write a default as field(default=...)")
+            raise ModelError(
+                f"{label}: {brief(written)} is not a field(); write a default as field(default=...)"
+            )
         made: Any = Field() if written is MISSING else copy(written)
         made.name = name
         found[name] = Declaration(label, annotation, made, names)
         with suppress(PendingName):  # raised again at the first use of the model
-            found[name] = found[name].resolved()
+            found[name] = found[name].resolved(final=False)
     for name, value in cls.__dict__.items():
         if is_declared(value) and name not in found:
             kind = _annotation(value)
@@ -158,23 +164,14 @@ def _written_class(annotation: str) -> str:
     return annotation.partition("[")[0].strip().rpartition(".")[2]
 
 
-class PendingName(Exception):
-    """An annotation uses a name that is not defined yet."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"name {name!r} is not defined")
-
-
 class Names(dict[str, Any]):
     """The namespace of the annotations of *cls*: class, enclosing functions, module, builtins, then all models.
 
-    *models* is called at each lookup, so that later models are found.
+    *models* is called with a name that none of the others has, and `final=`: whether all models are defined. It returns
+    the model of this name, or None.
     """
 
-    def __init__(
-        self, cls: type, frames: tuple[FrameType, ...], models: Callable[[], Mapping[str, type]]
-    ) -> None:
+    def __init__(self, cls: type, frames: tuple[FrameType, ...], models: Callable[..., Any]) -> None:
         super().__init__()
         self._cls = cls
         self._frames = frames
@@ -190,13 +187,33 @@ class Names(dict[str, Any]):
         module = sys.modules.get(self._cls.__module__)
         yield vars(module) if module is not None else {}
         yield vars(builtins)
-        yield self._models()
 
-    def __missing__(self, name: str) -> Any:
+    def look_up(self, name: str, *, final: bool) -> Any:
+        """Return the meaning of *name*. Raises `PendingName`, and `ModelError` for a name of several models."""
         for namespace in self._namespaces():
             if name in namespace:
-                return namespace[name]
-        raise PendingName(name)
+                found = namespace[name]
+                if isinstance(found, ModuleType):
+                    models = self._models(name, final=final)
+                    return models.beside(found) if isinstance(models, LabelledModels) else found
+                return found
+        if (model := self._models(name, final=final)) is None:
+            raise PendingName(name)
+        return model
+
+    def __missing__(self, name: str) -> Any:
+        return self.look_up(name, final=True)
+
+
+class NamesSoFar(dict[str, Any]):
+    """The same names while other models are still being defined."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, name: str) -> Any:
+        return self._names.look_up(name, final=False)
 
 
 class LenientNames(dict[str, Any]):
@@ -234,12 +251,16 @@ def enclosing_frames(cls: type, depth: int) -> tuple[FrameType, ...]:
     return tuple(frames)
 
 
-def evaluate(annotation: Any, names: Names | LenientNames) -> Any:
-    """Evaluate *annotation*. Raises `PendingName` if a name in it is not defined yet."""
+def evaluate(annotation: Any, names: Names | NamesSoFar | LenientNames) -> Any:
+    """Evaluate *annotation*: `Annotated`, `NewType` and `type` aliases stand for the type that they are made of.
+
+    Raises `PendingName` if a name in it is not defined yet.
+    """
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         return evaluate(eval(annotation, {"__builtins__": builtins}, names), names)
     if get_origin(annotation) in (Union, UnionType):
         return Union[tuple(evaluate(each, names) for each in get_args(annotation))]  # noqa: UP007
-    return annotation
+    plain = plain_type(annotation)
+    return annotation if plain is annotation else evaluate(plain, names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -21,7 +22,6 @@ from microorm.mapping.constructor import make_init
 from microorm.mapping.declarations import (
     Declaration,
     Names,
-    PendingName,
     enclosing_frames,
     has_fields,
     read_declarations,
@@ -29,7 +29,8 @@ from microorm.mapping.declarations import (
 )
 from microorm.mapping.foreign_key import ForeignKey, Reference, Relation
 from microorm.mapping.schema import Schema, implicit_key, key_type
-from microorm.registry import NAMING, Registry, default_registry
+from microorm.messages import brief
+from microorm.registry import NAMING, PendingName, Registry, default_registry
 from microorm.signals import class_prepared
 
 KEYWORDS = ("abstract", "app", "database", "registry", "table", "table_args")
@@ -66,19 +67,19 @@ class Options:
         for option in ("table", "app", "database"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, str) or not value):
-                raise ModelError(f"{name}: {option}= must be a name, not {value!r}")
+                raise ModelError(f"{name}: {option}= must be a name, not {brief(value)}")
         if self.app is not None and not self.app.isidentifier():
-            raise ModelError(f"{name}: app= must be an identifier, not {self.app!r}")
+            raise ModelError(f"{name}: app= must be an identifier, not {brief(self.app)}")
         if self.database is not None and not ALIAS.fullmatch(self.database):
             raise ModelError(
-                f"{name}: database= must be an alias (letters, digits, underscores), not {self.database!r}"
+                f"{name}: database= must be an alias (letters, digits, underscores), not {brief(self.database)}"
             )
         if not isinstance(self.abstract, bool):
-            raise ModelError(f"{name}: abstract= must be a bool, not {self.abstract!r}")
+            raise ModelError(f"{name}: abstract= must be a bool, not {brief(self.abstract)}")
         if self.registry is not None and not isinstance(self.registry, Registry):
-            raise ModelError(f"{name}: registry= must be a Registry, not {self.registry!r}")
+            raise ModelError(f"{name}: registry= must be a Registry, not {brief(self.registry)}")
         if not isinstance(self.own_args, tuple):
-            raise ModelError(f"{name}: table_args= must be a tuple, not {self.own_args!r}")
+            raise ModelError(f"{name}: table_args= must be a tuple, not {brief(self.own_args)}")
         if self.abstract and self.table is not None:
             raise ModelError(f"{name}: an abstract model cannot have table=")
 
@@ -92,7 +93,7 @@ class LazySchema:
         try:
             return prepare(owner)
         except PendingName as pending:
-            raise ModelError(f"{owner.__name__}: {pending}") from None
+            raise ModelError(f"{owner.__name__}: {pending}") from pending
 
 
 class LazyTable:
@@ -118,9 +119,10 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
                 f"{cls.__name__}: {parent.__name__} has fields but is not a model; "
                 f"declare it as class {parent.__name__}(Model, abstract=True)"
             )
+    _refuse_foreign_options(cls, root)
     cls.__options__ = options = Options([parent.__options__ for parent in parents], given, cls.__name__)
     registry = options.registry or default_registry
-    names = Names(cls, enclosing_frames(cls, 3), registry.by_name)
+    names = Names(cls, enclosing_frames(cls, 3), partial(registry.find, cls))
     refuse_overwritten(cls, iter(inherited(cls)))
     cls.__declarations__ = read_declarations(cls, names, taken_names(root))
     for name, declaration in (cls.__declarations__ if options.abstract else inherited(cls)).items():
@@ -134,7 +136,7 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
     label = registry.label(cls, options.app)
     older = registry.models.get(label)
     try:
-        prepare(cls)
+        prepare(cls, final=False)
     except PendingName:
         registry.postpone(cls, label)
     except BaseException:
@@ -142,9 +144,49 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
         raise
 
 
-def prepare(cls: Any) -> Schema:
+# How other ORMs write an option in the class body, and the class keyword for it.
+_FOREIGN_OPTIONS = {
+    "db_table": "table=",
+    "table_name": "table=",
+    "table": "table=",
+    "__tablename__": "table=",
+    "abstract": "abstract=True",
+    "__abstract__": "abstract=True",
+    "app_label": "app=",
+    "app": "app=",
+    "constraints": "table_args=",
+    "indexes": "table_args=",
+    "unique_together": "table_args=",
+    "index_together": "table_args=",
+    "__table_args__": "table_args=",
+    "database": "database=",
+    "__bind_key__": "database=",
+    "ordering": "order_by() of a query",
+    "schema": 'table_args=({"schema": …},)',
+}
+
+
+def _refuse_foreign_options(cls: type, root: type) -> None:
+    """Raise `ModelError` for options in the class body, which other ORMs read there and microorm would ignore."""
+    for parent in cls.__mro__[: cls.__mro__.index(root)]:
+        meta = vars(parent).get("Meta")
+        given = [f"Meta.{name}" for name in vars(meta)] if isinstance(meta, type) else []
+        given += [name for name in vars(parent) if name.startswith("__")]
+        found = [name for name in given if name.removeprefix("Meta.") in _FOREIGN_OPTIONS]
+        if not (found or isinstance(meta, type)):
+            continue
+        pairs = [f"{_FOREIGN_OPTIONS[name.removeprefix('Meta.')]} instead of {name}" for name in found]
+        what = "Meta" if isinstance(meta, type) else found[0]
+        raise ModelError(
+            f"{parent.__name__}: {what} in the class body has no effect; write class keywords, "
+            f"class {parent.__name__}(Model, table=…): {', '.join(pairs) or 'known: ' + ', '.join(KEYWORDS)}"
+        )
+
+
+def prepare(cls: Any, *, final: bool = True) -> Schema:
     """Make the schema, constructor and exceptions of *cls*, register it, and send `class_prepared`.
 
+    Not *final*: names are looked up as at a class statement, after which other models may be defined.
     Raises `ModelError`, or `PendingName` if a name in an annotation is not defined yet.
     """
     options = cls.__options__
@@ -153,7 +195,7 @@ def prepare(cls: Any) -> Schema:
         if "__schema__" in vars(cls):
             schema: Schema = cls.__schema__
             return schema
-        declarations = resolve(cls)
+        declarations = resolve(cls, final=final)
         label = registry.label(cls, options.app)
         known = dict(registry.models)
         throughs = [
@@ -231,11 +273,11 @@ def inherited(cls: type) -> dict[str, Declaration]:
     return found
 
 
-def resolve(cls: type) -> Resolved:
+def resolve(cls: type, *, final: bool) -> Resolved:
     """Return the fields and relations of *cls* with their types, and store the types in *cls* and its bases."""
     for parent in cls.__mro__:
         own = vars(parent).get("__declarations__", {})
-        own.update({name: declaration.resolved() for name, declaration in own.items()})
+        own.update({name: declaration.resolved(final=final) for name, declaration in own.items()})
     return {name: (each.field, each.annotation) for name, each in inherited(cls).items()}
 
 
@@ -268,7 +310,10 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
             known["id"] = (implicit_key(target), key_type(target))
     keys = [field for field, _ in known.values() if field.primary_key]
     if name is None and len(keys) > 1:
-        raise ModelError(f"{where}: {target.__name__} has a composite key; name one field as to_field=")
+        raise ModelError(
+            f"{where}: {target.__name__} has a composite key, and a foreign key to several columns is "
+            f"not supported; name a unique field as to_field=, or give {target.__name__} a key of one field"
+        )
     fit = {field.name for field, _ in known.values() if field in keys or field.options.get("unique")}
     if name is not None and name not in fit:
         raise ModelError(

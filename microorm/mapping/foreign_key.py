@@ -19,7 +19,8 @@ from microorm.fields.checks import shown
 from microorm.fields.field import MISSING, Field
 from microorm.mapping.on_delete import ACTIONS, Action, OnDelete
 from microorm.mapping.path import Step, follow, root
-from microorm.mapping.state import NEW, new_in
+from microorm.mapping.state import NEW, drop_related, keep_related, new_in
+from microorm.messages import brief
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -97,7 +98,7 @@ class Relation:
         """
         if isinstance(value, self.target):
             if (key := getattr(value, self.key_field.name)) is None:
-                raise UnsavedError(f"{self.label}: {value!r} has no key; save it first")
+                raise UnsavedError(f"{self.label}: {brief(value)} has no key; save it first")
             return key
         if hasattr(type(value), "__schema__"):
             raise self._wrong_model(self.owner, value)
@@ -142,28 +143,32 @@ class ForeignKey(Relation, Generic[R]):
             key = instance.__dict__.get(self.field.name, MISSING)
             if key is MISSING:
                 key = getattr(instance, self.field.name)
-            kept = instance.__dict__.get(self.name)
+            related = instance._related
+            kept = None if related is None else related.get(self.name)
             if kept is None or (kept[0] is not key and (isinstance(key, ClauseElement) or kept[0] != key)):
                 kept = (key, None if key is None else self._load(instance, key))
-                instance.__dict__[self.name] = kept
+                keep_related(instance, self.name, kept)
             if kept[1] is None and not self.field.nullable:
                 name = self.target.__name__
-                absent = "is assigned" if key is None else f"with {self.to.name}={key!r}"
-                raise self.target.DoesNotExist(f"{self.label} of {instance!r}: no {name} {absent}")
+                absent = "is assigned" if key is None else f"with {self.to.name}={brief(key)}"
+                raise self.target.DoesNotExist(f"{self.label} of {brief(instance)}: no {name} {absent}")
             return kept[1]
 
         def __set__(self, instance, value):
             values = instance.__dict__
             if value is None:
                 values[self.field.name] = None
-                values.pop(self.name, None)
+                drop_related(instance, self.name)
                 return
             if not isinstance(value, self.target):
                 raise self._wrong_model(type(instance), value)
             self.check_alias(instance, value)
             # None while the instance is not saved: then a save takes the key that it has by then, or refuses.
             values[self.field.name] = key = getattr(value, self.to.name)
-            values[self.name] = (key, value)
+            if (related := instance._related) is None:
+                instance._related = {self.name: (key, value)}
+            else:
+                related[self.name] = (key, value)
 
     @property
     def target(self) -> Any:
@@ -226,14 +231,14 @@ class ForeignKey(Relation, Generic[R]):
             return
         if not databases.allows_relation(instance, value):
             raise CrossDatabaseRelation(
-                f"{self.label} of {state.alias!r} cannot refer to {value!r} of {theirs!r}"
+                f"{self.label} of {state.alias!r} cannot refer to {brief(value)} of {theirs!r}"
             )
 
     def assigned(self, instance: Any) -> Any:
         """Return the related instance that *instance* holds, or None; a key that was set later counts instead of it."""
-        values = instance.__dict__
-        kept = values.get(self.name)
-        return None if kept is None or kept[0] is not values.get(self.field.name) else kept[1]
+        related = instance._related
+        kept = None if related is None else related.get(self.name)
+        return None if kept is None or kept[0] is not instance.__dict__.get(self.field.name) else kept[1]
 
     def outdated(self, instance: Any) -> Any:
         """Return the related instance whose present key or alias *instance* has not taken yet, or None.
@@ -245,7 +250,7 @@ class ForeignKey(Relation, Generic[R]):
         if (key := getattr(other, self.to.name)) is None:
             owner = self.owner.__name__
             raise UnsavedError(
-                f"{self.label}: {other!r} has no key; save it before the {owner} that refers to it"
+                f"{self.label}: {brief(other)} has no key; save it before the {owner} that refers to it"
             )
         moved = instance._row_state.alias is None and other._row_state.alias is not None
         return other if moved or key != instance.__dict__[self.field.name] else None
@@ -259,15 +264,15 @@ class ForeignKey(Relation, Generic[R]):
         options = self.options
         if self.on_delete not in ACTIONS:
             raise ModelError(
-                f"{self.label}: on_delete= must be one of {', '.join(ACTIONS)}, not {self.on_delete!r}"
+                f"{self.label}: on_delete= must be one of {', '.join(ACTIONS)}, not {brief(self.on_delete)}"
                 f"{nearest(self.on_delete, ACTIONS)}"
             )
         required, fulfilled = self.action.requires
         if not fulfilled(self, nullable):
-            raise ModelError(f"{self.label}: on_delete={self.on_delete!r} needs {required}")
+            raise ModelError(f"{self.label}: on_delete={brief(self.on_delete)} needs {required}")
         for option in ("unique", "index", "constraint"):
             if type(options.get(option, False)) is not bool:
-                raise ModelError(f"{self.label}: {option}= must be a bool, not {options[option]!r}")
+                raise ModelError(f"{self.label}: {option}= must be a bool, not {brief(options[option])}")
 
 
 def foreign_key(
@@ -287,7 +292,8 @@ def foreign_key(
     left to the database (`"do_nothing"`). *unique*: a one-to-one relation. *index*: whether to index the column; by
     default, unless it is *unique*. *column*: the name of the column, by default the name of the relation and `_id`.
     *to_field*: a unique field of the other model to refer to, by default its key. *constraint=False*: do not create a
-    constraint in the database. *default*: a key, or None.
+    constraint in the database. *default*: a key, or None; `...` is no default, and tells type checkers that the argument may
+    be left out, where the constructor gets the key instead.
 
     Invalid options are a `ModelError` when the class is defined.
     """
@@ -295,6 +301,6 @@ def foreign_key(
     options |= {"column": column, "to_field": to_field}
     if index is not None:
         options["index"] = index
-    if default is not MISSING:
+    if default is not MISSING and default is not ...:
         options["default"] = default
     return ForeignKey(**options)

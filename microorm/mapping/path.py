@@ -7,6 +7,7 @@ Each path exists once, so two uses of a path need one join.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -71,6 +72,20 @@ class Path:
     def __repr__(self) -> str:
         return f"<path {self._label}>"
 
+    def __dir__(self) -> list[str]:
+        """Return the names of the fields and relations at its end."""
+        schema = self._schema
+        return sorted({*schema.names, *schema.relations, *(["pk"] if len(schema.key) == 1 else [])})
+
+    def __copy__(self) -> Path:
+        return self  # there is one object for each path
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Path:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (_path_of, (self._root.model, self._label.split(".")[1:]))
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -95,6 +110,12 @@ class Path:
         )
 
     __hash__ = object.__hash__
+
+
+def _path_of(model: Any, names: list[str]) -> Path:
+    """Return the path along the relations *names* of *model*."""
+    path: Path = reduce(getattr, names, model)
+    return path
 
 
 def root(schema: Any) -> Path:

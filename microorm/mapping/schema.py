@@ -11,13 +11,15 @@ from sqlalchemy import ColumnElement, MetaData, Select, Table, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import SchemaItem
 
-from microorm.errors import FieldError, ModelError, nearest
+from microorm.errors import FieldError, ModelError
 from microorm.fields.field import Field
-from microorm.fields.type_map import type_name
+from microorm.fields.type_map import plain_type, type_name
 from microorm.mapping.codegen import Gather, Row, collector, gatherer
 from microorm.mapping.foreign_key import Relation
+from microorm.mapping.hints import instead_of
 from microorm.mapping.path import Path
 from microorm.mapping.state import RowLayout
+from microorm.messages import brief
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
 
@@ -38,6 +40,7 @@ class Schema:
         """Describe *model*, add its table to *metadata*; `ModelError` leaves *metadata* unchanged."""
         fields = _fields_of(bound)
         self.key = _key_of(model, fields)
+        self.generated = self.key[0] if self.key[0].generated else None  # the key, if the database makes it
         self.model = model
         self.label = label
         self.home: str | None = model.__options__.database
@@ -51,6 +54,9 @@ class Schema:
         self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
         self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
         self.updating = tuple(each for each in fields if each.on_update is not None)
+        self.same_columns = not (
+            self.updating or self.server_made
+        )  # each save of a new row writes the same ones
         self.mutable = any(each.mutable for each in fields)
         self.relations = {each.name: each for each in bound if isinstance(each, Relation)}
         self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
@@ -74,11 +80,6 @@ class Schema:
         return f"<Schema {self.label}: {', '.join(self.names)}>"
 
     @property
-    def generated(self) -> Field[Any] | None:
-        """The primary key, if the database generates it."""
-        return self.key[0] if self.key[0].generated else None
-
-    @property
     def name(self) -> str:
         """The model's name."""
         name: str = self.model.__name__
@@ -92,8 +93,8 @@ class Schema:
         if found is None and not isinstance(name, Path) and getattr(name, "table", None) is self.table:
             found = next((each for each in self.fields if each.column is name), None)
         if found is None:
-            shown = repr(name) if isinstance(name, str) else str(name)
-            raise FieldError(f"{self.name} has no field {shown}{nearest(name, self.reported.values())}")
+            shown, hint = (repr(name), instead_of(self, name)) if isinstance(name, str) else (str(name), "")
+            raise FieldError(f"{self.name} has no field {shown}{hint}")
         return found
 
     def key_in(self, keys: Any) -> ColumnElement[bool]:
@@ -148,7 +149,7 @@ def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
         fields.insert(0, implicit_key(model).bind(model, "id", key_type(model)))
     key = tuple(each for each in fields if each.primary_key)
     made_here = any(each.init or each.server_made or each.has_default for each in key)
-    if len(key) == 1 and key[0].python_type is int and not made_here:
+    if len(key) == 1 and key[0].python_type is int and (key[0].implicit or not made_here):
         key[0].generated = True
         key[0].column.autoincrement = True
     return key
@@ -178,20 +179,20 @@ def implicit_key(model: Any) -> Field[Any]:
     """Return the field `id` of *model*, which declares no key. `ModelError` if `Model[K]` is not int or UUID."""
     kind = key_type(model)
     if kind is uuid.UUID:
-        key: Field[Any] = Field(primary_key=True, default_factory=new_uuid, init=False)
+        key: Field[Any] = Field(primary_key=True, default_factory=new_uuid)
     elif kind is int:
-        key = Field(primary_key=True, init=False)
+        key = Field(primary_key=True)
     else:
         raise ModelError(
             f"{model.__name__}: Model[{type_name(kind)}] has no implicit key; declare a field with primary_key=True"
         )
-    key.name = "id"
+    key.name, key.implicit = "id", True
     return key
 
 
 def key_type(model: type) -> Any:
     """Return the type of the implicit key, `K` of `Model[K]` in the model or its bases; int by default."""
-    kind = _key_parameter(model)
+    kind = plain_type(_key_parameter(model))
     return int if kind is None or isinstance(kind, TypeVar) or kind is Any else kind
 
 
@@ -232,7 +233,7 @@ def _make_table(model: Any, name: str, metadata: MetaData, fields: list[Field[An
             items.append(deepcopy(item))
         else:
             raise ModelError(
-                f"{model.__name__}: table_args= must contain constraints and indexes, not {item!r}"
+                f"{model.__name__}: table_args= must contain constraints and indexes, not {brief(item)}"
             )
     try:
         table = Table(name, metadata, *columns, *checks, *items, **options)
@@ -249,7 +250,9 @@ def _refuse_unquotable(label: str, what: str, name: str) -> None:
     for each in name:
         control = each < " " or "\x7f" <= each <= "\x9f" or "\ud800" <= each <= "\udfff"
         if control or (each.isspace() and each != " "):
-            raise ModelError(f"{label}: the name of the {what}, {name!r}, contains the character {each!r}")
+            raise ModelError(
+                f"{label}: the name of the {what}, {name!r}, contains the character {brief(each)}"
+            )
 
 
 class LazyDialectOptions(Mapping[str, Any]):

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
+from textwrap import shorten
 from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
 from microorm.fields.field import MISSING, Field
+from microorm.messages import MAX_VALUE, brief_value
 
 
 class RowLayout:
@@ -45,10 +47,21 @@ class RowState:
     """The alias of an instance's row, whether it is still to be inserted, and the layout of its loaded row.
 
     *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
-    `changes()` compares.
+    `changes()` compares. A copy of the instance keeps it until its first save (*copied*). *plain*: there is no *before*,
+    and no field was deferred.
     """
 
-    __slots__ = ("adding", "after_insert", "alias", "before", "layout", "partial")
+    __slots__ = (
+        "_of_copies",
+        "adding",
+        "after_insert",
+        "alias",
+        "before",
+        "copied",
+        "layout",
+        "partial",
+        "plain",
+    )
 
     def __init__(
         self,
@@ -57,13 +70,17 @@ class RowState:
         *,
         adding: bool = False,
         before: tuple[RowState, tuple[Any, ...] | None] | None = None,
+        copied: bool = False,
     ) -> None:
         self.alias = alias
         self.layout = layout
         self.adding = adding
         self.before = before
+        self.copied = copied
         self.partial = layout is not None and layout.partial
+        self.plain = before is None and not self.partial
         self.after_insert: RowState | None = None
+        self._of_copies: RowState | None = None
 
     def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:
         """Return the state for receivers of `post_save`; all new instances share one."""
@@ -76,9 +93,19 @@ class RowState:
         """The same once its `post_save` receivers have run."""
         return RowState(self.alias, self.layout, adding=self.adding)
 
+    def of_copy(self) -> RowState:
+        """Return the state for a copy of the instance; all copies share one."""
+        if self.before is None or self.copied:
+            return self
+        if self._of_copies is None:
+            self._of_copies = RowState(
+                self.alias, self.layout, adding=self.adding, before=self.before, copied=True
+            )
+        return self._of_copies
+
     def moved(self, alias: str | None) -> RowState:
         """Return the same state in *alias*."""
-        return RowState(alias, self.layout, adding=self.adding, before=self.before)
+        return RowState(alias, self.layout, adding=self.adding, before=self.before, copied=self.copied)
 
 
 NEW = RowState(None, None, adding=True)
@@ -96,8 +123,28 @@ def new_in(alias: str) -> RowState:
 def placeholder(model: type[Any], alias: str) -> Any:
     """Return an empty new instance of *model* in *alias*: it stands for a row in questions to the routers."""
     instance = object.__new__(model)
-    instance._row, instance._row_state = None, new_in(alias)
+    instance._row, instance._row_state, instance._related = None, new_in(alias), None
     return instance
+
+
+def keep_related(instance: Any, name: str, found: tuple[Any, Any]) -> None:
+    """Cache what *instance* is related to by the relation *name*: *found* is a key, and what was found by it."""
+    if (related := instance._related) is None:
+        instance._related = {name: found}
+    else:
+        related[name] = found
+
+
+def kept_related(instance: Any, name: str) -> tuple[Any, Any] | None:
+    """Return what `keep_related` has cached, or None."""
+    related: dict[str, Any] | None = instance._related
+    return None if related is None else related.get(name)
+
+
+def drop_related(instance: Any, name: str) -> None:
+    """Drop what is cached of the relation *name*. The name stays, since a rollback looks for it."""
+    if instance._related is not None and name in instance._related:
+        instance._related[name] = None
 
 
 class State:
@@ -133,7 +180,9 @@ class State:
 
     def _replace(self, alias: str | None, adding: bool) -> None:
         state = self._instance._row_state
-        self._instance._row_state = RowState(alias, state.layout, adding=adding, before=state.before)
+        self._instance._row_state = RowState(
+            alias, state.layout, adding=adding, before=state.before, copied=state.copied
+        )
 
 
 def copied_row(fields: Sequence[Field[Any]], row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -188,6 +237,27 @@ def changes(
     return found
 
 
+def described(instance: Any, names: Sequence[str] | None = None) -> str:
+    """Return a text for *instance*: its model, and the values of *names*, by default its key and all that is loaded.
+
+    It loads nothing. Long values are cut.
+    """
+    schema, values = instance.__schema__, instance.__dict__
+    if names is None:
+        names = (*schema.key_names, *[each for each in schema.plain_names if each in values])
+    shown = [f"{name}={_shown(values.get(name))}" for name in names]
+    return f"{schema.name}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, ClauseElement):
+        return brief_value(value)
+    try:
+        return f"<SQL {shorten(str(value), MAX_VALUE, placeholder='…')}>"
+    except Exception:  # noqa: BLE001 SQL that only a database's own dialect can compile
+        return f"<SQL {type(value).__name__}>"
+
+
 def _differ(loaded: Any, current: Any) -> bool:
     if loaded is current:
         return False
@@ -214,28 +284,3 @@ def _equal_json(loaded: Any, current: Any) -> bool:
 
 def _equal_json_item(loaded: Any, current: Any) -> bool:
     return loaded.__class__ is current.__class__ and _equal_json(loaded, current)
-
-
-def picklable(instance: Any) -> dict[str, Any]:
-    """Return the values, state and loaded values of *instance* for pickle."""
-    loaded = None
-    if instance._row is not None:
-        names = instance.__schema__.names
-        loaded = {name: value for name in names if (value := loaded_value(instance, name)) is not MISSING}
-    state = instance._row_state
-    return {
-        "values": instance.__dict__,
-        "alias": state.alias,
-        "adding": state.adding,
-        "loaded": loaded,
-        "partial": state.partial,
-    }
-
-
-def unpickle(instance: Any, state: dict[str, Any]) -> None:
-    """Restore *instance* from the result of `picklable`."""
-    loaded = state["loaded"]
-    instance.__dict__ = dict(state["values"])
-    instance._row = None if loaded is None else tuple(loaded.values())
-    layout = None if loaded is None else RowLayout(tuple(loaded), partial=state.get("partial", False))
-    instance._row_state = RowState(state["alias"], layout, adding=state["adding"])

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ExecutableDDLElement
 
 from microorm.apps import Apps, default_apps
-from microorm.db.transaction import adopted, forbidden
+from microorm.db.blocks import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.migrations.compare import Rename, check_renames, compare_options, remove_followed_keys
 from microorm.migrations.history import History

@@ -11,9 +11,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.atomic import UnitOfWork
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
@@ -23,6 +24,8 @@ from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_columns
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
+from microorm.messages import brief
+from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import INSERT, collect, send_post_save, write_expressions
@@ -66,7 +69,7 @@ def bulk_create(
         return objects
     model, alias = schema.model, database.alias
     databases = schema.registry.databases
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, "bulk_create", objects)
         complete_all(objects)
         for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
@@ -76,14 +79,12 @@ def bulk_create(
             _send_before(schema, work, objects, options, alias)
             refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
         before = [(instance._row_state, instance._row) for instance in objects if options.each]
-        for group in _groups(schema, work, objects, options.upsert):
-            start = 0
-            for rows in batches(work.channel, group.rows, tuple, options.batch_size):
-                work.check()  # a receiver or the progress function may have doomed the block
-                work.dirty = True
-                _write_batch(schema, work, group, start, rows, options.upsert)
-                start += len(rows)
-                written.add(len(rows))
+        try:
+            for group in _groups(schema, work, objects, options.upsert):
+                _write_group(schema, work, group, options, written)
+        except IntegrityError as error:
+            note_object(error, schema, "bulk_create", objects)
+            raise
         if options.each:
             for instance, earlier in zip(objects, before, strict=True):
                 send_post_save(schema, alias, instance, INSERT, earlier, created=True)
@@ -91,6 +92,19 @@ def bulk_create(
             work.dirty = True
             _send(schema, alias, post_bulk_create, objects=list(objects))
     return objects
+
+
+def _write_group(
+    schema: Schema, work: UnitOfWork, group: Group, options: BulkOptions, written: Progress
+) -> None:
+    """Write the rows of *group*, in as many statements as needed."""
+    start = 0
+    for rows in batches(work.channel, group.rows, tuple, options.batch_size):
+        work.check()  # a receiver or the progress function may have doomed the block
+        work.dirty = True
+        _write_batch(schema, work, group, start, rows, options.upsert)
+        start += len(rows)
+        written.add(len(rows))
 
 
 def _send_before(
@@ -111,8 +125,8 @@ def _send_before(
 
 
 def _send(schema: Schema, alias: str, signal: ModelSignal, **arguments: Any) -> bool:
-    with ReceiverScope(schema.registry.databases, alias):
-        return bool(signal.send(schema.model, using=alias, **arguments))
+    scope = ReceiverScope(schema.registry.databases, alias)
+    return bool(scope.run(signal.send, schema.model, using=alias, **arguments))
 
 
 def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert | None) -> Iterable[Group]:
@@ -175,7 +189,7 @@ def _upsert_of(
         return None
     if upsert.updates and (first := indexes.setdefault(unique, index)) != index:
         declared = [schema.reported[name] for name in upsert.unique]
-        shown = ", ".join(f"{name}={value!r}" for name, value in zip(declared, unique, strict=True))
+        shown = ", ".join(f"{name}={brief(value)}" for name, value in zip(declared, unique, strict=True))
         raise ValueError(f"object {index} of bulk_create() has the same {shown} as object {first}")
     return upsert
 

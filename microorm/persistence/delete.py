@@ -1,14 +1,15 @@
 """Delete rows: one statement for a row without receivers or dependants, else everything that `on_delete` says.
 
 In the latter case all rows are collected first. Then: `pre_delete` for each, dependent rows deleted or changed, and
-model by model the rows themselves, followed by their `post_delete`.
+model by model the rows themselves, followed by the `post_delete` of those that still existed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
@@ -16,9 +17,9 @@ from sqlalchemy import update as sql_update
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Snapshot, apply_generated, take_snapshot
+from microorm.db.snapshots import Snapshot, apply_generated, restore, take_snapshot
 from microorm.db.transaction import Transaction
-from microorm.dispatch.receivers import EMPTY
+from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
 from microorm.mapping.codegen import Row
@@ -54,28 +55,57 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     database, transaction = databases.place(schema, using, instance, writes=True)
     after = post_delete._route(model) if post_delete._connections else EMPTY
     before = pre_delete._route(model) if pre_delete._connections else EMPTY
-    if before or (after and (transaction is not None or runs_at_once(after))) or referred_to(schema):
+    referring = schema.registry.referring(model)
+    together = before or (after and (transaction is not None or runs_at_once(after)))
+    if together or (referring and referred_to(schema)):
         key_row(schema, instance)
         return delete_found(schema, database, lambda names: [instance], instance, held=instance)
     if after:
         refuse_waiting(schema)
-    with UnitOfWork(databases, database, transaction) as work:
-        key = key_row(schema, instance)
-        snapshot, loaded = work.snapshot(instance), _loaded(instance)
+    total = _delete_row(schema, database, transaction, instance, after)
+    return total, ({schema.label: total} if total else {})
+
+
+def _delete_row(
+    schema: Schema, database: Database, transaction: Transaction | None, instance: Any, after: Route
+) -> int:
+    """Delete the row of *instance* by one statement, then call the receivers *after*, all of which wait for the commit.
+
+    Returns the number of rows.
+    """
+    databases, loaded = schema.registry.databases, (instance._row_state, instance._row)
+    snapshot: Snapshot = (ref(instance), *loaded, {})
+    generated = None if after else schema.generated  # the receivers still see the key
+    work = UnitOfWork(databases, database, transaction, snapshot)
+    try:
+        plans = database.plans.get(schema) or plans_of(schema, database)
+        statement, key = plans.statements.get("delete") or plans.delete(), key_row(schema, instance)
         channel = work.begin(several=False)
         work.dirty = True
-        total = int(plans_of(schema, database).delete().run(channel, key).rowcount)
+        total = int(statement.run(channel, key).rowcount)
+        if generated is not None:
+            snapshot[3][generated.name] = (key[0], None)
         if transaction is not None:
-            _forget_key(schema, instance, key, snapshot, loaded)
-            channel.keep(snapshot)
-    if transaction is None:  # the delete is committed: the receivers, which wait for that, run now
+            transaction.undo.record(snapshot)
+        if generated is not None:
+            instance.__dict__[generated.name] = None
+        work.succeed()
+    except BaseException as error:
         try:
-            if after:
-                with ReceiverScope(databases, database.alias):
-                    post_delete.send(model, instance=instance, using=database.alias, origin=instance)
+            work.fail(error)
         finally:
-            _forget_key(schema, instance, key, snapshot, loaded)
-    return counts(schema, total)
+            restore(snapshot)  # also if the outcome is unknown: the key is needed to look for the row
+        raise
+    if after:
+        try:
+            if total:
+                ReceiverScope(databases, database.alias, committed=True).run(
+                    post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
+                )
+        finally:
+            if schema.generated is not None:
+                _forget_key(schema.generated.name, instance, key, snapshot, loaded)
+    return total
 
 
 def counts(schema: Schema, total: int) -> Counts:
@@ -132,14 +162,16 @@ class Deletion:
         self._change_references(nulled)
         for step in steps:
             work.check()
-            self._delete_rows(step)
+            deleted = self._delete_rows(step)
             self._deleted += [
                 (row, snapshots[id(row)], _loaded(row.instance)) for row in self._shared_rows([step])
             ]
             for row in self._rows_with_receivers([step], post_delete):
-                self._send(post_delete, row)
+                if row.key in deleted:  # else another process or a receiver has deleted the row
+                    self._send(post_delete, row)
         for row, snapshot, loaded in self._deleted:
-            _forget_key(row.schema, row.instance, row.key, snapshot, loaded)
+            if row.schema.generated is not None:
+                _forget_key(row.schema.generated.name, row.instance, row.key, snapshot, loaded)
             self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
 
@@ -163,8 +195,9 @@ class Deletion:
 
     def _send(self, signal: Any, row: CollectedRow) -> Any:
         alias = self._channel.database.alias
-        with ReceiverScope(row.schema.registry.databases, alias):
-            return signal.send(row.schema.model, instance=row.instance, using=alias, origin=self._origin)
+        return ReceiverScope(row.schema.registry.databases, alias).run(
+            signal.send, row.schema.model, instance=row.instance, using=alias, origin=self._origin
+        )
 
     def _delete_unseen(self) -> None:
         """Delete rows without receivers or dependants, by the values of their foreign keys."""
@@ -186,20 +219,46 @@ class Deletion:
             for batch in batches(self._channel, [row.key for row in rows], tuple, None):
                 self._run(None, change.where(schema.key_in(batch)))
 
-    def _delete_rows(self, step: Step) -> None:
-        """Delete the rows of *step*: layer by layer if the database checks each row, else all together."""
+    def _delete_rows(self, step: Step) -> set[Row]:
+        """Delete the rows of *step*: layer by layer if the database checks each row, else all together.
+
+        Returns the keys of the rows that existed, if `post_delete` has to be sent for them.
+        """
         schema, channel = step.schema, self._channel
+        deleted: set[Row] = set()
+        told = any(self._rows_with_receivers([step], post_delete))
+        one_by_one = told and not channel.database.engine.dialect.delete_returning
         layers = [[row.key for row in layer] for layer in step.layers]
         if not self._row_by_row:
             layers = [[key for layer in layers for key in layer]]
         for layer in layers:
             for batch in batches(channel, layer, tuple, None):
-                if len(batch) > 1:
+                if len(batch) == 1 or one_by_one:
+                    deleted.update(self._delete_each(schema, batch))
+                elif told:
+                    deleted.update(self._delete_returning(schema, batch))
+                else:
                     self._run(schema.label, sql_delete(schema.table).where(schema.key_in(batch)))
-                    continue
-                self._work.dirty = True
-                plan = plans_of(schema, channel.database).delete()
-                self._counts[schema.label] += plan.run(channel, batch[0]).rowcount
+        return deleted
+
+    def _delete_each(self, schema: Schema, keys: Iterable[Row]) -> Iterator[Row]:
+        """Delete the rows of *keys* one by one; yield the keys of those that existed."""
+        plan = plans_of(schema, self._channel.database).delete()
+        for key in keys:
+            self._work.dirty = True
+            count = int(plan.run(self._channel, key).rowcount)
+            self._counts[schema.label] += count
+            if count:
+                yield key
+
+    def _delete_returning(self, schema: Schema, keys: Sequence[Row]) -> Iterable[Row]:
+        """Delete the rows of *keys* together, and return the keys of those that existed."""
+        statement = sql_delete(schema.table).where(schema.key_in(keys))
+        self._work.dirty = True
+        found = self._channel.execute(statement.returning(*[field.column for field in schema.key])).fetchall()
+        self._counts[schema.label] += len(found)
+        # All, if the numbers are equal: where a collation ignores case, a key may come back in other letters.
+        return keys if len(found) == len(keys) else map(tuple, found)
 
     def _run(self, label: str | None, statement: Any) -> None:
         self._work.dirty = True
@@ -216,15 +275,13 @@ def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
 
-def _forget_key(schema: Schema, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
-    """Set the generated key of a deleted *instance* to None; other keys stay.
+def _forget_key(name: str, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
+    """Set the generated key *name* of a deleted *instance* to None.
 
-    The key also stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it
-    another key than the deleted *key*.
+    The key stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it another
+    key than the deleted *key*.
     """
-    if (generated := schema.generated) is None:
-        return
     state, row = loaded
     same = instance._row_state is state and instance._row is row
-    if same and instance.__dict__.get(generated.name) == key[0]:
-        apply_generated(instance, snapshot, {generated.name: None})
+    if same and instance.__dict__.get(name) == key[0]:
+        apply_generated(instance, snapshot, {name: None})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from microorm.db.atomic import UnitOfWork
-from microorm.db.snapshots import Snapshot, apply_generated
+from microorm.db.snapshots import Snapshot, apply_generated, apply_related
 from microorm.mapping.schema import Schema
 
 
@@ -16,11 +16,12 @@ def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Snapshot) -> N
     A related instance may have got its key, or another one, since it was assigned. *snapshot* remembers the values that
     are replaced. Raises `UnsavedError` for a related instance without a key, and `CrossDatabaseRelation`.
     """
-    values = instance.__dict__
+    if not (related := instance._related):
+        return
     changed = [
         (each, other)
         for each in schema.foreign_keys
-        if each.name in values and (other := each.outdated(instance)) is not None
+        if each.name in related and (other := each.outdated(instance)) is not None
     ]
     if not changed:
         return
@@ -28,7 +29,8 @@ def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Snapshot) -> N
         foreign_key.check_alias(instance, other)
     for foreign_key, other in changed:
         key = foreign_key.key_of(other)
-        apply_generated(instance, snapshot, {foreign_key.field.name: key, foreign_key.name: (key, other)})
+        apply_generated(instance, snapshot, {foreign_key.field.name: key})
+        apply_related(instance, snapshot, {foreign_key.name: (key, other)})
 
 
 def refresh_all_foreign_keys(schema: Schema, work: UnitOfWork, method: str, objects: Sequence[Any]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from microorm.errors import FieldError
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS
 
 
@@ -25,10 +26,11 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
     wanted = query.filter(**asked)
     if (found := wanted.one_or_none()) is not None:
         return found, False
+    committed: list[bool] = []
     try:
-        return _create(query, asked, given), True
+        return _create(query, asked, given, committed), True
     except IntegrityError:
-        if (found := _latest(wanted)) is None:
+        if committed or (found := _latest(wanted)) is None:
             raise
         return found, False
 
@@ -56,16 +58,15 @@ def update_or_create(
     asked = _without(schema, asked, replaced)
     # MariaDB locks the gap of a missing row: two transactions that lock it and then insert would wait for each other.
     there = _locks_rows_only(query) or wanted.one_or_none() is not None
-    refused: IntegrityError | None = None
-    while True:
-        if there and (found := _update(wanted, given)) is not None:
-            return found, False
-        if refused is not None:
-            raise refused
-        try:
-            return _create(query, asked, new), True
-        except IntegrityError as error:
-            refused, there = error, True
+    if there and (found := _update(wanted, given)) is not None:
+        return found, False
+    committed: list[bool] = []
+    try:
+        return _create(query, asked, new, committed), True
+    except IntegrityError:
+        if committed or (found := _update(wanted, given)) is None:
+            raise
+        return found, False
 
 
 def _mapping(schema: Schema, argument: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _mapping(schema: Schema, argument: str, given: Mapping[str, Any] | None) -> 
     Raises `TypeError` unless it is a mapping or None, `UnsavedError` for an instance without a key.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"{argument}= must be a dictionary of values, not {given!r}")
+        raise TypeError(f"{argument}= must be a dictionary of values, not {brief(given)}")
     values = dict(given or {})
     for foreign_key in schema.foreign_keys:
         foreign_key.key_of(values.get(foreign_key.name))
@@ -108,9 +109,14 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value() if callable(value) else value for name, value in given.items()}
 
 
-def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Insert a row in a block of its own, so that an `IntegrityError` does not doom the surrounding block."""
-    with query._schema.registry.databases.atomic(query._using):
+def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any], committed: list[bool]) -> Any:
+    """Insert a row in a block of its own, so that an `IntegrityError` does not doom the surrounding block.
+
+    Once the row is committed, *committed* is not empty: an error is then one of a function that ran after the commit.
+    """
+    databases = query._schema.registry.databases
+    with databases.atomic(query._using):
+        databases.on_commit(lambda: committed.append(True), query._using)
         return query.create(**asked, **_values(given))
 
 

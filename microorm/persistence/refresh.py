@@ -18,7 +18,8 @@ from microorm.db.snapshots import apply_generated, take_snapshot
 from microorm.errors import UnsavedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowLayout, RowState, merge_loaded
+from microorm.mapping.state import RowLayout, RowState, drop_related, merge_loaded
+from microorm.messages import brief
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -31,7 +32,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     if instance.pk is None:
         raise UnsavedError(f"{schema.name} has no key, and a refresh needs one")
     if isinstance(fields, (str, bytes, ClauseElement)):
-        raise TypeError(f"fields must be a list of names or columns, not {fields!r}")
+        raise TypeError(f"fields must be a list of names or columns, not {brief(fields)}")
     if fields is None:
         deferred = missing(instance)
         names = frozenset(name for name in schema.names if name not in deferred)
@@ -47,7 +48,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     apply_generated(instance, snapshot, fresh)
     for name, relation in schema.relations.items():  # rows that were loaded by the old values
         if fields is None if relation.field is None else relation.field.name in fresh:
-            instance.__dict__.pop(name, None)
+            drop_related(instance, name)
     instance._row = tuple(loaded.values())
     instance._row_state = RowState(
         database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
@@ -73,7 +74,7 @@ def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[
 
 
 def _no_row(schema: Schema, key: Row, database: Database) -> Exception:
-    shown = ", ".join(f"{name}={value!r}" for name, value in zip(schema.key_names, key, strict=True))
+    shown = ", ".join(f"{name}={brief(value)}" for name, value in zip(schema.key_names, key, strict=True))
     error: Exception = schema.model.DoesNotExist(f"no {schema.name} with {shown} in {database.alias!r}")
     return error
 
@@ -117,6 +118,39 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
         _take(instance, database, wanted, found[0] if found else None)
 
 
+def load_replaced(instance: Any) -> None:
+    """Load the stored values of deferred fields that were assigned, so that `changes()` can compare with them.
+
+    The assigned values stay. Does nothing if the row is gone.
+    """
+    schema: Schema = instance.__schema__
+    if not (wanted := _replaced(instance)):
+        return
+    database = _database(instance)
+    load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
+    with schema.registry.databases.channel(database, writes=False) as channel:
+        found = load.values(channel, _loaded_key(instance))
+    if found:
+        snapshot = take_snapshot(instance)
+        _mark_loaded(instance, dict(zip(wanted, found[0], strict=True)))
+        if (transaction := schema.registry.databases.transaction(database)) is not None:
+            transaction.undo.record(snapshot)
+
+
+def refuse_lazy_changes(instance: Any) -> None:
+    """Raise `LazyLoadError` inside `no_lazy_loads()` if `changes()` has to load values."""
+    for name in _replaced(instance):
+        refuse_lazy(instance, name)
+
+
+def _replaced(instance: Any) -> tuple[str, ...]:
+    state, values = instance._row_state, instance.__dict__
+    if not state.partial or state.adding:
+        return ()
+    known = state.layout.indexes
+    return tuple(name for name in instance.__schema__.names if name in values and name not in known)
+
+
 def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -> None:
     """Call `complete` for *instances* of one model, by one statement for many of them."""
     groups: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
@@ -158,7 +192,9 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
     if found is None:
         raise _no_row(schema, _loaded_key(instance), database)
     snapshot = take_snapshot(instance)
-    _mark_loaded(instance, dict(zip(wanted, found, strict=True)), snapshot)
+    fresh = dict(zip(wanted, found, strict=True))
+    _mark_loaded(instance, fresh)
+    apply_generated(instance, snapshot, fresh)
     if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(snapshot)
 
@@ -177,8 +213,8 @@ def _loaded_key(instance: Any) -> Row:
     return tuple(layout.value(row, name) for name in instance.__schema__.key_names)
 
 
-def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
-    """Set the *fresh* values on *instance* as loaded ones, so that `changes()` does not report them.
+def _mark_loaded(instance: Any, fresh: dict[str, Any]) -> None:
+    """Make *fresh* the loaded values of some fields of *instance*, with which `changes()` compares.
 
     Inside receivers of `post_save`, `changes()` compares with the state before the save; they are added to it as well.
     """
@@ -190,7 +226,8 @@ def _mark_loaded(instance: Any, fresh: dict[str, Any], snapshot: Any) -> None:
         layout = RowLayout(tuple(values), partial=True)
         before = (RowState(earlier.alias, layout, adding=earlier.adding), tuple(values.values()))
     loaded = merge_loaded(instance, fresh)
-    apply_generated(instance, snapshot, fresh)
     layout = RowLayout(tuple(loaded), partial=True)
     instance._row = tuple(loaded.values())
-    instance._row_state = RowState(state.alias, layout, adding=state.adding, before=before)
+    instance._row_state = RowState(
+        state.alias, layout, adding=state.adding, before=before, copied=state.copied
+    )

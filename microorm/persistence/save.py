@@ -21,12 +21,14 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import Snapshot, apply_generated, note_generated
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
+from microorm.fields.field import MISSING
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_columns, refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
+from microorm.messages import brief
 from microorm.persistence.foreign_keys import refresh_foreign_keys
-from microorm.persistence.refresh import complete, is_own_row, missing
+from microorm.persistence.refresh import complete, is_own_row, load_replaced, missing
 from microorm.signals import post_save, pre_save
 from microorm.sql.statements import (
     MAX_STATEMENTS,
@@ -71,7 +73,17 @@ class SavePlan:
     Statements are compiled when they are first needed. *inserted*, *updated*: the row state after an INSERT or UPDATE.
     """
 
-    __slots__ = ("_plans", "_update", "collect", "insert", "inserted", "key_width", "names", "updated")
+    __slots__ = (
+        "_plans",
+        "_update",
+        "_written",
+        "collect",
+        "has_key",
+        "insert",
+        "inserted",
+        "names",
+        "updated",
+    )
 
     inserted: RowState
 
@@ -81,7 +93,8 @@ class SavePlan:
         self._update: CompiledStatement | None = None
         self.names = names
         self.collect = schema.collector(names)
-        self.key_width = len(schema.key) if names[-len(schema.key) :] == schema.key_names else 0
+        self.has_key = names[-len(schema.key) :] == schema.key_names
+        self._written = names[: -len(schema.key)] if self.has_key else names
         self.updated = plans.row_state(names)
 
     def prepare_insert(self) -> CompiledInsert:
@@ -93,16 +106,14 @@ class SavePlan:
 
     def update(self, channel: Channel, row: Row) -> bool:
         """Update *row* by its key, and return whether it exists; without fields besides the key, only check that."""
-        written = self.names[: -self.key_width]
         if self._update is None:
-            self._update = self._plans.update(written) if written else self._plans.exists()
+            self._update = self._plans.update(self._written) if self._written else self._plans.exists()
         done = self._update.run(channel, row)
-        return bool(done.rowcount if written else done.fetchall()[0][0])
+        return bool(done.rowcount if self._written else done.fetchall()[0][0])
 
 
 def save(
     instance: Any,
-    *,
     using: str | None,
     update_fields: Iterable[Any] | None,
     raw: bool,
@@ -134,19 +145,21 @@ def write(
     schema: Schema, instance: Any, using: str | None, options: SaveOptions, before: Route, after: Route
 ) -> None:
     """Write *instance*, and send `pre_save` and `post_save` to the receivers *before* and *after*."""
-    snapshot: Snapshot = (ref(instance), instance._row_state, instance._row, {})
+    state = instance._row_state
+    snapshot: Snapshot = (ref(instance), state, instance._row, {})
     databases = schema.registry.databases
-    with UnitOfWork(databases, None, None, snapshot) as work:
+    work = UnitOfWork(databases, None, None, snapshot)
+    try:
         if schema.foreign_keys and not options.raw:
             refresh_foreign_keys(schema, instance, snapshot)
         database, transaction = databases.place(schema, using, instance, writes=True)
         work.database, work.transaction = database, transaction
-        inside, around = transaction is not None, snapshot[1].before
-        if around is not None:  # a receiver of post_save saves the same instance
-            instance._row_state = snapshot[1].without_before()
-        given_options = options
-        if snapshot[1].partial:
-            options = options_of_partial(schema, database, instance, given_options)
+        inside, given_options = transaction is not None, options
+        if not state.plain:
+            if state.before is not None:  # a receiver of post_save saves the same instance
+                instance._row_state = state.without_before()
+            if state.partial:
+                options = options_of_partial(schema, database, instance, given_options)
         if before or (after and not inside and runs_at_once(after)):
             inside = True
             work.begin()
@@ -155,31 +168,18 @@ def write(
                 # A receiver may have assigned an instance, or given values that were not loaded.
                 options = _prepared(schema, database, instance, given_options, snapshot)
         earlier = (instance._row_state, instance._row)
-        created = _write_checked(schema, work, instance, options, snapshot)
-        if inside and after:
-            send_post_save(schema, database.alias, instance, options, earlier, created=created)
-        if around is not None and inside:
-            instance._row_state = instance._row_state.with_before(around)
+        created = write_row(schema, work, instance, options, snapshot)
+        if inside:
+            if after:
+                send_post_save(schema, database.alias, instance, options, earlier, created=created)
+            if state.before is not None and not state.copied:
+                instance._row_state = instance._row_state.with_before(state.before)
+        work.succeed()
+    except BaseException as error:
+        work.fail(error)
+        raise
     if after and not inside:  # all of them wait for the commit, which is done
         send_post_save(schema, database.alias, instance, options, earlier, created=created, committed=True)
-
-
-def _write_checked(
-    schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, snapshot: Snapshot
-) -> bool:
-    """Check the values of *instance* and write its row; return True for an INSERT."""
-    plans = work.database.plans.get(schema) or plans_of(schema, work.database)
-    plan, row = collect(schema, plans, instance, options, snapshot)
-    has_expressions = row.__class__ is ExpressionRow
-    channel = work.channel
-    if channel is None:
-        channel = work.begin(several=has_expressions)
-    else:
-        work.check()  # a receiver may have doomed the block
-    work.dirty = True
-    if has_expressions:
-        return write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
-    return write_row(schema, channel, instance, options, plan, row, snapshot)
 
 
 def _prepared(
@@ -200,15 +200,16 @@ def runs_at_once(route: Route) -> bool:
 
 def _send_before(schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, alias: str) -> None:
     work.dirty = True
-    with ReceiverScope(schema.registry.databases, alias):
-        sent = pre_save.send(
-            schema.model,
-            instance=instance,
-            raw=options.raw,
-            using=alias,
-            update_fields=None if options.fields is None else schema.reported_names(options.fields),
-        )
+    sent = ReceiverScope(schema.registry.databases, alias).run(
+        pre_save.send,
+        schema.model,
+        instance=instance,
+        raw=options.raw,
+        using=alias,
+        update_fields=None if options.fields is None else schema.reported_names(options.fields),
+    )
     work.dirty = bool(sent)
+    work.check()  # a receiver may have doomed the block
 
 
 def send_post_save(
@@ -230,10 +231,15 @@ def send_post_save(
     instance._row_state = with_before = with_before or saved.with_before(before)
     fields = None if options.fields is None else schema.reported_names(options.fields)
     try:
-        with ReceiverScope(schema.registry.databases, alias, committed=committed):
-            post_save.send(
-                model, instance=instance, created=created, raw=options.raw, using=alias, update_fields=fields
-            )
+        ReceiverScope(schema.registry.databases, alias, committed=committed).run(
+            post_save.send,
+            model,
+            instance=instance,
+            created=created,
+            raw=options.raw,
+            using=alias,
+            update_fields=fields,
+        )
     finally:
         if instance._row_state is with_before:
             instance._row_state = saved
@@ -249,20 +255,19 @@ def collect(
     Raises `InvalidValue`.
     """
     values = instance.__dict__
-    if schema.updating and not options.raw:
-        updating = [f for f in schema.updating if options.fields is None or f.name in options.fields]
-        generated = {f.name: f.on_update() for f in updating if f.on_update is not None}
-        apply_generated(instance, snapshot, generated)
-    plan: SavePlan | None
-    if options.fields is not None or schema.server_made:
-        plan = _plan_of_some(schema, plans, options, values)
-    else:
-        key = schema.key[0]
-        keyless = key.generated and values.get(key.name) is None
-        plan = plans.save_plans.get(keyless)
+    if options.fields is None and schema.same_columns:
+        key = schema.generated
+        keyless = key is not None and values.get(key.name) is None
+        plan: SavePlan | None = plans.save_plans.get(keyless)
         if plan is None:
             names = schema.plain_names if keyless else schema.written_names
             plan = plans.save_plans[keyless] = SavePlan(schema, plans, names)
+    else:
+        if schema.updating and not options.raw:
+            updating = [f for f in schema.updating if options.fields is None or f.name in options.fields]
+            generated = {f.name: f.on_update() for f in updating if f.on_update is not None}
+            apply_generated(instance, snapshot, generated)
+        plan = _plan_of_some(schema, plans, options, values)
     row = plan.collect(values)
     if row.__class__ is ExpressionRow:
         _check_expressions(schema, values, row)
@@ -297,41 +302,44 @@ def _check_expressions(schema: Schema, values: dict[str, Any], row: Row) -> None
 
 
 def write_row(
-    schema: Schema,
-    channel: Channel,
-    instance: Any,
-    options: SaveOptions,
-    plan: SavePlan,
-    row: Row,
-    snapshot: Snapshot,
+    schema: Schema, work: UnitOfWork, instance: Any, options: SaveOptions, snapshot: Snapshot
 ) -> bool:
-    """Insert or update *row*, and set generated values and state of *instance*; return True for an INSERT."""
-    created = plan.key_width == 0 or _inserts(schema, instance, options)
+    """Check the values of *instance*, insert or update its row, and set generated values and state.
+
+    Returns True for an INSERT.
+    """
+    plans = work.database.plans.get(schema) or plans_of(schema, work.database)
+    plan, row = collect(schema, plans, instance, options, snapshot)
+    if row.__class__ is ExpressionRow:
+        channel = work.channel or work.begin()
+        work.dirty = True
+        return write_expressions(schema, channel, instance, options, plan.names, row, snapshot)
+    channel = work.channel or work.begin(several=False)
+    work.dirty = True
+    created = not plan.has_key or _inserts(schema, instance, options)
     if not created and not plan.update(channel, row):
         if options.fields is not None or options.force_update:
             raise _not_updated(schema, row, channel)
         created = True
     if options.fields is not None:
         channel.keep(snapshot)
-        mark_saved(schema, plans_of(schema, channel.database), instance, plan.names, row)
+        mark_saved(schema, plans, instance, plan.names, row)
         return False
+    values, state = instance.__dict__, plan.updated
+    made: tuple[str, ...] = ()
+    generated: Row = ()
     if created:
         statement = plan.insert or plan.prepare_insert()
-        generated = statement.insert(channel, row)
-        # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
-        if generated:
-            note_generated(instance, snapshot, statement.made_names, generated)
-            if channel.undo is not None:
-                channel.undo.record(snapshot)
-            instance.__dict__.update(zip(statement.made_names, generated, strict=True))
-            row += generated
-        else:
-            channel.keep(snapshot)
-        state, names = plan.inserted, plan.names + statement.made_names
-    else:
-        channel.keep(snapshot)
-        state, names = plan.updated, plan.names
-    instance._row = copied(names, schema, row) if schema.mutable else row
+        state, made, generated = plan.inserted, statement.made_names, statement.insert(channel, row)
+        for name, value in zip(made, generated):  # noqa: B905 a keyword costs more than the loop
+            snapshot[3][name] = (values.get(name, MISSING), value)
+    # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
+    if channel.undo is not None:
+        channel.undo.record(snapshot)
+    for name, value in zip(made, generated):  # noqa: B905
+        values[name] = value
+    row += generated
+    instance._row = copied(plan.names + made, schema, row) if schema.mutable else row
     instance._row_state = state
     return created
 
@@ -404,7 +412,7 @@ def write_expressions(
 
 def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
     key = row[-len(schema.key) :]
-    shown = ", ".join(f"{f.name}={value!r}" for f, value in zip(schema.key, key, strict=True))
+    shown = ", ".join(f"{f.name}={brief(value)}" for f, value in zip(schema.key, key, strict=True))
     error: NotUpdated = schema.model.NotUpdated(
         f"{schema.name} with {shown} is not in {channel.database.alias!r}"
     )
@@ -419,6 +427,8 @@ def options_of_partial(
     A save to the row that it was loaded from writes the other fields, as with `update_fields`. Any other save writes all
     fields, so the deferred ones are loaded here.
     """
+    if post_save._connections and post_save._route(schema.model):
+        load_replaced(instance)  # the row has other values when the receivers ask for the changes
     if options.fields is not None:
         complete(instance, tuple(options.fields))
         return options
@@ -438,7 +448,7 @@ def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fi
     Raises `TypeError` for a single name or column, `FieldError` for an unknown field and for the primary key.
     """
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument} must be a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument} must be a list of names or columns, not {brief(given)}")
     names = frozenset(schema.field(name).name for name in given)
     for field in schema.key:
         if field.name in names:

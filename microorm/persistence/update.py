@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Update, and_, case, literal, select, update
+from sqlalchemy.exc import IntegrityError
 
-from microorm.db.atomic import UnitOfWork
+from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
@@ -15,6 +16,8 @@ from microorm.db.snapshots import Snapshot, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
+from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.refresh import complete_all
 from microorm.persistence.save import (
@@ -51,17 +54,17 @@ def update_found(
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     pre_update.refuse_waiting(model)
     post_update.refuse_waiting(model)
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
         work.dirty = True
         if pre_update._route(model):
-            with ReceiverScope(databases, alias):
-                pre_update.send(model, query=query, values=dict(values), using=alias)
+            scope = ReceiverScope(databases, alias)
+            scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
         count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
-            with ReceiverScope(databases, alias):
-                post_update.send(model, query=query, values=dict(values), using=alias, count=count)
+            scope = ReceiverScope(databases, alias)
+            scope.run(post_update.send, model, query=query, values=dict(values), using=alias, count=count)
     return count
 
 
@@ -89,16 +92,20 @@ def bulk_update(
     options = SaveOptions(names)
     total = 0
     databases = schema.registry.databases
-    with UnitOfWork(databases, database, databases.usable(database, writes=True)) as work:
+    with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, "bulk_update", objects)
         complete_all(objects, tuple(names))
         work.begin()
-        for plan, planned in _groups(schema, work, objects, options):
-            for batch in batches(work.channel, planned, lambda item: item.row, batch_size):
-                work.check()  # the progress function may have doomed the block
-                work.dirty = True
-                total += _update_batch(schema, work.channel, options, plan, batch)
-                written.add(len(batch))
+        try:
+            for plan, planned in _groups(schema, work, objects, options):
+                for batch in batches(work.channel, planned, lambda item: item.row, batch_size):
+                    work.check()  # the progress function may have doomed the block
+                    work.dirty = True
+                    total += _update_batch(schema, work.channel, options, plan, batch)
+                    written.add(len(batch))
+        except IntegrityError as error:
+            note_object(error, schema, "bulk_update", objects)
+            raise
     return total
 
 
@@ -111,7 +118,7 @@ def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
         key = key_row(schema, instance)
         if (first := indexes.setdefault(key, index)) != index:
             raise ValueError(
-                f"object {index} of bulk_update() has the same key as object {first}: {instance!r}"
+                f"object {index} of bulk_update() has the same key as object {first}: {brief(instance)}"
             )
 
 

@@ -13,6 +13,7 @@ from microorm.fields.operands import check
 from microorm.mapping.codegen import Row, clean_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.sql.cache_key import CacheableExpressions, cacheable
 
 Where = tuple[ColumnElement[bool], ...]
@@ -147,10 +148,28 @@ def _many(paths: frozenset[Path]) -> bool:
 def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
     """Return the paths that the expression *given* to *method* uses. Raises `TypeError` and `FieldError`."""
     if not isinstance(given, ColumnElement):
-        raise TypeError(f"{method}() takes column expressions, not {given!r}")
+        raise TypeError(
+            f"{method}() takes column expressions, not {brief(given)}{_instead_of(schema, method, given)}"
+        )
     paths = paths_in(schema, given)
     check(given)
     return paths
+
+
+def _instead_of(schema: Schema, method: str, given: Any) -> str:
+    """Return what to write instead of *given*, which is no condition, as the end of a message."""
+    if method not in ("filter", "exclude", "get"):
+        return ""
+    if isinstance(given, Path):
+        names = given._label.partition(".")[2]
+        return f"; compare a column, or write {names}=…" if "." not in names else "; compare a column of it"
+    if isinstance(given, str):
+        return f"; compare it, {schema.name}.{given} == …" if given in schema.by_name else ""
+    key = given.pk if isinstance(given, schema.model) else given
+    like_a_key = len(schema.key) == 1 and type(key) is schema.key[0].python_type
+    if key is not None and (isinstance(given, schema.model) or like_a_key):
+        return f"; the row with this key is found by pk={brief(key)}"
+    return ""
 
 
 def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:
@@ -177,7 +196,9 @@ def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[st
     """
     for each in given:
         if isinstance(each, Path):
-            raise FieldError(f"{method}() takes fields of {schema.name}; {each!r} is a path to other rows")
+            raise FieldError(
+                f"{method}() takes fields of {schema.name}; {brief(each)} is a path to other rows"
+            )
         path = schema.registry.paths.get(getattr(each, "table", None))
         if path is not None:
             raise FieldError(
@@ -189,7 +210,7 @@ def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[st
 def non_negative(what: str, count: Any) -> int:
     """Return *count*. `TypeError` for anything but an int, `ValueError` for a negative one."""
     if type(count) is not int:
-        raise TypeError(f"{what} takes an int, not {count!r}")
+        raise TypeError(f"{what} takes an int, not {brief(count)}")
     if count < 0:
         raise ValueError(f"{what} cannot be negative, not {count}")
     return count
@@ -209,7 +230,7 @@ def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None
 
 def described(where: Where, equal: Equal) -> str:
     """Return the conditions as text, for the message of an error."""
-    shown = [f"{name}={value!r}" for name, value in zip(*equal, strict=True)] + [
+    shown = [f"{name}={brief(value)}" for name, value in zip(*equal, strict=True)] + [
         _with_values(each) for each in where
     ]
     return f" with {', '.join(shown)}" if shown else ""
@@ -217,7 +238,7 @@ def described(where: Where, equal: Equal) -> str:
 
 def _with_values(condition: ColumnElement[bool]) -> str:
     compiled = condition.compile()
-    return f"{compiled} ({compiled.params!r})" if compiled.params else str(compiled)
+    return f"{compiled} ({brief(compiled.params)})" if compiled.params else str(compiled)
 
 
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
@@ -226,7 +247,7 @@ def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
         return [(schema.key[0], value)]
     if not isinstance(value, tuple) or len(value) != len(schema.key):
         raise InvalidValue(
-            schema.name, {"pk": f"must be a tuple of {', '.join(schema.key_names)}, not {value!r}"}
+            schema.name, {"pk": f"must be a tuple of {', '.join(schema.key_names)}, not {brief(value)}"}
         )
     return list(zip(schema.key, value, strict=True))
 

@@ -16,6 +16,8 @@ from microorm.errors import FieldError, nearest
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Path, Step, alias_of, follow, root
 from microorm.mapping.schema import Schema
+from microorm.mapping.state import keep_related
+from microorm.messages import brief
 from microorm.sql.hydration import fields_of, hydrate
 
 
@@ -99,16 +101,17 @@ def relate(relation: Any, near: Sequence[Any], far: Sequence[Any]) -> None:
     step = relation.steps[0]
     name, here, there = relation.name, step.near.name, step.far.name
     for one, other in zip(near, far, strict=True):
-        if one is not None:
-            values = one.__dict__
-            values[name] = (values[here], other)
+        if one is not None:  # as keep_related() does, without a call for each row
+            if one._related is None:
+                one._related = {name: (one.__dict__[here], other)}
+            else:
+                one._related[name] = (one.__dict__[here], other)
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)
     if back is None:
         return
     for one, other in zip(near, far, strict=True):
         if one is not None and other is not None:
-            values = other.__dict__
-            values[back] = (values[there], one)
+            keep_related(other, back, (other.__dict__[there], one))
 
 
 Chain = tuple[Relation, ...]
@@ -124,11 +127,11 @@ def chain_of(schema: Schema, method: str, given: Any) -> Chain:
         return _named(schema, method, given)
     if isinstance(given, Path):
         if given._root is not schema:
-            raise FieldError(f"{method}(): {given!r} does not start at {schema.name}")
+            raise FieldError(f"{method}(): {brief(given)} does not start at {schema.name}")
         return _along(schema, given)
     if isinstance(given, ClauseElement):
         raise FieldError(f"{method}() takes relations; {given} is a column")
-    raise TypeError(f"{method}() takes paths or dotted names, not {given!r}")
+    raise TypeError(f"{method}() takes paths or dotted names, not {brief(given)}")
 
 
 def dotted(chain: Chain) -> str:
@@ -191,5 +194,5 @@ def load_related(instance: Any, relation: Any, key: Any) -> Any:
         return None
     back = step.foreign_key.name if step.reverse else other_side(step.foreign_key)
     if back is not None:
-        found[0].__dict__[back] = (key, instance)
+        keep_related(found[0], back, (key, instance))
     return found[0]

@@ -12,6 +12,8 @@ from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
+from microorm.mapping.state import keep_related, kept_related
+from microorm.messages import brief
 from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
 from microorm.sql.hydration import fields_of
@@ -30,7 +32,7 @@ class Prefetch:
 
     def __init__(self, path: type[Any] | str, query: Iterable[Any]) -> None:
         if not hasattr(query, "_prefetched"):
-            raise TypeError(f"Prefetch() takes a query, not {query!r}")
+            raise TypeError(f"Prefetch() takes a query, not {brief(query)}")
         rows: Any = query
         if rows._limit is not None or rows._offset:
             raise TypeError("Prefetch() uses one query for all instances, so it cannot be limited")
@@ -68,7 +70,7 @@ def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -
         if query is not None:
             name, target = dotted(chain), chain[-1].target
             if query._model is not target:
-                raise TypeError(f"Prefetch({name!r}) takes a query of {target.__name__}, not {query!r}")
+                raise TypeError(f"Prefetch({name!r}) takes a query of {target.__name__}, not {brief(query)}")
             if name in queried:
                 raise ValueError(f"prefetch_related() got two queries for {name!r}")
             queried.add(name)
@@ -87,9 +89,9 @@ def prefetch(instances: Iterable[Any], *paths: type[Any] | str | Prefetch) -> No
         return
     model = type(found[0])
     if not hasattr(model, "__schema__"):
-        raise TypeError(f"prefetch() takes instances of a model, not {found[0]!r}")
+        raise TypeError(f"prefetch() takes instances of a model, not {brief(found[0])}")
     if (other := next((each for each in found if type(each) is not model), None)) is not None:
-        raise TypeError(f"prefetch() takes instances of one model, not {found[0]!r} and {other!r}")
+        raise TypeError(f"prefetch() takes instances of one model, not {brief(found[0])} and {brief(other)}")
     prefetch_related(found, fetches_of(model.__schema__, (), paths), None)
 
 
@@ -136,7 +138,7 @@ def _owners(instances: Iterable[Any], relation: Any, *, anew: bool) -> Owners:
         if key is None or isinstance(key, ClauseElement):
             continue
         if not anew:
-            loaded = instance.__dict__.get(name)
+            loaded = kept_related(instance, name)
             if loaded is not None and loaded[0] == key:
                 continue
         owners.setdefault(key, []).append(instance)
@@ -147,7 +149,7 @@ def _related(instances: Iterable[Any], relation: Any) -> list[Any]:
     """Return the loaded instances that *instances* are related to, each once."""
     found: dict[int, Any] = {}
     for instance in instances:
-        loaded = instance.__dict__.get(relation.name)
+        loaded = kept_related(instance, relation.name)
         if loaded is None or loaded[1] is None:
             continue
         for each in (loaded[1],) if relation.to_one else loaded[1]:
@@ -180,7 +182,7 @@ def _set_many(relation: Any, owners: Owners, query: Any) -> None:
             key = each.__dict__[there]
             lists.get(key, unassigned)[id(each)] = each
             if not unassigned:
-                each.__dict__[name] = (key, owners[key][0])
+                keep_related(each, name, (key, owners[key][0]))
     else:
         for key, each in _found_through(query, relation.steps, owners):
             lists.get(key, unassigned)[id(each)] = each  # once, even if through rows relate it twice
@@ -191,7 +193,7 @@ def _set_many(relation: Any, owners: Owners, query: Any) -> None:
     for key, same in owners.items():
         related = list(lists[key].values())
         for owner in same:
-            owner.__dict__[relation.name] = (key, related)
+            keep_related(owner, relation.name, (key, related))
 
 
 def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:

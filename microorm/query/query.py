@@ -11,6 +11,7 @@ from sqlalchemy import update as sql_update
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
+from microorm.messages import brief
 from microorm.persistence.collector import has_receivers, referred_to
 from microorm.persistence.delete import counts, delete_found
 from microorm.query.filters import assignments, key_values
@@ -42,11 +43,11 @@ class Query(Results[M]):
             for field, value in key_values(schema, values.pop("pk")):
                 if values.setdefault(field.name, value) is not value:
                     raise TypeError(f"create() got two values for {schema.name}.{field.name}")
-        instance = create_instance(schema, values)
+        instance: M = create_instance(schema, values)
         database = self._write_database()
         self._refuse_relating(values, database)
-        saved: M = instance.save(using=database.alias, force_insert=True)
-        return saved
+        instance.save(using=database.alias, force_insert=True)
+        return instance
 
     def get_or_create(
         self, /, defaults: Mapping[str, Any] | None = None, **equalities: Any
@@ -115,7 +116,7 @@ class Query(Results[M]):
 
         upsert = upsert_of(self._schema, on_conflict, unique_fields, update_fields)
         if signals not in ("batch", "each"):
-            raise ValueError(f"signals= must be 'batch' or 'each', not {signals!r}")
+            raise ValueError(f"signals= must be 'batch' or 'each', not {brief(signals)}")
         options = BulkOptions(check_batch_size(batch_size), upsert, each=signals == "each")
         if options.each and upsert is not None:
             raise ValueError("signals='each' cannot be combined with on_conflict=")

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from functools import partial
+from types import NoneType
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
@@ -20,10 +21,12 @@ from microorm.errors import FieldError, InvalidValue
 from microorm.fields.type_map import field_type
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.query.filters import (
     NO_EQUAL,
     Equal,
     described,
+    expression,
     key_values,
     non_negative,
     plain_equalities,
@@ -65,7 +68,7 @@ class Results(Rows[M]):
         cannot be read (`TransactionError`).
         """
         if type(chunk) is not int:
-            raise TypeError(f"iterate() takes an int, not {chunk!r}")
+            raise TypeError(f"iterate() takes an int, not {brief(chunk)}")
         if chunk < 1:
             raise ValueError(f"iterate() takes a positive number, not {chunk}")
         self._refuse_grouped("iterate")
@@ -80,6 +83,8 @@ class Results(Rows[M]):
         if expressions or equalities:
             added = None if expressions else plain_equalities(self._model.__schema__, equalities)
             if added is None:
+                for each in expressions:
+                    expression(self._schema, "get", each)
                 query = self.filter(*expressions, **equalities)
                 equal = query._equal
             else:
@@ -119,7 +124,7 @@ class Results(Rows[M]):
         if self._limited:
             raise TypeError("in_bulk() cannot look up keys in a query that is limited or distinct")
         if isinstance(keys, (str, bytes)):
-            raise TypeError(f"in_bulk() takes a list of keys, not {keys!r}")
+            raise TypeError(f"in_bulk() takes a list of keys, not {brief(keys)}")
         wanted = list(dict.fromkeys(self._key_of(key) for key in keys))
         found: dict[Any, M] = {}
         for part in sliced(wanted, MAX_VALUES // len(self._schema.key)):
@@ -328,7 +333,11 @@ def raw_instances(
     Raises `FieldError` for a missing or another column, and where nothing is selected; `TypeError` unless *sql* is a str.
     """
     if not isinstance(sql, str):
-        raise TypeError(f"raw() takes SQL as a str, not {sql!r}")
+        raise TypeError(f"raw() takes SQL as a str, not {brief(sql)}")
+    if not isinstance(parameters, (Mapping, NoneType)):
+        raise TypeError(
+            f"raw() takes parameters by name, raw('… WHERE id = :id', {{'id': 1}}), not {brief(parameters)}"
+        )
     plain = dict(parameters or {})
     converted = [
         _bound(name, plain.pop(name))

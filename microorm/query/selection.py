@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -15,6 +16,7 @@ from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
+from microorm.messages import brief
 from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, non_negative, own_names
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
@@ -51,7 +53,31 @@ class Selection(Generic[M]):
         self._model = model
 
     def __repr__(self) -> str:
+        """Return the model and the SQL on one line, with names of parameters instead of values; no SQL is run."""
+        try:
+            sql = " ".join(str(self).split())
+        except Exception as error:  # noqa: BLE001 a debugger must be able to show any query
+            sql = f"no SQL: {type(error).__name__}"
+        return f"<Query of {self._model.__name__}: {sql}>"
+
+    def __str__(self) -> str:
+        """Return the SQL with names of parameters instead of values. The dialect of a database may differ from it."""
+        # The values of an IN are only counted when it runs.
+        return re.sub(r"__\[POSTCOMPILE_(\w+)\]", r":\1", str(self.statement))
+
+    def _in_messages(self) -> str:
         return f"<Query of {self._model.__name__}>"
+
+    def __copy__(self) -> Self:
+        return self  # a query never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"{self._in_messages()} cannot be pickled; pickle its instances (all()) or their keys (scalars())"
+        )
 
     def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
         """Return a query of the rows for which all *expressions* are true and the fields have these values.
@@ -242,7 +268,7 @@ class Selection(Generic[M]):
         row = placeholder(self._schema.model, database.alias)
         if not self._schema.registry.databases.allows_relation(row, instance):
             raise CrossDatabaseRelation(
-                f"a query of {self._schema.name} in {database.alias!r} uses {instance!r} of "
+                f"a query of {self._schema.name} in {database.alias!r} uses {brief(instance)} of "
                 f"{instance._row_state.alias!r}"
             )
 
@@ -315,7 +341,7 @@ def lock_of(
     if nowait and skip_locked:
         raise ValueError("for_update(): nowait= cannot be combined with skip_locked=")
     if not isinstance(of, (tuple, list)):
-        raise TypeError(f"for_update(): of= must be a list, not {of!r}")
+        raise TypeError(f"for_update(): of= must be a list, not {brief(of)}")
     tables: dict[FromClause, None] = {}
     needed: frozenset[Path] = frozenset()
     for each in of:
@@ -324,7 +350,7 @@ def lock_of(
             continue
         if isinstance(each, Path):
             if each._many or each._root is not schema:
-                raise FieldError(f"for_update(): {each!r} does not lead from {schema.name} to one row")
+                raise FieldError(f"for_update(): {brief(each)} does not lead from {schema.name} to one row")
             tables[alias_of(each)] = None
             needed |= {each}
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, overload
 
 from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, func, literal, select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
@@ -14,6 +14,7 @@ from microorm.db.connection import AutocommitConnection, Channel
 from microorm.fields.elements import KEYS
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.query.filters import NO_EQUAL, NO_PATHS, columns, expression
 from microorm.query.selection import Selection
 from microorm.sql.statements import Prefixed
@@ -82,15 +83,21 @@ class Rows(Selection[M]):
         """Return a list of the values of one column, an expression or a name. Raises what `values` raises."""
         return [row[0] for row in self._rows("scalars", [column])]
 
-    def aggregate(self, /, **expressions: ColumnElement[Any]) -> AnyRow:
+    def aggregate(self, /, *unnamed: Never, **expressions: ColumnElement[Any]) -> AnyRow:
         """Return one row with the values of *expressions*, such as `func.sum(Book.pages)`, over all rows of the query.
 
         The rows of a limited query are those within its limit. Raises `TypeError` without an expression, for expressions
         that do not result in one row, and for a grouped query, `FieldError`, and what the database raises.
         """
         self._refuse_grouped("aggregate")
+        if unnamed:
+            raise TypeError(
+                f"aggregate() takes expressions by name, aggregate(total=…), not {brief(unnamed[0])}"
+            )
         if not expressions:
-            raise TypeError("aggregate() needs at least one expression")
+            raise TypeError(
+                "aggregate() needs at least one expression, such as aggregate(number=func.count())"
+            )
         for each in expressions.values():
             if isinstance(each, str):  # elsewhere the name of a field, here an error
                 expression(self._schema, "aggregate", each)

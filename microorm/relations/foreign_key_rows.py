@@ -13,7 +13,8 @@ from microorm.db.snapshots import Snapshot, take_snapshot
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import new_in, placeholder
+from microorm.mapping.state import drop_related, kept_related, new_in, placeholder
+from microorm.messages import brief
 from microorm.persistence.save import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
@@ -43,12 +44,12 @@ class ForeignKeyRows:
         for name in (self._foreign_key.name, self._field):
             if name in values:
                 raise TypeError(
-                    f"create() of {self._relation.label} sets {name!r} to {self._owner!r}; leave it out"
+                    f"create() of {self._relation.label} sets {name!r} to {brief(self._owner)}; leave it out"
                 )
         row = placeholder(self._schema.model, self._database.alias)
         if not self._databases.allows_relation(row, self._owner):
             raise CrossDatabaseRelation(f"{self._shown} cannot have rows in {self._database.alias!r}")
-        self._owner.__dict__.pop(self._relation.name, None)
+        drop_related(self._owner, self._relation.name)
         return Query.create(self._query, **values, **{self._foreign_key.name: self._owner})
 
     def add(self, objects: Sequence[Any]) -> None:
@@ -64,7 +65,7 @@ class ForeignKeyRows:
         self._check("remove", objects, saved=True)
         for each in objects:
             if getattr(each, self._field) != self._key:
-                raise self._schema.model.DoesNotExist(f"{each!r} is not among {self._shown}")
+                raise self._schema.model.DoesNotExist(f"{brief(each)} is not among {self._shown}")
         if objects:
             with self._unit() as whole:
                 self._relate(whole, objects, None)
@@ -105,7 +106,7 @@ class ForeignKeyRows:
 
     @property
     def _shown(self) -> str:
-        return f"{self._relation.name} of {self._owner!r}"
+        return f"{self._relation.name} of {brief(self._owner)}"
 
     def _unit(self) -> Any:
         return unit_of_work(self._databases, self._database)
@@ -124,11 +125,11 @@ class ForeignKeyRows:
                 placed._row_state = new_in(alias)
             if theirs not in (None, alias) or not self._databases.allows_relation(placed, self._owner):
                 raise CrossDatabaseRelation(
-                    f"{self._shown}, written to {alias!r}, cannot have {each!r} of {theirs!r}"
+                    f"{self._shown}, written to {alias!r}, cannot have {brief(each)} of {theirs!r}"
                 )
             if saved and (each._row_state.adding or each.pk is None):
                 raise UnsavedError(
-                    f"{method}() of {self._relation.label} needs saved instances; {each!r} is not saved"
+                    f"{method}() of {self._relation.label} needs saved instances; {brief(each)} is not saved"
                 )
             if not self._bulk:  # what its save would refuse
                 for foreign_key in self._schema.foreign_keys:
@@ -151,7 +152,7 @@ class ForeignKeyRows:
         for each in objects:
             if owner is not None:
                 self._forget_previous(whole, each)
-            whole.change(each, self._values(owner))
+            self._refer(whole, each, owner)
             fields = [self._foreign_key.name] if owner is None else None
             each.save(using=self._database.alias, update_fields=fields)
             whole.dirty = True
@@ -190,21 +191,21 @@ class ForeignKeyRows:
         for part in sliced(keys, MAX_VALUES // len(self._schema.key)):
             yield rows._with(_where=(self._schema.key_in(part),))
 
-    def _values(self, owner: Any) -> dict[str, Any]:
-        """Return the values of an instance that refers to *owner*, or to no row."""
+    def _refer(self, whole: UnitOfWork, instance: Any, owner: Any, image: Snapshot | None = None) -> None:
+        """Let *instance* refer to *owner*, or to no row; a rollback restores it from *image*, or as it is now."""
         key = None if owner is None else self._key
-        return {self._field: key, self._foreign_key.name: (key, owner)}
+        whole.change(instance, {self._field: key}, image, related={self._foreign_key.name: (key, owner)})
 
     def _mark_written(self, whole: UnitOfWork, instance: Any, image: Snapshot, owner: Any) -> None:
         """Note in *instance* that its row refers to *owner* now, or to no row."""
         self._forget_previous(whole, instance)
-        values = self._values(owner)
         plans = plans_of(self._schema, self._database)
-        mark_saved(self._schema, plans, instance, (self._field,), (values[self._field],))
-        whole.change(instance, values, image)
+        key = None if owner is None else self._key
+        mark_saved(self._schema, plans, instance, (self._field,), (key,))
+        self._refer(whole, instance, owner, image)
 
     def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
         """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""
-        copied_row = instance.__dict__.get(self._foreign_key.name)
-        if copied_row is not None and copied_row[1] is not None and copied_row[1] is not self._owner:
-            whole.forget(copied_row[1], [self._relation.name])
+        kept = kept_related(instance, self._foreign_key.name)
+        if kept is not None and kept[1] is not None and kept[1] is not self._owner:
+            whole.forget(kept[1], [self._relation.name])

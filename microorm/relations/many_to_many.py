@@ -13,6 +13,7 @@ from microorm.fields.type_map import type_name
 from microorm.mapping.definition import table_name
 from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.mapping.path import Path, Step
+from microorm.messages import brief
 from microorm.relations.reverse import ToMany
 
 M = TypeVar("M")
@@ -90,7 +91,7 @@ class ManyToMany(ToMany[M]):
             which = (
                 "one foreign key to each side"
                 if self._through_fields is None
-                else f"the foreign keys {self._through_fields!r}"
+                else f"the foreign keys {brief(self._through_fields)}"
             )
             raise ModelError(
                 f"{self.label}: {through.__name__} needs {which}, from {self.owner.__name__} to "
@@ -99,14 +100,17 @@ class ManyToMany(ToMany[M]):
         return near[0], far[0]
 
     def _through_model(self) -> Any:
-        registry = self.owner.__schema__.registry
-        if not isinstance(self._through, str):
-            return registry.newest(self._through)
-        models = registry.by_name()
-        if (found := models.get(self._through)) is None:
-            raise ModelError(
-                f"{self.label}: no model is called {self._through!r}{nearest(self._through, models)}"
-            )
+        registry, through = self.owner.__schema__.registry, self._through
+        if not isinstance(through, str):
+            return registry.newest(through)
+        known = registry.known()
+        try:
+            found = known[through] if through in known else registry.find(self.owner, through)
+        except ModelError as error:
+            raise ModelError(f"{self.label}: {error}") from None
+        if not isinstance(found, type):
+            names = known if "." in through else [model.__name__ for model in known.values()]
+            raise ModelError(f"{self.label}: no model is called {through!r}{nearest(through, names)}")
         return found
 
     def _refuse_contradictions(self) -> None:
@@ -116,9 +120,9 @@ class ManyToMany(ToMany[M]):
                 f"{self.label}: ManyToMany[...] must name a model, not {type_name(self._target)}"
             )
         if through is not None and not isinstance(through, (type, str)):
-            raise ModelError(f"{self.label}: through= must be a model or its name, not {through!r}")
+            raise ModelError(f"{self.label}: through= must be a model or its name, not {brief(through)}")
         if type(self.symmetrical) is not bool:
-            raise ModelError(f"{self.label}: symmetrical= must be a bool, not {self.symmetrical!r}")
+            raise ModelError(f"{self.label}: symmetrical= must be a bool, not {brief(self.symmetrical)}")
         if self.symmetrical and self._target is not self.owner:
             raise ModelError(f"{self.label}: symmetrical=True is for relations of a model to itself")
         if fields is None:
@@ -126,7 +130,7 @@ class ManyToMany(ToMany[M]):
         if through is None:
             raise ModelError(f"{self.label}: through_fields= needs through=")
         if not isinstance(fields, tuple) or [*map(type, fields)] != [str, str]:
-            raise ModelError(f"{self.label}: through_fields= must be two names, not {fields!r}")
+            raise ModelError(f"{self.label}: through_fields= must be two names, not {brief(fields)}")
 
 
 def many_to_many(
@@ -164,7 +168,7 @@ def through(relation: object) -> type[Any]:
                 if (found := many_to_many_of(each)) is not None and each.steps == steps:
                     model: type[Any] = found.through
                     return model
-    raise TypeError(f"through() takes a many-to-many relation of a model, not {relation!r}")
+    raise TypeError(f"through() takes a many-to-many relation of a model, not {brief(relation)}")
 
 
 def _make_through(owner: Any, name: str, target: Any, registry: Any) -> Any:

@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import select
 
 from microorm.db.context import refuse_lazy
+from microorm.mapping.state import drop_related, keep_related, kept_related
+from microorm.messages import brief
 from microorm.query.query import Query
 from microorm.relations.foreign_key_rows import ForeignKeyRows
 from microorm.relations.through_rows import ThroughRows, many_to_many_of
@@ -110,7 +112,7 @@ class RelatedQuery(Query[M]):
         With *clear* all rows are removed first. Raises as `add` and `remove` do.
         """
         if isinstance(objects, (str, bytes)):
-            raise TypeError(f"set() takes a list of instances or keys, not {objects!r}")
+            raise TypeError(f"set() takes a list of instances or keys, not {brief(objects)}")
         given = tuple(objects)
         self._writer("set", bulk, through_defaults).set(given, clear=clear)
 
@@ -126,19 +128,19 @@ class RelatedQuery(Query[M]):
         try:
             return super().update(**values)
         finally:
-            self._owner.__dict__.pop(self._relation.name, None)
+            drop_related(self._owner, self._relation.name)
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete the rows as any query does, and drop those that were prefetched."""
         try:
             return super().delete()
         finally:
-            self._owner.__dict__.pop(self._relation.name, None)
+            drop_related(self._owner, self._relation.name)
 
     @property
     def _known(self) -> list[M] | None:
         """The prefetched rows; None if there are none, or if the query may find others."""
-        kept = None if self._refined or self._using else self._owner.__dict__.get(self._relation.name)
+        kept = None if self._refined or self._using else kept_related(self._owner, self._relation.name)
         return kept[1] if kept is not None and kept[0] == self._key else None
 
     def _known_or_lazy(self) -> list[M] | None:
@@ -170,9 +172,9 @@ class RelatedQuery(Query[M]):
         if made and len(self._relation.steps) == 1 and made[0]._row_state.alias == owner._row_state.alias:
             name, there = step.foreign_key.name, step.far.name
             for each in made:
-                values = each.__dict__
-                if (key := values.get(there)) == self._key:  # which may be deferred
-                    values.setdefault(name, (key, owner))
+                # The key may be deferred.
+                if (key := each.__dict__.get(there)) == self._key and kept_related(each, name) is None:
+                    keep_related(each, name, (key, owner))
         return super()._with_prefetched(instances)
 
     def _with(self, **changes: Any) -> Self:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from microorm.errors import ModelError, UnsavedError, nearest
 from microorm.fields.field import split_optional
-from microorm.mapping.declarations import PendingName
 from microorm.mapping.foreign_key import Relation
 from microorm.mapping.path import Step
+from microorm.mapping.state import keep_related, kept_related
+from microorm.messages import brief
+from microorm.registry import PendingName
 
 if TYPE_CHECKING:
     from microorm.relations.related_query import RelatedQuery
@@ -86,8 +88,8 @@ class Reverse(Relation):
     def _find(self) -> Any:
         try:
             target = self.owner.__schema__.registry.newest(split_optional(self._kind())[0])
-        except PendingName as pending:
-            raise ModelError(f"{self.label}: {pending}") from None
+        except (PendingName, ModelError) as problem:
+            raise ModelError(f"{self.label}: {problem}") from None
         relations = target.__schema__.relations
         found = relations.get(self.via)
         if found is None or not (found.is_foreign_key or found.many_to_many):
@@ -125,13 +127,13 @@ class RelatedOne(Reverse, Generic[R]):
             if instance is None:
                 return self.path(owner)
             key = getattr(instance, self.reverse_of.to.name)
-            kept = instance.__dict__.get(self.name)
+            kept = kept_related(instance, self.name)
             if kept is None or kept[0] != key:
                 kept = (key, None if key is None else instance._follow(self, key))
-                instance.__dict__[self.name] = kept
+                keep_related(instance, self.name, kept)
             if kept[1] is None and not self.nullable:
                 raise self.target.DoesNotExist(
-                    f"{self.label} of {instance!r}: no {self.target.__name__} refers to it"
+                    f"{self.label} of {brief(instance)}: no {self.target.__name__} refers to it"
                 )
             return kept[1]
 
@@ -163,7 +165,7 @@ def related(via: str, *, init: Literal[False] = False) -> Any:
     Raises `ModelError` at the first use if the other model has no such relation.
     """
     if not isinstance(via, str):
-        raise TypeError(f"related() takes the name of a relation, not {via!r}")
+        raise TypeError(f"related() takes the name of a relation, not {brief(via)}")
     return Reverse(via)
 
 
@@ -172,7 +174,7 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     steps = relation.steps
     key = getattr(instance, steps[0].near.name)
     if key is None:
-        raise UnsavedError(f"{relation.label}: {instance!r} has no key yet; save it first")
+        raise UnsavedError(f"{relation.label}: {brief(instance)} has no key yet; save it first")
     from microorm.relations.related_query import RelatedQuery  # noqa: PLC0415 not every program needs it
 
     query: RelatedQuery[Any] = RelatedQuery(relation.target)

@@ -18,6 +18,7 @@ from microorm.fields.checks import shown
 from microorm.mapping.constructor import create_instance
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
+from microorm.messages import brief
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
@@ -135,17 +136,17 @@ class ThroughRows:
         if not m2m_changed._route(self._through):
             return
         whole.dirty = True
-        with ReceiverScope(self._databases, self._database.alias):
-            m2m_changed.send(
-                self._through,
-                instance=self._owner,
-                action=action,
-                reverse=self._many_to_many is not self._relation,
-                model=self._model,
-                pk_set=None if keys is None else set(keys),
-                using=self._database.alias,
-                raw=self._raw,
-            )
+        ReceiverScope(self._databases, self._database.alias).run(
+            m2m_changed.send,
+            self._through,
+            instance=self._owner,
+            action=action,
+            reverse=self._many_to_many is not self._relation,
+            model=self._model,
+            pk_set=None if keys is None else set(keys),
+            using=self._database.alias,
+            raw=self._raw,
+        )
         whole.check()
 
     @property
@@ -203,7 +204,9 @@ class ThroughRows:
         if type(given) is self._model:
             key = getattr(given, field.name)
             if key is None or given._row_state.adding:
-                raise UnsavedError(f"{method}() of {label} needs saved instances; {given!r} is not saved")
+                raise UnsavedError(
+                    f"{method}() of {label} needs saved instances; {brief(given)} is not saved"
+                )
             self._refuse_elsewhere(given)
             return key
         if given is None or isinstance(given, ClauseElement) or hasattr(type(given), "__schema__"):
@@ -213,7 +216,7 @@ class ThroughRows:
     def _refuse_elsewhere(self, instance: Any) -> None:
         if not self._databases.allows_relation(instance, self._owner):
             raise CrossDatabaseRelation(
-                f"{self._relation.name} of {self._owner!r} of {self._owner._row_state.alias!r} cannot have rows of "
+                f"{self._relation.name} of {brief(self._owner)} of {self._owner._row_state.alias!r} cannot have rows of "
                 f"{instance._row_state.alias!r}"
             )
 
@@ -222,7 +225,7 @@ class ThroughRows:
         if defaults is None:
             return {}
         if not isinstance(defaults, Mapping):
-            raise TypeError(f"through_defaults= must be a dictionary of values, not {defaults!r}")
+            raise TypeError(f"through_defaults= must be a dictionary of values, not {brief(defaults)}")
         for key in (self._near, self._far):
             for name in (key.name, key.field.name):
                 if name in defaults:

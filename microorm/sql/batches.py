@@ -21,6 +21,7 @@ from microorm.db.connection import Channel
 from microorm.db.engine import Database, WatchedCursor
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.sql.hydration import decode_row, decoders_of
 from microorm.sql.statements import Plans
 
@@ -46,7 +47,7 @@ class Progress:
 
     def __init__(self, function: Callable[[int, int], object] | None, total: int) -> None:
         if function is not None and not callable(function):
-            raise TypeError(f"progress= takes a function of two numbers, not {function!r}")
+            raise TypeError(f"progress= takes a function of two numbers, not {brief(function)}")
         self._function = function
         self._done = 0
         self._total = total
@@ -77,7 +78,7 @@ def check_instances(schema: Schema, method: str, given: Iterable[Any]) -> list[A
 def check_batch_size(batch_size: int | None) -> int | None:
     """Return *batch_size*. `ValueError` for anything but a positive int and None."""
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise ValueError(f"batch_size= must be a positive int, not {batch_size!r}")
+        raise ValueError(f"batch_size= must be a positive int, not {brief(batch_size)}")
     return batch_size
 
 

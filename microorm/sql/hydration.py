@@ -105,6 +105,7 @@ def _hydrate_with_signals(
         pre_init.send(model, args=(), kwargs=values)
         instance = object.__new__(model)
         instance.__dict__ = values
+        instance._related = None
         instance._row = copied_row(fields, tuple(row)) if schema.mutable else tuple(row)
         instance._row_state = state
         post_init.send(model, instance=instance)

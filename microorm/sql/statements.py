@@ -245,7 +245,8 @@ def plans_of(schema: Schema, database: Database) -> Plans:
 
 def key_row(schema: Schema, instance: Any) -> Row:
     """Return the key of *instance* as a row, checked. Raise `InvalidValue` where it has an invalid one."""
-    row = schema.collector(schema.key_names)(instance.__dict__)
+    collect = schema.collectors.get(schema.key_names) or schema.collector(schema.key_names)
+    row = collect(instance.__dict__)
     if row.__class__ is not tuple:
         raise InvalidValue(schema.name, {"pk": "needs a value, not an expression"})
     return row

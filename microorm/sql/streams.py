@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Select, column, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from microorm.db.blocks import AtomicBlock
 from microorm.db.connection import autocommit_connection
 from microorm.db.context import process
 from microorm.db.engine import Database
-from microorm.db.transaction import AtomicBlock, Transaction
+from microorm.db.transaction import Transaction
 from microorm.errors import TransactionError
 from microorm.fields.types import MARIADB
 from microorm.sql.batches import sliced

@@ -15,6 +15,7 @@ from microorm.db.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS, current_read, max_rows, sliced
 from microorm.sql.hydration import fields_of
 from microorm.sql.statements import CompiledStatement, assigned, parameters_of, placeholders, plans_of
@@ -44,7 +45,7 @@ def upsert_of(
 ) -> Upsert | None:
     """Check the arguments of an upsert, as `Query.bulk_create` says; return None where a conflict is an error."""
     if on_conflict not in (None, "ignore", "update"):
-        raise ValueError(f"on_conflict= must be 'ignore' or 'update', not {on_conflict!r}")
+        raise ValueError(f"on_conflict= must be 'ignore' or 'update', not {brief(on_conflict)}")
     if unique_fields is not None and on_conflict is None:
         raise ValueError("unique_fields= needs on_conflict=")
     if update_fields is not None and on_conflict != "update":
@@ -72,7 +73,7 @@ def upsert_of(
 
 def _names(schema: Schema, argument: str, given: Iterable[Any]) -> tuple[str, ...]:
     if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument}= must be a list of names or columns, not {given!r}")
+        raise TypeError(f"{argument}= must be a list of names or columns, not {brief(given)}")
     names = tuple(dict.fromkeys(schema.field(each).name for each in given))
     if not names:
         raise ValueError(f"{argument}= cannot be empty")

@@ -238,10 +238,10 @@ def test_after_a_count_statements_go_the_way_they_went_before(Book, databases, w
     """The listener that stays is not taken for somebody who wants to hear."""
     database = databases.database("default")
     with count_statements("default", databases):
-        assert database.listened(database.engine)
+        assert database.listened()
         with databases.atomic():
             assert databases.transaction(database).cursor is None
-    assert database.listened(database.engine) is (way == "listened")
+    assert database.listened() is (way == "listened")
     with databases.atomic():
         assert (databases.transaction(database).cursor is None) is (way == "listened")
 

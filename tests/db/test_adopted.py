@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 import microorm
 from microorm import Databases, Field, TransactionError, field
-from microorm.db.transaction import adopted, forbidden
+from microorm.db.blocks import adopted, forbidden
 
 
 @pytest.fixture

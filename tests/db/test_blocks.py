@@ -13,7 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from microorm import Field, TransactionError, TransactionSharedError, field
-from microorm.db.atomic import Atomic, end_scopes
+from microorm.db.atomic import Atomic
+from microorm.db.blocks import end_scopes
 from microorm.db.context import ReceiverScope, innermost, open_scopes
 from tests.pools import unreturned
 
@@ -617,13 +618,13 @@ def test_a_thread_in_a_copied_context_is_refused_while_the_owner_lives(
         Book(title="c").save()
     assert answers == ["the open block on 'default' belongs to another thread"]
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=[databases.atomic().__enter__])
+    block = databases.atomic()
+    thread = threading.Thread(target=context.run, args=[block.__enter__])
     thread.start()
     thread.join()
     context.run(attempt)
     assert answers[1:] == ["b"]
-    (block,) = context.run(lambda: list(open_scopes(databases)))
-    context.run(block.entrance.__exit__, None, None, None)
+    context.run(block.__exit__, None, None, None)
     assert titles() == ["a", "b", "c"]
 
 

@@ -25,6 +25,7 @@ from microorm import (
     UnknownAlias,
 )
 from microorm.db.context import ReceiverScope
+from microorm.db.drivers import FORMS
 from tests.pools import unreturned
 
 ROOT = Path(__file__).parent.parent.parent
@@ -79,7 +80,7 @@ def test_configure_is_the_same_later(tmp_path: Path) -> None:
         ({"default": {}}, "database 'default' has no 'url'; given: nothing"),
         ({"shop": {"uri": "s3cret", "echo": True}}, "database 'shop' has no 'url'; given: 'echo', 'uri'"),
         ({"shop": {"url": 5}}, "database 'shop' must be a URL, an Engine or a mapping, not int"),
-        ("s3cret", "the URL of database 'default' cannot be read by SQLAlchemy"),
+        ("s3cret", f"the URL of database 'default' cannot be read by SQLAlchemy; {FORMS}"),
         ("nosuch://s3cret", "the URL of database 'default' names 'nosuch', which SQLAlchemy does not know"),
         (
             {"my-shop": "sqlite://"},
@@ -202,10 +203,12 @@ def test_closing_forgets_everything_and_can_be_done_twice(sqlite_url: str) -> No
         lambda: databases.using("default"),
         lambda: databases.connection().__enter__(),
     ):
-        with pytest.raises(UnknownAlias, match=r"^no database named 'default'; configured: none$"):
+        with pytest.raises(
+            UnknownAlias, match=r"^no database named 'default'; configured: none; call configure"
+        ):
             use()
     for use in (registry.create_all, registry.drop_all):
-        with pytest.raises(ConfigurationError, match=r"^no database is configured$"):
+        with pytest.raises(ConfigurationError, match=r"^no database is configured; call configure"):
             use()
     assert (lost._state.adding, book.id is not None) == (True, True)
     databases.configure(sqlite_url)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from microorm import ConfigurationError, Databases, Field, Model, Registry
+from microorm.db.events import _known
 from microorm.signals import connection_created
 
 file_only = pytest.mark.backends("sqlite-file")
@@ -122,6 +123,38 @@ def test_connection_created_is_sent_once_for_each_connection(url: str, backend: 
         assert connection_created.disconnect(tell, sender=databases)
 
 
+@pytest.mark.parametrize(
+    "ask_again",
+    [
+        lambda databases: ask(databases, "SELECT 1"),
+        lambda databases: databases.atomic().__enter__(),
+        lambda databases: databases.engine().connect(),
+    ],
+)
+def test_a_receiver_that_opens_another_connection_is_refused(url: str, ask_again: Any) -> None:
+    """It would wait for a lock that its own thread holds; other threads and aliases are not affected."""
+    refused: list[Exception] = []
+    answers: list[Any] = []
+
+    def look(alias: str, **kwargs: Any) -> None:
+        if alias == "default":
+            with pytest.raises(
+                ConfigurationError, match="cannot open another connection to 'default'"
+            ) as caught:
+                ask_again(databases)
+            refused.append(caught.value)
+            answers.append(ask(databases, "SELECT 2", "other"))
+
+    with Databases({"default": url, "other": "sqlite://"}) as databases:
+        connection_created.connect(look, sender=databases)
+        try:
+            assert ask(databases, "SELECT 1") == 1
+        finally:
+            assert connection_created.disconnect(look, sender=databases)
+        assert (len(refused), answers) == (1, [2])
+        assert ask(databases, "SELECT 3") == 3
+
+
 @memory_only
 def test_an_error_of_a_receiver_is_the_connects(databases: Any) -> None:
     """The connection is not pooled, and the next attempt connects again."""
@@ -205,7 +238,7 @@ def begins_by_itself(tmp_path: Path) -> Iterator[Engine]:
 def test_an_engine_that_was_given_works_and_stays_as_it_is(
     url: str, backend: str, kind: str, begins_by_itself: Engine
 ) -> None:
-    """Blocks, savepoints and single statements work. After `close()` it is open, and without microorm's listeners."""
+    """Blocks, savepoints and single statements work. After `close()` it is open, and microorm's listeners do nothing."""
     if (kind == "server") != (backend != "sqlite-file"):
         kind = "plain"
     engine = (
@@ -234,15 +267,71 @@ def test_an_engine_that_was_given_works_and_stays_as_it_is(
         connection.execute(text("DELETE FROM book"))
         connection.rollback()
         assert connection.execute(text("SELECT count(*) FROM book")).scalar_one() == 2
-    assert not engine.dialect.dispatch.handle_error
+    assert engine_listeners(engine) == {}
     engine.dispose()
+
+
+def engine_listeners(engine: Engine) -> dict[str, Any]:
+    """Return what microorm does at the events of *engine*."""
+    found = _known(engine)
+    return {} if found is None else {name: each for name, each in found._listeners.items() if each}
+
+
+@memory_only
+def test_an_engine_that_is_given_again_has_no_more_listeners_than_before() -> None:
+    """They are added once, and do not count as those of the program."""
+    engine = create_engine("sqlite://")
+    counts = []
+    for _ in range(3):
+        with Databases(engine) as databases, databases.connection():
+            database = databases.database("default")
+            database.observers.add(engine, print)
+            database.observers.remove(print)
+            assert not database.statements_listened()
+            dispatch, dialect = engine.dispatch, engine.dialect.dispatch
+            lists = (dispatch.before_cursor_execute, dispatch.begin, dialect.handle_error, dialect.do_connect)
+            counts.append([len(each) for each in lists])
+    engine.dispose()
+    assert counts == [[1, 1, 1, 1]] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.backends("sqlite-file")
+def test_databases_may_be_closed_and_configured_while_other_threads_use_them(url: str) -> None:
+    """These get an error that says so, or work."""
+    databases, failures = Databases(url), []
+    over, answered = threading.Event(), threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                assert ask(databases, "SELECT 1") == 1
+                answered.set()
+            except ConfigurationError:
+                pass
+            except Exception as error:  # noqa: BLE001 looked at below
+                failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        answered.clear()
+        answered.wait(timeout=5)
+        databases.close()
+        databases.configure(url)
+    over.set()
+    for thread in threads:
+        thread.join()
+    databases.close()
+    assert failures == []
 
 
 @memory_only
 def test_who_listens_is_seen(databases: Any) -> None:
     """An event or echo on the engine counts until it is removed; microorm's own listener does not."""
     database, engine = databases.database("default"), databases.engine()
-    assert not database.listened(engine)
+    assert not database.listened()
     quiet: dict[str, Any] = {
         "before_cursor_execute": lambda *_: None,
         "after_cursor_execute": lambda *_: None,
@@ -258,18 +347,18 @@ def test_who_listens_is_seen(databases: Any) -> None:
     }
     for name, listener in quiet.items():
         event.listen(engine, name, listener)
-        assert database.listened(engine), name
+        assert database.listened(), name
         event.remove(engine, name, listener)
-        assert not database.listened(engine), name
+        assert not database.listened(), name
     level = engine.logger.level
     engine.logger.setLevel(logging.INFO)
-    assert database.listened(engine)
+    assert database.listened()
     engine.logger.setLevel(level)
     with engine.connect() as connection:
         assert not database.listened(connection)
         event.listen(connection, "before_cursor_execute", quiet["before_cursor_execute"])
         assert database.listened(connection)
-        assert not database.listened(engine)
+        assert not database.listened()
 
 
 @memory_only

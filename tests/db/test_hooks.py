@@ -1,11 +1,24 @@
 """`on_commit` functions run one after another, and all of them, whatever errors they raise."""
 
 import functools
+import gc
 import logging
+import weakref
+from collections import deque
 
 import pytest
 
-from microorm.db.context import RECEIVER, ReceiverScope, current_alias, innermost, run_hooks
+from microorm.db.context import RECEIVER, Hook, ReceiverScope, current_alias, innermost
+from microorm.db.context import run_hooks as run_all
+
+
+def run_hooks(hooks: list[Hook]) -> None:
+    """Run *hooks*, and see that none is left."""
+    waiting = deque(hooks)
+    try:
+        run_all(waiting)
+    finally:
+        assert not waiting
 
 
 class Failing:
@@ -46,6 +59,7 @@ def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> Non
     assert caught.value is first
     assert ran == [1, 2]
     assert caught.value.__notes__ == [
+        "the rows are committed: the on_commit function <a failing hook> raised this after the commit",
         "another on_commit function failed as well: ValueError('two')",
         "another on_commit function failed as well: OSError('three')",
     ]
@@ -71,16 +85,54 @@ def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixtur
     assert [each.exc_info and each.exc_info[1] for each in caplog.records] == [error] * 3
 
 
-def test_an_interrupt_is_nobodys_error() -> None:
-    """It ends the program, and the remaining functions do not run."""
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_after_an_interrupt_the_remaining_functions_run(interrupt: type[BaseException]) -> None:
+    """Then it is raised, before the errors of the others."""
     ran: list[int] = []
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
+    def stop() -> None:
+        raise interrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_hooks([(interrupt, True), (functools.partial(ran.append, 1), True)])
-    assert ran == []
+    with pytest.raises(interrupt) as caught:
+        run_hooks([(Failing(LookupError()), False), (stop, True), (functools.partial(ran.append, 1), True)])
+    assert ran == [1]
+    assert caught.value.__notes__[1:] == ["another on_commit function failed as well: LookupError()"]
+
+
+def test_what_waits_for_a_write_that_is_committed_runs_after_an_interrupt() -> None:
+    """Of the sending; for a write that is not committed nothing runs."""
+    ran: list[bool] = []
+    for committed in (True, False):
+        scope = ReceiverScope(object(), "a", committed=committed)
+        scope.postpone(functools.partial(ran.append, committed))
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            scope.run(interrupt)
+        assert innermost() is None
+    assert ran == [True]
+
+
+def test_an_error_is_freed_without_the_collector() -> None:
+    """It does not refer to the frame that raised it by a variable of that frame."""
+
+    class Lost(Exception):
+        """A class of its own, whose instances can be referenced weakly."""
+
+    def fail() -> None:
+        raise Lost
+
+    gc.disable()
+    try:
+        try:
+            run_hooks([(fail, False)])
+        except Lost as error:
+            freed = weakref.ref(error)
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
@@ -97,12 +149,14 @@ def test_what_a_receiver_puts_off_runs_when_it_is_over() -> None:
     assert innermost() is None
 
 
-def test_a_receivers_scope_is_open_from_the_start_and_passes_over_closed_ones() -> None:
+def test_a_receivers_scope_passes_over_closed_ones() -> None:
     """A scope that was closed out of order, as by a generator in another context, does not become its parent."""
     owner = object()
-    outer, closed = ReceiverScope(owner, "a"), ReceiverScope(owner, "b")
+    outer, closed, inner = (ReceiverScope(owner, alias) for alias in "abc")
+    outer.open()
+    closed.open()
     closed.closed = True
-    inner = ReceiverScope(owner, "c")
+    inner.open()
     assert (innermost(), inner.parent, inner.plain) == (inner, outer, False)
     outer.finish()
     assert innermost() is inner

@@ -3,29 +3,32 @@
 import sqlite3
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 
 from microorm.db.engine import Observers, WatchedCursor
+from microorm.db.events import count_added
 
 
 def test_an_engine_is_listened_to_once_and_for_good() -> None:
     """SQLAlchemy's lists of listeners must not change while other threads may use them."""
     observers, engine = Observers(), create_engine("sqlite://")
     heard: list[str] = []
-    assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0
+    assert count_added(engine, "before_cursor_execute") == len(engine.dispatch.before_cursor_execute) == 0
     for _ in range(3):
         observers.add(engine, heard.append)
         observers.remove(heard.append)
-        assert observers.listening == len(engine.dispatch.before_cursor_execute) == 1
+        assert count_added(engine, "before_cursor_execute") == len(engine.dispatch.before_cursor_execute) == 1
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
         observers.add(engine, heard.append)
         connection.exec_driver_sql("SELECT 2")
     assert heard == ["SELECT 2"]
-    assert event.contains(engine, "before_cursor_execute", observers._before_cursor_execute)
+    observers.add(engine, heard.append)
     observers.close()
     observers.close()
-    assert observers.listening == len(engine.dispatch.before_cursor_execute) == 0
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 3")
+    assert heard == ["SELECT 2"]
     engine.dispose()
 
 

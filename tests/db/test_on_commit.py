@@ -123,7 +123,8 @@ def test_all_run_and_the_first_error_is_raised_after_the_commit(
         databases.on_commit(functools.partial(fail, "first"))
         databases.on_commit(lambda: ran.append(1))
         databases.on_commit(functools.partial(fail, "second"))
-    assert caught.value.__notes__ == ["another on_commit function failed as well: LookupError('second')"]
+    assert caught.value.__notes__[0].startswith("the rows are committed: ")
+    assert caught.value.__notes__[1:] == ["another on_commit function failed as well: LookupError('second')"]
     assert ran == [1]
     assert (book._state.adding, Book.objects.get().title) == (False, "a")
     with databases.atomic():

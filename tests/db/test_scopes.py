@@ -1,6 +1,7 @@
 """Scopes: the linked list of open scopes of a thread or task, in which closed ones are skipped."""
 
 import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ from microorm.db.context import (
     BLOCK,
     RECEIVER,
     USING,
-    ContextScope,
     ReusableContext,
     Scope,
     Using,
@@ -113,18 +113,19 @@ def test_a_scope_closed_in_another_context_is_closed_in_all() -> None:
 def test_an_entrance_ends_the_scope_that_it_opened_last_here() -> None:
     """Nested entries of one `with` end in order."""
     entrance = ReusableContext(HERE)
-    assert entrance.leaving() is None
-    outer, inner = ContextScope(USING, entrance, "a"), ContextScope(USING, entrance, "b")
+    assert entrance.leaving(0) is None
+    outer, inner = Scope(USING, HERE, "a"), Scope(USING, HERE, "b")
+    entrance.entered += [(0, outer), (0, inner)]
     outer.open()
     inner.open()
     assert (outer.owner, outer.kind, outer.alias) == (HERE, USING, "a")
     with Scope(USING, HERE, "c"), Using(HERE, "d"):
-        assert entrance.leaving() is inner
-    assert entrance.leaving() is inner
+        assert entrance.leaving(0) is inner
+    assert entrance.leaving(0) is inner
     inner.close()
-    assert entrance.leaving() is outer
+    assert entrance.leaving(0) is outer
     outer.close()
-    assert entrance.leaving() is None
+    assert entrance.leaving(0) is None
 
 
 def test_an_entrance_left_in_another_context_ends_the_newest() -> None:
@@ -150,6 +151,42 @@ def test_an_entrance_in_two_contexts_ends_the_scope_of_its_own() -> None:
     assert context.run(current_alias, HERE, USING) == "a"
     context.run(using.__exit__, None, None, None)
     assert context.run(current_alias, HERE, USING) is None
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_shared_entrance_that_is_left_late_leaves_the_scopes_of_others_open(ended: bool) -> None:
+    """As by a generator that another thread closes, whose scope may have been ended before."""
+    using = Using(HERE, "a")
+
+    def hold() -> Iterator[None]:
+        with using:
+            yield
+
+    def alias_in(context: contextvars.Context) -> str | None:
+        return context.run(current_alias, HERE, USING)
+
+    generators = [hold(), hold()]
+    contexts = [contextvars.copy_context(), contextvars.copy_context()]
+    for generator, context in zip(generators, contexts, strict=True):
+        context.run(next, generator)
+    if ended:
+        contexts[0].run(lambda: next(open_scopes(HERE)).close())
+    with using:
+        contexts[1].run(generators[0].close)
+        assert current_alias(HERE, USING) == "a"
+    assert [alias_in(context) for context in contexts] == [None, "a"]
+    generators[1].close()
+    assert alias_in(contexts[1]) is None
+    assert using.entered == []
+
+
+def test_an_entrance_that_cannot_tell_whose_scope_it_leaves_ends_none() -> None:
+    using = Using(HERE, "a")
+    contexts = [contextvars.copy_context(), contextvars.copy_context()]
+    for context in contexts:
+        context.run(using.__enter__)
+    using.__exit__(None, None, None)
+    assert [context.run(current_alias, HERE, USING) for context in contexts] == ["a", "a"]
 
 
 def test_using_opens_a_scope_each_time() -> None:

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,8 +297,8 @@ def test_an_error_of_a_listener_at_commit_is_a_rollback(databases: Any, Book: An
 
 
 @memory
-def test_an_interrupt_at_commit_drops_the_connection(databases: Any, Book: Any, titles: Any) -> None:
-    """Its state is unknown; instances keep their saved state."""
+def test_an_interrupt_just_before_the_commit_rolls_back(databases: Any, Book: Any, titles: Any) -> None:
+    """SQLite tells that the transaction is still open, so the instance is as it was, and the function does not run."""
 
     def interrupt(connection: Any) -> None:
         raise KeyboardInterrupt
@@ -311,12 +312,49 @@ def test_an_interrupt_at_commit_drops_the_connection(databases: Any, Book: Any, 
         databases.on_commit(lambda: ran.append(1))
         book.save()
     event.remove(databases.engine(), "commit", interrupt)
-    assert next(drivers(databases)) is not connections[0]
-    assert (ran, book._state.adding) == ([], False)
+    assert (ran, book._state.adding, book.id) == ([], True, None)
     assert titles() == []
     with databases.atomic():
         Book(title="b").save()
     assert titles() == ["b"]
+
+
+class Interrupting(sqlite3.Connection):
+    """A connection that is interrupted when its COMMIT is done."""
+
+    def commit(self) -> None:
+        super().commit()
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_just_after_the_commit_changes_nothing(tmp_path: Path) -> None:
+    """SQLite tells that the transaction has ended: the instance stays saved, and the functions run."""
+    databases, ran = Databases(), list[int]()
+    registry = Registry(databases)
+    databases.configure(
+        {
+            "default": {
+                "url": f"sqlite:///{tmp_path / 'a.db'}",
+                "connect_args": {"factory": Interrupting},
+            }
+        }
+    )
+
+    class Note(Model, registry=registry):
+        title: Field[str]
+
+    with databases.connection() as connection:
+        connection.exec_driver_sql("CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT NOT NULL)")
+    note = Note(title="a")
+    with pytest.raises(KeyboardInterrupt) as caught, databases.atomic():
+        databases.on_commit(lambda: ran.append(1))
+        databases.on_commit(lambda: ran.append(2))
+        note.save()
+    assert type(caught.value) is KeyboardInterrupt
+    assert (ran, note._state.adding, note.id) == ([1, 2], False, 1)
+    assert [each.title for each in Note.objects] == ["a"]
+    assert unreturned(databases) == 0
+    databases.close()
 
 
 @memory
@@ -668,7 +706,7 @@ def test_what_is_open_is_found_by_alias(databases: Any, Book: Any) -> None:
         assert open_transaction(object(), "default") is None
         with databases.atomic(), databases.atomic("other"):
             assert open_transaction(databases, "default") is transaction
-            assert [block.outermost for block in transaction.blocks] == [True, False]
+            assert [block.alias for block in transaction.blocks] == ["default", "default"]
             assert open_transaction(databases, "other") is not transaction
         assert databases.transaction(databases.database("default")) is transaction
         assert id(transaction) in forks._watched

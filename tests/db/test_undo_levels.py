@@ -13,6 +13,8 @@ from microorm.db.snapshots import SnapshotLog, apply_generated, restore, take_sn
 class Thing:
     """The attributes of an instance that the undo log uses."""
 
+    _related = None
+
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
         state[self] = ("new", None)

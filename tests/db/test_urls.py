@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import make_url
 
 from microorm import ConfigurationError
+from microorm.db.drivers import FORMS
 from microorm.db.engine import is_memory, masked, read_url
 
 
@@ -90,13 +91,18 @@ def test_other_urls_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("s3cret", "cannot be read by SQLAlchemy"),
-        ("", "cannot be read by SQLAlchemy"),
-        ("postgresql://app:s3cret@db:port/shop", "cannot be read by SQLAlchemy"),
+        ("s3cret", f"cannot be read by SQLAlchemy; {FORMS}"),
+        ("", f"cannot be read by SQLAlchemy; {FORMS}"),
+        ("postgresql://app:s3cret@db:port/shop", f"cannot be read by SQLAlchemy; {FORMS}"),
+        (
+            "sqlite://s3cret.db",
+            "names a host, which SQLite does not have; write three slashes before a relative path, "
+            "sqlite:///shop.db, and four before an absolute one",
+        ),
         ("nosuch://app:s3cret@db/shop", "names 'nosuch', which SQLAlchemy does not know"),
         (
             "postgresql+nosuch://app:s3cret@db/shop",
-            "names 'postgresql+nosuch', which SQLAlchemy does not know",
+            "names 'postgresql+nosuch', which SQLAlchemy does not know; write postgresql+psycopg://",
         ),
         (
             "sqlite+aiosqlite:///s3cret.db",

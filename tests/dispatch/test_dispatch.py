@@ -112,6 +112,36 @@ def test_the_first_registration_under_a_uid_wins(signal: Signal) -> None:
     assert signal.send(Book) == [(first, "first")]
 
 
+REDEFINED = """
+def note(**kwargs):
+    return run
+"""
+
+
+@pytest.mark.parametrize("weak", [True, False])
+def test_a_receiver_that_is_defined_again_under_its_uid_wins(signal: Signal, weak: bool) -> None:
+    """As by a reload, or by a notebook's cell: it takes the place of the old function, which may still be alive."""
+    cells: list[dict[str, Any]] = []
+    for run in (1, 2, 3):
+        cells.append({"run": run, "__name__": "notebook"})
+        exec(REDEFINED, cells[-1])
+        signal.connect(cells[-1]["note"], dispatch_uid="uid", weak=weak)
+        signal.connect(hear)
+    assert [response for _, response in signal.send(Book)] == [3, "heard"]
+
+
+def test_another_closure_under_a_uid_takes_over_when_the_first_is_gone(signal: Signal) -> None:
+    calls: list[str] = []
+    first, second, method = named("first", calls), named("second", calls), Shelf().put
+    for each in (first, second, method):
+        signal.connect(each, dispatch_uid="uid")
+    assert [response for _, response in signal.send(Book)] == ["first"]
+    del first
+    assert [response for _, response in signal.send(Book)] == ["second"]
+    del second
+    assert signal.send(Book) == []
+
+
 def test_a_later_weak_is_ignored(signal: Signal) -> None:
     """Connecting again with another `weak` does not change the connection."""
     shelf, kept = Shelf(), Shelf()

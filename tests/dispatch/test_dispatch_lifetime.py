@@ -517,3 +517,20 @@ def test_no_warning_at_the_end_of_the_program() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", EXIT], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout in ("True 1\n", "True 0\n")
+
+
+def test_to_ask_for_listeners_drops_the_dead_and_keeps_the_answer(signal: Signal) -> None:
+    """The routes are computed once, not at each question."""
+    kept, gone = Shelf(), [Shelf() for _ in range(3)]
+    for shelf in (*gone, kept):
+        signal.connect(shelf.put, sender=Book)
+    assert signal.has_listeners(Book)
+    del gone, shelf
+    assert signal.has_listeners(Book)
+    assert len(signal._connections) == 1
+    assert not signal.has_listeners(Shelf)
+    matched = []
+    signal._matches = lambda *pair: matched.append(pair)  # type: ignore[method-assign]
+    assert signal.has_listeners(Book)
+    assert not signal.has_listeners(Shelf)
+    assert matched == []

@@ -46,6 +46,9 @@ class Shelf:
     @staticmethod
     def sort(**kwargs: Any) -> None: ...
 
+    @functools.cache  # noqa: B019 the shelf is never freed
+    def cached(self, **kwargs: Any) -> None: ...
+
     def __call__(self, **kwargs: Any) -> None: ...
 
 
@@ -53,6 +56,18 @@ class Waiting:
     def __init__(self, **kwargs: Any) -> None: ...
 
     async def __call__(self, **kwargs: Any) -> None: ...
+
+
+class Decorated:
+    """A decorator that works for methods, too."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 class Generating:
@@ -161,6 +176,12 @@ def test_nothing_is_marked_while_asyncio_is_not_there(monkeypatch: pytest.Monkey
         lambda **kwargs: 1,
         Mock(),
         AsyncMock(),
+        Shelf.__dict__["sort"],
+        Decorated(plain),
+        functools.partial(Decorated(plain), title="a"),
+        functools.lru_cache(plain),
+        functools.partial(functools.lru_cache(plain), title="a"),
+        shelf.cached,
     ],
 )
 def test_what_accepts_keywords_fits(receiver: Any) -> None:
@@ -179,6 +200,63 @@ def test_the_signature_that_counts_is_that_of_what_is_called() -> None:
 
     with pytest.raises(ValueError, match=r"^receiver does not accept \*\*kwargs: <function plain at"):
         check_receiver(narrow)
+
+
+def test_an_object_in_c_that_only_passes_calls_on_has_the_signature_of_its_function() -> None:
+
+    def narrow(instance: Any) -> None: ...
+
+    for receiver in (
+        staticmethod(narrow),
+        functools.lru_cache(narrow),
+        functools.partial(staticmethod(narrow)),
+    ):
+        with pytest.raises(ValueError, match=r"^receiver does not accept \*\*kwargs"):
+            check_receiver(receiver)
+    assert is_async(staticmethod(waiting))
+    assert not is_async(staticmethod(plain))
+
+
+def test_a_receiver_that_needs_what_a_signal_does_not_have_is_refused() -> None:
+    """Where the arguments of the signal are known; an argument with a default, or bound by a partial, is its own."""
+    signal = Signal(("created", "instance"))
+
+    def misspelt(instance: Any, creatd: bool, **kwargs: Any) -> None: ...
+
+    def positional(instance: Any, /, **kwargs: Any) -> None: ...
+
+    def own(sender: Any, signal: Any, created: bool, *rest: Any, log: Any = None, **kwargs: Any) -> None: ...
+
+    with pytest.raises(ValueError) as caught:
+        signal.connect(misspelt)
+    assert str(caught.value) == (
+        f"receiver needs the argument 'creatd', which this signal does not have: {misspelt!r}; "
+        "it has: 'created', 'instance', 'sender', 'signal'; nearest: 'created'"
+    )
+    with pytest.raises(ValueError, match="^receiver takes 'instance' by position, but gets keywords: "):
+        signal.connect(positional)
+    assert signal.receivers == ()
+    signal.connect(own)
+    signal.connect(functools.partial(misspelt, creatd=True), weak=False)
+    Signal().connect(misspelt)
+    assert len(signal.receivers) == 2
+
+
+def test_an_optional_argument_that_looks_misspelt_is_warned_of() -> None:
+    """It would always have its default; one that is unlike all that is sent is the receiver's own."""
+    signal = Signal(("created", "instance"))
+
+    def misspelt(instance: Any, creatd: bool = False, log: Any = None, **kwargs: Any) -> None: ...
+
+    def both(created: bool, creatd: bool = False, **kwargs: Any) -> None: ...
+
+    with pytest.warns(RuntimeWarning) as caught:
+        signal.connect(misspelt)
+    [warning] = caught
+    text = "receiver always gets the default of 'creatd', which this signal does not have; nearest: 'created'"
+    assert (str(warning.message), warning.filename) == (text, __file__)
+    signal.connect(both)
+    assert len(signal.receivers) == 2
 
 
 def test_without_a_signature_nothing_fits() -> None:

@@ -372,6 +372,18 @@ def test_the_main_thread_closes_its_loop_at_exit() -> None:
     assert (done.stdout, done.stderr) == ("early True\nlate False True\n", "")
 
 
+TO_THREAD = """
+import asyncio
+from microorm.dispatch.runner import run
+print(run(asyncio.to_thread(lambda: "done")))
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_used_threads_of_asyncio_exits_in_silence() -> None:
+    assert python(TO_THREAD) == "done\n"
+
+
 DAEMON = """
 import asyncio, threading
 from microorm.dispatch.runner import run

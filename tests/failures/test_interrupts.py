@@ -1,253 +1,179 @@
-"""Interrupts: Ctrl-C in an open block, during a statement, or at the end of a block."""
+"""Ctrl-C at every step: an interrupt at each bytecode of an operation leaves nothing open, held, lost or half done.
+
+Signals are handled between bytecodes, so a trace function that raises at the n-th one stands for a signal that comes then.
+"""
+
+from __future__ import annotations
 
 import gc
+import itertools
+import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
-import psycopg
-import pymysql.cursors
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
 
 import microorm
-from microorm import TransactionError
-from microorm.signals import post_save, pre_save
+from microorm import CommitOutcomeUnknown, Databases, Field, Model, Registry, field
+from microorm.db.context import innermost
+from microorm.signals import post_save
+from tests.pools import unreturned
+
+PACKAGE = os.path.dirname(microorm.__file__)
 
 
-class Interrupting:
-    """Raise `KeyboardInterrupt` once, after the server has got the next statement with the given beginning."""
+class Interrupt:
+    """A trace function that raises *error* at the bytecode number *at* of the package."""
 
-    def __init__(self) -> None:
-        self._at: str | None = None
+    def __init__(self, at: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.at = at
+        self.seen = 0
+        self.where = ""
+        self._error = error
 
-    def at(self, beginning: str) -> None:
-        """Interrupt the next statement with this *beginning*."""
-        self._at = beginning
+    def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Count a bytecode."""
+        if not frame.f_code.co_filename.startswith(PACKAGE) or frame.f_code.co_name == "__del__":
+            return None  # Python reports what is raised in `__del__`, and goes on
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            self.seen += 1
+            if self.seen == self.at:
+                self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                raise self._error
+        return self.trace
 
-    def heard(self, statement: Any) -> None:
-        """Called by the cursors after each statement."""
-        if self._at is not None and str(statement).startswith(self._at):
-            self._at = None
-            raise KeyboardInterrupt
+    def run(self, function: Callable[[], object]) -> str:
+        """Call *function* and return the name of the error that leaves it, without keeping the error."""
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            function()
+        except CommitOutcomeUnknown:
+            return "unknown"
+        except BaseException as error:  # noqa: BLE001 KeyboardInterrupt, above all
+            return type(error).__name__
+        finally:
+            sys.settrace(before)
+        return ""
 
-    def attach(self, engine: Any) -> None:
-        """Use interruptible cursors in all new connections of *engine*."""
-        interrupting = self
 
-        class Interrupted:
-            def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
-                done = super().execute(statement, *args, **options)  # type: ignore[misc]
-                interrupting.heard(statement)
-                return done
+class World:
+    """A file, a model with a receiver that writes and registers a function, and what has come of it."""
 
-        class SQLite(Interrupted, sqlite3.Cursor):
-            pass
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.databases = Databases({"default": f"sqlite:///{path}"})
+        registry = Registry(self.databases)
 
-        class Psycopg(Interrupted, psycopg.Cursor[Any]):
-            pass
+        class Book(Model, registry=registry):
+            title: Field[str] = field(max_length=50, unique=True)
 
-        class PyMySQL(Interrupted, pymysql.cursors.Cursor):
-            pass
+        class Note(Model, registry=registry):
+            title: Field[str] = field(max_length=50)
 
-        class Connection(sqlite3.Connection):
-            def cursor(self, factory: Any = SQLite) -> Any:
-                return super().cursor(factory)
+        registry.create_all()
+        self.Book, self.Note = Book, Note
+        self.saved: list[Any] = []
+        self.ran: list[str] = []
+        post_save.connect(self.told, sender=Book)
 
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "do_connect", lambda d, r, args, options: options.update(factory=Connection))
-        elif engine.dialect.name == "postgresql":
-            event.listen(engine, "connect", lambda raw, _: setattr(raw, "cursor_factory", Psycopg))
-        else:
-            event.listen(engine, "connect", lambda raw, _: setattr(raw, "cursorclass", PyMySQL))
+    def told(self, sender: Any, instance: Any, **kwargs: Any) -> None:
+        """Register a function and save another instance, as receivers do."""
+        self.databases.on_commit(lambda: self.ran.append(instance.title))
+        self.Note(title=instance.title).save()
+
+    def save(self, title: str, model: Any = None) -> None:
+        """Save a new instance, which is kept from before the save."""
+        self.saved.append((model or self.Book)(title=title))
+        self.saved[-1].save()
+
+    def in_block(self, title: str) -> None:
+        """Save in a block."""
+        with self.databases.atomic():
+            self.save(title)
+
+    def in_nested(self, title: str) -> None:
+        """Save in a savepoint."""
+        with self.databases.atomic(), self.databases.atomic():
+            self.save(title)
+
+    def by_decorator(self, title: str) -> None:
+        """Save in a decorated function."""
+        self.databases.atomic(lambda: self.save(title))()
+
+    def routed(self, title: str) -> None:
+        """Save in a `using()` block."""
+        with self.databases.using("default"):
+            self.save(title)
+
+    def get_or_create(self, title: str) -> None:
+        """Create what is not there."""
+        self.saved.append(self.Book.objects.get_or_create(title=title)[0])
+
+    def silent(self, title: str) -> None:
+        """Save without a receiver, in autocommit."""
+        self.save(title, self.Note)
+
+    def stored(self, model: Any, title: str) -> int:
+        """Count the rows by a connection of its own, which finds the file locked if a transaction is open."""
+        with sqlite3.connect(self.path, timeout=0.2) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            sql = f"SELECT count(*) FROM {model.__table__.name} WHERE title = ?"
+            count: int = connection.execute(sql, (title,)).fetchone()[0]
+        connection.close()
+        return count
 
 
 @pytest.fixture
-def interrupt() -> Interrupting:
-    """The object that interrupts the statements of the alias `default`."""
-    return Interrupting()
+def world(tmp_path: Any) -> Iterator[World]:
+    """A world with everything compiled that the operations need."""
+    world = World(str(tmp_path / "a.db"))
+    for number, name in enumerate(OPERATIONS):
+        getattr(world, name)(f"warm {number}")
+    yield world
+    post_save.disconnect(world.told, sender=world.Book)
+    world.databases.close()
 
 
-@pytest.fixture
-def databases(url: str, on_its_way: Any, interrupt: Interrupting) -> Iterator[microorm.Databases]:
-    """The alias `default`, whose statements can be interrupted."""
-    with microorm.Databases(url) as databases:
-        interrupt.attach(databases.engine())
-        yield on_its_way(databases)
+OPERATIONS = ["save", "silent", "in_block", "in_nested", "by_decorator", "routed", "get_or_create"]
 
 
-@pytest.fixture
-def closed(databases: microorm.Databases) -> Iterator[list[Any]]:
-    """The connections that were invalidated."""
-    closed: list[Any] = []
-    event.listen(databases.engine(), "invalidate", lambda raw, *_: closed.append(raw))
-    return closed
+def check(world: World, name: str, interrupt: Interrupt, number: int) -> None:
+    """Interrupt the operation *name*, and check what is left of it."""
+    title, model = f"{name} {number}", world.Note if name == "silent" else world.Book
+    world.saved.clear()
+    world.ran.clear()
+    outcome = interrupt.run(lambda: getattr(world, name)(title))
+    at = f"interrupted at {interrupt.where}"
+    assert innermost() is None, at
+    rows = world.stored(model, title)
+    if unreturned(world.databases):
+        gc.collect()  # SQLAlchemy's `Connection` is in a cycle with its transaction, and may hold an idle connection
+        assert unreturned(world.databases) == 0, at
+    if outcome != "unknown":
+        assert [not each._state.adding for each in world.saved] == [bool(rows)] * len(world.saved), at
+        assert world.ran == ([title] if rows and model is world.Book else []), at
+    assert world.stored(world.Note, title) == rows, at
+    world.Note(title="next").save()
+    assert world.stored(world.Note, "next"), at
+    world.Note.objects.filter(title="next").delete()
 
 
-def works(databases: Any, Book: Any, titles: Callable[[], list[str]]) -> bool:
-    """Check that later work succeeds, and that one connection at most is still in use."""
-    before = titles()
-    lone = Book(title="later").save()
-    with databases.atomic():
-        inside = Book(title="later still").save()
-        with databases.atomic():
-            inside.pages = 5
-            inside.save()
-    stored = titles() == sorted([*before, "later", "later still"])
-    lone.delete()
-    inside.delete()
-    return stored and titles() == before and databases.engine().pool.checkedout() <= 1
-
-
-def test_an_interrupt_in_a_block_undoes_it(
-    databases: Any, Book: Any, titles: Any, look: Any, closed: Any
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("step", [97, pytest.param(13, marks=pytest.mark.slow)])
+def test_an_interrupt_at_any_step_leaves_rows_instances_and_functions_in_agreement(
+    world: World, name: str, step: int
 ) -> None:
-    """As any exception; the connection stays usable."""
-    new, inner, ran = Book(title="new"), Book(title="inner"), []
-    before = [look(new), look(inner)]
-    with pytest.raises(KeyboardInterrupt), databases.atomic():
-        databases.on_commit(lambda: ran.append("committed"))
-        new.save()
-        with databases.atomic():
-            inner.save()
-            raise KeyboardInterrupt
-    assert [look(new), look(inner)] == before
-    assert (titles(), ran, closed) == ([], [], [])
-    assert works(databases, Book, titles)
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_an_interrupted_statement_undoes_the_block(
-    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any, nested: bool
-) -> None:
-    """The state of the connection is unknown, so it is closed; further statements are refused."""
-    Book(title="kept").save()
-    new, lost = Book(title="new"), Book(title="lost")
-    before = [look(new), look(lost)]
-    with pytest.raises(TransactionError) as caught, databases.atomic():
-        new.save()
-        interrupt.at("INSERT")
-        with pytest.raises(KeyboardInterrupt) as interrupted:
-            if nested:
-                with databases.atomic():
-                    lost.save()
-            else:
-                lost.save()
-        with pytest.raises(
-            TransactionError, match="^the block on 'default' is doomed by an earlier error: K"
-        ):
-            Book.objects.count()
-    assert caught.value.__cause__ is interrupted.value
-    assert [look(new), look(lost)] == before
-    assert len(closed) == 1
-    assert titles() == ["kept"]
-    assert works(databases, Book, titles)
-
-
-def test_an_interrupt_goes_through_all_blocks(
-    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any
-) -> None:
-    """It is raised unchanged."""
-    new, lost = Book(title="new"), Book(title="lost")
-    before = [look(new), look(lost)]
-    with pytest.raises(KeyboardInterrupt), databases.atomic():
-        new.save()
-        with databases.atomic(), databases.atomic(savepoint=False):
-            interrupt.at("INSERT")
-            lost.save()
-    assert [look(new), look(lost)] == before
-    assert (titles(), len(closed)) == ([], 1)
-    assert works(databases, Book, titles)
-
-
-def test_an_interrupted_lone_statement(
-    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any, closed: Any
-) -> None:
-    """Its connection is closed, and the instance is as it was."""
-    book = Book(title="kept").save()
-    before = look(book)
-    interrupt.at("SELECT")
-    with pytest.raises(KeyboardInterrupt):
-        Book.objects.get(title="kept")
-    assert len(closed) == 1
-    gc.collect()  # the traceback refers to the cursor, which locks a database in memory
-    interrupt.at("UPDATE")
-    book.pages = 7
-    with pytest.raises(KeyboardInterrupt):
-        book.save()
-    assert book.changes() == {"pages": (0, 7)}
-    book.pages = 0
-    assert look(book) == before
-    assert len(closed) == 2
-    assert titles() == ["kept"]
-    assert works(databases, Book, titles)
-
-
-def test_an_interrupted_savepoint_undoes_all(
-    databases: Any, Book: Any, interrupt: Any, titles: Any, look: Any
-) -> None:
-    """While it is set, released or rolled back; both blocks end, and the connection is closed."""
-    new, lost = Book(title="new"), Book(title="lost")
-    before = [look(new), look(lost)]
-    for verb in ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT"):
-        with pytest.raises(KeyboardInterrupt), databases.atomic():
-            new.save()
-            interrupt.at(verb)
-            with databases.atomic():
-                lost.save()
-                if verb.startswith("ROLLBACK"):
-                    raise LookupError("mine")
-        assert [look(new), look(lost)] == before
-        assert titles() == []
-    assert works(databases, Book, titles)
-
-
-@pytest.mark.parametrize("signal", [pre_save, post_save])
-def test_an_interrupted_receiver_undoes_the_save(
-    databases: Any, Book: Any, titles: Any, look: Any, closed: Any, signal: Any
-) -> None:
-    """Outside and inside a block; the connection stays usable."""
-    new, told = Book(title="new"), []
-    before = look(new)
-
-    def tell(instance: Any, **kwargs: Any) -> None:
-        told.append(instance.title)
-        if instance is new:
-            raise KeyboardInterrupt
-
-    signal.connect(tell, sender=Book)
-    with pytest.raises(KeyboardInterrupt):
-        new.save()
-    assert (look(new), titles()) == (before, [])
-    with pytest.raises(KeyboardInterrupt), databases.atomic():
-        Book(title="other").save()
-        new.save()
-    assert (look(new), titles(), closed) == (before, [], [])
-    assert told == ["new", "other", "new"]
-    signal.disconnect(tell, sender=Book)
-    new.save()
-    assert titles() == ["new"]
-    assert works(databases, Book, titles)
-
-
-@pytest.mark.backends("sqlite-file", "sqlite-memory")
-def test_a_statement_stopped_from_outside_is_an_operational_error(
-    databases: Any, Book: Any, titles: Any, look: Any
-) -> None:
-    """An interrupt of SQLite, by a progress handler, dooms the block like any error."""
-    new = Book(title="new")
-    before = look(new)
-    with pytest.raises(TransactionError) as caught, databases.atomic():
-        new.save()
-        with databases.connection() as connection:
-            raw = connection.connection.dbapi_connection
-            raw.set_progress_handler(lambda: 1, 1)
-        with pytest.raises(
-            OperationalError, match=r"^\(sqlite3\.OperationalError\) interrupted\n"
-        ) as stopped:
-            Book(title="lost").save()
-        raw.set_progress_handler(None, 1)
-    assert caught.value.__cause__ is stopped.value
-    assert (look(new), titles()) == (before, [])
-    assert works(databases, Book, titles)
+    """Nothing is open afterwards, the pool is whole, and the next save is stored."""
+    counted = Interrupt(0)
+    assert counted.run(lambda: getattr(world, name)(f"{name} counted")) == ""
+    for number in itertools.count(1 + OPERATIONS.index(name), step):
+        interrupt = Interrupt(number)
+        check(world, name, interrupt, number)
+        if not interrupt.where:
+            break
+    assert number >= counted.seen

@@ -5,14 +5,16 @@ import builtins
 import enum
 import sys
 import types
-from typing import Any, ForwardRef, Literal, Optional, Union
+from typing import Annotated, Any, ForwardRef, Literal, NewType, Optional, Union
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 from microorm.fields.field import Field
-from microorm.mapping.declarations import Names, PendingName, declared, enclosing_frames, evaluate
+from microorm.mapping.declarations import Names, declared, enclosing_frames, evaluate
+from microorm.registry import PendingName
 
 
 class Colour(enum.Enum):
@@ -20,7 +22,12 @@ class Colour(enum.Enum):
 
 
 def names_of(cls: type, depth: int = 1, **models: type) -> Names:
-    return Names(cls, enclosing_frames(cls, depth + 1), lambda: models)
+    return Names(cls, enclosing_frames(cls, depth + 1), lambda name, final: models.get(name))
+
+
+Size = NewType("Size", int)
+Width = NewType("Width", Size)
+Alias = TypeAliasType("Alias", Union[Size, None])
 
 
 class Thing:
@@ -56,6 +63,13 @@ class Thing:
         ("dict[str, Any]", dict[str, Any]),
         ("Field[int]", Field[int]),
         ("None", None),
+        (Size, int),
+        ("Width", int),
+        (Annotated[int, "cm"], int),
+        ("Annotated[Width | None, 1]", Optional[int]),
+        (Annotated["Colour", "x"] | None, Optional[Colour]),
+        (Union[Width, None], Optional[int]),
+        (Alias, Optional[int]),
     ],
 )
 def test_an_annotation_means_what_it_says(annotation, meaning) -> None:

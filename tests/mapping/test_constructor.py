@@ -100,12 +100,28 @@ def test_its_signature_is_what_it_takes(Base, Book) -> None:
 
     told = [(p.name, p.default, p.annotation) for p in inspect.signature(Paper).parameters.values()]
     assert told == [
+        ("id", None, int | None),
         ("title", inspect.Parameter.empty, str),
         ("shelf", None, str | None),
         ("tags", ..., list[Any]),
     ]
     assert {p.kind for p in inspect.signature(Paper).parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert list(inspect.signature(Book).parameters) == [f.name for f in Book.__schema__.fields if f.init]
+
+
+def test_the_implicit_key_may_be_given(Base, either_way) -> None:
+    """A row whose key is known, such as one from elsewhere, is made like any other."""
+
+    class Node(Base):
+        name: Field[str]
+
+    assert (Node(name="a").id, Node(id=None, name="b").id, Node(id=50, name="c").id) == (None, None, 50)
+    Node.__schema__.registry.create_all()
+    node = Node(id=50, name="c").save()
+    assert Node.objects.get(id=50) == node
+    assert Node(name="d").save().id == 51
+    with pytest.raises(TypeError, match=r"^Node\(\) has no argument 'idd'; nearest: 'id'$"):
+        Node(idd=50, name="c")
 
 
 def test_a_factory_is_called_for_each_instance(Book, either_way) -> None:
@@ -125,7 +141,7 @@ WRONG = [
     (("t", 1), {"zzz": 1}, "Book() takes keyword arguments only, but 2 positional were given"),
     *(
         ((), {"title": "t", "pages": 1, name: 1}, f"Book() has no argument {name!r}")
-        for name in ("id", "fixed", "made", "added", "touched", "_row", "_row_state")
+        for name in ("fixed", "made", "added", "touched", "_row", "_row_state")
     ),
 ]
 
@@ -358,7 +374,7 @@ def test_the_generated_source_holds_nothing_but_names(Book, Base) -> None:
     source = Trap.__init__.__source__
     assert "SystemExit" not in source
     assert Trap().note == "'); raise SystemExit(('"
-    assert source.splitlines()[0] == "def __init__(_self, /, *_args, note=_missing, **_unknown):"
+    assert source.splitlines()[0] == "def __init__(_self, /, *_args, id=_missing, note=_missing, **_unknown):"
     assert Book.__init__.__source__.count("\n") > 3
 
 

@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 import pytest
 
 from microorm import Field, ForeignKey, ModelError, RelatedOne, field
-from microorm.mapping.declarations import Names, PendingName, read_declarations, refuse_overwritten
+from microorm.mapping.declarations import Names, read_declarations, refuse_overwritten
+from microorm.registry import PendingName
 
 
 def read(body: dict[str, Any], annotations: dict[str, Any], **known: Any) -> dict[str, Any]:
     cls = type("Book", (), {**body, "__annotations__": annotations, "__module__": __name__})
-    return read_declarations(cls, Names(cls, (), lambda: known), frozenset({"save", "objects"}))
+    return read_declarations(
+        cls, Names(cls, (), lambda name, final: known.get(name)), frozenset({"save", "objects"})
+    )
 
 
 def test_an_unknown_option_is_a_type_error_with_the_nearest() -> None:

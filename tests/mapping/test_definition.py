@@ -785,3 +785,34 @@ def test_a_superseded_model_that_still_waits_takes_no_place_from_the_newer(Base,
     assert Book(size=1, more=2).more == 2
     assert registry.models == {"test_definition.Book": Book}
     assert registry.metadata.tables["book"] is Book.__table__
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            {"__tablename__": "x"},
+            r"^Book: __tablename__ in the class body has no effect; .* table= instead of",
+        ),
+        ({"__table_args__": ()}, r"table_args= instead of __table_args__$"),
+        ({"__abstract__": True}, r"abstract=True instead of __abstract__$"),
+        (
+            {"Meta": type("Meta", (), {"db_table": "x", "app_label": "a"})},
+            r"^Book: Meta in the class body .*: table= instead of Meta\.db_table, app= instead of Meta\.app_label$",
+        ),
+        (
+            {"Meta": type("Meta", (), {"ordering": ["a"]})},
+            r"order_by\(\) of a query instead of Meta\.ordering$",
+        ),
+        ({"Meta": type("Meta", (), {})}, r"known: abstract, app, database, registry, table, table_args$"),
+    ],
+)
+def test_options_of_other_orms_name_the_class_keyword(body: dict[str, Any], told: str) -> None:
+    class Base(Model, registry=Registry(), abstract=True):
+        pass
+
+    mixin = type("Mixin", (), body)
+    for bases, own in (((Base,), body), ((mixin, Base), {})):
+        with pytest.raises(ModelError, match=told.replace("Book", "(Book|Mixin)")):
+            type(Base)("Book", bases, {"__module__": __name__, **own})
+    assert Base.__options__.registry.known() == {}

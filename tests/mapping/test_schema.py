@@ -3,7 +3,7 @@
 import uuid
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, NewType
 from uuid import UUID
 
 import pytest
@@ -114,7 +114,7 @@ def test_without_a_key_there_is_id(Plain) -> None:
         title: Field[str]
 
     key = Book.__schema__.field("id")
-    assert (key.python_type, key.init, key.generated, key.nullable) == (int, False, True, False)
+    assert (key.python_type, key.init, key.generated, key.nullable) == (int, True, True, False)
     assert isinstance(key.column.type, BigInteger)
     assert Book.__table__.autoincrement_column is key.column
 
@@ -129,12 +129,18 @@ def test_a_uuid_key_is_made_here() -> None:
         pass
 
     key = Token.__schema__.field("id")
-    assert (key.python_type, key.init, key.generated) == (UUID, False, False)
+    assert (key.python_type, key.init, key.generated) == (UUID, True, False)
     assert Token.__schema__.key_has_default
     assert new_uuid is getattr(uuid, "uuid7", uuid.uuid4)
     one, two = Token(), Token()
     assert isinstance(one.id, UUID)
     assert one.id != two.id
+    assert Token(id=one.id).id == one.id
+
+    class Other(Base[NewType("OtherId", UUID)]):
+        pass
+
+    assert isinstance(Other().id, UUID)
 
 
 def test_the_key_is_what_the_bases_say() -> None:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import ARRAY, Integer
+from sqlalchemy import ARRAY, Integer, bindparam
 
 from microorm import Databases, Field, Model, field
 from microorm.fields.field import MISSING
@@ -309,6 +309,63 @@ def test_a_deep_copy_of_a_structure_keeps_its_shape(Book, book) -> None:
     book.tags["self"] = book
     twin = copy.deepcopy(book)
     assert twin.tags["self"] is twin
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, *PROTOCOLS])
+def test_a_copy_saves_the_expression_that_the_original_holds(library, way) -> None:
+    book = library.Book(title="t", pages=3).save()
+    book.pages = library.Book.pages + 1
+    twin = twin_of(way, book)
+    assert twin.save().pages == 4
+    assert book.save().pages == 5
+
+
+def test_an_expression_that_cannot_be_pickled_is_refused(library) -> None:
+    book = library.Book(title="t").save()
+    book.pages = bindparam("n", lambda: 3, type_=Integer())
+    with pytest.raises(
+        pickle.PicklingError, match=r"^Book\.pages is an SQL expression that cannot be pickled: "
+    ):
+        pickle.dumps(book)
+
+
+def older(data: bytes, *without: str) -> Any:
+    """Load *data* as if the fields *without* had been added to the model since it was made."""
+    state = pickle.loads(data).__getstate__()
+    for part in (state["values"], state["loaded"] or {}):
+        for name in without:
+            part.pop(name, None)
+    made: Any = object.__new__(type(pickle.loads(data)))
+    made.__setstate__(state)
+    return made
+
+
+def test_a_field_that_an_older_pickle_lacks_is_not_loaded(library) -> None:
+    """It is read from the row, and no save of another field overwrites it."""
+    book = library.Book(title="t", pages=3).save()
+    again = older(pickle.dumps(book), "pages", "read")
+    again.title = "u"
+    again.save()
+    assert library.Book.objects.get(id=book.id).pages == 3
+    assert "pages" not in vars(again)
+    assert (again.pages, again.read, again.changes()) == (3, None, {})
+
+
+def test_a_new_instance_gets_the_default_that_its_pickle_lacks(library) -> None:
+    again = older(pickle.dumps(library.Book(title="t")), "pages", "tags")
+    assert (again.pages, again.tags, again._state.adding) == (1, {}, True)
+
+
+def test_a_field_that_the_model_has_no_more_is_forgotten(library) -> None:
+    book = library.Book(title="t").save()
+    state = book.__getstate__()
+    state["loaded"]["gone"] = 1
+    again = object.__new__(library.Book)
+    again.__setstate__(state)
+    again.title = "u"
+    assert again.changes() == {"title": ("t", "u")}
+    again.save()
+    assert library.Book.objects.get(id=book.id).title == "u"
 
 
 @pytest.mark.slow

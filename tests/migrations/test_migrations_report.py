@@ -122,7 +122,8 @@ def test_after_a_migration_the_settings_of_sqlite_are_as_before(
 
 
 def test_a_database_that_cannot_be_reached_is_named(tmp_path: Path, folder: Path) -> None:
-    missing = tmp_path / "nowhere" / "shop.db"
+    missing = tmp_path / "shop.db"
+    missing.mkdir()  # SQLite cannot open a folder
     with Databases({"default": f"sqlite:///{missing}"}) as databases:
         migrations = Migrations(folder, Registry(databases))
         for ask in (migrations.migrate, migrations.show, migrations.check, migrations.plan):

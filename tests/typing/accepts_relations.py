@@ -57,6 +57,13 @@ class Book(Model, table="books"):
     price: Field[Decimal] = field(default=Decimal(0), max_digits=8, decimal_places=2)
 
 
+class Loan(Model):
+    book: ForeignKey[Book] = foreign_key(default=...)
+    book_id: Field[int] = field(default=...)
+    reader: ForeignKey[Author | None] = foreign_key(default=None)
+    reader_id: Field[int | None] = field(default=None)
+
+
 class Node(Model):
     parent: ForeignKey["Node | None"] = foreign_key(default=None)
     children: Related["Node"] = related("parent")
@@ -70,6 +77,19 @@ def attributes(ursula: Author, lathe: Book, node: Node, tag: Tag) -> None:
     assert_type(ursula.note, Note | None)
     assert_type(node.parent, Node | None)
     assert_type(lathe.author.profile.author.name, str)
+
+
+def keys(ursula: Author, lathe: Book) -> None:
+    loan = Loan(book_id=3, reader_id=None)
+    assert_type(loan.book_id, int)
+    assert_type(loan.reader_id, int | None)
+    assert_type(loan.book, Book)
+    assert_type(Loan.reader_id, ColumnElement[int | None])
+    loan.reader_id = 4
+    Loan(book=lathe, reader=ursula)
+    Loan(book=lathe)
+    Loan.objects.create(book_id=3)
+    Loan.objects.filter(Loan.book_id.in_([1, 2]), reader_id=4)
 
 
 def assignments(ursula: Author, lathe: Book, node: Node) -> None:

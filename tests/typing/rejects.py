@@ -120,7 +120,7 @@ def ends() -> None:
     objects.values("name", 3)  # error: mypy[call-overload] pyright[reportCallIssue,reportArgumentType]
     objects.values(Author.nme)  # error: mypy[attr-defined] pyright[reportAttributeAccessIssue]
     objects.aggregate(n=3)  # error: mypy[arg-type] pyright[reportArgumentType]
-    objects.aggregate(Author.name)  # error: mypy[call-arg] pyright[reportCallIssue]
+    objects.aggregate(Author.name)  # error: mypy[arg-type] pyright[reportArgumentType]
     objects.explain(format="tree")  # error: mypy[arg-type] pyright[reportArgumentType]
     objects.for_update(True)  # error: mypy[call-arg] pyright[reportCallIssue]
     objects.iterate(chunk="3")  # error: mypy[arg-type] pyright[reportArgumentType]

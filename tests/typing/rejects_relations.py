@@ -49,6 +49,11 @@ class Book(Model, table="books"):
     price: Field[Decimal] = field(default=Decimal(0), max_digits=8, decimal_places=2)
 
 
+class Loan(Model):
+    book: ForeignKey[Book] = foreign_key(default=...)
+    book_id: Field[int] = field(default=...)
+
+
 class Node(Model):
     parent: ForeignKey["Node | None"] = foreign_key(default=None)
     children: Related["Node"] = related("parent")
@@ -61,6 +66,12 @@ def constructors(ursula: Author, lathe: Book) -> None:
     Book(title="x", author=3)  # error: mypy[arg-type] pyright[reportArgumentType]
     Book(title="x", author=ursula, tags=[])  # error: mypy[call-arg] pyright[reportCallIssue]
     Author(name="x", books=[])  # error: mypy[call-arg] pyright[reportCallIssue]
+
+
+def keys(loan: Loan) -> None:
+    Loan(book_id="x")  # error: mypy[arg-type] pyright[reportArgumentType]
+    Loan(book=3)  # error: mypy[arg-type] pyright[reportArgumentType]
+    loan.book_id = "x"  # error: mypy[assignment] pyright[reportAttributeAccessIssue]
 
 
 def attributes(lathe: Book) -> None:

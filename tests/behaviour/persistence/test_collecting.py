@@ -728,3 +728,43 @@ def test_a_delete_inside_a_doomed_block_asks_nothing(shop, library, databases):
             library.ursula.delete()
     with databases.engine().connect() as connection:
         assert len(connection.execute(select(shop.Author.__table__)).all()) == 2
+
+
+def test_post_delete_is_sent_for_the_rows_that_this_delete_has_deleted(
+    shop, library, listen, databases, stored
+):
+    """Not for rows that a receiver of `pre_delete`, or another process, has deleted meanwhile."""
+    reviews = [shop.Review(book=library.lathe, stars=n).save() for n in range(4)]
+    gone = [reviews[0].pk, reviews[2].pk]
+    heard = []
+
+    def delete_others(instance, **kwargs):
+        if instance.pk == reviews[1].pk:
+            with databases.connection() as connection:
+                table = shop.Review.__table__
+                connection.execute(table.delete().where(table.c.id.in_(gone)))
+        if instance.pk == reviews[3].pk:
+            shop.Review.objects.get(id=library.tombs.reviews.get().pk).delete()
+
+    listen(pre_delete, delete_others, sender=shop.Review)
+    listen(post_delete, lambda instance, **kwargs: heard.append(instance.pk), sender=shop.Review)
+    expected = {each for each in stored(shop.Review, "id") if each not in gone}
+    expected -= {library.solaris.reviews.get().pk}
+    _, counts = library.ursula.delete()
+    assert (len(heard), set(heard)) == (len(expected), expected)
+    assert counts[shop.Review.__schema__.label] == len(expected) - 1  # one by a receiver
+    assert stored(shop.Review, "id") == [library.solaris.reviews.get().pk]
+
+
+@MEMORY
+def test_after_the_commit_the_origin_of_dependent_rows_has_its_key(shop, library, listen):
+    origins = []
+    listen(
+        post_delete,
+        lambda instance, origin, **kwargs: origins.append((origin.pk, origin.name)),
+        sender=shop.Review,
+        delivery="on_commit",
+    )
+    key = library.ursula.pk
+    library.ursula.delete()
+    assert origins == [(key, "Le Guin")] * 2

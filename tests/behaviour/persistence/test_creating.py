@@ -401,3 +401,38 @@ def test_relations_are_asked_for_and_set_by_instances(Base, registry, stored):
     assert author.essays.get_or_create(title="x") == (essay, False)
     with pytest.raises(TypeError, match=r"^Essay\.author is asked for, and defaults= has it, too$"):
         Essay.objects.get_or_create({"author_id": 3}, author=author)
+
+
+def test_an_error_after_the_commit_is_raised_and_nothing_is_saved_twice(Word, databases, listen, stored):
+    """It looks like the error of a lost race, but the row is there because this call has created it."""
+    taken = Word(text="taken").save()
+    saves = []
+
+    def fail(instance: Any, created: bool, **kwargs: Any) -> None:
+        saves.append((instance.text, created))
+        if instance.text != "taken":
+            Word(text=taken.text).save()
+
+    listen(post_save, fail, sender=Word, delivery="on_commit")
+    with pytest.raises(IntegrityError):
+        Word.objects.get_or_create(text="a")
+    with pytest.raises(IntegrityError):
+        Word.objects.update_or_create(text="b", defaults={"count": 1})
+    assert saves == [("a", True), ("b", True)]
+    assert stored(Word, "text", "count") == [("taken", 0), ("a", 0), ("b", 1)]
+
+
+@MEMORY
+def test_a_new_instance_is_returned_whatever_an_overridden_save_returns(Base, registry):
+
+    class Note(Base):
+        text: Field[str] = field(max_length=9)
+
+        def save(self, **options: Any) -> None:
+            super().save(**options)
+
+    registry.create_all("default")
+    made = Note.objects.create(text="a")
+    found, created = Note.objects.get_or_create(text="b")
+    updated, _ = Note.objects.update_or_create(text="b", defaults={"text": "c"})
+    assert (made.text, found.text, created, updated.text) == ("a", "b", True, "c")

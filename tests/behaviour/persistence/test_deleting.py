@@ -1,6 +1,7 @@
 """Deletes of one table: statements, signals, and the state of the instances."""
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 from uuid import UUID
@@ -78,7 +79,7 @@ def test_a_key_that_the_database_did_not_make_stays(Base, registry, stored):
     assert (stored(Token), stored(Code), stored(Pair)) == ([], [], [(1, 3)])
 
 
-def test_deleting_an_absent_row_tells_all_the_same_and_counts_nothing(Book, heard, databases):
+def test_for_an_absent_row_post_delete_is_not_sent_and_nothing_is_counted(Book, heard, databases):
     for inside in (False, True):
         book = Book(title="x").save()
         with muted([pre_delete, post_delete]):
@@ -89,7 +90,21 @@ def test_deleting_an_absent_row_tells_all_the_same_and_counts_nothing(Book, hear
         else:
             assert book.delete() == (0, {})
         assert book.id is None
-    assert [each["signal"] for each in heard] == [pre_delete, post_delete] * 2
+    assert [each["signal"] for each in heard] == [pre_delete] * 2
+
+
+@MEMORY
+def test_after_the_commit_nothing_is_told_of_an_absent_row(Book, listen, databases):
+    told = []
+    listen(post_delete, lambda instance, **kwargs: told.append(instance.title), Book, delivery="on_commit")
+    for inside in (False, True):
+        absent, book = Book(title="absent").save(), Book(title=f"inside {inside}").save()
+        Book.objects.get(id=absent.id).delete()
+        told.clear()
+        with databases.atomic() if inside else contextlib.nullcontext():
+            assert absent.delete() == (0, {})
+            book.delete()
+        assert told == [f"inside {inside}"]
 
 
 @MEMORY

@@ -1,6 +1,8 @@
 """The signals of a save: their arguments, their order, and what receivers may do."""
 
 import asyncio
+import contextlib
+import copy
 import logging
 import threading
 from contextvars import ContextVar
@@ -490,7 +492,8 @@ def test_receivers_of_an_abstract_base_hear_its_models_on_request(Base, registry
 
     registry.create_all("default")
     listen(post_save, lambda sender, **kwargs: heard.append(sender), sender=Named, subclasses=True)
-    listen(pre_save, lambda sender, **kwargs: heard.append("never"), sender=Named)
+    with pytest.warns(RuntimeWarning, match="Named is abstract and sends no signals"):
+        listen(pre_save, lambda sender, **kwargs: heard.append("never"), sender=Named)
     Cat().save()
     Dog().save()
     assert heard == [Cat, Dog]
@@ -651,7 +654,7 @@ class TestOnCommit:
         assert seen == []
 
     def test_it_gets_everything_as_it_was_at_the_send(self, Book, listen, databases):
-        """In a shallow copy with its key and `changes()`; later changes of the instance do not affect it."""
+        """In a copy with its key and `changes()`; later changes of the instance and of its lists do not affect it."""
         seen = []
 
         def look(signal, sender, instance, created, raw, using, update_fields):
@@ -673,15 +676,39 @@ class TestOnCommit:
             book.title = "y"
             book.save(update_fields=["title"])
             book.title = "z"
-            book.save()
+            book.tags.append("later")
+            book.save(update_fields=["title"])
             book.delete()
         (first, *one), (second, *two) = seen
         assert one == [1, "y", {"title": ("x", "y")}, frozenset({"title"}), False]
-        assert two == [1, "z", {"title": ("y", "z")}, None, False]
+        assert two == [1, "z", {"title": ("y", "z"), "tags": ([], ["later"])}, frozenset({"title"}), False]
         assert first is not book
         assert second is not first
-        assert first.tags is book.tags
+        assert (first.tags, second.tags) == ([], ["later"])
         assert (book.pk, book.title) == (None, "z")
+
+    def test_what_a_copy_has_changed_ends_with_its_save(self, Book, listen):
+        """Whether immediate receivers make a transaction of the save or not; so with a copy of the program."""
+        seen = []
+
+        def count(instance, created, **kwargs):
+            if created:
+                instance.pages += 1
+                instance.save()
+                seen.append(instance.changes())
+
+        listen(post_save, count, sender=Book, delivery="on_commit")
+        Book(title="x").save()
+        copies = []
+        listen(post_save, lambda instance, **kwargs: copies.append(copy.copy(instance)), sender=Book)
+        book = Book(title="y").save()
+        assert seen == [{}, {}]
+        for each in copies[:1]:
+            assert each.changes()["title"] == (None, "y")
+            each.title = "z"
+            each.save()
+            assert each.changes() == {}
+        assert book.changes() == {}
 
     def test_a_copy_that_the_receiver_saves_partly_knows_what_is_loaded(self, Book, listen):
         """It can be saved like any other instance."""
@@ -749,12 +776,33 @@ class TestOnCommit:
             alone.save()
         assert ran == ["first", "second", "third"]
         assert str(raised.value) == "first"
-        assert raised.value.__notes__ == ["another on_commit function failed as well: LookupError('second')"]
+        name = fail.__qualname__
+        assert raised.value.__notes__ == [
+            f"the rows are committed: the on_commit function {name} raised this after the commit",
+            "another on_commit function failed as well: LookupError('second')",
+        ]
         with pytest.raises(LookupError, match="^first"), databases.atomic():
             inside.save()
         assert ran == ["first", "second", "third"] * 2
         for book in (alone, inside):
             assert (Book.objects.get(id=book.id), book.changes(), book._state.db) == (book, {}, "default")
+
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_an_error_of_a_robust_one_is_logged_and_the_others_run(
+        self, Book, listen, databases, caplog, alone
+    ):
+        ran = []
+
+        def fail(instance, **kwargs):
+            raise LookupError("no mail")
+
+        listen(post_save, fail, sender=Book, delivery="on_commit", robust=True)
+        listen(post_save, lambda **kwargs: ran.append(1), sender=Book, delivery="on_commit")
+        with contextlib.nullcontext() if alone else databases.atomic():
+            book = Book(title="x").save()
+        assert (ran, book._state.adding) == ([1], False)
+        (record,) = caplog.records
+        assert record.getMessage() == f"on_commit function {fail.__qualname__} failed: no mail"
 
     def test_a_weak_receiver_that_is_gone_by_then_is_dropped(self, Book, databases):
         seen = []

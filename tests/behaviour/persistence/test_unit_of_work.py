@@ -6,6 +6,7 @@ import pytest
 
 from microorm import Field, TransactionError, field
 from microorm.db.atomic import unit_of_work
+from microorm.mapping.state import keep_related, kept_related
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 
@@ -53,21 +54,21 @@ def test_a_unit_in_a_block_dooms_it_once_it_is_dirty(Word, databases, stored):
 def test_what_a_unit_changed_in_instances_is_put_back(Word, databases, undone):
     database = databases.database("default")
     word = Word(text="a")
-    word.__dict__["known"] = [1]
+    keep_related(word, "known", (1, [1]))
 
     def change(whole: Any) -> None:
         whole.change(word, {"text": "b"})
         whole.change(word, {"text": "c", "new": 1})
         whole.forget(word, ["known", "unknown"])
-        assert (word.text, word.new, hasattr(word, "known")) == ("c", 1, False)
+        assert (word.text, word.new, kept_related(word, "known")) == ("c", 1, None)
 
     with pytest.raises(Broken), unit_of_work(databases, database) as whole:
         change(whole)
         raise Broken
-    assert (word.text, hasattr(word, "new"), word.known) == ("a", False, [1])
+    assert (word.text, hasattr(word, "new"), kept_related(word, "known")) == ("a", False, (1, [1]))
     with undone(), unit_of_work(databases, database) as whole:
         change(whole)
-    assert (word.text, hasattr(word, "new"), word.known) == ("a", False, [1])
+    assert (word.text, hasattr(word, "new"), kept_related(word, "known")) == ("a", False, (1, [1]))
     with unit_of_work(databases, database) as whole:
         change(whole)
-    assert (word.text, word.new, hasattr(word, "known")) == ("c", 1, False)
+    assert (word.text, word.new, kept_related(word, "known")) == ("c", 1, None)

@@ -243,7 +243,7 @@ def test_what_is_no_expression_is_refused(Book, shelf):
     ):
         with pytest.raises(FieldError, match=r"^Book has no field "):
             call()
-    with pytest.raises(TypeError, match=r"^aggregate\(\) needs at least one expression$"):
+    with pytest.raises(TypeError, match=r"^aggregate\(\) needs at least one expression, "):
         shelf.aggregate()
     for wrong in (3, None, "title", "count(*)", select(Book.id), Book):
         with pytest.raises(TypeError, match=r"^aggregate\(\) takes column expressions, not "):

@@ -16,6 +16,7 @@ from microorm import (
     many_to_many,
     related,
 )
+from microorm.mapping.state import keep_related
 from microorm.testing import no_lazy_loads
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -123,7 +124,7 @@ def test_rows_that_are_known_are_known_until_they_change(models, wire):
     author = Author(name="U").save()
     novel = Novel(title="a", author=author).save()
     rows = author.novels
-    author.__dict__["novels"] = (author.id, [novel])
+    keep_related(author, "novels", (author.id, [novel]))
     with wire.record() as sent:
         assert (rows.all(), rows.count(), rows.exists(), [*rows]) == ([novel], 1, True, [novel])
     assert sent == []
@@ -135,7 +136,7 @@ def test_rows_that_are_known_are_known_until_they_change(models, wire):
         lambda: author.novels.clear(),
         lambda: author.novels.set([novel]),
     ):
-        author.__dict__["novels"] = (author.id, [])
+        keep_related(author, "novels", (author.id, []))
         change()
         assert rows.all() == list(Novel.objects.filter(author=author))
 
@@ -151,7 +152,7 @@ def test_those_that_were_known_learn_that_they_were_parted(models):
         lambda: author.novels.set([]),
     ):
         author.novels.set(novels)
-        author.__dict__["novels"] = (author.id, novels)
+        keep_related(author, "novels", (author.id, novels))
         part()
         assert [(novel.author, novel.changes()) for novel in novels] == [(None, {})] * 2
 
@@ -160,7 +161,7 @@ def test_those_that_were_known_learn_that_they_were_parted(models):
 def test_rows_of_another_key_are_not_the_known_ones(models):
     Author, Novel, _, _ = models
     author = Author(name="U").save()
-    author.__dict__["novels"] = (author.id + 1, [Novel(title="a")])
+    keep_related(author, "novels", (author.id + 1, [Novel(title="a")]))
     assert author.novels.all() == []
 
 

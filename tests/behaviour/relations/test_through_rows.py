@@ -27,6 +27,7 @@ from microorm import (
     related,
     through,
 )
+from microorm.mapping.state import drop_related, keep_related, kept_related
 from microorm.query.results import MAX_VALUES
 from microorm.relations.through_rows import ThroughRows
 from microorm.signals import (
@@ -271,7 +272,7 @@ def test_a_row_is_created_and_related_in_one_transaction(Post, Tag, post, told, 
 
 def test_a_receiver_sees_the_rows_of_its_time(Post, post, tags, listen):
     seen = []
-    post.__dict__["tags"] = (post.id, [])
+    keep_related(post, "tags", (post.id, []))
 
     def see(action: str, instance: Any, **kwargs: Any) -> None:
         seen.append((action, instance.tags.count()))
@@ -310,7 +311,7 @@ def test_muted_says_nothing_and_changes_all_the_same(Post, post, tags, told):
 def test_a_change_is_all_or_nothing(Post, post, tags, listen, databases, action):
     """An error in a receiver undoes all of it, and dooms the caller's block."""
     post.tags.set(tags[:2])
-    post.__dict__["tags"] = (post.id, tags[:2])
+    keep_related(post, "tags", (post.id, tags[:2]))
 
     def fail(**kwargs: Any) -> None:
         if kwargs["action"] == action:
@@ -325,8 +326,8 @@ def test_a_change_is_all_or_nothing(Post, post, tags, listen, databases, action)
         change()
     with pytest.raises(TransactionError), databases.atomic(), pytest.raises(Broken):
         change()
-    assert post.__dict__["tags"] == (post.id, tags[:2])
-    del post.__dict__["tags"]
+    assert kept_related(post, "tags") == (post.id, tags[:2])
+    drop_related(post, "tags")
     assert post.tags.order_by("name").all() == tags[:2]
 
 
@@ -347,15 +348,15 @@ def test_a_receiver_that_hides_an_error_changes_nothing(Post, post, tags, listen
 
 def test_what_is_related_comes_back_with_a_rollback(Post, post, tags, undone):
     post.tags.add(tags[0])
-    post.__dict__["tags"] = (post.id, [tags[0]])
-    tags[1].__dict__["posts"] = (tags[1].id, [])
+    keep_related(post, "tags", (post.id, [tags[0]]))
+    keep_related(tags[1], "posts", (tags[1].id, []))
     with undone():
         post.tags.add(tags[1])
-        assert "tags" not in post.__dict__
+        assert kept_related(post, "tags") is None
         assert tags[1].posts.all() == [post]
     assert post.tags.all() == [tags[0]]
     assert tags[1].posts.all() == []
-    assert "tags" in post.__dict__
+    assert kept_related(post, "tags") is not None
     post.tags.set(tags[2:])
     assert post.tags.order_by("name").all() == tags[2:]
 
