@@ -44,8 +44,11 @@ BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
 _SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
 # MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session. By default
-# MariaDB stores another key instead of 0.
-_MARIADB_SESSION = "SET time_zone = '+00:00', sql_mode = CONCAT_WS(',', @@sql_mode, 'NO_AUTO_VALUE_ON_ZERO')"
+# MariaDB stores another key instead of 0, and an UPDATE of several columns uses the new values of those it has set already.
+_MARIADB_SESSION = (
+    "SET time_zone = '+00:00', sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), "
+    "'NO_AUTO_VALUE_ON_ZERO', 'SIMULTANEOUS_ASSIGNMENT')"
+)
 _SESSION = {
     "postgresql": "SET TIME ZONE 'UTC'",
     "mysql": _MARIADB_SESSION,

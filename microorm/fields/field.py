@@ -25,12 +25,13 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
-from microorm.errors import ModelError, nearest
+from microorm.errors import InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields import types
-from microorm.fields.checks import Check, InvalidFieldValue, shown
+from microorm.fields.checks import Check, InvalidFieldValue, encodable, shown
 from microorm.fields.columns import FieldColumn
 from microorm.fields.texts import compared_as_text
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
+from microorm.messages import brief
 
 T = TypeVar("T")
 
@@ -42,6 +43,9 @@ class _Missing:
 
 MISSING: Final = _Missing()
 """The absence of a value, where None is a value."""
+
+FIELD = "microorm.field"
+"""The key of a bound field in the `info` of its column."""
 
 _FLAGS = ("primary_key", "unique", "index", "timezone", "init")
 _POSITIVE = ("max_length", "max_digits")
@@ -60,6 +64,7 @@ class Field(Generic[T]):
 
     name: str
     label: str
+    owner: Any
     python_type: Any
     nullable: bool
     mutable: bool
@@ -131,6 +136,7 @@ class Field(Generic[T]):
         """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""
         bound = copy(self)
         bound.name = name
+        bound.owner = owner
         bound.label = f"{owner.__name__}.{name}"
         bound.python_type, bound.nullable = split_optional(annotation)
         try:
@@ -148,6 +154,39 @@ class Field(Generic[T]):
                 return None
             raise InvalidFieldValue(self.check.expected, "None")
         return self.check.clean(value)
+
+    def comparable(self, value: Any) -> Any:
+        """Validate *value* as an operand of a comparison, and return it as it is compared with the column.
+
+        An instance stands for its key. A text that is too long is no error; it equals no value. Raises `InvalidValue`, and
+        `UnsavedError` for an instance without a key.
+        """
+        value = self.key_of(value)
+        try:
+            return self.clean(value)
+        except InvalidFieldValue as refused:
+            storable = isinstance(value, bytes) or (
+                isinstance(value, str) and "\0" not in value and encodable(value)
+            )
+            if storable and isinstance(self.python_type, type) and isinstance(value, self.python_type):
+                return value
+            raise self.invalid(str(refused)) from None
+
+    def key_of(self, value: Any) -> Any:
+        """Return the key of *value* if it is an instance and the column is a key or a foreign key, else *value* itself."""
+        if not hasattr(type(value), "__schema__"):
+            return value
+        if self.relation is not None:
+            return self.relation.key_of(value)
+        if not self.primary_key or not isinstance(value, self.owner) or isinstance(value.pk, tuple):
+            return value
+        if value.pk is None:
+            raise UnsavedError(f"{self.label}: {brief(value)} has no key; save it first")
+        return value.pk
+
+    def invalid(self, problem: str) -> InvalidValue:
+        """Return an `InvalidValue` of this field."""
+        return InvalidValue(self.owner.__name__, {self.name: problem})
 
     def default_in_rows(self) -> tuple[bool, Any]:
         """Return whether existing rows can be given the default, and the value to store in them."""
@@ -201,6 +240,7 @@ class Field(Generic[T]):
             index=self.options.get("index") or None,
             server_default=self._stored_default(column_type),
             autoincrement=False,
+            info={FIELD: self},
         )
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
             self.clean(self.default)

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, NewType, Union, get_args, get_origin
 from uuid import UUID
 
-from sqlalchemy import JSON, Boolean, Double, Integer, Numeric, SmallInteger, String
+from sqlalchemy import JSON, Boolean, Integer, Numeric, SmallInteger, String
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
 from typing_extensions import TypeAliasType
 
@@ -149,7 +149,7 @@ def _choice_column(python_type: Any, options: Options) -> TypeEngine[Any]:
 
 TYPE_MAP: dict[Any, FieldType] = {
     int: _plain(types.integer_type, checks.INT),
-    float: _plain(Double, checks.FLOAT),
+    float: _plain(types.float_type, checks.FLOAT),
     bool: _plain(Boolean, checks.BOOL),
     date: _plain(types.date_type, checks.DATE),
     time: _plain(types.time_type, checks.TIME),

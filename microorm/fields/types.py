@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,9 +21,7 @@ from sqlalchemy import (
     Dialect,
     Double,
     Integer,
-    Interval,
     LargeBinary,
-    Numeric,
     String,
     Text,
     Time,
@@ -36,14 +33,22 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from microorm.errors import ModelError
+from microorm.fields.arithmetic import (
+    AwareComparator,
+    DateComparator,
+    FloatComparator,
+    IntegerComparator,
+    MemberComparator,
+    MomentComparator,
+)
+from microorm.fields.arithmetic import Duration as Duration
+from microorm.fields.arithmetic import ExactNumeric as ExactNumeric
+from microorm.fields.computed import MARIADB as MARIADB
+from microorm.fields.computed import Rounded
 from microorm.fields.texts import compared_as_text
 from microorm.messages import brief
 
-MICROSECOND = timedelta(microseconds=1)
-MARIADB = ("mysql", "mariadb")
 COLLATION = "utf8mb4_nopad_bin"
-SQLITE_DIGITS = 15
 MAX_ROW_BYTES = 65_000  # of MariaDB, without LONGTEXT and LONGBLOB columns
 MAX_CHARACTER_BYTES = 4
 
@@ -97,6 +102,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     impl = DateTime
     cache_ok = True
+    comparator_factory = AwareComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
@@ -124,60 +130,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
 
-class ExactNumeric(TypeDecorator[Decimal]):
-    """A `Decimal` of fixed precision; SQLite stores it as a float, so more than 15 digits are refused there."""
-
-    impl = Numeric
-    cache_ok = True
-
-    def __init__(self, precision: int, scale: int) -> None:
-        super().__init__(precision, scale)
-        self.precision = precision
-        self.scale = scale
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name != "sqlite":
-            return dialect.type_descriptor(Numeric(self.precision, self.scale))
-        if self.precision > SQLITE_DIGITS:
-            raise ModelError(
-                f"a Decimal of max_digits={self.precision} would not be exact on SQLite, "
-                f"which keeps {SQLITE_DIGITS} digits"
-            )
-        return dialect.type_descriptor(Numeric(self.precision, self.scale, asdecimal=False))
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return float(value) if value is not None and dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        if value is None or isinstance(value, Decimal):
-            return value
-        return Decimal(f"{value:.{self.scale}f}")
-
-
-class Duration(TypeDecorator[timedelta]):
-    """A `timedelta`: an INTERVAL on PostgreSQL, elsewhere a number of microseconds."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Interval())
-        return dialect.type_descriptor(BigInteger())
-
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
-        if value is None or isinstance(value, timedelta):
-            return value
-        return timedelta(microseconds=int(value))
-
-    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # A duration is added to durations, but multiplied by numbers.
-        return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
-
-
 class UuidText(TypeDecorator[UUID]):
     """A `UUID` as 32 characters, for MariaDB, whose UUID type accepts registered versions only."""
 
@@ -199,14 +151,16 @@ class Choice(TypeDecorator[Any]):
 
     impl = String
     cache_ok = True
+    comparator_factory = MemberComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def __init__(self, members: type[enum.Enum]) -> None:
         self.members = members
         self.values = tuple(member.value for member in members)
+        self.value_type = value_type(self.values)
         super().__init__()
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(value_type(self.values))
+        return dialect.type_descriptor(self.value_type)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return value.value if isinstance(value, enum.Enum) else value
@@ -219,7 +173,9 @@ def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     """Return the column type for a fixed set of strings or integers."""
     if all(isinstance(value, str) for value in values):
         return text_type(max(1, *map(len, values)))
-    return BigInteger()
+    made = BigInteger()
+    made.comparator_factory = IntegerComparator
+    return made
 
 
 def text_type(max_length: int | None = None) -> TypeEngine[str]:
@@ -244,7 +200,16 @@ def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
 
 def integer_type() -> TypeEngine[int]:
     """Return BIGINT; on SQLite INTEGER, so that a primary key of this type is the rowid."""
-    return BigInteger().with_variant(Integer(), "sqlite")
+    made = BigInteger().with_variant(Integer(), "sqlite")
+    made.comparator_factory = IntegerComparator
+    return made
+
+
+def float_type() -> TypeEngine[float]:
+    """Return DOUBLE."""
+    made: TypeEngine[float] = Double()
+    made.comparator_factory = FloatComparator
+    return made
 
 
 def uuid_type() -> TypeEngine[UUID]:
@@ -254,12 +219,18 @@ def uuid_type() -> TypeEngine[UUID]:
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
     """Return a `datetime` type with microseconds, in UTC or without a time zone."""
-    return UtcDateTime() if aware else DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
+    if aware:
+        return UtcDateTime()
+    naive = DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
+    naive.comparator_factory = MomentComparator
+    return naive
 
 
 def date_type() -> TypeEngine[Any]:
     """Return a `date` type."""
-    return Date().with_variant(MariaDBMoment("DATE"), *MARIADB)
+    made = Date().with_variant(MariaDBMoment("DATE"), *MARIADB)
+    made.comparator_factory = DateComparator
+    return made
 
 
 def time_type() -> TypeEngine[Any]:
@@ -292,13 +263,6 @@ class IsNotTrue(FunctionElement[bool]):
     type = Boolean()
 
 
-class Rounded(FunctionElement[Any]):
-    """A number rounded to the scale of its column, which SQLite does not do by itself."""
-
-    inherit_cache = True
-    name = "rounded"
-
-
 @compiles(UtcNow)
 def _now(element: UtcNow, compiler: SQLCompiler, **options: Any) -> str:
     return "CURRENT_TIMESTAMP"
@@ -325,18 +289,6 @@ def _now_on_mariadb(element: UtcNow, compiler: SQLCompiler, **options: Any) -> s
 def _is_not_true(element: IsNotTrue, compiler: SQLCompiler, **options: Any) -> str:
     (condition,) = element.clauses
     return f"(({compiler.process(condition, **options)}) IS NOT TRUE)"
-
-
-@compiles(Rounded)
-def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, _ = element.clauses
-    return compiler.process(number, **options)
-
-
-@compiles(Rounded, "sqlite")
-def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, places = element.clauses
-    return f"round({compiler.process(number, **options)}, {compiler.process(places, **options)})"
 
 
 def stored(expression: Any, python_type: Any, column_type: TypeEngine[Any]) -> Any:

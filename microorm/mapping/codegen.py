@@ -15,6 +15,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.errors import InvalidValue
 from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.field import Field
+from microorm.fields.operands import check
 
 Row = tuple[Any, ...]
 Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]
@@ -119,7 +120,14 @@ def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
     for field in fields:
         value = values.get(field.name)
         if isinstance(value, ClauseElement):
-            value, expressions = field.stored(value), True
+            expressions = True
+            try:
+                check(value, field)
+                value = field.stored(value)
+            except InvalidValue as error:
+                if error.model != label:
+                    raise
+                problems.update(error.problems)
         elif value is not None or not field.generated:
             try:
                 value = field.clean(value)

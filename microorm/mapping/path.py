@@ -233,6 +233,24 @@ def refuse_foreign(schema: Any, given: ClauseElement) -> None:
         raise FieldError(f"{schema.name}: an expression to write cannot contain a column of {path!r}")
 
 
+def refuse_columns(schema: Any, names: Iterable[str], row: Iterable[Any]) -> None:
+    """Raise `FieldError` if an expression in *row*, which is inserted, contains a column, which has no value yet.
+
+    MariaDB would take the default of the column. A sub-select may contain columns.
+    """
+    for name, value in zip(names, row, strict=True):
+        left: list[Any] = [value] if isinstance(value, ClauseElement) else []
+        while left:
+            element = left.pop()
+            if isinstance(element, ColumnClause) and element.table is not None:
+                raise FieldError(
+                    f"{schema.name}.{name}: a row that is inserted has no {element.name} yet that an expression could use; "
+                    "give a value, or change the row with update() afterwards"
+                )
+            if not isinstance(element, (SelectBase, ScalarSelect, Exists)):
+                left += element.get_children()
+
+
 def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Path]) -> ColumnElement[bool]:
     """Return a condition that is true if *condition* is, for any of the rows along *paths*; it repeats no rows."""
     key = [field.column for field in schema.key]

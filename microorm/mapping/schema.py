@@ -273,7 +273,7 @@ def _refuse_taken_names(model: Any, table: Table) -> None:
         if taken is not None and (given or taken):
             table.metadata.remove(table)
             raise ModelError(
-                f"{model.__name__}: the table {owner!r} has {key[1]} named {key[2]!r}, too; leave out the name, "
+                f"{model.__name__}: the table {brief(owner)} has {key[1]} named {key[2]!r}, too; leave out the name, "
                 "which is then made from the table and its columns, or give each model its own"
             )
     known.update(dict.fromkeys(named, table.key))

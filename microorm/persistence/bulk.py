@@ -21,6 +21,7 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.path import refuse_columns
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
 from microorm.messages import brief
@@ -150,6 +151,8 @@ def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert
         snapshot = work.snapshot(instance)
         try:
             plan, row = collect(schema, plans, instance, INSERT, snapshot)
+            if row.__class__ is ExpressionRow:
+                refuse_columns(schema, plan.names, row)
             row_upsert = (
                 None if upsert is None else _upsert_of(schema, upsert, plan.names, row, index, indexes)
             )

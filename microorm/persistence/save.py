@@ -23,7 +23,7 @@ from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
 from microorm.fields.field import MISSING
 from microorm.mapping.codegen import ExpressionRow, Row
-from microorm.mapping.path import refuse_foreign
+from microorm.mapping.path import refuse_columns, refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.messages import brief
@@ -42,6 +42,7 @@ from microorm.sql.statements import (
     CompiledInsert,
     CompiledStatement,
     Plans,
+    assigned,
     plans_of,
     supplied_names,
 )
@@ -411,13 +412,15 @@ def write_expressions(
     if not created:
         written = {column: value for column, value in columns.items() if column not in key}
         conditions = [column == value for column, value in key.items()]
-        if not channel.execute(update(schema.table).values(written).where(*conditions)).rowcount:
+        if not channel.execute(update(schema.table).values(assigned(written)).where(*conditions)).rowcount:
             if options.fields is not None or options.force_update:
                 raise _not_updated(schema, row, channel)
             created = True
     if created:
-        result = channel.execute(insert(schema.table).values(columns))
-        key = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+        refuse_columns(schema, names, row)
+        result = channel.execute(insert(schema.table).values(assigned(columns)))
+        made = dict(zip(schema.table.primary_key.columns, result.inserted_primary_key or (), strict=True))
+        key = {column: made[column] if value is None else value for column, value in key.items()}
     unread = {*expressions, *schema.computed}
     unknown = [f for f in schema.fields if f.name in unread or (created and f.name not in values)]
     found = channel.execute(

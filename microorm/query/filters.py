@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_
 
 from microorm.errors import FieldError, InvalidValue
-from microorm.fields.checks import InvalidFieldValue, encodable
 from microorm.fields.field import Field
+from microorm.fields.operands import check
 from microorm.mapping.codegen import Row, clean_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
@@ -109,7 +109,7 @@ def _equalities(
             elif isinstance(wanted, ColumnElement):
                 given.append((field.column == wanted, expression(schema, method, wanted)))
             else:
-                equal.append((field.name, comparable(schema, field, wanted)))
+                equal.append((field.name, field.comparable(wanted)))
     return tuple(name for name, _ in equal), tuple(value for _, value in equal)
 
 
@@ -122,8 +122,7 @@ def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
     parts = key_values(there, value) if len(fields) > 1 else [(fields[0], value)]
     return and_(
         *[
-            column_at(end, field)
-            == (part if isinstance(part, ColumnElement) else comparable(there, field, part))
+            column_at(end, field) == (part if isinstance(part, ColumnElement) else field.comparable(part))
             for field, part in parts
         ]
     )
@@ -163,7 +162,9 @@ def expression(schema: Schema, method: str, given: Any, lists: list[Any] | None 
         raise TypeError(
             f"{method}() takes column expressions, not {brief(given)}{_instead_of(schema, method, given)}"
         )
-    return paths_in(schema, given, lists)
+    paths = paths_in(schema, given, lists)
+    check(given)
+    return paths
 
 
 def _instead_of(schema: Schema, method: str, given: Any) -> str:
@@ -290,16 +291,3 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
     return {
         field.column: value for field, value in zip(fields, clean_all(schema.name, fields, row), strict=True)
     }
-
-
-def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
-    """Return *value* as it is compared with the column. A text that is too long is no error; it equals no value."""
-    try:
-        return field.clean(value)
-    except InvalidFieldValue as refused:
-        storable = isinstance(value, bytes) or (
-            isinstance(value, str) and "\0" not in value and encodable(value)
-        )
-        if storable and isinstance(value, field.python_type):
-            return value
-        raise InvalidValue(schema.name, {field.name: str(refused)}) from None

@@ -26,7 +26,6 @@ from microorm.messages import brief
 from microorm.query.filters import (
     NO_EQUAL,
     Equal,
-    comparable,
     described,
     expression,
     key_values,
@@ -215,7 +214,7 @@ class Results(Rows[M]):
         for field, part in key_values(schema, value):
             if part is None:
                 raise InvalidValue(schema.name, {field.name: "is part of the key and cannot be None"})
-            parts.append(comparable(schema, field, part))
+            parts.append(field.comparable(part))
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _not_one(self, found: list[M], equal: Equal) -> Exception:

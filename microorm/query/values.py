@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal, select
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, func, literal, select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from microorm.db.connection import AutocommitConnection, Channel
+from microorm.fields.elements import KEYS
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
-from microorm.query.filters import NO_EQUAL, columns, expression
+from microorm.query.filters import NO_EQUAL, NO_PATHS, columns, expression
 from microorm.query.selection import Selection
 from microorm.sql.hydration import Entry, fetched
 from microorm.sql.statements import Prefixed
@@ -141,6 +142,16 @@ class Rows(Selection[M]):
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
         with transaction or AutocommitConnection(database, writes=False) as channel:
             return execution_plan(channel, verb, query.statement)
+
+    def __clause_element__(self) -> Select[Any] | ScalarSelect[Any]:
+        """Return the SELECT of the keys of the query's rows, which SQLAlchemy asks for where a query is an operand of `in_`."""
+        self._refuse_grouped("in_")
+        query = self._unlimited() if self._limited else self
+        keys: Select[Any] = query._with(_order=(), _order_paths=NO_PATHS, _lock=None)._select(
+            *self._key_columns
+        )
+        keys = keys.correlate(None).execution_options(**{KEYS: self._model})
+        return keys if len(self._key_columns) > 1 else keys.scalar_subquery()
 
     @property
     def _grouped(self) -> bool:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from microorm.fields.columns import FieldColumn, FieldExpression
+from microorm.fields.comparisons import check_comparison
 from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import MAX_NESTING, Path
 
@@ -42,6 +43,7 @@ OPERATORS = frozenset(
     }
 )
 CONSTANTS = frozenset({sa.Null, sa.True_, sa.False_})
+CONDITIONS = frozenset({sa.BinaryExpression, sa.BooleanClauseList, sa.UnaryExpression, sa.Grouping})
 
 
 class CacheableExpressions(tuple[sa.ColumnElement[Any], ...]):
@@ -117,7 +119,11 @@ class _Reader:
             if element.operator not in OPERATORS:
                 return False
             key += (kind, element.operator, *sorted(element.modifiers.items()))
-            return self.read(element.left, level) and self.read(element.right, level)
+            left, right = element.left, element.right
+            if not (self.read(left, level) and self.read(right, level)):
+                return False
+            known = left.__class__ in CONDITIONS and right.__class__ in CONSTANTS
+            return known or check_comparison(left, element.operator, right)
         if kind is sa.BooleanClauseList:
             key += (kind, element.operator, len(element.clauses))
             return all(self.read(each, level) for each in element.clauses)

@@ -7,10 +7,10 @@ fields and conditions that a program uses, never on values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Select, bindparam, delete, exists, insert, literal, select, type_coerce, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -279,6 +279,20 @@ def placeholders(fields: Sequence[Field[Any]], first: int = 0) -> dict[Any, Any]
     return {
         each.column: bindparam(_name(index), type_=each.column.type)
         for index, each in enumerate(fields, start=first)
+    }
+
+
+def assigned(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return what to set the columns of *values* to, for a statement with other parameters.
+
+    SQLAlchemy names the parameter of a plain value after its column, and those of expressions after a column with a number,
+    which may be the name of another column.
+    """
+    return {
+        column: value
+        if isinstance(value, ClauseElement)
+        else type_coerce(literal(value, column.type), column.type)
+        for column, value in values.items()
     }
 
 
