@@ -85,10 +85,10 @@ def bulk_create(
         except IntegrityError as error:
             note_object(error, schema, "bulk_create", objects)
             raise
-        if options.each:
+        if options.each and post_save._route(model):
             for instance, earlier in zip(objects, before, strict=True):
                 send_post_save(schema, alias, instance, INSERT, earlier, created=True)
-        elif post_bulk_create._route(model):
+        elif not options.each and post_bulk_create._route(model):
             work.dirty = True
             _send(schema, alias, post_bulk_create, objects=list(objects))
     return objects

@@ -230,9 +230,6 @@ def send_post_save(
     committed: bool = False,
 ) -> None:
     """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
-    model = schema.model
-    if not post_save._route(model):
-        return
     saved = instance._row_state
     with_before = saved.after_insert if before == NOTHING else None
     instance._row_state = with_before = with_before or saved.with_before(before)
@@ -240,7 +237,7 @@ def send_post_save(
     try:
         ReceiverScope(schema.registry.databases, alias, committed=committed).run(
             post_save.send,
-            model,
+            schema.model,
             instance=instance,
             created=created,
             raw=options.raw,
@@ -342,14 +339,15 @@ def write_row(
     if created:
         statement = plan.insert or plan.prepare_insert()
         state, made, generated = plan.inserted, statement.made_names, statement.insert(channel, row)
-        for name, value in zip(made, generated):  # noqa: B905 a keyword costs more than the loop
+        for name, value in zip(made, generated) if made else ():  # noqa: B905 a keyword costs more than the loop
             snapshot[3][name] = (values.get(name, MISSING), value)
     # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
     if channel.undo is not None:
         channel.undo.record(snapshot)
-    for name, value in zip(made, generated):  # noqa: B905
-        values[name] = value
-    row += generated
+    if made:
+        for name, value in zip(made, generated):  # noqa: B905
+            values[name] = value
+        row += generated
     instance._row = copied(plan.names + made, schema, row) if schema.mutable else row
     instance._row_state = state
     return created
