@@ -364,11 +364,12 @@ def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) 
 
 def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
-    module = sys.modules.get("asyncio")  # without the import, no task can be running
-    try:
-        return None if module is None else module.current_task()
-    except RuntimeError:
+    module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
+    # In asyncio's `__all__`, for event loops; unlike `get_running_loop`, it costs no exception where there is none.
+    if module is None or module._get_running_loop() is None:
         return None
+    task: asyncio.Task[Any] | None = module.current_task()
+    return task
 
 
 class Owner:

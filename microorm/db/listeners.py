@@ -49,7 +49,7 @@ class EngineListeners:
         if collections != self._collections or [*map(len, self._lists)] != self._lengths:
             # The lists of the class, which all engines share, and of the engine.
             lists = [(each.parent_listeners, each.listeners) for each in collections]
-            self._lists = [each for pair in lists for each in pair]
+            self._lists = [each for pair in lists for each in pair if each.__class__ is not tuple]  # () never changes
             self._lengths = [*map(len, self._lists)]
             self._collections = collections
             self._present = count_present(engine)
