@@ -70,6 +70,7 @@ class SaveOptions:
         self.force_update = force_update
 
 
+NOTHING_MADE: tuple[tuple[str, ...], Row] = ((), ())
 PLAIN = SaveOptions()
 INSERT = SaveOptions(force_insert=True)
 
@@ -334,12 +335,11 @@ def write_row(
         mark_saved(schema, plans, instance, plan.names, row)
         return False
     values, state = instance.__dict__, plan.updated
-    made: tuple[str, ...] = ()
-    generated: Row = ()
+    made, generated = NOTHING_MADE
     if created:
         statement = plan.insert or plan.prepare_insert()
         state, made, generated = plan.inserted, statement.made_names, statement.insert(channel, row)
-        for name, value in zip(made, generated) if made else ():  # noqa: B905 a keyword costs more than the loop
+        for name, value in zip(made, generated):  # noqa: B905 a keyword costs more than the loop
             snapshot[3][name] = (values.get(name, MISSING), value)
     # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
     if channel.undo is not None:
