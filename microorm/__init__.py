@@ -7,6 +7,7 @@ from microorm.db.routing import Router
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
+    AfterCommitError,
     CommitOutcomeUnknown,
     ConfigurationError,
     CrossDatabaseRelation,
@@ -76,6 +77,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AfterCommitError",
     "CommitOutcomeUnknown",
     "ConfigurationError",
     "CrossDatabaseRelation",
