@@ -6,6 +6,7 @@ text. `function.__source__` is the source of a generated function.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -175,7 +176,8 @@ def builder(
         values.append((field.name, value))
         keeps.append(keep)
     setter: Any = cls.__setattr__
-    if setter is object.__setattr__:  # stored inline by CPython, without a dictionary
+    # CPython 3.11 and 3.12 store attributes inline, without a dictionary. Later ones do not where there are slots as well.
+    if setter is object.__setattr__ and sys.version_info < (3, 13):
         given = [f"        instance.{name} = {value}" for name, value in values]
     else:
         given = [
