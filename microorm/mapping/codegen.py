@@ -18,6 +18,8 @@ from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.field import Field
 
 Row = tuple[Any, ...]
+_STORED_INLINE = sys.version_info < (3, 13)
+"""Whether CPython stores attributes without a dictionary in an instance that has slots as well."""
 Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]
 
 
@@ -176,8 +178,7 @@ def builder(
         values.append((field.name, value))
         keeps.append(keep)
     setter: Any = cls.__setattr__
-    # CPython 3.11 and 3.12 store attributes inline, without a dictionary. Later ones do not where there are slots as well.
-    if setter is object.__setattr__ and sys.version_info < (3, 13):
+    if setter is object.__setattr__ and _STORED_INLINE:
         given = [f"        instance.{name} = {value}" for name, value in values]
     else:
         given = [
