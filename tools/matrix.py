@@ -82,7 +82,9 @@ def main(arguments: list[str]) -> int:
         except subprocess.CalledProcessError:
             results[version] = "not installed"
             continue
-        ended = subprocess.run([own, "-m", "pytest", *QUICK, *arguments], cwd=ROOT, check=False).returncode
+        ended = subprocess.run(
+            [str(own), "-m", "pytest", *QUICK, *arguments], cwd=ROOT, check=False
+        ).returncode
         results[version] = f"failed ({ended})" if ended else "passed"
     print("== matrix")
     for version, result in results.items():
