@@ -52,17 +52,8 @@ def environment(version: str, python: Path) -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"installing what the tests need into {folder.relative_to(ROOT)} ...", flush=True)
         subprocess.run([python, "-m", "venv", folder], check=True)
-        install = [
-            own,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--editable",
-            ".[dev]",
-        ]
-        subprocess.run(install, cwd=ROOT, check=True)
+        install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", ".[dev]")
+        subprocess.run([str(own), *install], cwd=ROOT, check=True)
         stamp.write_text(wanted)
     return own
 
