@@ -306,6 +306,8 @@ def is_definite(error: BaseException) -> bool:
 
 def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:
     """Return a connection outside any transaction; if *committing*, it commits each statement."""
+    if held_by_tasks and database.is_memory:
+        refuse_to_wait(database)
     connection = database.idle_connections.connect(database.engine)
     try:
         if database.is_sqlite:

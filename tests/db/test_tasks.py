@@ -90,8 +90,13 @@ def test_a_file_can_be_read_meanwhile(databases: Any, Book: Any) -> None:
 def test_a_database_in_memory_cannot(databases: Any, Book: Any) -> None:
     async def main() -> None:
         async with held(databases, Book):
-            with pytest.raises(TransactionSharedError, match="^'default' is locked by the block"):
-                Book.objects.count()
+            for read in (
+                Book.objects.count,
+                lambda: list(Book.objects.iterate()),
+                databases.connection().__enter__,
+            ):
+                with pytest.raises(TransactionSharedError, match="^'default' is locked by the block"):
+                    read()
         assert Book.objects.count() == 1
 
     asyncio.run(main())
