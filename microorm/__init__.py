@@ -3,6 +3,7 @@
 import typing
 
 from microorm.db.databases import Databases, default_databases
+from microorm.db.reusable import ScopeWarning
 from microorm.db.routing import Router
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
@@ -103,6 +104,7 @@ __all__ = [
     "RelatedOne",
     "RestrictedError",
     "Router",
+    "ScopeWarning",
     "Signal",
     "TransactionError",
     "TransactionSharedError",

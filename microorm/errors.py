@@ -26,6 +26,7 @@ or `ValueError`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class MicroormError(Exception):
@@ -58,7 +59,7 @@ class FieldError(MicroormError, ValueError):
 
 
 class InvalidValue(FieldError):
-    """The values of some fields are invalid; nothing was written.
+    """The values of some fields are invalid, and nothing was written; or a row has a value that its field cannot hold.
 
     *problems* maps the name of each field to what is wrong with its value.
     """
@@ -152,19 +153,39 @@ class AfterCommitError(MicroormError):
     """A function or receiver that ran after a commit has failed; the rows are stored.
 
     The cause is the error of the first that failed, and *function* is its name; *alias* is where the commit was. The notes
-    tell of further errors.
+    tell of further errors. What is raised is an instance of the cause's class as well, so that an `except` for that goes on
+    to work.
     """
 
     def __init__(self, alias: str, function: str, failure: str) -> None:
         self.alias = alias
         self.function = function
         self.failure = failure
-        super().__init__(
-            f"the rows in {alias!r} are committed, but the on_commit function {function} failed: {failure}"
+        # Not by `super()`, which may be the class of the cause, with arguments of its own.
+        self.args = (
+            f"the rows in {alias!r} are committed, but the on_commit function {function} failed: {failure}",
         )
 
+    def __str__(self) -> str:
+        return str(self.args[0])  # the class of the cause may have its own
+
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.alias, self.function, self.failure))
+        return (AfterCommitError, (self.alias, self.function, self.failure))
+
+
+def after_commit(alias: str, function: str, error: BaseException, failure: str) -> AfterCommitError:
+    """Return the `AfterCommitError` for *error*, which *failure* describes; it is of the class of *error*, too."""
+    kind = type(error)
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    try:
+        both: Any = type(kind.__name__, (AfterCommitError, kind), names)
+        made: AfterCommitError = both.__new__(both)
+        AfterCommitError.__init__(made, alias, function, failure)
+    except Exception:  # noqa: BLE001 a class that cannot be derived from, or needs arguments to be made
+        return AfterCommitError(alias, function, failure)
+    for name, value in vars(error).items():
+        vars(made).setdefault(name, value)
+    return made
 
 
 class MigrationError(MicroormError):

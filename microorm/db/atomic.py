@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from microorm.db.blocks import AtomicBlock
 from microorm.db.connection import AutocommitConnection
-from microorm.db.context import ReusableContext, open_scopes
 from microorm.db.engine import Database
+from microorm.db.reusable import ReusableContext, is_elsewhere, warn_left_elsewhere
 from microorm.db.snapshots import (
     Batch,
     Snapshot,
@@ -28,7 +28,7 @@ from microorm.db.snapshots import (
     take_snapshot,
 )
 from microorm.db.transaction import Transaction, open_transaction
-from microorm.errors import CommitOutcomeUnknown, TransactionError, TransactionSharedError
+from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.messages import brief
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_HOW_TO_HOLD = (
+    "only what ran in that context was part of it. A synchronous dependency of a web framework runs in a context of its own: "
+    "write `@atomic` on the function that uses the database"
+)
 
 
 class Atomic(ReusableContext):
@@ -104,25 +110,27 @@ class Atomic(ReusableContext):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Commit, or roll back after an *error*, the block that a `with` is about to leave."""
-        block, frame = None, id(sys._getframe(1))
+        block, frame, elsewhere = None, id(sys._getframe(1)), False
         try:
             block = self._leaving(frame, error)
             if block is not None:
+                elsewhere = is_elsewhere(block)
                 block.end(error)
                 self.left(block)
-        except TransactionSharedError:
-            raise
         except BaseException:
             block = block or self.leaving(frame)
             if block is not None:
                 block.abandon()
                 self.left(block)
             raise
+        if elsewhere and block is not None:
+            warn_left_elsewhere(f"the block on {block.alias!r}", _HOW_TO_HOLD)
 
     def _leaving(self, frame: int, error: BaseException | None) -> AtomicBlock | None:
         """Return the block to end; None if it has ended already, or belongs to the parent of this forked process.
 
-        Raises `TransactionSharedError` for a block that this task has only inherited.
+        A block may be left by another thread or task than the one that entered it, which may be over: a generator is closed
+        by whoever drops it.
         """
         block: AtomicBlock | None = self.leaving(frame)
         if block is None or block.closed:
@@ -130,13 +138,10 @@ class Atomic(ReusableContext):
             if error is None:
                 raise TransactionError("this block has already ended, together with the surrounding block")
             return None
-        owner = block.transaction.owner
-        if owner.forked:
+        if block.transaction.owner.forked:
             block.close()
             self.left(block)
             return None
-        if block in open_scopes(self.owner):
-            owner.check(block.alias)
         return block
 
 

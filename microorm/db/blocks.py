@@ -12,8 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from microorm.db.context import BLOCK, Scope, Using
+from microorm.db.context import BLOCK, Scope, held_by_tasks
 from microorm.db.hooks import run_hooks
+from microorm.db.reusable import Using
+from microorm.db.tasks import note_task, refuse_to_wait
 from microorm.db.transaction import Forbidden, Transaction
 from microorm.errors import TransactionError
 from microorm.messages import brief
@@ -44,9 +46,14 @@ class AtomicBlock(Scope):
 
     def begin(self) -> None:
         """Begin the transaction with this block. After an error nothing is open."""
+        transaction = self.transaction
         try:
-            self.transaction.blocks.append(self)
-            self.transaction.begin(readonly=self.readonly)
+            transaction.blocks.append(self)
+            if held_by_tasks and not self.readonly:
+                refuse_to_wait(transaction.database)
+            transaction.begin(readonly=self.readonly)
+            if transaction.owner.thread is None:
+                note_task(transaction)
             self.open()
         except BaseException:
             self.abandon()

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.atomic import Atomic
-from microorm.db.connection import autocommit_connection
-from microorm.db.context import BLOCK, RECEIVER, USING, Using, current_alias
+from microorm.db.connection import autocommit_connection, close_committed
+from microorm.db.context import BLOCK, RECEIVER, USING, current_alias
 from microorm.db.engine import Database, connection_created
 from microorm.db.hooks import run_hooks
+from microorm.db.reusable import Using
 from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
@@ -200,10 +201,12 @@ class Databases(RoutedDatabases):
                 yield transaction.hand_out()
             return
         connection = autocommit_connection(database)
+        failed = True
         try:
             yield connection
+            failed = False
         finally:
-            connection.close()
+            close_committed(connection, failed=failed)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from operator import call, itemgetter
 from typing import Any
 
-from microorm.errors import AfterCommitError, is_interrupt
+from microorm.errors import after_commit, is_interrupt
 from microorm.messages import brief
 
 _log = logging.getLogger("microorm.transactions")
@@ -58,7 +58,7 @@ def _raise_first(
                 f"the rows in {committed!r} are committed: the on_commit function {name} was interrupted"
             )
         elif committed is not None:
-            raised = AfterCommitError(committed, name, brief(first))
+            raised = after_commit(committed, name, first, brief(first))
         for other, function in others:
             raised.add_note(f"the on_commit function {function} failed as well: {brief(other)}")
         if raised is error:

@@ -21,13 +21,15 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import Batch, Snapshot, apply_generated, note_row, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
+from microorm.mapping.path import refuse_columns
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowState, copied_row
 from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
+from microorm.persistence.options import INSERT
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, send_post_save, write_expressions
+from microorm.persistence.save import collect, send_post_save, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
@@ -84,10 +86,10 @@ def bulk_create(
         except IntegrityError as error:
             note_object(error, schema, "bulk_create", objects)
             raise
-        if options.each:
+        if options.each and post_save._route(model):
             for instance, earlier in zip(objects, before, strict=True):
                 send_post_save(schema, alias, instance, INSERT, earlier, created=True)
-        elif post_bulk_create._route(model):
+        elif not options.each and post_bulk_create._route(model):
             work.dirty = True
             _send(schema, alias, post_bulk_create, objects=list(objects))
     return objects
@@ -150,6 +152,8 @@ def _groups(schema: Schema, work: UnitOfWork, objects: list[Any], upsert: Upsert
         snapshot = work.snapshot(instance)
         try:
             plan, row = collect(schema, plans, instance, INSERT, snapshot)
+            if row.__class__ is ExpressionRow:
+                refuse_columns(schema, plan.names, row)
             row_upsert = (
                 None if upsert is None else _upsert_of(schema, upsert, plan.names, row, index, indexes)
             )
@@ -309,6 +313,8 @@ def _insert_rows(
         return [()] * len(rows)
     if channel.database.is_sqlite and schema.generated in compiled.made and not has_triggers(schema, channel):
         return _insert_numbered(schema, plans, channel, names, rows)
+    if not names:  # SQLAlchemy would write DEFAULT for each key, which is 0 where MariaDB stores zeros
+        return [compiled.insert(channel, row) for row in rows]
     columns = [schema.by_name[name].column for name in names]
     statement = insert(schema.table).returning(
         *[field.column for field in compiled.made], sort_by_parameter_order=True

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from microorm.errors import FieldError
+from microorm.errors import AfterCommitError, FieldError
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS
@@ -28,6 +28,8 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
         return found, False
     try:
         return _create(query, asked, given), True
+    except AfterCommitError:
+        raise  # of the class of a function's error, which may be an IntegrityError, too
     except IntegrityError:
         if (found := _latest(wanted)) is None:
             raise
@@ -61,6 +63,8 @@ def update_or_create(
         return found, False
     try:
         return _create(query, asked, new), True
+    except AfterCommitError:
+        raise  # of the class of a function's error, which may be an IntegrityError, too
     except IntegrityError:
         if (found := _update(wanted, given)) is None:
             raise

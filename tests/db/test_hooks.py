@@ -142,6 +142,22 @@ def test_an_interrupt_that_is_on_its_way_gets_the_errors_as_notes() -> None:
         run_hooks([(Failing(LookupError()), False)], error=ValueError())
 
 
+def test_what_waits_for_a_write_that_is_committed_runs_after_an_interrupt() -> None:
+    """Of the sending; for a write that is not committed nothing runs."""
+    ran: list[bool] = []
+    for committed in (True, False):
+        scope = ReceiverScope(object(), "a", committed=committed)
+        scope.postpone(functools.partial(ran.append, committed))
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            scope.run(interrupt)
+        assert innermost() is None
+    assert ran == [True]
+
+
 def test_an_error_is_freed_without_the_collector() -> None:
     """It does not refer to the frame that raised it by a variable of that frame."""
 
@@ -200,3 +216,31 @@ def test_nothing_put_off_survives_an_error() -> None:
         raise LookupError
     assert ran == []
     assert innermost() is None
+
+
+@pytest.mark.parametrize(
+    "cause", [LookupError("a"), KeyError("b"), OSError(2, "gone"), UnicodeDecodeError("a", b"", 0, 1, "b")]
+)
+def test_an_error_after_a_commit_is_also_of_the_class_of_its_cause(cause: Exception) -> None:
+    """An `except` for the error of a function goes on to work; the message says that the rows are committed."""
+    with pytest.raises(AfterCommitError) as caught:
+        run_all(deque([(Failing(cause), False)]), "shop")
+    error = caught.value
+    assert isinstance(error, type(cause))
+    assert (type(error).__name__, error.__cause__) == (type(cause).__name__, cause)
+    assert str(error).startswith(
+        "the rows in 'shop' are committed, but the on_commit function <a failing hook> failed: "
+    )
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.alias) == (AfterCommitError, str(error), "shop")
+
+
+def test_a_cause_of_a_class_that_cannot_be_derived_from_is_the_cause_only() -> None:
+    class Final(Exception):
+        def __init_subclass__(cls) -> None:
+            raise TypeError("final")
+
+    with pytest.raises(AfterCommitError) as caught:
+        run_all(deque([(Failing(Final()), False)]), "shop")
+    assert type(caught.value) is AfterCommitError
+    assert isinstance(caught.value.__cause__, Final)
