@@ -8,6 +8,7 @@ from microorm.db.routing import Router
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
+    AfterCommitError,
     CommitOutcomeUnknown,
     ConfigurationError,
     CrossDatabaseRelation,
@@ -77,6 +78,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AfterCommitError",
     "CommitOutcomeUnknown",
     "ConfigurationError",
     "CrossDatabaseRelation",

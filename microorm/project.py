@@ -59,7 +59,7 @@ class Project:
     def set_up(self, apps: Apps = default_apps) -> None:
         """Configure the databases and routers of *apps*, then set up the applications.
 
-        Puts the folder first on `sys.path` unless it is there. Does nothing if this project is set up already.
+        Without applications, the module `models` of the folder is imported, if there is one. Puts the folder first on `sys.path` unless it is there. Does nothing if this project is set up already.
         Raises `ConfigurationError` for routers and applications that cannot be found, for databases that are open
         with another configuration, and as `microorm.setup` does. Errors raised by modules of the project are passed on.
         """
@@ -76,6 +76,8 @@ class Project:
             if type(error) is not ConfigurationError:  # raised by a module of the project
                 raise
             raise _error(self.path, str(error), "apps") from error
+        if not self.apps and (self.folder / "models.py").is_file():
+            import_module("models")
 
     def configure(self, databases: Databases) -> None:
         """Configure the aliases and routers of *databases*, without setting up the applications.

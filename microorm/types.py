@@ -3,12 +3,11 @@
 These names do not change, so that old revisions run with later versions.
 """
 
+from microorm.fields.documents import Document, DocumentKey, json_type
 from microorm.fields.types import (
     COLLATION,
     MARIADB,
     Choice,
-    Document,
-    DocumentKey,
     Duration,
     ExactNumeric,
     UtcDateTime,
@@ -16,7 +15,6 @@ from microorm.fields.types import (
     bytes_type,
     datetime_type,
     integer_type,
-    json_type,
     text_type,
     time_type,
     uuid_type,

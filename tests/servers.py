@@ -120,7 +120,8 @@ class PostgreSQL(Server):
 
     def inside(self, name: str) -> URL:
         """The URL whose connections see the schema *name* and no other."""
-        return self.url.update_query_dict({"options": f"-csearch_path={name}"})
+        # What a test commits need not survive the machine.
+        return self.url.update_query_dict({"options": f"-csearch_path={name} -csynchronous_commit=off"})
 
     def _empty(self, names: list[str]) -> None:
         """Make those schemas anew that are gone, hold anything, or were granted or commented on."""

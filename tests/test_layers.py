@@ -27,11 +27,12 @@ LATE_IMPORTS: dict[str, str] = {
     "cli/output.py:print_table": "rich is for tables and bars; other commands print plain lines",
     "cli/program.py:migrations": "alembic is for the commands that migrate; `--help` does without",
     "mapping/declarations.py:declared": "annotationlib is new in Python 3.14",
-    "dispatch/receivers.py:check_receiver": "difflib is for errors only",
+    "dispatch/receivers.py:_nearest": "difflib is for misspelt names only",
     "dispatch/signal.py:_runner_module": "asyncio costs more than the dispatcher, which can be used without it",
     "db/engine.py:_make_engine": "the driver of a database that is not used is not loaded",
     "errors.py:nearest": "difflib is for errors only",
-    "fields/types.py:json_type": "PostgreSQL's dialect is a third of all that is imported, and this its one type",
+    "fields/documents.py:json_type": "PostgreSQL's dialect is a third of all that is imported, and this its one type",
+    "sql/long_lists.py:load_dialect_impl": "PostgreSQL's dialect is a third of all that is imported, and only long lists need its arrays",
     "fields/types.py:load_dialect_impl": "PostgreSQL's dialect is loaded with an engine of its, or never",
     "query/query.py:get_or_create": "not every program needs it",
     "query/query.py:update_or_create": "not every program needs it",
@@ -43,7 +44,7 @@ LATE_IMPORTS: dict[str, str] = {
     "db/engine.py:_make_async_engine": "SQLAlchemy's asyncio wants greenlet, which only the extra `async` brings",
 }
 # Underscored names that other libraries document as public.
-PUBLIC_ALL_THE_SAME = {"_getframe", "_asdict", "_fields", "_mapping", "_replace"}
+PUBLIC_ALL_THE_SAME = {"_getframe", "_get_running_loop", "_asdict", "_fields", "_mapping", "_replace"}
 
 
 def name_of(path: Path) -> str:

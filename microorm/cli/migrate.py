@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from microorm.migrations import Migrations, Step
 
 APPLIED, NOT_APPLIED = "[x]", "[ ]"
+NO_MODELS = (
+    "no models; list the applications that define them in 'apps' of [tool.microorm], "
+    "or write a models.py beside pyproject.toml"
+)
 
 _STEPS = re.compile(r"[-+]\d+")
 _IDENTIFIER = re.compile(r"^revision(?:\s*:\s*str)?\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+_NOTE = re.compile(r"^\s+# (.+ is required and has no default: .+)$", re.MULTILINE)
 _NO_OPERATIONS = ("f", "batch_alter_table")
 
 
@@ -79,11 +84,13 @@ def makemigrations(invocation: Invocation, message: str, renames: Sequence[str],
     """
     path = invocation.migrations().make(message, renames=renames, empty=empty)
     if path is None:
-        click.echo("no changes")
+        click.echo("no changes" if invocation.registry.models else NO_MODELS)
         return
     click.echo(f"wrote {display_path(path)}")
     for operation in operations(path):
         click.echo(f"  {operation}")
+    for note in notes(path):
+        click.echo(f"note: {note}")
 
 
 def operations(path: Path) -> list[str]:
@@ -105,6 +112,12 @@ def operations(path: Path) -> list[str]:
                 subjects = args[:1] if operation == "create_table" else args[:2]
                 found.append(" ".join(filter(None, [operation, tables[name], *map(_name_of, subjects)])))
     return found
+
+
+def notes(path: Path) -> list[str]:
+    """Return the notes on required columns in the `upgrade` function of a revision."""
+    upgrade, _, _ = path.read_text().partition("def upgrade()")[2].partition("\ndef downgrade()")
+    return _NOTE.findall(upgrade)
 
 
 def _name_of(argument: ast.expr) -> str:
@@ -264,7 +277,7 @@ def check(ctx: click.Context) -> None:
         click.echo(f"{difference.alias}: {difference.text}")
     if differences:
         ctx.exit(1)
-    click.echo("models and databases agree")
+    click.echo("models and databases agree" if invocation.registry.models else NO_MODELS)
 
 
 @click.command()

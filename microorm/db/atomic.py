@@ -19,7 +19,14 @@ from microorm.db.blocks import AtomicBlock
 from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.reusable import ReusableContext, is_elsewhere, warn_left_elsewhere
-from microorm.db.snapshots import Batch, Snapshot, apply_generated, apply_related, restore, take_snapshot
+from microorm.db.snapshots import (
+    Batch,
+    Snapshot,
+    SnapshotLog,
+    apply_generated,
+    apply_related,
+    take_snapshot,
+)
 from microorm.db.transaction import Transaction, open_transaction
 from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.messages import brief
@@ -271,11 +278,9 @@ class UnitOfWork:
             self.channel.__exit__(type(error), error, error.__traceback__)
             if isinstance(error, CommitOutcomeUnknown):
                 return
+        log = SnapshotLog() if self.transaction is None else self.transaction.undo
         for snapshot in reversed(self._snapshots):
-            if snapshot.__class__ is Batch:
-                snapshot.restore()
-            else:
-                restore(snapshot)
+            log.undo(snapshot)
 
     def _remember(self, snapshot: Snapshot) -> None:
         # A copy, since the undo log of the transaction merges the snapshots of one instance.

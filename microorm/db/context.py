@@ -7,8 +7,6 @@ not used, since it fails if a generator is closed in another context than the on
 Context variables are inherited, so child tasks, threads that run in a copied context and forked processes see the blocks
 of their parents. A connection serves one user at a time, so an `Owner` refuses them. Connections that a forked process
 has inherited are dropped without being closed, since the parent continues to use them.
-
-Functions that wait for a commit are run here as well (`run_hooks`).
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from operator import call, itemgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from microorm.db.hooks import Hook, run_hooks
 from microorm.errors import LazyLoadError, TransactionSharedError
 from microorm.messages import brief
 
@@ -172,9 +170,6 @@ def warn_write_outside_block(owner: object, alias: str) -> None:
             return
 
 
-Hook = tuple[Callable[[], Any], bool]
-
-
 class ReceiverScope(Scope):
     """The scope of receivers that run because of a write to *alias*.
 
@@ -200,8 +195,8 @@ class ReceiverScope(Scope):
             self.open()
             result = function(*arguments, **named)
             self.finish()
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
         return result
 
@@ -211,72 +206,34 @@ class ReceiverScope(Scope):
             self.hooks = deque()
         self.hooks.append((function, robust))
 
-    def finish(self) -> None:
-        """End this scope, and call the postponed functions."""
+    def finish(self, error: BaseException | None = None) -> None:
+        """End this scope, and call the postponed functions; *error* is on its way already."""
         self.close()
         if self.hooks is not None:
-            run_hooks(self.hooks)
+            run_hooks(self.hooks, self.alias if self.committed else None, error)
 
-    def abandon(self) -> None:
-        """End this scope after an error. The postponed functions are called only if the write is *committed*."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """End this scope after an *error*. The postponed functions are called only if the write is *committed*."""
         if self.committed:
-            self.finish()
+            self.finish(error)
         else:
             self.close()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *exc: Any) -> None:
         if exc[0] is None:
             self.finish()
         else:
-            self.abandon()
-
-
-def run_hooks(hooks: deque[Hook], *, committed: bool = True) -> None:
-    """Run all *hooks* in order, even if one is interrupted, and remove each from the list as it begins.
-
-    Errors of robust functions are logged. After the last function, the first interrupt or else the first other error is
-    raised; further ones are added to it as notes. *committed*: they run after a commit, which a note says as well.
-    """
-    failures: list[tuple[BaseException, str]] = []
-    # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
-    steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
-    while hooks:
-        function, robust = hooks[0]
-        try:
-            next(steps)
-        except BaseException as error:  # noqa: BLE001 logged, or raised after the last
-            name = getattr(function, "__qualname__", None) or brief(function)
-            if robust and isinstance(error, Exception):
-                _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
-            else:
-                failures.append((error, name))
-    if failures:
-        failures.sort(key=lambda failure: isinstance(failure[0], Exception))
-        try:
-            _raise_first(failures, committed=committed)
-        finally:
-            failures.clear()  # else the error and this frame would refer to each other
-
-
-def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) -> None:
-    first, name = failures[0]
-    if committed:
-        first.add_note(f"the rows are committed: the on_commit function {name} raised this after the commit")
-    for other, _ in failures[1:]:
-        first.add_note(f"another on_commit function failed as well: {brief(other)}")
-    try:
-        raise first
-    finally:
-        del first
+            self.abandon(exc[1])
 
 
 def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
-    module = sys.modules.get("asyncio")  # without the import, no task can be running
-    try:
-        return None if module is None else module.current_task()
-    except RuntimeError:
+    module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
+    # In asyncio's `__all__`, for event loops; unlike `get_running_loop`, it costs no exception where there is none.
+    if module is None or module._get_running_loop() is None:
         return None
+    task: asyncio.Task[Any] | None = module.current_task()
+    return task
 
 
 class Owner:

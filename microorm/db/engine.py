@@ -23,12 +23,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
 from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
-from microorm.db.events import add_listener, remove_listener
-from microorm.db.listeners import EngineListeners, count_present
+from microorm.db.events import EngineListeners, add_listener, count_present, remove_listener
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
+from microorm.messages import brief
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,11 +42,22 @@ connection_created = Signal(("alias", "connection"))
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
 _SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
-# MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session.
-_IN_UTC = {
+# MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session. By default
+# MariaDB stores another key instead of 0, and an UPDATE of several columns uses the new values of those it has set already.
+_MARIADB_SESSION = (
+    "SET time_zone = '+00:00', sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), "
+    "'NO_AUTO_VALUE_ON_ZERO', 'SIMULTANEOUS_ASSIGNMENT')"
+)
+_SESSION = {
     "postgresql": "SET TIME ZONE 'UTC'",
-    "mysql": "SET time_zone = '+00:00'",
-    "mariadb": "SET time_zone = '+00:00'",
+    "mysql": _MARIADB_SESSION,
+    "mariadb": _MARIADB_SESSION,
+}
+# The milliseconds are a number, never text of a user.
+_STATEMENT_TIMEOUT: Mapping[str, Callable[[int], str]] = {
+    "postgresql": lambda milliseconds: f"SET statement_timeout = {milliseconds}",
+    "mysql": lambda milliseconds: f"SET max_execution_time = {milliseconds}",
+    "mariadb": lambda milliseconds: f"SET max_statement_time = {milliseconds / 1000:.3f}",
 }
 _ASYNC_DRIVERS = {"sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _BEGUN_ON_CURSOR = ("sqlite", "postgresql", "mysql", "mariadb")
@@ -71,6 +82,7 @@ class Database:
         self._given: Engine | None = settings if isinstance(settings, Engine) else None
         self.url, self.options = self._read(settings)
         self.dialect = self.url.get_backend_name()
+        self._session = self._session_settings(self.options.pop("statement_timeout", None))
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
         self._listeners = EngineListeners()
@@ -173,6 +185,21 @@ class Database:
             )
         return read_url(self.alias, settings), options
 
+    def _session_settings(self, timeout: Any) -> tuple[str, ...]:
+        """Return the SQL that sets up a session; *timeout*: the seconds that a statement may take."""
+        settings = (_SESSION[self.dialect],) if self.dialect in _SESSION else ()
+        if timeout is None:
+            return settings
+        where = f"statement_timeout of database {self.alias!r}"
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0.001 <= timeout < 2**20:
+            raise ConfigurationError(f"the {where} must be a number of seconds above 0, not {brief(timeout)}")
+        if self.dialect not in _STATEMENT_TIMEOUT:
+            raise ConfigurationError(
+                f"{self.dialect} has no timeout of statements, so the {where} cannot be set; "
+                "connect_args={'timeout': ...} says how long SQLite waits for a lock"
+            )
+        return (*settings, _STATEMENT_TIMEOUT[self.dialect](round(timeout * 1000)))
+
     def _make_engine(self) -> Engine:
         if self._given is not None:
             self._listen(self._given)
@@ -269,8 +296,9 @@ class Database:
             )
 
     def _set_up(self, connection: Any, cursor: Any) -> None:
-        if in_utc := _IN_UTC.get(self.dialect):
-            cursor.execute(in_utc)
+        for statement in self._session:
+            cursor.execute(statement)
+        if self._session:
             connection.commit()
         if not self.is_sqlite:
             return

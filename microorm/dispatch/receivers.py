@@ -148,23 +148,39 @@ def check_receiver(receiver: object, arguments: frozenset[str] | None = None) ->
         parameters = []
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"receiver does not accept **kwargs: {brief(receiver)}")
-    if arguments is None:
-        return
-    sent = sorted(arguments | {"signal", "sender"})
-    needed = (each for each in parameters if each.default is each.empty and each.kind in _NAMED)
-    for parameter in needed:
-        if parameter.name not in sent:
-            from difflib import get_close_matches  # noqa: PLC0415 only errors need it
+    if arguments is not None:
+        _check_arguments(receiver, parameters, sorted(arguments | {"signal", "sender"}))
 
-            near = "".join(f"; nearest: {name!r}" for name in get_close_matches(parameter.name, sent, n=1))
+
+def _check_arguments(receiver: Any, parameters: list[inspect.Parameter], sent: list[str]) -> None:
+    """Raise ValueError if *receiver* needs an argument that is not *sent*; warn if it seems to misspell one."""
+    bound = receiver.keywords if isinstance(receiver, functools.partial) else {}
+    free = [name for name in sent if name not in {parameter.name for parameter in parameters}]
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty
+        if parameter.kind not in _NAMED or parameter.name in bound:
+            continue
+        if parameter.name in sent:
+            if needed and parameter.kind is parameter.POSITIONAL_ONLY:
+                raise ValueError(
+                    f"receiver takes {parameter.name!r} by position, but gets keywords: {brief(receiver)}"
+                )
+        elif needed:
             raise ValueError(
                 f"receiver needs the argument {parameter.name!r}, which this signal does not have: {brief(receiver)}; "
-                f"it has: {', '.join(map(repr, sent))}{near}"
+                f"it has: {', '.join(map(repr, sent))}{_nearest(parameter.name, free, 0.6)}"
             )
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise ValueError(
-                f"receiver takes {parameter.name!r} by position, but gets keywords: {brief(receiver)}"
-            )
+        elif near := _nearest(parameter.name, free, 0.8):
+            text = f"receiver always gets the default of {parameter.name!r}, which this signal does not have{near}"
+            module, _, file, line = source_location(receiver)
+            warn_at(text, RuntimeWarning, module, file, line)
+
+
+def _nearest(name: str, known: list[str], cutoff: float) -> str:
+    """Return the *known* name that is most similar to *name* as the end of a message, or an empty string."""
+    from difflib import get_close_matches  # noqa: PLC0415 only misspelt names need it
+
+    return "".join(f"; nearest: {near!r}" for near in get_close_matches(name, known, n=1, cutoff=cutoff))
 
 
 _NAMED = frozenset(

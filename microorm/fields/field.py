@@ -11,15 +11,27 @@ from copy import copy
 from types import EllipsisType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 
-from sqlalchemy import CheckConstraint, Column, ColumnElement, Computed, Identity, literal, type_coerce
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Computed,
+    FetchedValue,
+    Identity,
+    literal,
+    type_coerce,
+)
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
-from microorm.errors import ModelError, nearest
+from microorm.errors import InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields import types
-from microorm.fields.checks import Check, InvalidFieldValue, shown
+from microorm.fields.checks import Check, InvalidFieldValue, encodable, shown
+from microorm.fields.columns import FieldColumn
+from microorm.fields.texts import compared_as_text
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
+from microorm.messages import brief
 
 T = TypeVar("T")
 
@@ -31,6 +43,9 @@ class _Missing:
 
 MISSING: Final = _Missing()
 """The absence of a value, where None is a value."""
+
+FIELD = "microorm.field"
+"""The key of a bound field in the `info` of its column."""
 
 _FLAGS = ("primary_key", "unique", "index", "timezone", "init")
 _POSITIVE = ("max_length", "max_digits")
@@ -49,6 +64,7 @@ class Field(Generic[T]):
 
     name: str
     label: str
+    owner: Any
     python_type: Any
     nullable: bool
     mutable: bool
@@ -62,6 +78,7 @@ class Field(Generic[T]):
         self.default_factory: Callable[[], Any] | None = options.get("default_factory")
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
+        self.computed: bool = type(self.server_default) in (Computed, FetchedValue)
         self.generated = False
         self.implicit = False  # the key of a model that declares none
         self.relation: Any = None  # the foreign key whose column this is
@@ -119,6 +136,7 @@ class Field(Generic[T]):
         """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""
         bound = copy(self)
         bound.name = name
+        bound.owner = owner
         bound.label = f"{owner.__name__}.{name}"
         bound.python_type, bound.nullable = split_optional(annotation)
         try:
@@ -136,6 +154,39 @@ class Field(Generic[T]):
                 return None
             raise InvalidFieldValue(self.check.expected, "None")
         return self.check.clean(value)
+
+    def comparable(self, value: Any) -> Any:
+        """Validate *value* as an operand of a comparison, and return it as it is compared with the column.
+
+        An instance stands for its key. A text that is too long is no error; it equals no value. Raises `InvalidValue`, and
+        `UnsavedError` for an instance without a key.
+        """
+        value = self.key_of(value)
+        try:
+            return self.clean(value)
+        except InvalidFieldValue as refused:
+            storable = isinstance(value, bytes) or (
+                isinstance(value, str) and "\0" not in value and encodable(value)
+            )
+            if storable and isinstance(self.python_type, type) and isinstance(value, self.python_type):
+                return value
+            raise self.invalid(str(refused)) from None
+
+    def key_of(self, value: Any) -> Any:
+        """Return the key of *value* if it is an instance and the column is a key or a foreign key, else *value* itself."""
+        if not hasattr(type(value), "__schema__"):
+            return value
+        if self.relation is not None:
+            return self.relation.key_of(value)
+        if not self.primary_key or not isinstance(value, self.owner) or isinstance(value.pk, tuple):
+            return value
+        if value.pk is None:
+            raise UnsavedError(f"{self.label}: {brief(value)} has no key; save it first")
+        return value.pk
+
+    def invalid(self, problem: str) -> InvalidValue:
+        """Return an `InvalidValue` of this field."""
+        return InvalidValue(self.owner.__name__, {self.name: problem})
 
     def default_in_rows(self) -> tuple[bool, Any]:
         """Return whether existing rows can be given the default, and the value to store in them."""
@@ -169,7 +220,7 @@ class Field(Generic[T]):
         check_options(self.options)
         self._check_combinations(kind)
         if custom is not None:
-            column_type = _type_instance(custom)
+            column_type = compared_as_text(_type_instance(custom))
             self.check = custom_check(self.python_type, column_type)
         elif kind is not None:
             kind.allowed(self.python_type)
@@ -180,18 +231,25 @@ class Field(Generic[T]):
                 f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
             )
         self.mutable = kind is None or kind.mutable
-        self.column = Column(
+        self.column = FieldColumn(
             self.options.get("column") or self.name,
             column_type,
             primary_key=self.primary_key,
             nullable=self.nullable,
             unique=self.options.get("unique") or None,
             index=self.options.get("index") or None,
-            server_default=types.stored(self.server_default, self.python_type, column_type),
+            server_default=self._stored_default(column_type),
             autoincrement=False,
+            info={FIELD: self},
         )
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
             self.clean(self.default)
+
+    def _stored_default(self, column_type: TypeEngine[Any]) -> Any:
+        given = self.server_default
+        if isinstance(given, Computed):  # one belongs to a single column, and an abstract model has none
+            return Computed(given.sqltext, given.persisted)
+        return types.stored(given, self.python_type, column_type)
 
     def _check_combinations(self, kind: FieldType | None) -> None:
         given = {option for option, value in self.options.items() if value is not None and value is not False}
@@ -209,6 +267,10 @@ class Field(Generic[T]):
                     raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
         if self.primary_key and self.nullable:
             raise InvalidOption("a primary key cannot be None")
+        if self.computed and given & {"primary_key", "default", "default_factory", "on_update", "init"}:
+            raise InvalidOption(
+                "a column that the database computes cannot have primary_key=, default=, on_update= and init="
+            )
         if self.primary_key and self.on_update is not None:
             raise InvalidOption("a primary key cannot change, so it cannot have on_update=")
 
@@ -260,7 +322,8 @@ def field(**options: Any) -> Any:
     *primary_key*: the column is the key, or part of a composite one. *default*, *default_factory*: the value if the
     constructor is called without the field. *on_update*: called to set the value at each save that writes the field and
     is not raw; neither `update_fields` without the field nor `Query.update` call it. *server_default*: SQL or a string
-    by which the database generates the value, which is read back. *unique*, *index*: of this column alone. *max_length*:
+    by which the database generates the value, which is read back; with `Computed` or `FetchedValue` the database computes
+    it at each write, and microorm only reads it. *unique*, *index*: of this column alone. *max_length*:
     in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
     to use instead of the default one. *column*: the name of the column, if not the name of the field.
     *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor. *default=...*: no default; only type
@@ -295,10 +358,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     column = given.get("column", "name")
     if not isinstance(column, str) or not column:
         raise InvalidOption(f"column= must be a name, not {shown(column)}")
-    if isinstance(options.get("server_default"), (Computed, Identity)):
-        raise InvalidOption(
-            f"server_default= must be SQL or a string, not {type(options['server_default']).__name__}"
-        )
+    if isinstance(options.get("server_default"), Identity):
+        raise InvalidOption("server_default= must be SQL or a string, not Identity")
     if "default" in options and "default_factory" in given:
         raise InvalidOption("default= cannot be combined with default_factory=")
     if isinstance(options.get("default"), (dict, list, set, bytearray)):

@@ -13,11 +13,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, NewType, Union, get_args, get_origin
 from uuid import UUID
 
-from sqlalchemy import JSON, Boolean, Date, Double, Integer, Numeric, SmallInteger, String
+from sqlalchemy import JSON, Boolean, Integer, Numeric, SmallInteger, String
 from sqlalchemy.types import INTEGER, SMALLINT, TypeEngine
 from typing_extensions import TypeAliasType
 
-from microorm.fields import checks, types
+from microorm.fields import checks, documents, types
 from microorm.fields.checks import Check, InvalidFieldValue, shown
 
 Options = Mapping[str, Any]
@@ -149,9 +149,9 @@ def _choice_column(python_type: Any, options: Options) -> TypeEngine[Any]:
 
 TYPE_MAP: dict[Any, FieldType] = {
     int: _plain(types.integer_type, checks.INT),
-    float: _plain(Double, checks.FLOAT),
+    float: _plain(types.float_type, checks.FLOAT),
     bool: _plain(Boolean, checks.BOOL),
-    date: _plain(Date, checks.DATE),
+    date: _plain(types.date_type, checks.DATE),
     time: _plain(types.time_type, checks.TIME),
     timedelta: _plain(types.Duration, checks.TIMEDELTA),
     UUID: _plain(types.uuid_type, checks.UUID_),
@@ -177,6 +177,6 @@ TYPE_MAP: dict[Any, FieldType] = {
         lambda python_type, options: checks.literal_check(_choices(python_type)),
         allowed=_choices,
     ),
-    dict: _plain(types.json_type, checks.json_check(dict), mutable=True),
-    list: _plain(types.json_type, checks.json_check(list), mutable=True),
+    dict: _plain(documents.json_type, checks.json_check(dict), mutable=True),
+    list: _plain(documents.json_type, checks.json_check(list), mutable=True),
 }

@@ -8,30 +8,24 @@ zone of the session.
 from __future__ import annotations
 
 import enum
-import json
-import operator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from functools import reduce
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
+    Boolean,
     ColumnElement,
+    Date,
     DateTime,
     Dialect,
     Double,
     Integer,
-    Interval,
     LargeBinary,
-    Numeric,
     String,
     Text,
     Time,
     Uuid,
-    bindparam,
     literal_column,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -39,14 +33,22 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement, current_timestamp, now
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from microorm.errors import FieldError, ModelError
-from microorm.fields.checks import encodable
+from microorm.fields.arithmetic import (
+    AwareComparator,
+    DateComparator,
+    FloatComparator,
+    IntegerComparator,
+    MemberComparator,
+    MomentComparator,
+)
+from microorm.fields.arithmetic import Duration as Duration
+from microorm.fields.arithmetic import ExactNumeric as ExactNumeric
+from microorm.fields.computed import MARIADB as MARIADB
+from microorm.fields.computed import Rounded
+from microorm.fields.texts import compared_as_text
 from microorm.messages import brief
 
-MICROSECOND = timedelta(microseconds=1)
-MARIADB = ("mysql", "mariadb")
 COLLATION = "utf8mb4_nopad_bin"
-SQLITE_DIGITS = 15
 MAX_ROW_BYTES = 65_000  # of MariaDB, without LONGTEXT and LONGBLOB columns
 MAX_CHARACTER_BYTES = 4
 
@@ -72,8 +74,27 @@ class MariaDBType(TypeDecorator[Any]):
         return dialect.type_descriptor(getattr(mysql, self.name)(*self.arguments, **dict(self.options)))
 
 
+class MariaDBMoment(MariaDBType):
+    """A date or time of MariaDB, which may be one that Python does not have, such as 0000-00-00 or 30:00:00.
+
+    The driver returns such a date as text, and SQLAlchemy would drop the days of such a time.
+    """
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        process = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            if value.__class__ is str or (value.__class__ is timedelta and value.days):
+                raise ValueError(f"Python has no such date or time: {value}")
+            return value if process is None else process(value)
+
+        return read
+
+
 ASCII_CHAR = MariaDBType("CHAR", 32, options=(("charset", "ascii"), ("collation", "ascii_bin")))
-MARIADB_DATETIME = MariaDBType("DATETIME", options=(("fsp", 6),))
+MARIADB_DATETIME = MariaDBMoment("DATETIME", options=(("fsp", 6),))
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -81,6 +102,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     impl = DateTime
     cache_ok = True
+    comparator_factory = AwareComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
@@ -108,60 +130,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
 
-class ExactNumeric(TypeDecorator[Decimal]):
-    """A `Decimal` of fixed precision; SQLite stores it as a float, so more than 15 digits are refused there."""
-
-    impl = Numeric
-    cache_ok = True
-
-    def __init__(self, precision: int, scale: int) -> None:
-        super().__init__(precision, scale)
-        self.precision = precision
-        self.scale = scale
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name != "sqlite":
-            return dialect.type_descriptor(Numeric(self.precision, self.scale))
-        if self.precision > SQLITE_DIGITS:
-            raise ModelError(
-                f"a Decimal of max_digits={self.precision} would not be exact on SQLite, "
-                f"which keeps {SQLITE_DIGITS} digits"
-            )
-        return dialect.type_descriptor(Numeric(self.precision, self.scale, asdecimal=False))
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return float(value) if value is not None and dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        if value is None or isinstance(value, Decimal):
-            return value
-        return Decimal(f"{value:.{self.scale}f}")
-
-
-class Duration(TypeDecorator[timedelta]):
-    """A `timedelta`: an INTERVAL on PostgreSQL, elsewhere a number of microseconds."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(Interval())
-        return dialect.type_descriptor(BigInteger())
-
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> Any:
-        return value if value is None or dialect.name == "postgresql" else value // MICROSECOND
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
-        if value is None or isinstance(value, timedelta):
-            return value
-        return timedelta(microseconds=int(value))
-
-    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # A duration is added to durations, but multiplied by numbers.
-        return BigInteger() if isinstance(value, int) else Double() if isinstance(value, float) else self
-
-
 class UuidText(TypeDecorator[UUID]):
     """A `UUID` as 32 characters, for MariaDB, whose UUID type accepts registered versions only."""
 
@@ -183,14 +151,16 @@ class Choice(TypeDecorator[Any]):
 
     impl = String
     cache_ok = True
+    comparator_factory = MemberComparator  # pyright: ignore[reportAssignmentType] a memoized property there
 
     def __init__(self, members: type[enum.Enum]) -> None:
         self.members = members
         self.values = tuple(member.value for member in members)
+        self.value_type = value_type(self.values)
         super().__init__()
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(value_type(self.values))
+        return dialect.type_descriptor(self.value_type)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return value.value if isinstance(value, enum.Enum) else value
@@ -199,50 +169,13 @@ class Choice(TypeDecorator[Any]):
         return None if value is None else self.members(value)
 
 
-class DocumentKey(TypeDecorator[str]):
-    """A key of a JSON object, escaped for a path expression, which SQLAlchemy does not do."""
-
-    impl = JSON.JSONStrIndexType
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or dialect.name == "postgresql":
-            return value
-        if '"' in value and dialect.name == "sqlite":
-            raise ValueError(f"SQLite cannot address a JSON key with a double quote, such as {brief(value)}")
-        if value.startswith("-") and dialect.name in MARIADB:
-            raise ValueError(
-                f"MariaDB cannot address a JSON key that begins with a minus, such as {brief(value)}"
-            )
-        # The stored text of the key is compared.
-        return json.dumps(value)[1:-1]
-
-
-class Document(JSON[Any]):
-    """JSON with access by keys that are never parsed as a path or as SQL."""
-
-    class Comparator(JSON.Comparator[Any]):
-        """`column["key"]`, `column[3]` and, nested, `column["key", 3]`."""
-
-        def __getitem__(self, index: Any) -> Any:
-            if isinstance(index, (tuple, list)):
-                return reduce(operator.getitem, index, self.expr)
-            if isinstance(index, str):
-                if "\0" in index or not encodable(index):
-                    raise FieldError(f"not a possible key in JSON: {brief(index)}")
-                index = bindparam(None, index, type_=DocumentKey(), unique=True)
-            elif type(index) is not int:
-                raise TypeError(f"a key or index in JSON must be str or int, not {brief(index)}")
-            return super().__getitem__(index)  # type: ignore[no-untyped-call]
-
-    comparator_factory = Comparator
-
-
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
     """Return the column type for a fixed set of strings or integers."""
     if all(isinstance(value, str) for value in values):
         return text_type(max(1, *map(len, values)))
-    return BigInteger()
+    made = BigInteger()
+    made.comparator_factory = IntegerComparator
+    return made
 
 
 def text_type(max_length: int | None = None) -> TypeEngine[str]:
@@ -253,7 +186,7 @@ def text_type(max_length: int | None = None) -> TypeEngine[str]:
         mariadb = MariaDBType("LONGTEXT", options=options)
     else:
         mariadb = MariaDBType("VARCHAR", max_length, options=options)
-    return generic.with_variant(mariadb, *MARIADB)
+    return compared_as_text(generic.with_variant(mariadb, *MARIADB))
 
 
 def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
@@ -267,7 +200,16 @@ def bytes_type(max_length: int | None = None) -> TypeEngine[bytes]:
 
 def integer_type() -> TypeEngine[int]:
     """Return BIGINT; on SQLite INTEGER, so that a primary key of this type is the rowid."""
-    return BigInteger().with_variant(Integer(), "sqlite")
+    made = BigInteger().with_variant(Integer(), "sqlite")
+    made.comparator_factory = IntegerComparator
+    return made
+
+
+def float_type() -> TypeEngine[float]:
+    """Return DOUBLE."""
+    made: TypeEngine[float] = Double()
+    made.comparator_factory = FloatComparator
+    return made
 
 
 def uuid_type() -> TypeEngine[UUID]:
@@ -275,21 +217,25 @@ def uuid_type() -> TypeEngine[UUID]:
     return Uuid().with_variant(UuidText(), *MARIADB)
 
 
-def json_type() -> TypeEngine[Any]:
-    """Return JSON, on PostgreSQL JSONB; None is NULL rather than the JSON value null."""
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 importing it takes 50 ms
-
-    return Document(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
-
-
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
     """Return a `datetime` type with microseconds, in UTC or without a time zone."""
-    return UtcDateTime() if aware else DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
+    if aware:
+        return UtcDateTime()
+    naive = DateTime().with_variant(MARIADB_DATETIME, *MARIADB)
+    naive.comparator_factory = MomentComparator
+    return naive
+
+
+def date_type() -> TypeEngine[Any]:
+    """Return a `date` type."""
+    made = Date().with_variant(MariaDBMoment("DATE"), *MARIADB)
+    made.comparator_factory = DateComparator
+    return made
 
 
 def time_type() -> TypeEngine[Any]:
     """Return a `time` type with microseconds, without a time zone."""
-    return Time().with_variant(MariaDBType("TIME", options=(("fsp", 6),)), *MARIADB)
+    return Time().with_variant(MariaDBMoment("TIME", options=(("fsp", 6),)), *MARIADB)
 
 
 class UtcNow(FunctionElement[datetime]):
@@ -306,11 +252,15 @@ class NaiveUtcNow(UtcNow):
     inherit_cache = True
 
 
-class Rounded(FunctionElement[Any]):
-    """A number rounded to the scale of its column, which SQLite does not do by itself."""
+class IsNotTrue(FunctionElement[bool]):
+    """Whether a condition is false or NULL; a number counts as true if it is not zero.
+
+    SQLAlchemy's `is_not(true())` compares with the number 1 on SQLite.
+    """
 
     inherit_cache = True
-    name = "rounded"
+    name = "is_not_true"
+    type = Boolean()
 
 
 @compiles(UtcNow)
@@ -335,16 +285,10 @@ def _now_on_mariadb(element: UtcNow, compiler: SQLCompiler, **options: Any) -> s
     return "utc_timestamp(6)"
 
 
-@compiles(Rounded)
-def _unchanged(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, _ = element.clauses
-    return compiler.process(number, **options)
-
-
-@compiles(Rounded, "sqlite")
-def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
-    number, places = element.clauses
-    return f"round({compiler.process(number, **options)}, {compiler.process(places, **options)})"
+@compiles(IsNotTrue)
+def _is_not_true(element: IsNotTrue, compiler: SQLCompiler, **options: Any) -> str:
+    (condition,) = element.clauses
+    return f"(({compiler.process(condition, **options)}) IS NOT TRUE)"
 
 
 def stored(expression: Any, python_type: Any, column_type: TypeEngine[Any]) -> Any:

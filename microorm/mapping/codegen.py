@@ -16,6 +16,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.errors import InvalidValue
 from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.field import Field
+from microorm.fields.operands import check
 
 Row = tuple[Any, ...]
 _STORED_INLINE = sys.version_info < (3, 13)
@@ -122,7 +123,14 @@ def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
     for field in fields:
         value = values.get(field.name)
         if isinstance(value, ClauseElement):
-            value, expressions = field.stored(value), True
+            expressions = True
+            try:
+                check(value, field)
+                value = field.stored(value)
+            except InvalidValue as error:
+                if error.model != label:
+                    raise
+                problems.update(error.problems)
         elif value is not None or not field.generated:
             try:
                 value = field.clean(value)
@@ -158,14 +166,51 @@ def binder(
 
 
 def builder(
-    cls: type, fields: Sequence[Field[Any]], decoders: Sequence[Callable[[Any], Any] | None], *, raw: bool
+    cls: type,
+    fields: Sequence[Field[Any]],
+    decoders: Sequence[Callable[[Any], Any] | None],
+    *,
+    raw: bool,
+    explained: Callable[[Exception, Row], Exception] | None = None,
 ) -> Callable[[Sequence[Row], Any], list[Any]]:
     """Generate a function from rows and a row state to instances of *cls*, which keep their rows as loaded values.
 
     *raw*: the rows are the driver's and are decoded here; the values of mutable fields are copied into the kept row,
-    unless they are decoded from it. Otherwise the rows are SQLAlchemy's, with decoded values.
+    unless they are decoded from it. Otherwise the rows are SQLAlchemy's, with decoded values. *explained*: called with an
+    error and the row that caused it, and returns the error to raise.
     """
-    namespace: dict[str, Any] = {"cls": cls, "new": object.__new__, "deepcopy": deepcopy}
+    namespace: dict[str, Any] = {
+        "cls": cls,
+        "new": object.__new__,
+        "deepcopy": deepcopy,
+        "explained": explained,
+    }
+    loop = _build_loop(cls, fields, decoders, namespace, raw=raw)
+    if explained is not None:
+        loop = ["try:", *[f"    {line}" for line in loop]]
+        loop += ["except Exception as error:", "    raise explained(error, row) from error"]
+    source = "\n".join(
+        [
+            "def build(rows, state):",
+            "    instances = []",
+            "    append = instances.append",
+            *[f"    {line}" for line in loop],
+            "    return instances",
+        ]
+    )
+    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
+    return build
+
+
+def _build_loop(
+    cls: type,
+    fields: Sequence[Field[Any]],
+    decoders: Sequence[Callable[[Any], Any] | None],
+    namespace: dict[str, Any],
+    *,
+    raw: bool,
+) -> list[str]:
+    """Return the lines that make an instance of each row, and add what they use to *namespace*."""
     # A row of SQLAlchemy refers to its result, so a plain tuple is kept instead.
     values, keeps, copies = [], [], not raw
     for index, (field, decode) in enumerate(zip(fields, decoders, strict=True)):
@@ -178,27 +223,16 @@ def builder(
         values.append((field.name, value))
         keeps.append(keep)
     setter: Any = cls.__setattr__
-    if setter is object.__setattr__ and _STORED_INLINE:
-        given = [f"        instance.{name} = {value}" for name, value in values]
+    if setter is object.__setattr__ and _STORED_INLINE:  # stored inline by CPython, without a dictionary
+        given = [f"instance.{name} = {value}" for name, value in values]
     else:
-        given = [
-            f"        instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"
-        ]
-    variables = _variables(fields)
-    source = "\n".join(
-        [
-            "def build(rows, state):",
-            "    instances = []",
-            "    append = instances.append",
-            "    for row in rows:",
-            f"        {variables}= row",
-            "        instance = new(cls)",
-            *given,
-            f"        instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
-            "        instance._row_state, instance._related = state, None",
-            "        append(instance)",
-            "    return instances",
-        ]
-    )
-    build: Callable[[Sequence[Row], Any], list[Any]] = compiled("build", source, namespace)
-    return build
+        given = [f"instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"]
+    return [
+        "for row in rows:",
+        f"    {_variables(fields)}= row",
+        "    instance = new(cls)",
+        *[f"    {line}" for line in given],
+        f"    instance._row = {'(' + ', '.join(keeps) + ',)' if copies else 'row'}",
+        "    instance._row_state, instance._related = state, None",
+        "    append(instance)",
+    ]

@@ -1,6 +1,6 @@
 """Reads the fields and relations of a class body, and evaluates their annotations.
 
-An annotation may be a string, and may use names that are defined later. Stack frames are inspected here only: an
+An annotation may be a string, and may use names that are defined later. Stack frames are inspected here: an
 annotation of a class inside a function may use the local variables of that function.
 """
 

@@ -221,7 +221,8 @@ def _make(cls: Any, declarations: Resolved, label: str, registry: Registry, olde
 
     def make(metadata: MetaData) -> Schema:
         parts = [
-            bound(cls, name, declared, kind, registry) for name, (declared, kind) in declarations.items()
+            bound(cls, name, declared, kind, registry, declarations)
+            for name, (declared, kind) in declarations.items()
         ]
         return Schema(cls, parts, label=label, table=table_name(cls), registry=registry, metadata=metadata)
 
@@ -281,8 +282,8 @@ def resolve(cls: type, *, final: bool) -> Resolved:
     return {name: (each.field, each.annotation) for name, each in inherited(cls).items()}
 
 
-def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry) -> Any:
-    """Bind the field or relation *declared* to *cls*."""
+def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry, declarations: Resolved) -> Any:
+    """Bind the field or relation *declared* to *cls*, whose *declarations* may include the column of a foreign key."""
     if not isinstance(declared, ForeignKey):
         return declared.bind(cls, name, kind)
     target, nullable = split_optional(kind)
@@ -292,7 +293,9 @@ def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry) -> 
     if (options.registry or default_registry) is not registry:
         raise ModelError(f"{cls.__name__}.{name}: {target.__name__} belongs to another registry")
     reference = _reference(f"{cls.__name__}.{name}", target, declared.options["to_field"], registry)
-    return declared.bind(cls, name, reference, nullable=nullable)
+    beside, _ = declarations.get(f"{name}_id", (None, None))
+    column = beside if isinstance(beside, Field) else None
+    return declared.bind(cls, name, reference, nullable=nullable, declared=column)
 
 
 def _reference(where: str, target: Any, name: str | None, registry: Registry) -> Reference:
@@ -321,8 +324,15 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
         )
     key, kind = known[name or keys[0].name]
     label = registry.label(target, target.__options__.app)
-    column = f"{table_key(target)}.{key.options.get('column') or key.name}"
+    column = f"{table_key(target)}.{_column_name(target, key)}"
     return Reference(target, label, registry.models, key, kind, column)
+
+
+def _column_name(target: Any, key: Field[Any]) -> str:
+    """Return the name of the column of *key*, which may be that of a foreign key of *target*."""
+    relation = inherited(target).get(key.name.removesuffix("_id"))
+    stated = relation.field.options if relation is not None and isinstance(relation.field, ForeignKey) else {}
+    return str(key.options.get("column") or stated.get("column") or key.name)
 
 
 def table_name(cls: Any) -> str:

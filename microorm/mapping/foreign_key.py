@@ -198,8 +198,20 @@ class ForeignKey(Relation, Generic[R]):
         """What happens to the row when the row it refers to is deleted."""
         return ACTIONS[self.on_delete]
 
-    def bind(self, owner: Any, name: str, reference: Reference, *, nullable: bool) -> ForeignKey[R]:
-        """Return a copy that is *name* of *owner*, with a field of the type that it refers to. Raises `ModelError`."""
+    def bind(
+        self,
+        owner: Any,
+        name: str,
+        reference: Reference,
+        *,
+        nullable: bool,
+        declared: Field[Any] | None = None,
+    ) -> ForeignKey[R]:
+        """Return a copy that is *name* of *owner*, with a field of the type that it refers to.
+
+        *declared*: the field of its column, if the class body declares that, too; its options are added. Raises
+        `ModelError`.
+        """
         bound: ForeignKey[R] = self.bound_to(owner, name)
         bound._reference, bound._steps = reference, (Step(bound, reverse=False),)
         bound._check_options(nullable)
@@ -207,9 +219,11 @@ class ForeignKey(Relation, Generic[R]):
         options = {option: key.options[option] for option in _TYPE_OPTIONS if option in key.options}
         if "default" in given:
             options["default"] = given["default"]
-        options["column"] = given["column"] or f"{name}_id"
-        options["unique"] = self.unique
-        options["index"] = given.get("index", not self.unique)
+        added = {} if declared is None else bound._options_beside(declared, options)
+        bound.unique = bool(self.unique or added.get("unique"))
+        options |= {"column": given["column"] or f"{name}_id", "unique": bound.unique}
+        options["index"] = given.get("index", not bound.unique)
+        options |= added
         kind = Union[reference.kind, None] if nullable else reference.kind  # noqa: UP007
         bound.field = Field(**options).bind(owner, f"{name}_id", kind)
         bound.field.relation = bound
@@ -259,6 +273,18 @@ class ForeignKey(Relation, Generic[R]):
         if isinstance(key, ClauseElement):
             raise FieldError(f"{self.label} is an SQL expression; save the instance to read it")
         return instance._follow(self, key)
+
+    def _options_beside(self, declared: Field[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of the field *declared* for the same column. `ModelError` if they contradict the key."""
+        own = {option: value for option, value in self.options.items() if value not in (None, False)}
+        known = {**options, **own}
+        for option, value in declared.options.items():
+            expected = known.get(option, None if option in _TYPE_OPTIONS else value)
+            if repr(expected) != repr(value):  # types of SQLAlchemy are equal only to themselves
+                raise ModelError(
+                    f"{self.owner.__name__}.{declared.name}: {option}= contradicts {self.label}, which has the same column"
+                )
+        return {option: value for option, value in declared.options.items() if option != "init"}
 
     def _check_options(self, nullable: bool) -> None:
         options = self.options

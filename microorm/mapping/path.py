@@ -19,6 +19,9 @@ from microorm.errors import FieldError, nearest
 
 _alias_lock = Lock()
 
+MAX_NESTING = 100
+"""How deep an expression may be nested. SQLAlchemy's compiler needs some five calls for each level, of Python's 1000."""
+
 
 class Step(NamedTuple):
     """One foreign key, followed forward or in *reverse*."""
@@ -166,18 +169,27 @@ def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
     return source
 
 
-def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
-    """Return the paths of *schema* whose columns the expression *given* contains.
+def paths_in(schema: Any, given: ClauseElement, lists: list[Any] | None = None) -> frozenset[Path]:
+    """Return the paths of *schema* whose columns the expression *given* contains, and add lists of values to *lists*.
 
-    Raises `FieldError` for a column of another table, which would join every row of it, and change or delete too much.
-    A sub-select may contain other tables; its paths count if it does not join them itself.
+    Raises `FieldError` for a column of another table, which would join every row of it, and change or delete too much,
+    and for an expression that is nested too deep. A sub-select may contain other tables; its paths count if it does not
+    join them itself.
     """
     known, own = schema.registry.paths, schema.table
     found: set[Path] = set()
     left: list[Any] = [given]
-    while left:
+    deeper: list[Any] = []
+    depth = 0
+    while left or deeper:
+        if not left:
+            left, deeper, depth = deeper, [], depth + 1
+            if depth > MAX_NESTING:
+                raise too_deep(schema)
         element = left.pop()
         if isinstance(element, BindParameter):
+            if element.expanding and lists is not None:
+                lists.append(element)
             continue
         if isinstance(element, ColumnClause):
             table = element.table
@@ -190,16 +202,53 @@ def paths_in(schema: Any, given: ClauseElement) -> frozenset[Path]:
                 raise FieldError(f"{schema.name}: {element.name!r} of {path!r} is a column of another table")
             found.add(path)
         elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
+            _refuse_deep(schema, element, depth)
             found.update(_unjoined(schema, element) if known else ())
         else:
-            left += element.get_children()
+            deeper += element.get_children()
     return frozenset(found)
+
+
+def _refuse_deep(schema: Any, nested: ClauseElement, depth: int) -> None:
+    """Raise `FieldError` if a sub-select, *depth* levels deep in an expression, makes that too deep."""
+    level: list[Any] = [nested]
+    while level:
+        if depth > MAX_NESTING:
+            raise too_deep(schema)
+        level = [child for element in level for child in element.get_children()]
+        depth += 1
+
+
+def too_deep(schema: Any) -> FieldError:
+    """Return the error for an expression that SQLAlchemy, which is recursive, may not be able to compile."""
+    return FieldError(
+        f"{schema.name}: the expression is nested more than {MAX_NESTING} levels deep; write and_(*conditions), "
+        "or_(*conditions) or column.in_(values) for a long list"
+    )
 
 
 def refuse_foreign(schema: Any, given: ClauseElement) -> None:
     """Raise `FieldError` if *given*, an expression to write, contains a column of another table or path."""
     for path in paths_in(schema, given):
         raise FieldError(f"{schema.name}: an expression to write cannot contain a column of {path!r}")
+
+
+def refuse_columns(schema: Any, names: Iterable[str], row: Iterable[Any]) -> None:
+    """Raise `FieldError` if an expression in *row*, which is inserted, contains a column, which has no value yet.
+
+    MariaDB would take the default of the column. A sub-select may contain columns.
+    """
+    for name, value in zip(names, row, strict=True):
+        left: list[Any] = [value] if isinstance(value, ClauseElement) else []
+        while left:
+            element = left.pop()
+            if isinstance(element, ColumnClause) and element.table is not None:
+                raise FieldError(
+                    f"{schema.name}.{name}: a row that is inserted has no {element.name} yet that an expression could use; "
+                    "give a value, or change the row with update() afterwards"
+                )
+            if not isinstance(element, (SelectBase, ScalarSelect, Exists)):
+                left += element.get_children()
 
 
 def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Path]) -> ColumnElement[bool]:

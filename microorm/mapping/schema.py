@@ -7,9 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar, get_args, get_origin
 
-from sqlalchemy import ColumnElement, MetaData, Select, Table, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKeyConstraint,
+    MetaData,
+    Select,
+    Table,
+    UniqueConstraint,
+    tuple_,
+)
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy.schema import SchemaItem, conv
 
 from microorm.errors import FieldError, ModelError
 from microorm.fields.field import Field
@@ -24,6 +32,7 @@ from microorm.messages import brief
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
 
 MAX_COLLECTORS = 256
+_NAMES = "microorm_names"  # of indexes and constraints, in the `info` of a MetaData: name → table
 TABLE_OPTIONS: Mapping[str, Any] = {
     "sqlite_autoincrement": True,
     "mysql_charset": "utf8mb4",
@@ -49,7 +58,8 @@ class Schema:
         self.names = tuple(each.name for each in fields)
         self.by_name = {each.name: each for each in fields}
         self.key_names = tuple(each.name for each in self.key)
-        self.plain_names = tuple(each.name for each in fields if not each.primary_key)
+        self.computed = tuple(each.name for each in fields if each.computed)
+        self.plain_names = tuple(e.name for e in fields if not (e.primary_key or e.computed))
         self.written_names = (*self.plain_names, *self.key_names)
         self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
         self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
@@ -239,9 +249,49 @@ def _make_table(model: Any, name: str, metadata: MetaData, fields: list[Field[An
         table = Table(name, metadata, *columns, *checks, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
         raise ModelError(f"{model.__name__}: invalid table {name!r}: {error}") from error
+    _refuse_taken_names(model, table)
     lazy = {option: value for option, value in TABLE_OPTIONS.items() if option not in options}
     vars(table)["dialect_options"] = LazyDialectOptions(table.dialect_options, lazy)
     return table
+
+
+def _refuse_taken_names(model: Any, table: Table) -> None:
+    """Raise `ModelError` if an index or constraint of *table* has the name of another table's, and note the names.
+
+    A database has one of a name; an abstract model gives the same to several tables. Names that are made from
+    those of table and columns are not refused.
+    """
+    tables, known = table.metadata.tables, table.metadata.info.setdefault(_NAMES, {})
+    named = _named(table)
+    for key, given in named.items():
+        owner = known.get(key)
+        taken = (
+            None
+            if owner is None or owner == table.key or owner not in tables
+            else _named(tables[owner]).get(key)
+        )
+        if taken is not None and (given or taken):
+            table.metadata.remove(table)
+            raise ModelError(
+                f"{model.__name__}: the table {brief(owner)} has {key[1]} named {key[2]!r}, too; leave out the name, "
+                "which is then made from the table and its columns, or give each model its own"
+            )
+    known.update(dict.fromkeys(named, table.key))
+
+
+def _named(table: Table) -> dict[tuple[str | None, str, str], bool]:
+    """Return the names of the indexes and keys of *table* that a database has once, and whether they were given."""
+    items: list[tuple[str, Any]] = [("an index or constraint", index) for index in table.indexes]
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint):
+            items.append(("an index or constraint", constraint))
+        elif isinstance(constraint, ForeignKeyConstraint):
+            items.append(("a foreign key", constraint))
+    return {
+        (table.schema, kind, item.name.lower()): not isinstance(item.name, conv)
+        for kind, item in items
+        if item.name
+    }
 
 
 def _refuse_unquotable(label: str, what: str, name: str) -> None:

@@ -20,9 +20,9 @@ from alembic.util import CommandError, to_tuple
 
 from microorm.apps import default_apps
 from microorm.errors import MigrationError
-from microorm.migrations.compare import parse_rename
 from microorm.migrations.environment import ATTRIBUTE, Request
 from microorm.migrations.history import History, name_revisions
+from microorm.migrations.renames import parse_rename
 from microorm.migrations.report import Step, behind, describe
 from microorm.migrations.targets import Target
 from microorm.registry import Registry, default_registry

@@ -1,111 +1,100 @@
-"""Compare: what autogenerate finds beside alembic's own comparisons, in renames, CHECKs, keys and defaults.
+"""Compare: what autogenerate finds beside alembic's own comparisons, in CHECKs, keys and defaults.
 
 A server rewrites a CHECK or a default. To compare it with the model's, that is given to the same server, as
 part of a temporary table, and read back.
+
+Alembic cannot compare indexes with a descending column, or on expressions. PostgreSQL describes these completely; SQLite and
+MariaDB are asked for the order of each column.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
-from alembic.migration import MigrationContext
-from alembic.operations import ops
+from alembic.operations import MigrateOperation, ops
 from alembic.runtime.plugins import Plugin
 from alembic.util import DispatchPriority, PriorityDispatchResult
-from sqlalchemy.schema import CreateTable, SchemaItem
+from sqlalchemy.schema import CreateTable, SchemaItem, conv
+from sqlalchemy.sql import ClauseElement, operators
+from sqlalchemy.sql.elements import UnaryExpression
 
-from microorm.errors import MigrationError, nearest
 from microorm.migrations.dialects import compile_sql, dialect_name, literal_text, render_item, sql_for
-from microorm.migrations.operations import (
-    ChangePrimaryKeyOp,
-    CreateCheckOp,
-    DropCheckOp,
-    RenameColumnOp,
-    RenameTableOp,
+from microorm.migrations.operations import ChangePrimaryKeyOp, CreateCheckOp, DropCheckOp
+from microorm.migrations.renames import (
+    RENAMES,
+    Rename,
+    changed_tables,
+    compare_renamed_tables,
+    renamed_columns,
 )
+from microorm.migrations.sqlite_ddl import table_ddl
 from microorm.migrations.targets import TARGET, Target
+from microorm.registry import NAMING
 
 TEMPORARY_TABLE = "microorm_temporary"
 
-_RENAMES = "microorm_renames"  # the option of alembic's context that holds the renames
-_NAME = r"[^.:]+"
-_RENAME = re.compile(rf"(?:({_NAME})\.)?({_NAME}):(?:({_NAME})\.)?({_NAME})")
+_PLUGINS = ("alembic.autogenerate.*", "~alembic.autogenerate.defaults", "microorm.migrations")
 _JSON_CHECK = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Rename:
-    """A rename from *old* to *new*: of a column of *table*, by the table's new name, or of a table if that is None."""
-
-    table: str | None
-    old: str
-    new: str
-
-
-def parse_rename(given: str) -> Rename:
-    """Parse `old:new` (a table) or `table.old:new` (a column). Raises `MigrationError` for anything else."""
-    found = _RENAME.fullmatch(given)
-    if found is None:
-        raise MigrationError(
-            f"{given!r} is not a rename; write 'old:new' for a table or 'table.old:new' for a column"
-        )
-    table, old, new_table, new = found.groups()
-    if new_table not in (None, table):
-        raise MigrationError(f"the rename {given!r} names two tables; a column cannot move to another table")
-    if old == new:
-        raise MigrationError(f"the rename {given!r} changes nothing")
-    return Rename(table, old, new)
-
-
-def renamed_columns(renames: Iterable[Rename], table: str) -> dict[str, str]:
-    """Return the old names of the renamed columns of *table*, by their new ones."""
-    return {each.new: each.old for each in renames if each.table == table}
-
-
-def renamed_tables(renames: Iterable[Rename]) -> dict[str, str]:
-    """Return the old names of the renamed tables, by their new ones."""
-    return {each.new: each.old for each in renames if each.table is None}
-
-
 def compare_options(
-    target: Target, metadata: sa.MetaData, known: frozenset[str], renames: tuple[Rename, ...]
+    target: Target,
+    metadata: sa.MetaData,
+    known: Set[str],
+    views: Set[str],
+    renames: tuple[Rename, ...],
 ) -> dict[str, Any]:
     """Return the options of `alembic.context.configure` that compare *target* with *metadata*.
 
-    *known* are the tables that belong or belonged to a model. Other tables of the database are ignored.
+    *known* are the tables that belong or belonged to a model. Other tables of the database are ignored, and
+    models of *views*.
     """
-    tables = renamed_tables(renames)
-
-    def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
-        if kind != "table":
-            return True
-        return name in known and name not in tables.values() and target.allows(str(name))
-
-    def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
-        if kind == "table" and not reflected:
-            return target.allows(str(name)) and not (other is None and name in tables)
-        if kind == "column" and reflected and other is None:
-            return name not in renamed_columns(renames, item.table.name).values()
-        return True
-
+    schemas = {None, *(table.schema for key, table in metadata.tables.items() if target.allows(key))}
     return {
         TARGET: target,
-        _RENAMES: renames,
+        RENAMES: renames,
         "target_metadata": metadata,
-        "include_name": include_name,
-        "include_object": include_object,
+        **_filters(target, metadata, known, views, renames, schemas),
+        "include_schemas": len(schemas) > 1,
         "compare_type": True,
-        "compare_server_default": compare_default,
         "render_as_batch": True,  # SQLite changes a table by building a new one
         "render_item": render_item,
-        "autogenerate_plugins": ["alembic.autogenerate.*", "microorm.migrations"],
+        "autogenerate_plugins": _PLUGINS,
     }
+
+
+def _filters(
+    target: Target,
+    metadata: sa.MetaData,
+    known: Set[str],
+    views: Set[str],
+    renames: tuple[Rename, ...],
+    schemas: Set[str | None],
+) -> dict[str, Callable[..., bool]]:
+    """Return the options that leave out what is not compared, or what microorm compares itself."""
+    compared_apart = changed_tables(renames)
+    indexes = incomparable_indexes(metadata, target.dialect)
+
+    def include_name(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind == "schema":
+            return name in schemas
+        if kind != "table":
+            return True
+        key = f"{schema}.{name}" if (schema := parents.get("schema_name")) else str(name)
+        return key in known and key not in compared_apart.values() and target.allows(key)
+
+    def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
+        if kind == "index":
+            return name not in indexes
+        apart = kind == "table" and (item.key in compared_apart or item.key in views)
+        return kind != "table" or reflected or (target.allows(item.key) and not apart)
+
+    return {"include_name": include_name, "include_object": include_object}
 
 
 def compare_table(
@@ -116,170 +105,50 @@ def compare_table(
     stored: sa.Table | None,
     wanted: sa.Table | None,
 ) -> PriorityDispatchResult:
-    """Add to *changes* how the table differs: in renamed columns, CHECKs, its primary key, indexes on expressions."""
+    """Add to *changes* how the table differs: in CHECKs, its primary key, indexes on expressions."""
     connection = autogenerate.connection
     if stored is not None and wanted is not None:
-        _compare_renamed_columns(autogenerate, changes, stored, wanted)
-        if (before := _key(stored)) != (after := _key(wanted)):
+        renamed = {
+            old: new for new, old in renamed_columns(autogenerate.opts.get(RENAMES, ()), wanted.key).items()
+        }
+        if (before := _key(stored, renamed)) != (after := _key(wanted, {})):
             changes.ops.append(ChangePrimaryKeyOp(name, before, after))
         if connection is not None:
-            _compare_checks(connection, changes, name, wanted)
-    if wanted is not None and connection is not None and connection.dialect.name == "sqlite":
-        query = sa.text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
-        present = set() if stored is None else set(connection.execute(query, {"table": name}).scalars())
-        for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
-            on_columns = all(isinstance(each, sa.Column) for each in index.expressions)
-            # alembic skips one on expressions, and only its name can be compared
-            if not on_columns and index.name not in present:
-                changes.ops.append(ops.CreateIndexOp.from_index(index))
+            _compare_checks(connection, changes, name, wanted, schema)
+    if wanted is not None and connection is not None:
+        names = incomparable_indexes(wanted.metadata, dialect_name(connection.dialect.name))
+        changes.ops.extend(compare_indexes(connection, stored, wanted, names))
+    if stored is not None and connection is not None:
+        changes.ops[:] = [complete_drop(connection, stored, each) for each in changes.ops]
+        for each in changes.ops:
+            if isinstance(each, ops.DropConstraintOp) and each.constraint_name is None:
+                each.constraint_name = _made_name(each)
     return PriorityDispatchResult.CONTINUE
 
 
-def _key(table: sa.Table) -> tuple[str, ...]:
-    return tuple(sorted(column.name for column in table.primary_key.columns))
+def _made_name(operation: ops.DropConstraintOp) -> str:
+    """Return the name that a constraint of SQLite without one has while its table is rebuilt."""
+    constraint: Any = operation.to_constraint()
+    kind = "fk" if isinstance(constraint, sa.ForeignKeyConstraint) else "uq"
+    columns = "_".join(column.name for column in constraint.columns)
+    return conv(NAMING[kind] % {"table_name": operation.table_name, "column_0_N_name": columns})
 
 
-def _compare_renamed_columns(
-    autogenerate: AutogenContext, changes: ops.ModifyTableOps, stored: sa.Table, wanted: sa.Table
-) -> None:
-    """Replace new columns in *changes* that are renamed ones, and compare what else differs about them."""
-    for new, old in renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).items():
-        for index, change in enumerate(changes.ops):
-            if isinstance(change, ops.AddColumnOp) and change.column.name == new and old in stored.c:
-                rename = RenameColumnOp(wanted.name, old, modify_name=new)
-                _compare_column(autogenerate, rename, stored.c[old], wanted.c[new])
-                changes.ops[index] = rename
-
-
-def compare_renamed_tables(
-    autogenerate: AutogenContext, upgrade: ops.UpgradeOps, schemas: Iterable[str | None]
-) -> PriorityDispatchResult:
-    """Add the renamed tables to *upgrade*, and what else differs about them.
-
-    Raises `MigrationError` for a table in a schema, before anything is compared.
-    """
-    for table in autogenerate.sorted_tables:
-        if table.schema is not None:
-            raise MigrationError(
-                f"the table {table.fullname!r} is in a schema; revisions are made for tables without one only"
-            )
-    existing = set(autogenerate.inspector.get_table_names())
-    for new, old in renamed_tables(autogenerate.opts.get(_RENAMES, ())).items():
-        wanted = autogenerate.table_key_to_table.get(new)
-        if wanted is None or old not in existing:
-            continue
-        # As alembic reflects: a sequence that makes keys is not a default.
-        listener = ("column_reflect", autogenerate.migration_context.impl.autogen_column_reflect)
-        stored = sa.Table(old, sa.MetaData(), autoload_with=autogenerate.connection, listeners=[listener])
-        changes = _compare_renamed_table(autogenerate, stored, wanted)
-        upgrade.ops.append(RenameTableOp(old, new))
-        if changes.ops:
-            upgrade.ops.append(changes)
-    return PriorityDispatchResult.CONTINUE
-
-
-def _compare_renamed_table(
-    autogenerate: AutogenContext, stored: sa.Table, wanted: sa.Table
-) -> ops.ModifyTableOps:
-    """Compare two tables whose names differ, as alembic compares tables of one name."""
-    changes = ops.ModifyTableOps(wanted.name, [])
-    for column in wanted.columns:
-        if column.name not in stored.c:
-            changes.ops.append(ops.AddColumnOp.from_column_and_tablename(None, wanted.name, column))
-            continue
-        change: Any = ops.AlterColumnOp(wanted.name, column.name)
-        _compare_column(autogenerate, change, stored.c[column.name], column)
-        if change.has_changes():
-            changes.ops.append(change)
-    compare = autogenerate.comparators.dispatch("table", qualifier=autogenerate.dialect.name)
-    compare(autogenerate, changes, None, stored.name, stored, wanted)
-    kept = {*wanted.c.keys(), *renamed_columns(autogenerate.opts.get(_RENAMES, ()), wanted.name).values()}
-    changes.ops.extend(
-        ops.DropColumnOp.from_column_and_tablename(None, wanted.name, column)
-        for column in stored.columns
-        if column.name not in kept
-    )
-    for change in changes.ops:
-        if getattr(change, "table_name", None) == stored.name:
-            change.table_name = wanted.name
-    return changes
-
-
-def _compare_column(
-    autogenerate: AutogenContext, change: ops.AlterColumnOp, stored: sa.Column[Any], wanted: sa.Column[Any]
-) -> None:
-    compare = autogenerate.comparators.dispatch("column", qualifier=autogenerate.dialect.name)
-    compare(autogenerate, change, None, wanted.table.name, wanted.name, stored, wanted)
-
-
-def check_renames(
-    renames: Iterable[Rename], upgrades: Iterable[ops.UpgradeOps], metadata: sa.MetaData
-) -> None:
-    """Raise `MigrationError` for one of *renames* that does not occur in *upgrades*."""
-    done: set[Rename] = set()
-    for upgrade in upgrades:
-        for change in upgrade.ops:
-            if isinstance(change, RenameTableOp):
-                done.add(Rename(None, change.table_name, change.new_table_name))
-            for inner in change.ops if isinstance(change, ops.ModifyTableOps) else ():
-                if isinstance(inner, RenameColumnOp):
-                    done.add(Rename(inner.table_name, inner.column_name, str(inner.modify_name)))
-    for rename in renames:
-        if rename not in done:
-            raise MigrationError(_why_not_renamed(rename, metadata))
-
-
-def _why_not_renamed(rename: Rename, metadata: sa.MetaData) -> str:
-    table, tables = rename.table or rename.new, metadata.tables
-    if table not in tables:
-        return f"there is no table {table!r} in the models{nearest(table, tables)}"
-    if rename.table is None:
-        return f"there is no table {rename.old!r} in a database to rename to {rename.new!r}"
-    columns = tables[table].c
-    if rename.new not in columns:
-        return f"there is no column '{table}.{rename.new}' in the models{nearest(rename.new, columns.keys())}"
-    return f"there is no column '{table}.{rename.old}' in a database to rename to {rename.new!r}"
-
-
-def remove_followed_keys(upgrade: ops.UpgradeOps, renames: Iterable[Rename]) -> None:
-    """Remove changes of foreign keys whose only cause is a rename: databases change these keys by themselves."""
-    tables = renamed_tables(renames)
-    columns = {(each.table, each.new): each.old for each in renames}
-    for changes in upgrade.ops:
-        if not isinstance(changes, ops.ModifyTableOps):
-            continue
-        created = {
-            each.constraint_name: each for each in changes.ops if isinstance(each, ops.CreateForeignKeyOp)
-        }
-        for change in list(changes.ops):
-            if not isinstance(change, ops.DropConstraintOp) or change.constraint_name not in created:
-                continue
-            before, after = change.to_constraint(), created[change.constraint_name]
-            if isinstance(before, sa.ForeignKeyConstraint) and _follows(before, after, tables, columns):
-                changes.ops.remove(change)
-                changes.ops.remove(after)
-
-
-def _follows(
-    before: sa.ForeignKeyConstraint,
-    after: ops.CreateForeignKeyOp,
-    tables: dict[str, str],
-    columns: dict[tuple[str | None, str], str],
-) -> bool:
-    """Return whether *after* is *before* with the new names of *tables* and *columns*."""
-    table = after.referent_table
-    remote = [f"{tables.get(table, table)}.{columns.get((table, each), each)}" for each in after.remote_cols]
-    local = [columns.get((after.source_table, each), each) for each in after.local_cols]
-    return [each.target_fullname for each in before.elements] == remote and list(before.column_keys) == local
+def _key(table: sa.Table, renamed: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(renamed.get(column.name, column.name) for column in table.primary_key.columns))
 
 
 def _compare_checks(
-    connection: sa.Connection, changes: ops.ModifyTableOps, name: str, wanted: sa.Table
+    connection: sa.Connection,
+    changes: ops.ModifyTableOps,
+    name: str,
+    wanted: sa.Table,
+    schema: str | None = None,
 ) -> None:
     """Add to *changes* the named CHECKs that the table *name* lacks, has in excess, or has with another condition."""
-    present = stored_checks(connection, name)
+    present = stored_checks(connection, name, schema)
     checks = {
-        str(each.name): each.sqltext
+        _stored_name(connection, each): each.sqltext
         for each in wanted.constraints
         if isinstance(each, sa.CheckConstraint) and each.name
     }
@@ -296,9 +165,19 @@ def _compare_checks(
         changes.ops.append(CreateCheckOp(check, name, compile_sql(checks[check])))
 
 
-def stored_checks(connection: sa.Connection, table: str) -> dict[str, str]:
+def _stored_name(connection: sa.Connection, constraint: sa.CheckConstraint) -> str:
+    """Return the name of *constraint* in the database, which shortens one that is too long."""
+    preparer = connection.dialect.identifier_preparer
+    return preparer.unformat_identifiers(preparer.format_constraint(constraint) or "")[0]
+
+
+def stored_checks(connection: sa.Connection, table: str, schema: str | None = None) -> dict[str, str]:
     """Return the named CHECKs of *table*: name → condition. MariaDB's own CHECKs of JSON columns are left out."""
-    found = sa.inspect(connection).get_check_constraints(table)
+    if connection.dialect.name == "sqlite":
+        return {
+            each.name: each.condition for each in table_ddl(connection, table).checks if each.name is not None
+        }
+    found = sa.inspect(connection).get_check_constraints(table, schema=schema)
     return {
         str(each["name"]): each["sqltext"]
         for each in found
@@ -320,23 +199,49 @@ def _read_back(connection: sa.Connection, table: sa.Table, checks: dict[str, str
 
 
 def compare_default(
-    migration: MigrationContext,
+    autogenerate: AutogenContext,
+    change: ops.AlterColumnOp,
+    schema: str | None,
+    table: str | None,
+    name: str | None,
     stored: sa.Column[Any],
     wanted: sa.Column[Any],
-    stored_default: str | None,
-    wanted_default: Any,
-    rendered: str | None,
-) -> bool:
-    """Return whether two columns have different server defaults, as alembic's `compare_server_default`."""
-    if wanted_default is None:
-        return stored_default is not None
-    connection = migration.bind
-    if stored_default == rendered or connection is None:
-        return False
-    column = sa.Column(wanted.name, wanted.type, server_default=wanted_default.arg)
+) -> PriorityDispatchResult:
+    """Add to *change* that two columns have different server defaults; in the place of alembic's comparisons.
+
+    A column that the database generates is not compared: a key is the same however the database makes it, and
+    ALTER does not change an expression.
+    """
+    if wanted.table.autoincrement_column is wanted or wanted.autoincrement is True:
+        change.kw["autoincrement"] = True  # MariaDB repeats it
+    before, after = stored.server_default, wanted.server_default
+    if (before is None and after is None) or not all(
+        isinstance(each, sa.DefaultClause | None) for each in (before, after)
+    ):
+        return PriorityDispatchResult.CONTINUE
+    change.existing_server_default = before
+    connection = autogenerate.connection
+    if connection is not None and differing_defaults(connection, stored, wanted):
+        change.modify_server_default = after
+    return PriorityDispatchResult.CONTINUE
+
+
+def differing_defaults(connection: sa.Connection, stored: sa.Column[Any], wanted: sa.Column[Any]) -> bool:
+    """Return whether two columns have different server defaults, in the words of the database."""
+    before, after = stored.server_default, wanted.server_default
+    if not isinstance(after, sa.DefaultClause):
+        return before is not None
+    # A default that the database does not report is None here and below.
+    text = str(getattr(before.arg, "text", before.arg)) if isinstance(before, sa.DefaultClause) else None
+    if isinstance(after.arg, ClauseElement):
+        literal = after.arg.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        if str(literal) == text:
+            return False
+    default: Any = after.arg
+    column = sa.Column(wanted.name, wanted.type, server_default=default)
     with temporary_table(connection, column) as inspector:
         (read_back,) = inspector.get_columns(TEMPORARY_TABLE)
-    return _without_brackets(read_back["default"]) != _without_brackets(stored_default)
+    return _without_brackets(read_back["default"]) != _without_brackets(text)
 
 
 def _without_brackets(sql: str | None) -> str | None:
@@ -358,6 +263,96 @@ def temporary_table(connection: sa.Connection, *items: SchemaItem) -> Iterator[s
 
 _PLUGIN = Plugin("microorm.migrations")
 _PLUGIN.add_autogenerate_comparator(compare_table, "table", "microorm_table")
+_PLUGIN.add_autogenerate_comparator(compare_default, "column", "server_default")
 _PLUGIN.add_autogenerate_comparator(
     compare_renamed_tables, "schema", "microorm_tables", priority=DispatchPriority.FIRST
 )
+
+
+Order = list[tuple[str, bool]]  # columns, and whether they are descending
+
+_MARIADB = sa.text(
+    "SELECT column_name, collation = 'D', non_unique FROM information_schema.statistics"
+    " WHERE table_schema = coalesce(:schema, DATABASE()) AND table_name = :table AND index_name = :index ORDER BY seq_in_index"
+)
+
+
+def incomparable_indexes(metadata: sa.MetaData, dialect: str) -> frozenset[str]:
+    """Return the names of the indexes of the models that alembic cannot compare on *dialect*."""
+    if dialect == "postgresql":
+        return frozenset()
+    indexes = (index for table in metadata.tables.values() for index in table.indexes)
+    return frozenset(
+        str(index.name)
+        for index in indexes
+        if not all(isinstance(each, sa.Column) for each in index.expressions)
+    )
+
+
+def compare_indexes(
+    connection: sa.Connection, stored: sa.Table | None, wanted: sa.Table, names: frozenset[str]
+) -> Iterator[MigrateOperation]:
+    """Yield what the indexes *names* of *wanted* need; of one on an expression only the name is compared."""
+    present = set() if stored is None else _present(connection, stored)
+    for index in sorted(wanted.indexes, key=lambda each: str(each.name)):
+        if index.name not in names or (connection.dialect.name != "sqlite" and _order(index) is None):
+            continue
+        if stored is not None and index.name in present:
+            order, found = _order(index), _stored_order(connection, stored, str(index.name))
+            if order is None or (order, bool(index.unique)) == found:
+                continue
+            yield ops.DropIndexOp.from_index(_index(stored, str(index.name), *found))
+        yield ops.CreateIndexOp.from_index(index)
+
+
+def _present(connection: sa.Connection, table: sa.Table) -> set[Any]:
+    if connection.dialect.name == "sqlite":
+        query = sa.text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table")
+        return set(connection.execute(query, {"table": table.name}).scalars())
+    return {each["name"] for each in sa.inspect(connection).get_indexes(table.name, schema=table.schema)}
+
+
+def _order(index: sa.Index) -> Order | None:
+    """Return the columns of *index* in their order, or None if it has other expressions."""
+    order: Order = []
+    expressions: list[Any] = list(index.expressions)
+    table: Any = index.table
+    for each in expressions:
+        descending = isinstance(each, UnaryExpression) and each.modifier is operators.desc_op
+        ascending = isinstance(each, UnaryExpression) and each.modifier is operators.asc_op
+        inner = each.element if descending or ascending else each
+        column = inner if isinstance(inner, sa.Column) else table.c.get(str(inner))  # `desc("name")`
+        if column is None:
+            return None
+        order.append((column.name, descending))
+    return order
+
+
+def _stored_order(connection: sa.Connection, table: sa.Table, index: str) -> tuple[Order, bool]:
+    """Return the columns of an index that exists in their order, and whether it is unique."""
+    if connection.dialect.name == "sqlite":
+        quoted = connection.dialect.identifier_preparer.quote(index)
+        rows = connection.exec_driver_sql(f"PRAGMA index_xinfo({quoted})")
+        order = [(row.name, bool(row.desc)) for row in rows if row.key]
+        unique = sa.text('SELECT "unique" FROM pragma_index_list(:table) WHERE name = :index')
+        return order, bool(connection.execute(unique, {"table": table.name, "index": index}).scalar())
+    names = {"schema": table.schema, "table": table.name, "index": index}
+    found = connection.execute(_MARIADB, names).all()
+    return [(name, bool(descending)) for name, descending, _ in found], not found[0][2]
+
+
+def complete_drop(
+    connection: sa.Connection, stored: sa.Table, operation: MigrateOperation
+) -> MigrateOperation:
+    """Return *operation*; if it drops an index with a descending column, one that can be reversed."""
+    if not isinstance(operation, ops.DropIndexOp) or connection.dialect.name == "postgresql":
+        return operation
+    order, unique = _stored_order(connection, stored, str(operation.index_name))
+    if not any(descending for _, descending in order):
+        return operation
+    return ops.DropIndexOp.from_index(_index(stored, str(operation.index_name), order, unique))
+
+
+def _index(stored: sa.Table, name: str, order: Order, unique: bool) -> sa.Index:
+    columns = [sa.desc(stored.c[each]) if descending else stored.c[each] for each, descending in order]
+    return sa.Index(name, *columns, unique=unique, _table=stored)

@@ -7,6 +7,7 @@ each dialect is kept.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,12 +22,34 @@ from sqlalchemy.types import TypeEngine
 
 from microorm.errors import ModelError
 from microorm.fields import types
+from microorm.fields.documents import json_type
 from microorm.fields.types import MARIADB
 
-_NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
+NAMED: dict[str, Any] = {"paramstyle": "named"}  # other styles double a %
+
+
+def print_all_literals(dialect: sa.Dialect) -> sa.Dialect:
+    """Make *dialect* print bytes and JSON as literals, too, which SQLAlchemy does not; return it."""
+    base: Any = dialect.statement_compiler
+
+    class Compiler(base):  # type: ignore[misc]
+        def render_literal_value(self, value: Any, type_: Any) -> str:
+            stored = type_.dialect_impl(self.dialect)
+            if value is not None and isinstance(stored, sa.JSON):
+                value, type_ = json.dumps(value), sa.String()
+            if isinstance(value, bytes):
+                return (
+                    f"'\\x{value.hex()}'::bytea" if self.dialect.name == "postgresql" else f"X'{value.hex()}'"
+                )
+            literal: str = super().render_literal_value(value, type_)
+            return literal
+
+    dialect.statement_compiler = Compiler
+    return dialect
+
 
 DIALECTS: Mapping[str, sa.Dialect] = {
-    name: sa.make_url(f"{driver}://").get_dialect()(**_NAMED)
+    name: print_all_literals(sa.make_url(f"{driver}://").get_dialect()(**NAMED))
     for name, driver in (
         ("sqlite", "sqlite"),
         ("postgresql", "postgresql+psycopg"),
@@ -151,7 +174,7 @@ def _candidates(type_: TypeEngine[Any]) -> Iterator[tuple[str, TypeEngine[Any]]]
     yield "types.time_type()", types.time_type()
     yield "types.Duration()", types.Duration()
     yield "types.uuid_type()", types.uuid_type()
-    yield "types.json_type()", types.json_type()
+    yield "types.json_type()", json_type()
     if isinstance(precision, int) and isinstance(scale, int):
         yield f"types.ExactNumeric({precision}, {scale})", types.ExactNumeric(precision, scale)
 

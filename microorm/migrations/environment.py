@@ -25,9 +25,11 @@ from sqlalchemy.schema import ExecutableDDLElement
 from microorm.apps import Apps, default_apps
 from microorm.db.blocks import adopted, forbidden
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.migrations.compare import Rename, check_renames, compare_options, remove_followed_keys
+from microorm.migrations.compare import compare_options
+from microorm.migrations.dialects import NAMED, print_all_literals
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
+from microorm.migrations.renames import Rename, check_renames, remove_followed_keys, suspend_foreign_keys
 from microorm.migrations.report import Progress, Step, behind, failure, first_line
 from microorm.migrations.targets import Target, labels_by_table, locked, models_by_table, restricted, targets
 from microorm.project import read_project
@@ -74,9 +76,13 @@ class Request:
         return [config for label, config in configs.items() if label in owners] or [self.registry]
 
 
-def known_tables(history: History, registry: Registry) -> frozenset[str]:
-    """Return the tables that belong or belonged to a model; none before the first revision, which creates all."""
-    return frozenset({*history.labels, *models_by_table(registry)}) if history.revisions else frozenset()
+def known_tables(history: History, registry: Registry, *, check: bool = False) -> frozenset[str]:
+    """Return the tables that belong or belonged to a model.
+
+    Before the first revision, which creates all tables, there is none, unless databases are *check*ed.
+    """
+    known = frozenset({*history.labels, *models_by_table(registry)})
+    return known if history.revisions or check else frozenset()
 
 
 def default_for_rows(registry: Registry, table: str, column: str) -> tuple[bool, Any]:
@@ -127,7 +133,9 @@ class Environment:
     def print_sql(self, target: Target) -> None:
         """Print the SQL of the command for *target*, without connecting to it."""
         options = {**self._options(target), **self.options}
+        options = {"dialect_opts": NAMED, **options}
         context.configure(url=target.database.url, literal_binds=True, fn=self.command, **options)
+        print_all_literals(context.get_context().dialect)
         context.static_output(f"-- {', '.join(target.aliases)} ({target.dialect})\n")
         with _expected_warnings_ignored():
             if target.dialect == "sqlite":
@@ -178,7 +186,7 @@ class Environment:
                 progress.begin(step.info)
                 yield step
 
-        options = {**self._options(target), "on_version_apply": progress.end, **self.options}
+        options = {**self._options(target, connection), "on_version_apply": progress.end, **self.options}
         context.configure(connection=connection, fn=command, **options)
         return context.get_context()
 
@@ -233,11 +241,15 @@ class Environment:
         while progress.steps:
             self.request.add(progress.steps.pop(0))
 
-    def _options(self, target: Target) -> dict[str, Any]:
+    def _options(self, target: Target, connection: Connection | None = None) -> dict[str, Any]:
         request = self.request
-        known = known_tables(self.history, request.registry)
+        known = known_tables(self.history, request.registry, check=request.on_visit is not None)
+        views: set[str] = set()
+        if connection is not None:
+            views.update(inspect(connection).get_view_names())
+            connection.rollback()  # alembic begins its transactions itself
         return {
-            **compare_options(target, request.registry.metadata, known, request.renames),
+            **compare_options(target, request.registry.metadata, known - views, views, request.renames),
             "transactional_ddl": target.dialect in ("sqlite", "postgresql"),
             "transaction_per_migration": target.dialect != "sqlite",
             "process_revision_directives": lambda migration, revision, scripts: self._gather(
@@ -252,6 +264,7 @@ class Environment:
         remove_followed_keys(upgrade, request.renames)
         request.needs.append((target, upgrade))
         if migration.bind is not None:
+            suspend_foreign_keys(upgrade, migration.bind, registry.metadata, request.renames)
             tables = inspect(migration.bind).get_table_names()
             request.elsewhere.update(table for table in tables if not target.allows(table))
         if target is not self.targets[-1]:
@@ -325,6 +338,7 @@ def print_sqlite(
     start: Any = context.get_starting_revision_argument()
     script = context.script
     engine = create_engine("sqlite://")
+    print_all_literals(engine.dialect)
 
     def configure(connection: Connection, command: Command) -> MigrationContext:
         return MigrationContext.configure(connection, opts={**options, "fn": command, "script": script})
@@ -347,7 +361,7 @@ def print_sqlite(
         write("PRAGMA foreign_keys=OFF;\n\nBEGIN;\n")
         event.listen(connection, "before_execute", note)
         migration = configure(connection, command)
-        with restricted(migration, target):
+        with restricted(migration, target, printed=True):
             migration.run_migrations()
         write("COMMIT;\n\nPRAGMA foreign_keys=ON;\n")
         connection.rollback()

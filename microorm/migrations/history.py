@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+import ast
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 
 from microorm.errors import MigrationError, nearest
 
@@ -30,9 +30,8 @@ class History:
 
     def __init__(self, directory: ScriptDirectory) -> None:
         self.directory = directory
-        with _readable(directory.dir), warnings.catch_warnings():
-            # If two files have one identifier, alembic uses the one that it reads last.
-            warnings.filterwarnings("error", "Revision .* is present more than once")
+        _check_files(directory)
+        with _readable(directory.dir):
             self.revisions: list[Script] = list(directory.walk_revisions())[::-1]
 
     @classmethod
@@ -98,6 +97,51 @@ class History:
         names = [repr(each.revision) for each in self.revisions[-MAX_NAMED:]]
         more = "…, " if len(self.revisions) > len(names) else ""
         return f"; known: {more}{', '.join(names) or 'none'}"
+
+
+def _check_files(directory: ScriptDirectory) -> None:
+    """Raise `MigrationError` if two files have one identifier, or a file follows a revision that does not exist.
+
+    alembic would use the file that it reads last, and fail without naming the other one.
+    """
+    folders = [Path(each) for each in directory.version_locations] or [Path(directory.dir, "versions")]
+    files = {path: _constants(path) for folder in folders for path in sorted(folder.glob("*.py"))}
+    found: dict[str, Path] = {}
+    for path, constants in files.items():
+        revision = constants.get("revision")
+        if isinstance(revision, str) and (other := found.setdefault(revision, path)) is not path:
+            raise MigrationError(
+                f"the revision {revision!r} is in two files, {other.name} and {path.name}; give the one that no "
+                "database has run another number, in its name and in `revision =`; then, if both follow the same "
+                "revision, join them: microorm merge"
+            )
+    for path, constants in files.items():
+        down = constants.get("down_revision")
+        for parent in to_tuple(down, ()):
+            if not isinstance(parent, str) or parent not in found or parent == constants.get("revision"):
+                known = ", ".join(map(repr, found))
+                raise MigrationError(
+                    f"{path.name}: down_revision = {down!r}: no other file has the revision {parent!r}; known: {known}"
+                )
+
+
+def _constants(path: Path) -> dict[str, Any]:
+    """Return the constants that a revision assigns; none if the file cannot be parsed, which is an error later."""
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return {}
+    found: dict[str, Any] = {}
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if (
+            isinstance(node, ast.Assign | ast.AnnAssign)
+            and node.value is not None
+            and isinstance(targets[0], ast.Name)
+        ):
+            with suppress(ValueError):
+                found[targets[0].id] = ast.literal_eval(node.value)
+    return found
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from copy import copy
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,8 @@ from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeEngine
 
 from microorm.fields.types import Duration, ExactNumeric, UtcDateTime
-from microorm.migrations.dialects import render_sql
+from microorm.migrations.dialects import DIALECTS, render_sql
+from microorm.registry import NAMING
 
 # Derived types come before their bases.
 _ZEROS: dict[type[TypeEngine[Any]], Any] = {
@@ -62,18 +64,34 @@ def altered(operation: AlterColumnOp) -> tuple[str, ...]:
 class FillColumnOp(MigrateOperation):
     """Set one column in the rows where it is NULL."""
 
-    def __init__(self, table_name: str, column_name: str, type_: TypeEngine[Any], value: Any) -> None:
+    def __init__(
+        self,
+        table_name: str,
+        column_name: str,
+        type_: TypeEngine[Any],
+        value: Any,
+        *,
+        schema: str | None = None,
+    ) -> None:
         self.table_name = table_name
+        self.schema = schema
         self.column_name = column_name
         self.type_ = type_
         self.value = value
 
     @classmethod
     def fill_column(
-        cls, operations: Operations, table_name: str, column_name: str, type_: TypeEngine[Any], value: Any
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        type_: TypeEngine[Any],
+        value: Any,
+        *,
+        schema: str | None = None,
     ) -> Any:
         """Set *column_name* to *value* in each row of *table_name* where it is NULL."""
-        return operations.invoke(cls(table_name, column_name, type_, value))
+        return operations.invoke(cls(table_name, column_name, type_, value, schema=schema))
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Describe the operation for `alembic check`."""
@@ -84,7 +102,7 @@ class FillColumnOp(MigrateOperation):
 def fill_column(operations: Operations, operation: FillColumnOp) -> None:
     """Execute a `FillColumnOp`."""
     column: sa.ColumnClause[Any] = sa.column(operation.column_name, operation.type_)
-    table = sa.table(operation.table_name, column)
+    table = sa.table(operation.table_name, column, schema=operation.schema)
     value = sa.literal(operation.value, operation.type_)
     operations.execute(sa.update(table).where(column.is_(None)).values({column: value}))
 
@@ -93,21 +111,41 @@ class RequiredColumnOps(OpContainer):
     """Make a column NOT NULL in a table that may have rows: add it as nullable if it is new, fill it, then alter it."""
 
     def __init__(self, operation: AddColumnOp | AlterColumnOp, column: sa.Column[Any], value: Any) -> None:
-        table = operation.table_name
-        steps: list[MigrateOperation] = [FillColumnOp(table, column.name, column.type, value)]
+        table, schema = operation.table_name, operation.schema
+        steps: list[MigrateOperation] = [FillColumnOp(table, column.name, column.type, value, schema=schema)]
         narrow = operation
         if isinstance(operation, AddColumnOp):
-            steps.insert(0, _add_nullable(table, column))
+            steps.insert(0, _add_nullable(table, column, schema))
             narrow = AlterColumnOp(
-                table, column.name, existing_type=column.type, existing_nullable=True, modify_nullable=False
+                table,
+                column.name,
+                schema=schema,
+                existing_type=column.type,
+                existing_nullable=True,
+                modify_nullable=False,
             )
-        super().__init__([*steps, ModifyTableOps(table, [narrow])])
+        super().__init__([*steps, ModifyTableOps(table, [narrow], schema=schema)])
         self.table_name = table
+        self.schema = schema
         self._operation = operation
 
     def reverse(self) -> ModifyTableOps:
         """Drop the column, or make it nullable, without a step for its values."""
-        return ModifyTableOps(self.table_name, [self._operation.reverse()])
+        return ModifyTableOps(self.table_name, [self._operation.reverse()], schema=self.schema)
+
+
+class AddWithoutValueOps(ModifyTableOps):
+    """Add a NOT NULL column without a default, which the revision says in a comment."""
+
+    @property
+    def note(self) -> str:
+        """What becomes of tables with rows."""
+        (added,) = self.ops
+        column = f"{self.table_name}.{added.column.name}"  # type: ignore[attr-defined]
+        return (
+            f"{column} is required and has no default: this fails if {self.table_name} has rows. "
+            "Give it a default, or add it as nullable and fill it first."
+        )
 
 
 class DropRequiredColumnOps(ModifyTableOps):
@@ -117,7 +155,7 @@ class DropRequiredColumnOps(ModifyTableOps):
     """
 
     def __init__(self, drop: ops.DropColumnOp, *, constrained: bool = False) -> None:
-        super().__init__(drop.table_name, [drop])
+        super().__init__(drop.table_name, [drop], schema=drop.schema)
         self._column = drop.to_column()
         self._constrained = constrained
 
@@ -125,17 +163,39 @@ class DropRequiredColumnOps(ModifyTableOps):
         """Add the column, with a value for each row."""
         added = super().reverse()
         if self._constrained:
-            return _add_nullable(self.table_name, self._column)
+            return _add_nullable(self.table_name, self._column, self.schema)
         zero = zero_value(self._column.type)
         return added if zero is None else RequiredColumnOps(added.ops[0], self._column, zero)  # type: ignore[arg-type]
 
 
-def _add_nullable(table: str, column: sa.Column[Any]) -> ModifyTableOps:
-    return ModifyTableOps(table, [AddColumnOp(table, sa.Column(column.name, column.type, nullable=True))])
+def _add_nullable(table: str, column: sa.Column[Any], schema: str | None) -> ModifyTableOps:
+    added = AddColumnOp(table, sa.Column(column.name, column.type, nullable=True), schema=schema)
+    return ModifyTableOps(table, [added], schema=schema)
+
+
+def table_key(operation: Any) -> str:
+    """Return the key in a MetaData of the table of *operation*."""
+    schema = getattr(operation, "schema", None)
+    return f"{schema}.{operation.table_name}" if schema else str(operation.table_name)
 
 
 class RenameColumnOp(AlterColumnOp):
-    """Rename a column, and perhaps alter it."""
+    """Rename a column. *retyped* says that another operation changes its type."""
+
+    retyped = False
+
+    def only_rename(self) -> RenameColumnOp:
+        """Forget what else is to change; return the operation."""
+        self.retyped = self.modify_type is not None
+        self.modify_type = self.modify_nullable = None
+        self.modify_server_default = self.modify_comment = False
+        return self
+
+    def between(self, old: str, new: str) -> RenameColumnOp:
+        """Return the same operation for other names."""
+        renamed = copy(self)
+        renamed.column_name, renamed.modify_name = old, new
+        return renamed
 
     def reverse(self) -> AlterColumnOp:
         """Swap the names, and undo what is altered."""
@@ -149,11 +209,22 @@ class RenameColumnOp(AlterColumnOp):
 
 
 class RenameTableOp(ops.RenameTableOp):
-    """Rename a table; alembic's operation cannot be reversed."""
+    """Rename a table; alembic's operation cannot be reversed.
+
+    *key* says that PostgreSQL, where a primary key has a name that no other table may use, renames that, too.
+    """
+
+    key = False
+
+    def between(self, old: str, new: str) -> RenameTableOp:
+        """Return the same operation for other names."""
+        renamed = copy(self)
+        renamed.table_name, renamed.new_table_name = old, new
+        return renamed
 
     def reverse(self) -> RenameTableOp:
         """Swap the names."""
-        return RenameTableOp(self.new_table_name, self.table_name, schema=self.schema)
+        return self.between(self.new_table_name, self.table_name)
 
 
 class CreateCheckOp(ops.CreateCheckConstraintOp):
@@ -240,6 +311,12 @@ def _render_required_column(autogenerate: AutogenContext, required: RequiredColu
     return _render(autogenerate, required.ops)
 
 
+@renderers.dispatch_for(AddWithoutValueOps)
+def _render_without_value(autogenerate: AutogenContext, adding: AddWithoutValueOps) -> list[str]:
+    plain = ModifyTableOps(adding.table_name, adding.ops, schema=adding.schema)
+    return [f"# {adding.note}", *_render(autogenerate, [plain])]
+
+
 @renderers.dispatch_for(CreateCheckOp)
 def _render_create_check(autogenerate: AutogenContext, check: CreateCheckOp) -> str:
     # All changes of a table are written as one batch.
@@ -248,8 +325,17 @@ def _render_create_check(autogenerate: AutogenContext, check: CreateCheckOp) -> 
 
 
 @renderers.dispatch_for(RenameTableOp)
-def _render_rename_table(autogenerate: AutogenContext, rename: RenameTableOp) -> str:
-    return f"op.rename_table({rename.table_name!r}, {rename.new_table_name!r})"
+def _render_rename_table(autogenerate: AutogenContext, rename: RenameTableOp) -> list[str]:
+    renaming = f"op.rename_table({rename.table_name!r}, {rename.new_table_name!r})"
+    if not rename.key:
+        return [renaming]
+    autogenerate.imports.add("from microorm.migrations import on")
+    quote = DIALECTS["postgresql"].identifier_preparer.quote
+    old, new = (
+        quote(NAMING["pk"] % {"table_name": each}) for each in (rename.table_name, rename.new_table_name)
+    )
+    sql = f"ALTER INDEX IF EXISTS {old} RENAME TO {new}"
+    return [renaming, "if on(dialect='postgresql'):", f"op.execute({sql!r})", ""]
 
 
 @renderers.dispatch_for(FillColumnOp)
@@ -263,4 +349,5 @@ def _render_fill_column(autogenerate: AutogenContext, fill: FillColumnOp) -> str
         autogenerate.imports.add("import datetime")
     elif module != "builtins":
         autogenerate.imports.add(f"from {module} import {type(fill.value).__name__}")
-    return f"op.fill_column({fill.table_name!r}, {column}, {fill.value!r})"
+    schema = f", schema={fill.schema!r}" if fill.schema else ""
+    return f"op.fill_column({fill.table_name!r}, {column}, {fill.value!r}{schema})"

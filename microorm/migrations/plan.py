@@ -7,8 +7,9 @@ for a dialect, if all databases of that dialect need it, or for the aliases that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import groupby
 from typing import Any
 
@@ -19,18 +20,34 @@ from microorm.errors import MigrationError
 from microorm.mapping.schema import TABLE_OPTIONS
 from microorm.migrations.dialects import combine_defaults, combine_sql, combine_types, sql_for
 from microorm.migrations.operations import (
+    AddWithoutValueOps,
     ChangePrimaryKeyOp,
     ConditionalOps,
     DropCheckOp,
     DropRequiredColumnOps,
     RenameColumnOp,
+    RenameTableOp,
     RequiredColumnOps,
     altered,
+    table_key,
 )
 from microorm.migrations.targets import Target
 
+TEMPORARY = "microorm_"  # begins the name that a table or column has between two renames
+
 Needs = Sequence[tuple[Target, ops.UpgradeOps]]
 Defaults = Callable[[str, str], tuple[bool, Any]]
+
+
+class Phase(IntEnum):
+    """When a change is made. Until the renames, tables and columns have their old names."""
+
+    BEFORE = 0
+    RENAME = 1
+    CREATE = 2
+    CHANGE = 3
+    AFTER = 4
+    DROP = 5
 
 
 @dataclass(slots=True)
@@ -41,6 +58,7 @@ class Change:
     inside: bool  # part of a `ModifyTableOps`
     operations: list[MigrateOperation]
     targets: list[Target] = field(default_factory=list)
+    phase: Phase = Phase.CHANGE
 
     @property
     def operation(self) -> MigrateOperation:
@@ -67,9 +85,7 @@ def merge(
     targets = [target for target, _ in needs]
     moved = elsewhere & {each.table for each in changes if isinstance(each.operation, ops.CreateTableOp)}
     steps: list[MigrateOperation] = []
-    for condition, run in groupby(
-        sort_changes(changes, metadata), lambda change: _condition(change, targets, moved)
-    ):
+    for condition, run in groupby(sort_changes(changes), lambda change: _condition(change, targets, moved)):
         operations = build(list(run), metadata, default_for)
         steps.extend([ConditionalOps(operations, condition)] if condition else operations)
     upgrade = ops.UpgradeOps(steps)
@@ -99,7 +115,7 @@ def _collect(needs: Needs) -> list[Change]:
 def _flatten(upgrade: ops.UpgradeOps) -> Iterator[tuple[str, bool, MigrateOperation]]:
     for operation in upgrade.ops:
         inside = isinstance(operation, ops.ModifyTableOps)
-        table: str = operation.table_name  # type: ignore[attr-defined]
+        table = table_key(operation)
         for each in operation.ops if isinstance(operation, ops.ModifyTableOps) else (operation,):
             yield table, inside, each
 
@@ -150,14 +166,15 @@ def _combine_columns(columns: dict[str, sa.Column[Any]]) -> None:
     """Give the first of *columns* a type and a default that mean the same on all dialects."""
     first = next(iter(columns.values()))
     first.type = combine_types({name: each.type for name, each in columns.items()})
-    if first.server_default is not None:
+    if isinstance(first.server_default, sa.DefaultClause):
         first.server_default = combine_defaults({name: each.server_default for name, each in columns.items()})
 
 
 def _existing_type(operation: ops.AlterColumnOp, reported: dict[str, Any], metadata: sa.MetaData) -> Any:
-    table = metadata.tables.get(operation.table_name)
+    table = metadata.tables.get(table_key(operation))
     name = operation.modify_name or operation.column_name
-    if operation.modify_type is None and table is not None and name in table.c:
+    retyped = operation.modify_type is not None or getattr(operation, "retyped", False)
+    if not retyped and table is not None and name in table.c:
         return table.c[name].type  # MariaDB repeats the type in every change of a column
     known = {name: type_ for name, type_ in reported.items() if type_ is not None}
     return combine_types(known) if known else None
@@ -176,58 +193,119 @@ def _condition(change: Change, targets: list[Target], moved: frozenset[str]) -> 
     return {"alias": tuple(target.alias for target in change.targets)}
 
 
-def sort_changes(changes: list[Change], metadata: sa.MetaData) -> list[Change]:
-    """Sort *changes* so that they can be executed and reversed: new tables, renamed, altered and dropped ones."""
+def sort_changes(changes: list[Change]) -> list[Change]:
+    """Sort *changes* so that they can be executed and reversed, and note the phase of each."""
     tables = list(dict.fromkeys(change.table for change in changes))
+    inside = {change.table for change in changes if change.inside}
     renamed = {each.table for each in changes if isinstance(each.operation, RenameColumnOp)}
-    keys = {table: frozenset() if table in renamed else _foreign_keys(table, metadata) for table in tables}
+    for each in changes:
+        if isinstance(each.operation, ops.RenameTableOp):
+            renamed |= {each.table, each.operation.new_table_name}
+    for change in changes:
+        change.phase = _phase(change, renamed, inside | renamed)
 
     def position(change: Change) -> tuple[int, int, int]:
-        operation = change.operation
-        if change.inside:
-            return 2, tables.index(change.table), _rank(operation, keys[change.table])
-        return {ops.CreateTableOp: 0, ops.DropTableOp: 3}.get(type(operation), 1), 0, 0
+        return change.phase, tables.index(change.table) if change.inside else 0, _rank(change.operation)
 
     return sorted(changes, key=position)
 
 
-def _foreign_keys(table: str, metadata: sa.MetaData) -> frozenset[tuple[str, ...]]:
-    known = metadata.tables.get(table)
-    keys = known.foreign_key_constraints if known is not None else ()
-    return frozenset(tuple(key.column_keys) for key in keys)
+def _phase(change: Change, renamed: set[str], changed: set[str]) -> Phase:
+    """Return when *change* is made, if the tables *renamed* are, or have columns that are, and *changed* differ."""
+    operation = change.operation
+    if isinstance(operation, RenameColumnOp | ops.RenameTableOp):
+        return Phase.RENAME
+    if not change.inside:
+        return Phase.CREATE if isinstance(operation, ops.CreateTableOp) else Phase.DROP
+    # A foreign key must not be there while the table changes that it refers to.
+    referred = None
+    if isinstance(operation, ops.CreateForeignKeyOp):
+        referred = operation.referent_table
+    elif isinstance(operation, ops.DropConstraintOp):
+        constraint = operation.to_constraint()
+        referred = _referred(constraint) if isinstance(constraint, sa.ForeignKeyConstraint) else None
+    apart = referred in changed - {change.table}
+    if isinstance(operation, ops.DropConstraintOp | ops.DropIndexOp | ops.DropColumnOp):
+        return Phase.BEFORE if apart or change.table in renamed else Phase.CHANGE
+    return Phase.AFTER if apart else Phase.CHANGE
 
 
-def _rank(operation: MigrateOperation, keys: frozenset[tuple[str, ...]]) -> int:
+def _rank(operation: MigrateOperation) -> int:
     """Return the position of *operation* in its table: drop before altering, and create afterwards."""
-    # A foreign key is dropped before the index that it uses, and created after it. MariaDB needs an index on
-    # the columns of its foreign keys at all times, so such an index is dropped after another one was created.
+    # A foreign key is dropped before the index that it uses, and created after it.
     if isinstance(operation, ops.DropConstraintOp):
         return 0 if operation.constraint_type == "foreignkey" else 1
     if isinstance(operation, ops.DropIndexOp):
-        return 4 if tuple(column.name for column in operation.to_index().columns) in keys else 1
+        return 1
     if isinstance(operation, ops.CreateForeignKeyOp):
-        return 5
+        return 4
     return 3 if isinstance(operation, ops.AddConstraintOp | ops.CreateIndexOp) else 2
 
 
 def build(changes: list[Change], metadata: sa.MetaData, default_for: Defaults) -> list[MigrateOperation]:
-    """Return the operations of sorted *changes*: new tables, the changes of each table in batches, dropped tables."""
+    """Return the operations of sorted *changes*, with those of each table in batches."""
     created, added_keys = _create_tables(changes, metadata)
     dropped, dropped_keys = _drop_tables(changes)
-    operations: list[MigrateOperation] = list(created)
-    inside: dict[str, list[MigrateOperation]] = {}
+    inside: dict[Phase, dict[str, list[MigrateOperation]]] = {phase: {} for phase in Phase}
     for change in changes:
-        if change.inside:
-            inside.setdefault(change.table, []).append(change.operation)
-        elif not isinstance(change.operation, ops.CreateTableOp | ops.DropTableOp):
-            operations.append(change.operation)
+        if change.inside and change.phase is not Phase.RENAME:
+            inside[change.phase].setdefault(change.table, []).append(change.operation)
+    last = Phase.AFTER if inside[Phase.AFTER] else Phase.CHANGE
     for key in added_keys:
-        inside.setdefault(key.source_table, []).append(key)
+        inside[last].setdefault(key.source_table, []).append(key)
     for key in dropped_keys:
-        inside.setdefault(key.source_table, []).append(key.reverse())
-    for table, each in inside.items():
-        operations.extend(_batches(table, each, metadata, default_for))
-    return [*operations, *dropped]
+        inside[last].setdefault(key.source_table, []).append(key.reverse())
+    steps: dict[Phase, Sequence[MigrateOperation]] = {
+        Phase.RENAME: _renames(changes),
+        Phase.CREATE: created,
+        Phase.DROP: dropped,
+    }
+    operations: list[MigrateOperation] = []
+    for phase, tables in inside.items():
+        operations.extend(steps.get(phase, ()))
+        for table, each in tables.items():
+            siblings = [sibling for tables in inside.values() for sibling in tables.get(table, ())]
+            operations.extend(_batches(table, each, siblings, metadata, default_for))
+    return operations
+
+
+def _renames(changes: list[Change]) -> list[MigrateOperation]:
+    """Return the renames of *changes*, of tables and then of columns, so that each new name is free."""
+    tables: dict[str, RenameTableOp] = {}
+    columns: dict[str, dict[str, RenameColumnOp]] = {}
+    for change in changes:
+        operation = change.operation
+        if isinstance(operation, RenameTableOp):
+            operation.key = any(target.dialect == "postgresql" for target in change.targets)
+            tables[operation.table_name] = operation
+        elif isinstance(operation, RenameColumnOp):
+            columns.setdefault(operation.table_name, {})[operation.column_name] = operation
+    steps: list[MigrateOperation] = [
+        tables[first].between(old, new)
+        for first, old, new in order_renames({old: each.new_table_name for old, each in tables.items()})
+    ]
+    for table, each in columns.items():
+        for first, old, new in order_renames({old: str(rename.modify_name) for old, rename in each.items()}):
+            steps.append(ops.ModifyTableOps(table, [each[first].between(old, new)]))
+    return steps
+
+
+def order_renames(names: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the steps that rename *names*: the first name, and the name before and after the step.
+
+    No step takes a name that is still in use, on a database that ignores the case of names. So names can be
+    swapped, or differ by case alone, by way of a temporary name.
+    """
+    left = {old: (old, new) for old, new in names.items()}  # present name → first name, last name
+    while left:
+        used = {name.lower() for name in left}
+        free = next((name for name, (_, new) in left.items() if new.lower() not in used), None)
+        name = next(iter(left)) if free is None else free
+        first, new = left.pop(name)
+        if free is None:
+            left[f"{TEMPORARY}{name}"] = (first, new)
+            new = f"{TEMPORARY}{name}"
+        yield first, name, new
 
 
 def _create_tables(
@@ -254,13 +332,13 @@ def _drop_tables(changes: list[Change]) -> tuple[list[ops.DropTableOp], list[ops
 
 def _sort_by_reference(tables: Iterable[sa.Table]) -> tuple[list[sa.Table], list[sa.ForeignKeyConstraint]]:
     """Sort *tables* so that each comes after those it refers to; return also the keys of cycles, which are ignored."""
-    left = {table.name: table for table in tables}
+    left = {table.key: table for table in tables}
     ordered: list[sa.Table] = []
     cycle_keys: list[sa.ForeignKeyConstraint] = []
 
     def keys_to_others(table: sa.Table) -> list[sa.ForeignKeyConstraint]:
         keys = [key for key in table.foreign_key_constraints if key not in cycle_keys]
-        return [key for key in keys if _referred(key) in left and _referred(key) != table.name]
+        return [key for key in keys if _referred(key) in left and _referred(key) != table.key]
 
     while left:
         free = [name for name, table in left.items() if not keys_to_others(table)]
@@ -276,17 +354,23 @@ def _referred(key: sa.ForeignKeyConstraint) -> str:
 
 
 def _batches(
-    table: str, operations: list[MigrateOperation], metadata: sa.MetaData, default_for: Defaults
+    table: str,
+    operations: list[MigrateOperation],
+    siblings: list[MigrateOperation],
+    metadata: sa.MetaData,
+    default_for: Defaults,
 ) -> list[MigrateOperation]:
-    """Put the operations of *table* into as few batches as possible."""
+    """Put *operations*, which are some or all of those of *table*, into as few batches as possible."""
     batches: list[MigrateOperation] = []
     separate = True  # whether the last batch takes no other operation
     for operation in operations:
-        if own := _own_steps(operation, operations, metadata, default_for):
+        if own := _own_steps(operation, siblings, metadata, default_for):
             batches.extend(own)
             separate = True
         elif separate:
-            batches.append(ops.ModifyTableOps(table, [operation]))
+            known = metadata.tables.get(table)  # a table with an old name, which is not there, has no schema
+            name, schema = (table, None) if known is None else (known.name, known.schema)
+            batches.append(ops.ModifyTableOps(name, [operation], schema=schema))
             separate = False
         else:
             batches[-1].ops.append(operation)  # type: ignore[attr-defined]
@@ -300,8 +384,6 @@ def _own_steps(
     default_for: Defaults,
 ) -> list[MigrateOperation]:
     """Return the steps of an *operation* that cannot share a batch with its *siblings*; nothing if it can."""
-    if isinstance(operation, RenameColumnOp):
-        return [ops.ModifyTableOps(operation.table_name, [operation])]
     if isinstance(operation, ops.DropColumnOp):
         column = operation.to_column()
         if column.nullable or column.server_default is not None:
@@ -312,11 +394,13 @@ def _own_steps(
         column = operation.column
         if column.nullable or column.server_default is not None:
             return []
-        has_default, value = default_for(operation.table_name, column.name)
-        return [RequiredColumnOps(operation, column, value)] if has_default else []
+        has_default, value = default_for(table_key(operation), column.name)
+        if has_default:
+            return [RequiredColumnOps(operation, column, value)]
+        return [AddWithoutValueOps(operation.table_name, [operation], schema=operation.schema)]
     if isinstance(operation, ops.AlterColumnOp) and operation.modify_nullable is False:
-        column = metadata.tables[operation.table_name].c[operation.column_name]
-        has_default, value = default_for(operation.table_name, column.name)
+        column = metadata.tables[table_key(operation)].c[operation.column_name]
+        has_default, value = default_for(table_key(operation), column.name)
         return _fill_and_narrow(operation, column, value) if has_default else []
     return []
 
@@ -328,13 +412,15 @@ def _fill_and_narrow(
     narrow = ops.AlterColumnOp(
         operation.table_name,
         operation.column_name,
+        schema=operation.schema,
         existing_type=column.type,
         existing_nullable=True,
         existing_server_default=column.server_default if column.server_default is not None else False,
         modify_nullable=False,
     )
     operation.modify_nullable, operation.existing_nullable = None, True
-    first = [ops.ModifyTableOps(operation.table_name, [operation])] if operation.has_changes() else []
+    others = ops.ModifyTableOps(operation.table_name, [operation], schema=operation.schema)
+    first = [others] if operation.has_changes() else []
     return [*first, RequiredColumnOps(narrow, column, value)]
 
 
@@ -353,11 +439,11 @@ def _constrains(operation: MigrateOperation, column: str) -> bool:
 
 def remove_index_drops(operations: Any) -> None:
     """Remove operations that drop an index of a dropped table, because MariaDB keeps an index that a key needs."""
-    dropped = {each.table_name for each in operations.ops if isinstance(each, ops.DropTableOp)}
+    dropped = {table_key(each) for each in operations.ops if isinstance(each, ops.DropTableOp)}
     for each in operations.ops:
         if isinstance(each, ConditionalOps):
             remove_index_drops(each)
-        if isinstance(each, ops.ModifyTableOps) and each.table_name in dropped:
+        if isinstance(each, ops.ModifyTableOps) and table_key(each) in dropped:
             each.ops[:] = [inner for inner in each.ops if not isinstance(inner, ops.DropIndexOp)]
     operations.ops[:] = [
         each for each in operations.ops if not isinstance(each, ops.ModifyTableOps) or each.ops

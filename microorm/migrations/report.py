@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.errors import MigrationError
 from microorm.migrations.history import History, name_revisions
-from microorm.migrations.operations import ChangePrimaryKeyOp, altered
+from microorm.migrations.operations import ChangePrimaryKeyOp, altered, table_key
 from microorm.migrations.targets import Target
 
 MAX_STATEMENTS = 3  # in a message
@@ -124,29 +124,28 @@ def describe(upgrade: ops.UpgradeOps) -> Iterator[str]:
     """Yield one line for each change in *upgrade*: how the database differs from the models."""
     for operation in upgrade.ops:
         for inner in operation.ops if isinstance(operation, ops.ModifyTableOps) else (operation,):
-            yield _describe(inner, str(getattr(operation, "table_name", "")))
+            yield _describe(inner, table_key(operation))
 
 
 def _describe(operation: MigrateOperation, table: str) -> str:
     match operation:
-        case ops.CreateTableOp():
-            return f"the table {table!r} is missing"
-        case ops.DropTableOp():
-            return f"the table {table!r} is not in the models"
-        case ops.AddColumnOp():
-            return f"the column '{table}.{operation.column.name}' is missing"
-        case ops.DropColumnOp():
-            return f"the column '{table}.{operation.column_name}' is not in the models"
-        case ops.AlterColumnOp():
-            return f"the column '{table}.{operation.column_name}' differs in its {' and '.join(altered(operation))}"
-        case ops.CreateIndexOp():
-            return f"the index {operation.index_name!r} of {table!r} is missing"
-        case ops.DropIndexOp():
-            return f"the index {str(operation.index_name)!r} of {table!r} is not in the models"
+        case ops.CreateTableOp() | ops.DropTableOp():
+            subject = f"the table {table!r}"
+        case ops.AddColumnOp(column=column):
+            subject = f"the column '{table}.{column.name}'"
+        case ops.DropColumnOp(column_name=name):
+            subject = f"the column '{table}.{name}'"
+        case ops.CreateIndexOp(index_name=name) | ops.DropIndexOp(index_name=name):
+            subject = f"the index {str(name)!r} of {table!r}"
         case ops.AddConstraintOp():
-            return f"the constraint {str(operation.to_constraint().name)!r} of {table!r} is missing"
-        case ops.DropConstraintOp():
-            return f"the constraint {str(operation.constraint_name)!r} of {table!r} is not in the models"
+            subject = f"the constraint {str(operation.to_constraint().name)!r} of {table!r}"
+        case ops.DropConstraintOp(constraint_name=name):
+            subject = f"the constraint {str(name)!r} of {table!r}"
+        case ops.AlterColumnOp(column_name=name):
+            return f"the column '{table}.{name}' differs in its {' and '.join(altered(operation))}"
         case ChangePrimaryKeyOp():
             return str(operation)
-    return f"the comment of {table!r} differs"
+        case _:
+            return f"the comment of {table!r} differs"
+    new = isinstance(operation, ops.CreateTableOp | ops.AddColumnOp | ops.CreateIndexOp | ops.AddConstraintOp)
+    return f"{subject} {'is missing' if new else 'is not in the models'}"

@@ -1,32 +1,33 @@
 """Targets: the databases that migrations are applied to, and what the operations of a revision do on each.
 
 Aliases of one database are one target. A target is locked while it is migrated. It runs only the operations
-of tables that the routers give to one of its aliases. On SQLite it keeps what rebuilding a table would lose.
+of tables that the routers give to one of its aliases.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from alembic import op
 from alembic.migration import MigrationContext
 from alembic.operations import MigrateOperation, Operations
-from alembic.operations.ops import BulkInsertOp, CreateTableOp, RenameTableOp
+from alembic.operations.ops import AddColumnOp, BulkInsertOp, CreateTableOp, RenameTableOp
 from alembic.util import to_tuple
-from sqlalchemy import URL, CheckConstraint, Connection, String, inspect, text
+from sqlalchemy import URL, Column, Connection, inspect, literal_column, select, text
+from sqlalchemy import table as table_clause
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.databases import Databases
 from microorm.db.engine import BEGIN, Database, is_memory
 from microorm.errors import ConfigurationError, MigrationError
-from microorm.migrations.dialects import dialect_name, literal_text
+from microorm.migrations.dialects import dialect_name
 from microorm.migrations.history import name_revisions
+from microorm.migrations.rebuild import Rebuilds
 from microorm.registry import Registry
 
 MAX_WAIT = 60.0  # seconds that a lock is waited for
@@ -77,10 +78,15 @@ class Target:
         return dialect_name(self.database.dialect)
 
     def allows(self, table: str) -> bool:
-        """Return whether one of the aliases holds *table*. A table without a label is on all databases."""
+        """Return whether one of the aliases holds *table*. A table without a label is on all databases.
+
+        SQLite has no schemas, so it holds no table in one.
+        """
         if (label := self._labels.get(table)) is None:
             return True
         model = self._models.get(table)
+        if self.dialect == "sqlite" and model is not None and model.__table__.schema is not None:
+            return False
         return any(self.databases.allows_migration(alias, label, model) for alias in self.aliases)
 
     def at(self, heads: Iterable[str]) -> str:
@@ -122,9 +128,9 @@ def identity(url: URL) -> tuple[object, ...]:
 
 
 def models_by_table(registry: Registry) -> dict[str, Any]:
-    """Return the models by the names of their tables."""
+    """Return the models by the keys of their tables in the metadata: the name, after that of a schema if there is one."""
     _ = registry.metadata  # also creates the tables of models that wait for another model
-    return {model.__table__.name: model for model in registry.models.values()}
+    return {model.__table__.key: model for model in registry.models.values()}
 
 
 def labels_by_table(registry: Registry) -> dict[str, str]:
@@ -182,7 +188,9 @@ def _without_foreign_keys(connection: Connection, max_wait: float) -> Iterator[N
     (checked,) = cursor.execute("PRAGMA foreign_keys").fetchone()
     (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
     cursor.execute("PRAGMA foreign_keys=OFF")
-    cursor.execute(f"PRAGMA busy_timeout={int(max_wait * 1000)}")
+    cursor.execute(
+        f"PRAGMA busy_timeout={int(max_wait * 1000)}"
+    ).fetchall()  # a statement with rows left stays open
     connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
     try:
         yield
@@ -239,34 +247,70 @@ def current_target() -> Target:
 
 
 @contextmanager
-def restricted(migration: MigrationContext, target: Target) -> Iterator[None]:
-    """Run revisions in the block with operations that skip the tables that *target* does not hold."""
+def restricted(migration: MigrationContext, target: Target, *, printed: bool = False) -> Iterator[None]:
+    """Run revisions in the block with operations that skip the tables that *target* does not hold.
+
+    If SQL is only *printed*, values of SQLite that have to be converted are a `MigrationError`.
+    """
     with Operations.context(migration) as operations:
         invoke, batch_alter_table = operations.invoke, operations.batch_alter_table
+        rebuilds = Rebuilds(operations, printed=printed) if target.dialect == "sqlite" else None
 
         def invoke_allowed(operation: MigrateOperation) -> Any:
             if all(target.allows(table) for table in changed_tables(operation)):
+                if isinstance(operation, AddColumnOp):
+                    refuse_without_value(migration, operation.table_name, operation.column, operation.schema)
                 return invoke(operation)
             # The next operation may insert rows into the table that was not created.
             return operation.to_table() if isinstance(operation, CreateTableOp) else None
 
         @contextmanager
-        def batch_alter_allowed(table_name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-            if not target.allows(table_name):
+        def batch_alter_allowed(
+            table_name: str, schema: str | None = None, *arguments: Any, **options: Any
+        ) -> Iterator[Any]:
+            if not target.allows(_key(table_name, schema)):
                 yield _SkippedBatch()
                 return
-            rebuilt = target.dialect == "sqlite" and options.get("copy_from") is None
-            keeping: AbstractContextManager[set[str]] = (
-                _rebuilding(operations.get_bind(), table_name, options) if rebuilt else nullcontext(set())
-            )
-            with keeping as dropped, batch_alter_table(table_name, *arguments, **options) as batch_op:
+            batch = batch_alter_table(table_name, schema, *arguments, **options)
+            with batch if rebuilds is None else rebuilds.run(table_name, batch) as batch_op:
                 yield batch_op
-                dropped.update(call[1][0].name for call in batch_op.impl.batch if call[0] == "drop_index")
+                for name, (table, *subjects), changes in batch_op.impl.batch:
+                    if target.dialect != "mariadb":
+                        changes.pop("autoincrement", None)  # which others warn of
+                    if name == "add_column":
+                        refuse_without_value(migration, table, subjects[0], schema)
 
         # alembic creates the Operations, whose methods its module-level functions call.
         setattr(operations, "invoke", invoke_allowed)  # noqa: B010 mypy refuses to assign to a method
         setattr(operations, "batch_alter_table", batch_alter_allowed)  # noqa: B010
         yield
+
+
+def _key(table: str, schema: str | None) -> str:
+    return f"{schema}.{table}" if schema else table
+
+
+def refuse_without_value(
+    migration: MigrationContext, table: str, column: Column[Any], schema: str | None = None
+) -> None:
+    """Raise `MigrationError` if a new *column* has no value for the rows of *table*.
+
+    MariaDB would make one up, such as `''` or the day 0000-00-00.
+    """
+    required = not column.nullable and column.server_default is None and column.autoincrement is not True
+    if (
+        not required
+        or migration.bind is None
+        or migration.as_sql
+        or not inspect(migration.bind).has_table(table, schema=schema)
+    ):
+        return
+    found: Any = select(literal_column("1")).select_from(table_clause(table, schema=schema)).limit(1)
+    if migration.bind.execute(found).first() is not None:
+        raise MigrationError(
+            f"the column '{table}.{column.name}' is required and has no default for the rows that {table!r} has; "
+            "give it a default, or add it as nullable, fill it, and make it NOT NULL then"
+        )
 
 
 class _SkippedBatch:
@@ -279,81 +323,13 @@ class _SkippedBatch:
 def changed_tables(operation: MigrateOperation) -> Iterator[str]:
     """Yield the tables that *operation* changes; none if it is SQL."""
     if isinstance(operation, BulkInsertOp):
-        yield operation.table.name
+        yield _key(operation.table.name, operation.table.schema)
     if isinstance(operation, RenameTableOp):
         yield operation.new_table_name
     for attribute in ("source_table", "table_name"):
         if isinstance(name := getattr(operation, attribute, None), str):
-            yield name
-
-
-@contextmanager
-def _rebuilding(connection: Connection, table: str, options: dict[str, Any]) -> Iterator[set[str]]:
-    """Keep what reflection does not find of SQLite's *table* in a batch; yield a set for the indexes that it drops."""
-    # AUTOINCREMENT and its highest key, collations, unnamed CHECKs, triggers, and indexes on expressions.
-    kept = _indexes_and_triggers(connection, table)
-    highest_key = _complete_options(connection, table, options)
-    # Otherwise the last renaming fails if a view uses the table, which does not exist at that moment.
-    (legacy,) = connection.exec_driver_sql("PRAGMA legacy_alter_table").one()
-    connection.exec_driver_sql("PRAGMA legacy_alter_table=ON")
-    dropped: set[str] = set()
-    try:
-        yield dropped
-    finally:
-        connection.exec_driver_sql(f"PRAGMA legacy_alter_table={legacy:d}")
-    present = _indexes_and_triggers(connection, table).keys() | dropped
-    for name, sql in kept.items():
-        if name not in present:
-            connection.execute(literal_text(sql))
-    if highest_key is not None:
-        forget = text("DELETE FROM sqlite_sequence WHERE name = :table")
-        restore = text("INSERT INTO sqlite_sequence VALUES (:table, :key)")
-        connection.execute(forget, {"table": table})
-        connection.execute(restore, {"table": table, "key": highest_key})
-
-
-def _complete_options(connection: Connection, table: str, options: dict[str, Any]) -> int | None:
-    """Add what reflection does not find to the *options* of a batch; return the highest key that *table* ever gave."""
-    query = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :table")
-    sql = connection.execute(query, {"table": table}).scalar() or ""
-    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", sql)
-    table_options: dict[str, Any] = {}
-    highest_key: int | None = None
-    if re.search(r"\bAUTOINCREMENT\b", unquoted, re.IGNORECASE):
-        table_options["sqlite_autoincrement"] = True
-        sequence = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
-        highest_key = connection.execute(sequence, {"table": table}).scalar()
-    if re.search(r"\bWITHOUT\s+ROWID\b", unquoted, re.IGNORECASE):
-        table_options["sqlite_with_rowid"] = False
-    options["table_kwargs"] = {**table_options, **options.get("table_kwargs", {})}
-    reflect = dict(options.get("reflect_kwargs", {}))
-    listeners = [*reflect.get("listeners", ()), ("column_reflect", _collation_setter(sql))]
-    options["reflect_kwargs"] = {**reflect, "listeners": listeners}
-    options["table_args"] = (*_unnamed_checks(connection, table), *options.get("table_args", ()))
-    return highest_key
-
-
-def _indexes_and_triggers(connection: Connection, table: str) -> dict[str, str]:
-    """Return the SQL of the indexes and triggers of *table*, by name."""
-    query = text(
-        "SELECT name, sql FROM sqlite_master"
-        " WHERE tbl_name = :table AND type IN ('trigger', 'index') AND sql IS NOT NULL"
-    )
-    return {row.name: row.sql for row in connection.execute(query, {"table": table})}
-
-
-def _collation_setter(sql: str) -> Callable[..., None]:
-    """Return a listener that gives each reflected column its collation in *sql*."""
-
-    def set_collation(inspector: Any, table: Any, column: Any) -> None:
-        name = re.escape(column["name"])
-        found = re.search(rf"[\"`\[\s(,]{name}[\"`\]\s][^,]*?\bCOLLATE\s+[\"'`\[]?(\w+)", sql, re.IGNORECASE)
-        if found and isinstance(column["type"], String):
-            column["type"].collation = found[1]
-
-    return set_collation
-
-
-def _unnamed_checks(connection: Connection, table: str) -> list[CheckConstraint]:
-    found = inspect(connection).get_check_constraints(table)
-    return [CheckConstraint(text(each["sqltext"])) for each in found if each["name"] is None]
+            options = getattr(operation, "kw", {})
+            schema = (
+                getattr(operation, "schema", None) or options.get("source_schema") or options.get("schema")
+            )
+            yield _key(name, schema)

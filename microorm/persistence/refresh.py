@@ -12,14 +12,17 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.connection import Channel
 from microorm.db.context import USING, current_alias, refuse_lazy
 from microorm.db.engine import Database
-from microorm.db.snapshots import apply_generated, take_snapshot
-from microorm.errors import UnsavedError
+from microorm.db.snapshots import apply_generated, note_row, take_snapshot
+from microorm.errors import InvalidValue, UnsavedError
+from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
-from microorm.mapping.state import RowLayout, RowState, drop_related, merge_loaded
+from microorm.mapping.state import RowLayout, RowState, drop_related, loaded_value, merge_loaded
 from microorm.messages import brief
+from microorm.sql.hydration import entries_of, fetched
 from microorm.sql.statements import key_row, plans_of
 
 
@@ -55,14 +58,15 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     )
     if (transaction := databases.transaction(database)) is not None:
         # The block may be rolled back, and with it the values that were read.
+        note_row(snapshot, instance._row)
         transaction.undo.record(snapshot)
 
 
 def _row_of(schema: Schema, database: Database, instance: Any, names: frozenset[str]) -> dict[str, Any]:
     """Return the values of *names* in the row of *instance*. Raises `Model.DoesNotExist`."""
     key = key_row(schema, instance)
-    # Without *names*, the key is read, to check that the row exists.
-    wanted = tuple(name for name in schema.names if name in names) or schema.key_names
+    # The key is read to check that the row exists, and for the message of an error.
+    wanted = tuple(name for name in schema.names if name in names or name in schema.key_names)
     load = plans_of(schema, database).select(
         schema.key_names, wanted=None if wanted == schema.names else wanted
     )
@@ -112,10 +116,10 @@ def complete(instance: Any, names: Sequence[str] | None = None) -> None:
     if wanted := _deferred(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
         database = _database(instance)
-        load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
+        load = plans_of(schema, database).select(schema.key_names, wanted=schema.key_names + wanted)
         with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
-        _take(instance, database, wanted, found[0] if found else None)
+        _take(instance, database, wanted, found[0][len(key) :] if found else None)
 
 
 def load_replaced(instance: Any) -> None:
@@ -133,6 +137,7 @@ def load_replaced(instance: Any) -> None:
     if found:
         snapshot = take_snapshot(instance)
         _mark_loaded(instance, dict(zip(wanted, found[0], strict=True)))
+        note_row(snapshot, instance._row)
         if (transaction := schema.registry.databases.transaction(database)) is not None:
             transaction.undo.record(snapshot)
 
@@ -164,13 +169,34 @@ def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -
 
 def _complete_many(database: Database, wanted: tuple[str, ...], instances: Sequence[Any]) -> None:
     schema: Schema = instances[0].__schema__
-    key = [field.column for field in schema.key]
-    keys = list(dict.fromkeys(map(_loaded_key, instances)))
-    statement = select(*key, *[schema.by_name[name].column for name in wanted]).where(schema.key_in(keys))
+    key, keys = schema.key, list(dict.fromkeys(map(_loaded_key, instances)))
+    fields = [*key, *[schema.by_name[name] for name in wanted]]
+    statement = select(*[field.column for field in fields]).where(schema.key_in(keys))
     with schema.registry.databases.channel(database, writes=False) as channel:
-        rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in channel.execute(statement)}
+        found = fetched(channel, statement, entries_of(schema, fields))
+    rows = {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
     for instance in instances:
         _take(instance, database, wanted, rows.get(_loaded_key(instance)))
+
+
+def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict[Row, Row]:
+    """Return the values of the fields that the database computes, by key, in the rows with *keys*."""
+    key = [field.column for field in schema.key]
+    computed = [schema.by_name[name].column for name in schema.computed]
+    found = channel.execute(select(*key, *computed).where(schema.key_in(keys)))
+    return {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
+
+
+def refuse_computed(instance: Any) -> None:
+    """Raise `InvalidValue` if a value that the database computes has been changed in *instance*."""
+    schema: Schema = instance.__schema__
+    problems = {}
+    for name in schema.computed:
+        loaded, current = loaded_value(instance, name), instance.__dict__.get(name, MISSING)
+        if MISSING not in (loaded, current) and loaded != current:
+            problems[name] = "is computed by the database, and cannot be changed"
+    if problems:
+        raise InvalidValue(schema.name, problems)
 
 
 def _deferred(instance: Any, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -195,6 +221,7 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
     fresh = dict(zip(wanted, found, strict=True))
     _mark_loaded(instance, fresh)
     apply_generated(instance, snapshot, fresh)
+    note_row(snapshot, instance._row)
     if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(snapshot)
 

@@ -12,19 +12,18 @@ from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Snapshot, restore
+from microorm.db.snapshots import Snapshot, note_generated, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
-from microorm.persistence.refresh import complete_all
+from microorm.persistence.options import SaveOptions, field_names
+from microorm.persistence.refresh import complete_all, computed_rows
 from microorm.persistence.save import (
-    SaveOptions,
     SavePlan,
     collect,
-    field_names,
     mark_saved,
     write_expressions,
 )
@@ -153,10 +152,17 @@ def _update_batch(
     else:
         count = _update_by_cases(schema, channel, written, rows)
     existing = None if count == len(batch) else _existing_keys(schema, channel, batch)
+    computed = (
+        computed_rows(schema, channel, [row[len(written) :] for row in rows]) if schema.computed else {}
+    )
     for instance, row, snapshot in batch:
-        if existing is None or row[len(written) :] in existing:
-            channel.keep(snapshot)
-            mark_saved(schema, plans, instance, names, row)
+        key = row[len(written) :]
+        if existing is None or key in existing:
+            values = computed.get(key, ())
+            note_generated(instance, snapshot, schema.computed, values)
+            known = names + schema.computed[: len(values)]
+            mark_saved(schema, plans, instance, known, row + values, snapshot, channel.keep)
+            instance.__dict__.update(zip(schema.computed, values, strict=False))
         else:
             restore(snapshot)
     return count

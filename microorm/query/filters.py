@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_
 
 from microorm.errors import FieldError, InvalidValue
-from microorm.fields.checks import InvalidFieldValue, encodable
 from microorm.fields.field import Field
+from microorm.fields.operands import check
 from microorm.mapping.codegen import Row, clean_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.sql.cache_key import CacheableExpressions, cacheable
+from microorm.sql.long_lists import has_long_list, with_long_lists
 
 Where = tuple[ColumnElement[bool], ...]
 Equal = tuple[tuple[str, ...], Row]
@@ -47,7 +48,7 @@ def conditions(
             return Conditions(where, equal, where.paths, ())
         given = [(each, where.paths) for each in where]
     else:
-        given = [(each, expression(schema, method, each)) for each in expressions]
+        given = [_bound_lists(schema, method, each) for each in expressions]
     instances: list[Any] = []
     if equal is None:
         equal = _equalities(schema, method, equalities, given, instances)
@@ -108,7 +109,7 @@ def _equalities(
             elif isinstance(wanted, ColumnElement):
                 given.append((field.column == wanted, expression(schema, method, wanted)))
             else:
-                equal.append((field.name, comparable(schema, field, wanted)))
+                equal.append((field.name, field.comparable(wanted)))
     return tuple(name for name, _ in equal), tuple(value for _, value in equal)
 
 
@@ -121,8 +122,7 @@ def _leads_to(end: Path, relation: Any, value: Any) -> ColumnElement[bool]:
     parts = key_values(there, value) if len(fields) > 1 else [(fields[0], value)]
     return and_(
         *[
-            column_at(end, field)
-            == (part if isinstance(part, ColumnElement) else comparable(there, field, part))
+            column_at(end, field) == (part if isinstance(part, ColumnElement) else field.comparable(part))
             for field, part in parts
         ]
     )
@@ -146,13 +146,25 @@ def _many(paths: frozenset[Path]) -> bool:
     return any(path._many for path in paths)
 
 
-def expression(schema: Schema, method: str, given: Any) -> frozenset[Path]:
-    """Return the paths that the expression *given* to *method* uses. Raises `TypeError` and `FieldError`."""
+def _bound_lists(schema: Schema, method: str, given: Any) -> tuple[Any, frozenset[Path]]:
+    """Return *given* with each long list of values as one parameter, and the paths that it uses."""
+    lists: list[Any] = []
+    paths = expression(schema, method, given, lists)
+    return (with_long_lists(given) if any(map(has_long_list, lists)) else given), paths
+
+
+def expression(schema: Schema, method: str, given: Any, lists: list[Any] | None = None) -> frozenset[Path]:
+    """Return the paths that the expression *given* to *method* uses; add its lists of values to *lists*.
+
+    Raises `TypeError` and `FieldError`.
+    """
     if not isinstance(given, ColumnElement):
         raise TypeError(
             f"{method}() takes column expressions, not {brief(given)}{_instead_of(schema, method, given)}"
         )
-    return paths_in(schema, given)
+    paths = paths_in(schema, given, lists)
+    check(given)
+    return paths
 
 
 def _instead_of(schema: Schema, method: str, given: Any) -> str:
@@ -180,7 +192,9 @@ def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any
     needed: frozenset[Path] = frozenset()
     for each in given:
         column = schema.field(each).column if isinstance(each, str) else each
-        paths = frozenset() if isinstance(each, str) else expression(schema, method, each)
+        paths: frozenset[Path] = frozenset()
+        if not isinstance(each, str):
+            column, paths = _bound_lists(schema, method, each)
         if many := [path for path in paths if path._many]:
             raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
         found.append(column)
@@ -266,6 +280,8 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
+        if field.computed:
+            raise FieldError(f"{schema.name}.{field.name} is computed by the database")
         if isinstance(value, ColumnElement):
             refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:
@@ -275,16 +291,3 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
     return {
         field.column: value for field, value in zip(fields, clean_all(schema.name, fields, row), strict=True)
     }
-
-
-def comparable(schema: Schema, field: Field[Any], value: Any) -> Any:
-    """Return *value* as it is compared with the column. A text that is too long is no error; it equals no value."""
-    try:
-        return field.clean(value)
-    except InvalidFieldValue as refused:
-        storable = isinstance(value, bytes) or (
-            isinstance(value, str) and "\0" not in value and encodable(value)
-        )
-        if storable and isinstance(value, field.python_type):
-            return value
-        raise InvalidValue(schema.name, {field.name: str(refused)}) from None

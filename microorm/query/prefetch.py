@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select
+from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.connection import AutocommitConnection
@@ -16,9 +16,12 @@ from microorm.mapping.state import keep_related, kept_related
 from microorm.messages import brief
 from microorm.query.joins import Chain, chain_of, dotted, relate
 from microorm.sql.batches import MAX_BYTES, MAX_PARAMETERS, sliced
-from microorm.sql.hydration import fields_of
+from microorm.sql.hydration import Entry, fetched, fields_of
 
 Owners = dict[Any, list[Any]]  # instances, by the key with which their related rows are found
+
+MAX_COMPARED = 100
+"""How many texts one statement compares with a column; SQLite takes a union of 500 SELECTs."""
 
 
 class Prefetch:
@@ -161,7 +164,11 @@ def _set_one(relation: Any, owners: Owners, query: Any) -> None:
     """Load the one row that each of *owners* is related to, and set it."""
     far = relation.steps[0].far
     found = {each.__dict__[far.name]: each for each in _found(query, far, owners)}
-    everything = not (query._where or query._equal[0]) and found.keys() <= owners.keys()
+    # A text type of microorm compares as Python does; the collation of another one is unknown.
+    if far.options.get("type_") is not None or found.keys() - owners.keys():
+        equal = _equal_in_database(query, far.column, owners.keys() - found.keys())
+        found |= {key: found[value] for key, value in equal.items() if value in found}
+    everything = not (query._where or query._equal[0])
     pairs = [
         (owner, found.get(key))
         for key, same in owners.items()
@@ -172,28 +179,49 @@ def _set_one(relation: Any, owners: Owners, query: Any) -> None:
 
 
 def _set_many(relation: Any, owners: Owners, query: Any) -> None:
-    """Load the rows that each of *owners* is related to, and set them, if each row can be assigned to its owner."""
-    lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
-    unassigned: dict[int, Any] = {}
-    if len(relation.steps) == 1:
-        step = relation.steps[0]
-        name, there = step.foreign_key.name, step.far.name
-        for each in _found(query, step.far, owners):
-            key = each.__dict__[there]
-            lists.get(key, unassigned)[id(each)] = each
-            if not unassigned:
-                keep_related(each, name, (key, owners[key][0]))
+    """Load the rows that each of *owners* is related to, and set them."""
+    step, direct = relation.steps[0], len(relation.steps) == 1
+    if direct:
+        pairs = [(each.__dict__[step.far.name], each) for each in _found(query, step.far, owners)]
     else:
-        for key, each in _found_through(query, relation.steps, owners):
-            lists.get(key, unassigned)[id(each)] = each  # once, even if through rows relate it twice
-    if (
-        unassigned
-    ):  # the collation of a text finds keys equal that Python does not: each attribute loads its rows
-        return
+        pairs = list(_found_through(query, relation.steps, owners))
+    first = next(iter(owners.values()))[0]
+    same_alias = type(first).objects._with(_using=first._row_state.alias)
+    equal = _equal_in_database(same_alias, step.near.column, {value for value, _ in pairs} - owners.keys())
+    lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
+    for value, each in pairs:
+        key = equal.get(value, value)
+        if key not in lists:  # the key has been changed in the database: each attribute loads its rows
+            return
+        lists[key][id(each)] = each  # once, even if through rows relate it twice
+        if direct:
+            keep_related(each, step.foreign_key.name, (value, owners[key][0]))
     for key, same in owners.items():
-        related = list(lists[key].values())
         for owner in same:
-            keep_related(owner, relation.name, (key, related))
+            keep_related(owner, relation.name, (key, list(lists[key].values())))
+
+
+def _equal_in_database(query: Any, column: Any, keys: Iterable[Any]) -> dict[Any, Any]:
+    """Return the value of the unique *column* that the database finds equal to each of the texts among *keys*.
+
+    A collation may find texts equal that Python does not, such as 'de' and 'DE'. *query* says which database is asked.
+    """
+    texts = [key for key in keys if isinstance(key, str)]
+    if not texts:
+        return {}
+    database, transaction = query._place()
+    found: dict[Any, Any] = {}
+    for part in sliced(texts, MAX_COMPARED):
+        pairs: Any = union_all(
+            *[
+                select(literal(index), column).where(column == bindparam(None, text, column.type))
+                for index, text in enumerate(part)
+            ]
+        )
+        with transaction or AutocommitConnection(database, writes=False) as channel:
+            rows: Any = channel.execute(pairs).fetchall()
+            found |= {part[index]: value for index, value in rows}
+    return found
 
 
 def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
@@ -202,7 +230,7 @@ def _found(query: Any, far: Any, owners: Owners) -> Iterator[Any]:
         frozenset(each.name for each in fields_of(query._schema, query._names)) | {far.name}
     )
     place = query._place()
-    for rows in _executed(place, query.statement, far.column, owners):
+    for rows in _executed(place, query.statement, far.column, owners, query._entries):
         yield from query._made(rows, place[0])
 
 
@@ -218,7 +246,7 @@ def _found_through(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator
     names = [each.name for each in fields_of(schema, query._names)]
     indexes = [names.index(name) for name in schema.key_names]
     known: dict[Any, Any] = {}
-    for rows in _executed(place, statement, column, owners):
+    for rows in _executed(place, statement, column, owners, [*query._entries, None]):
         keys = [tuple([row[index] for index in indexes]) for row in rows]
         fresh = {key: row[:-1] for key, row in zip(keys, rows, strict=True) if key not in known}
         known.update(zip(fresh, query._made(list(fresh.values()), place[0]), strict=True))
@@ -227,13 +255,17 @@ def _found_through(query: Any, steps: Sequence[Any], owners: Owners) -> Iterator
 
 
 def _executed(
-    place: tuple[Database, Transaction | None], statement: Select[Any], column: Any, owners: Owners
+    place: tuple[Database, Transaction | None],
+    statement: Select[Any],
+    column: Any,
+    owners: Owners,
+    entries: Sequence[Entry],
 ) -> Iterator[Any]:
-    """Yield the rows of *statement* whose *column* is one of the keys of *owners*, in as many parts as needed."""
+    """Yield the rows of *statement*, which have *entries*, whose *column* is one of the keys of *owners*, in as many parts as needed."""
     database, transaction = place
     for keys in _batches(database, statement, list(owners)):
         with transaction or AutocommitConnection(database, writes=False) as channel:
-            rows = channel.execute(statement.where(column.in_(keys))).fetchall()
+            rows = fetched(channel, statement.where(column.in_(keys)), entries)
         yield rows
 
 

@@ -17,6 +17,7 @@ from microorm.persistence.delete import counts, delete_found
 from microorm.query.filters import assignments, key_values
 from microorm.query.results import Results
 from microorm.sql.batches import check_batch_size
+from microorm.sql.statements import assigned
 
 if TYPE_CHECKING:
     from microorm.sql.upsert import OnConflict
@@ -165,7 +166,7 @@ class Query(Results[M]):
         columns = assignments(schema, values)
         if not columns:
             raise TypeError("update() needs at least one value")
-        statement = self._targeted(sql_update(schema.table).values(columns))
+        statement = self._targeted(sql_update(schema.table).values(assigned(columns)))
         database = self._write_database()
         self._refuse_relating(values, database)
         told = {schema.reported[schema.field(name).name]: value for name, value in values.items()}

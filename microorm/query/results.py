@@ -12,12 +12,13 @@ from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import operators
 
 from microorm.db.connection import AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
-from microorm.errors import FieldError, InvalidValue
+from microorm.errors import FieldError, InvalidValue, MicroormError
 from microorm.fields.type_map import field_type
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
@@ -25,7 +26,6 @@ from microorm.messages import brief
 from microorm.query.filters import (
     NO_EQUAL,
     Equal,
-    comparable,
     described,
     expression,
     key_values,
@@ -38,7 +38,7 @@ from microorm.query.prefetch import prefetch_related
 from microorm.query.values import Rows
 from microorm.sql.batches import sliced
 from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
-from microorm.sql.hydration import hydrate
+from microorm.sql.hydration import fetched, hydrate
 from microorm.sql.statements import CompiledSelect, plans_of
 from microorm.sql.streams import chunks
 
@@ -155,6 +155,9 @@ class Results(Rows[M]):
     def __len__(self) -> int:
         raise TypeError("a query has no length; use count()")
 
+    def __contains__(self, item: object) -> bool:
+        raise TypeError("a query has no `in`, which would load all of its rows; use filter(...).exists()")
+
     def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
         """Return the instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
 
@@ -170,9 +173,21 @@ class Results(Rows[M]):
 
     def _stream(self, chunk: int) -> Iterator[M]:
         database, transaction = self._place()
-        with closing(chunks(database, transaction, self._whole.statement, chunk)) as parts:
-            for rows in parts:
+        query = self._whole
+        with closing(chunks(database, transaction, query.statement, chunk)) as parts:
+            for rows in query._readable(parts):
                 yield from self._made(rows, database)
+
+    def _readable(self, parts: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+        """Yield *parts* of the rows. Raises `InvalidValue` for a value that a field cannot hold."""
+        try:
+            yield from parts
+        except (SQLAlchemyError, MicroormError):
+            raise
+        except Exception:
+            with self._channel() as channel:
+                fetched(channel, self.statement, self._entries)
+            raise
 
     def _made(self, rows: Sequence[Any], database: Database) -> list[M]:
         """Return the instances of *rows* of the query's statement, all of them or one chunk."""
@@ -199,7 +214,7 @@ class Results(Rows[M]):
         for field, part in key_values(schema, value):
             if part is None:
                 raise InvalidValue(schema.name, {field.name: "is part of the key and cannot be None"})
-            parts.append(comparable(schema, field, part))
+            parts.append(field.comparable(part))
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _not_one(self, found: list[M], equal: Equal) -> Exception:
@@ -248,7 +263,7 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
     with transaction or AutocommitConnection(database, writes=False) as channel:
         if key is None or channel.cursor is None:
             limited = query._with(_equal=equal, _limit=_limit(query, equal, most))._whole
-            return query._made(channel.execute(limited.statement).fetchall(), database)
+            return query._made(fetched(channel, limited.statement, query._entries), database)
         plans = database.plans.get(schema) or plans_of(schema, database)
         select = plans.statements.get(key) or plans.cached(
             key, partial(CompiledQuery, query, equal, most, database)

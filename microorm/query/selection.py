@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select, true
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select
 
 from microorm.db.connection import AutocommitConnection
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
+from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import Path, alias_of, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
@@ -21,7 +22,7 @@ from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, condition
 from microorm.query.joins import Branch, branches_of, columns_of
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
 from microorm.sql.cache_key import cacheable, concatenated
-from microorm.sql.hydration import fields_of
+from microorm.sql.hydration import Entry, entries_of, fields_of
 
 M = TypeVar("M", bound="Any")
 
@@ -107,7 +108,7 @@ class Selection(Generic[M]):
         if not refused:
             return self
         return self._with(
-            _where=concatenated(self._where, cacheable(self._schema, (and_(*refused).is_not(true()),))),
+            _where=concatenated(self._where, cacheable(self._schema, (IsNotTrue(and_(*refused)),))),
             _paths=self._paths | found.paths,
             _instances=self._instances + found.instances,
         )
@@ -207,6 +208,16 @@ class Selection(Generic[M]):
         if not schema.selects:  # made once for all queries of the model
             schema.selects.append(select(*[field.column for field in schema.fields]))
         return self._completed_select(schema.selects[0], NO_PATHS)
+
+    @property
+    def _entries(self) -> list[Entry]:
+        """What the columns of the statement are."""
+        schema = self._schema
+        found = entries_of(schema, fields_of(schema, self._names))
+        for branch in self._related:
+            there = branch.path._schema
+            found += entries_of(there, there.fields, branch.path)
+        return found
 
     @property
     def _schema(self) -> Schema:

@@ -6,16 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal, select
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, func, literal, select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from microorm.db.connection import AutocommitConnection, Channel
+from microorm.fields.elements import KEYS
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
-from microorm.query.filters import NO_EQUAL, columns, expression
+from microorm.query.filters import NO_EQUAL, NO_PATHS, columns, expression
 from microorm.query.selection import Selection
+from microorm.sql.hydration import Entry, fetched
 from microorm.sql.statements import Prefixed
 
 M = TypeVar("M", bound="Any")
@@ -141,6 +143,16 @@ class Rows(Selection[M]):
         with transaction or AutocommitConnection(database, writes=False) as channel:
             return execution_plan(channel, verb, query.statement)
 
+    def __clause_element__(self) -> Select[Any] | ScalarSelect[Any]:
+        """Return the SELECT of the keys of the query's rows, which SQLAlchemy asks for where a query is an operand of `in_`."""
+        self._refuse_grouped("in_")
+        query = self._unlimited() if self._limited else self
+        keys: Select[Any] = query._with(_order=(), _order_paths=NO_PATHS, _lock=None)._select(
+            *self._key_columns
+        )
+        keys = keys.correlate(None).execution_options(**{KEYS: self._model})
+        return keys if len(self._key_columns) > 1 else keys.scalar_subquery()
+
     @property
     def _grouped(self) -> bool:
         return bool(self._group or self._having)
@@ -152,11 +164,9 @@ class Rows(Selection[M]):
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
         found, paths = columns(schema, method, given)
+        statement = self._select(*[_named(schema, each) for each in found], paths=paths)
         with self._channel() as channel:
-            rows: Sequence[Any] = channel.execute(
-                self._select(*[_named(schema, each) for each in found], paths=paths)
-            ).fetchall()
-        return rows
+            return fetched(channel, statement, [_entry(schema, each) for each in found])
 
     def _ones(self) -> Any:
         """Return SELECT 1 for each row, or group, for count() and exists(): without order and lock."""
@@ -178,13 +188,21 @@ class Rows(Selection[M]):
 
 def _named(schema: Schema, column: Any) -> Any:
     """Return *column* with the name of its field, if it is a column of the model or of a related row."""
+    entry = _entry(schema, column)
+    return column if entry is None or entry[2].name == column.key else column.label(entry[2].name)
+
+
+def _entry(schema: Schema, column: Any) -> Entry:
+    """Return what *column* is: a field of the model or of a related row, or None."""
     table = getattr(column, "table", None)
     path = schema.registry.paths.get(table)
-    owner = schema if table is schema.table else None if path is None else path._schema
-    for field in () if owner is None else owner.fields:
-        if field.column.key == column.key and field.name != column.key:
-            return column.label(field.name)
-    return column
+    if table is not schema.table and path is None:
+        return None
+    owner: Schema = schema if path is None else path._schema
+    for field in owner.fields:
+        if field.column.key == column.key:
+            return (path, owner, field)
+    return None
 
 
 Format = Literal["text", "json", "xml", "yaml"]

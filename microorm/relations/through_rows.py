@@ -19,7 +19,6 @@ from microorm.mapping.constructor import create_instance
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
 from microorm.messages import brief
-from microorm.query.filters import comparable
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
@@ -212,7 +211,7 @@ class ThroughRows:
             return key
         if given is None or isinstance(given, ClauseElement) or hasattr(type(given), "__schema__"):
             raise TypeError(f"{method}() of {label} takes instances of {name}, or keys, not {shown(given)}")
-        return comparable(self._model.__schema__, field, given)
+        return field.comparable(given)
 
     def _refuse_elsewhere(self, instance: Any) -> None:
         if not self._databases.allows_relation(instance, self._owner):

@@ -12,7 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
-from microorm.mapping.path import Path
+from microorm.fields.columns import FieldColumn, FieldExpression
+from microorm.fields.comparisons import check_comparison
+from microorm.fields.types import IsNotTrue
+from microorm.mapping.path import MAX_NESTING, Path
 
 OPERATORS = frozenset(
     {
@@ -40,6 +43,7 @@ OPERATORS = frozenset(
     }
 )
 CONSTANTS = frozenset({sa.Null, sa.True_, sa.False_})
+CONDITIONS = frozenset({sa.BinaryExpression, sa.BooleanClauseList, sa.UnaryExpression, sa.Grouping})
 
 
 class CacheableExpressions(tuple[sa.ColumnElement[Any], ...]):
@@ -98,29 +102,38 @@ class _Reader:
         self.types: set[int] = set()
         self.paths: set[Path] = set()
 
-    def read(self, element: Any) -> bool:
-        """Add *element* and its parts to the key; return False where one of them has none."""
+    def read(self, element: Any, level: int = 0) -> bool:
+        """Add *element*, *level* parts deep in the expression, and its parts to the key; return False if one has none."""
         kind, key = element.__class__, self.key
-        if kind is sa.Column:
+        if kind is FieldColumn:
             return self._column(element)
         if kind is sa.BindParameter:
             self.parameters.append(element)
             key.append(id(element.type))
             plain = element.callable is None and not element.expanding and not element.literal_execute
             return element.unique and plain
-        if kind is sa.BinaryExpression:
+        if level > MAX_NESTING:
+            return False
+        level += 1
+        if kind is FieldExpression or kind is sa.BinaryExpression:
             if element.operator not in OPERATORS:
                 return False
             key += (kind, element.operator, *sorted(element.modifiers.items()))
-            return self.read(element.left) and self.read(element.right)
+            left, right = element.left, element.right
+            if not (self.read(left, level) and self.read(right, level)):
+                return False
+            known = left.__class__ in CONDITIONS and right.__class__ in CONSTANTS
+            return known or check_comparison(left, element.operator, right)
         if kind is sa.BooleanClauseList:
             key += (kind, element.operator, len(element.clauses))
-            return all(self.read(each) for each in element.clauses)
+            return all(self.read(each, level) for each in element.clauses)
         if kind is sa.UnaryExpression:
             key += (kind, element.operator, element.modifier)
-            return {element.operator, element.modifier} <= OPERATORS and self.read(element.element)
+            return {element.operator, element.modifier} <= OPERATORS and self.read(element.element, level)
         key.append(kind)
-        return kind in CONSTANTS or (kind is sa.Grouping and self.read(element.element))
+        if kind is IsNotTrue:
+            return all(self.read(each, level) for each in element.clauses)
+        return kind in CONSTANTS or (kind is sa.Grouping and self.read(element.element, level))
 
     def _column(self, column: Any) -> bool:
         table = column.table

@@ -7,10 +7,10 @@ fields and conditions that a program uses, never on values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Select, bindparam, delete, exists, insert, literal, select, type_coerce, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,7 +22,7 @@ from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import RowLayout, RowState
-from microorm.sql.hydration import Hydrator, decode_row, decoders_of, fields_of, hydrate
+from microorm.sql.hydration import Hydrator, decode_row, decoders_of, fetched, fields_of, hydrate
 
 P = TypeVar("P")
 Parameter = tuple[str, Any]
@@ -79,8 +79,12 @@ class CompiledStatement:
     def fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
         """Run the statement with the values of *row*; return the driver's rows or SQLAlchemy's."""
         if channel.cursor is None:
-            return channel.execute(self._statement, self._named(row)).fetchall()
+            return self._fetched(channel, self._named(row))
         return channel.fetch_prepared(self.sql, row, self.bind)
+
+    def _fetched(self, channel: Channel, parameters: dict[str, Any]) -> Sequence[Any]:
+        """Run the statement through SQLAlchemy, and return its rows."""
+        return channel.execute(self._statement, parameters).fetchall()
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(index): row[index] for index in range(self.width)}
@@ -140,6 +144,9 @@ class CompiledSelect(CompiledStatement):
             rows = self.fetch(channel, row)
             return hydrate(self._schema, rows, channel.database.alias, self.hydrator.wanted)
         return self.hydrator.instances(channel.fetch_prepared(self.sql, row, self.bind))
+
+    def _fetched(self, channel: Channel, parameters: dict[str, Any]) -> Sequence[Any]:
+        return fetched(channel, self._statement, self.hydrator.entries, parameters)
 
     def values(self, channel: Channel, row: Row) -> list[Row]:
         """Return the values of the rows that are found with the parameters *row*."""
@@ -272,6 +279,20 @@ def placeholders(fields: Sequence[Field[Any]], first: int = 0) -> dict[Any, Any]
     return {
         each.column: bindparam(_name(index), type_=each.column.type)
         for index, each in enumerate(fields, start=first)
+    }
+
+
+def assigned(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return what to set the columns of *values* to, for a statement with other parameters.
+
+    SQLAlchemy names the parameter of a plain value after its column, and those of expressions after a column with a number,
+    which may be the name of another column.
+    """
+    return {
+        column: value
+        if isinstance(value, ClauseElement)
+        else type_coerce(literal(value, column.type), column.type)
+        for column, value in values.items()
     }
 
 

@@ -18,7 +18,7 @@ from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS, current_read, max_rows, sliced
 from microorm.sql.hydration import fields_of
-from microorm.sql.statements import CompiledStatement, parameters_of, placeholders, plans_of
+from microorm.sql.statements import CompiledStatement, assigned, parameters_of, placeholders, plans_of
 
 OnConflict = Literal["ignore", "update"]
 
@@ -68,6 +68,8 @@ def upsert_of(
             raise FieldError(
                 f"{schema.name}.{schema.reported[name]} is {what}, which an upsert cannot change"
             )
+        if name in schema.computed:
+            raise FieldError(f"{schema.name}.{name} is computed by the database")
     return Upsert(on_conflict == "update", unique, fields)
 
 
@@ -183,7 +185,7 @@ def run(
         if rows[0].__class__ is ExpressionRow:
             columns = [schema.by_name[name].column for name in names]
             for row in rows:
-                values = dict(zip(columns, row, strict=True))
+                values = assigned(dict(zip(columns, row, strict=True)))
                 channel.execute(statement(schema, database, upsert, names, values))
         else:
             plans_of(schema, database).cached(

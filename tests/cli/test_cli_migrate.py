@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from microorm.cli.migrate import operations
+from microorm.cli.migrate import notes, operations
 from microorm.errors import MigrationError
 from microorm.migrations import Difference, Revision, Step
+from tests.cli.conftest import MODELS
 
 STEPS = [
     Step("default", "3f00", "first", down=False, seconds=0.25),
@@ -93,7 +94,7 @@ def test_makemigrations_lists_the_operations(invoke: Any, migrations: Any, tmp_p
     assert migrations.calls[-1] == ("make", "first", ("a:b", "book.cost:price"), False)
 
 
-def test_makemigrations_says_if_there_are_no_changes(invoke: Any, migrations: Any) -> None:
+def test_makemigrations_says_if_there_are_no_changes(invoke: Any, shop: Any, migrations: Any) -> None:
     done = invoke("makemigrations", "--message", "nothing", "--empty")
     assert (done.stdout, done.exit_code) == ("no changes\n", 0)
     assert migrations.calls[-1] == ("make", "nothing", (), True)
@@ -177,7 +178,7 @@ def test_sql_prints_nothing_but_sql(invoke: Any, migrations: Any) -> None:
     assert migrations.calls[-1] == ("sql", "base:head", "archive")
 
 
-def test_check_prints_differences_with_status_1(invoke: Any, migrations: Any) -> None:
+def test_check_prints_differences_with_status_1(invoke: Any, shop: Any, migrations: Any) -> None:
     migrations.answer = [
         Difference("default", "book: no column 'price'"),
         Difference("archive", "no table 'book'"),
@@ -196,3 +197,30 @@ def test_merge_names_the_file(invoke: Any, migrations: Any, tmp_path: Path) -> N
     assert migrations.calls[-1] == ("merge", "merge")
     assert invoke("merge", "-m", "prices and names").exit_code == 0
     assert migrations.calls[-1] == ("merge", "prices and names")
+
+
+def test_a_note_of_a_revision_is_repeated(invoke: Any, migrations: Any, tmp_path: Path) -> None:
+    note = "book.price is required and has no default: this fails if book has rows."
+    migrations.answer = tmp_path / "3f2a_first.py"
+    batch = '    with op.batch_alter_table("book"'
+    migrations.answer.write_text(
+        SOURCE.replace(batch, f"    # {note}\n{batch}").replace("op.drop", "# no note\n    op.drop")
+    )
+    assert notes(migrations.answer) == [note]
+    assert f"note: {note}\n" in invoke("makemigrations", "-m", "first").stdout
+
+
+def test_a_project_without_models_says_so(invoke: Any, migrations: Any) -> None:
+    for command in (("makemigrations", "-m", "first"), ("check",)):
+        migrations.answer = None if command[0] == "makemigrations" else []
+        done = invoke(*command)
+        assert done.stdout.startswith("no models; list the applications that define them in 'apps'")
+        assert done.exit_code == 0
+
+
+def test_a_project_of_one_module_has_models(invoke: Any, project: Any) -> None:
+    project.write({"models.py": MODELS})
+    assert invoke("init").exit_code == 0
+    assert "create_table book" in invoke("makemigrations", "-m", "first").stdout
+    assert invoke("migrate").exit_code == 0
+    assert invoke("check").stdout == "models and databases agree\n"

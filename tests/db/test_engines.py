@@ -49,6 +49,28 @@ def test_servers_are_set_up_for_work(databases: Any, backend: str) -> None:
     assert ask(databases, asked) == {"postgresql": "UTC", "mariadb": "+00:00"}[backend]
 
 
+@pytest.mark.servers_only
+def test_a_statement_that_takes_too_long_is_an_error(url: str, backend: str) -> None:
+    """`statement_timeout` is in seconds, and the connection is usable afterwards."""
+    slow = {
+        "postgresql": "SELECT pg_sleep(9)",
+        "mariadb": "SELECT count(*) FROM seq_1_to_100000 a, seq_1_to_100000 b WHERE a.seq + b.seq > 1e9",
+    }
+    with Databases({"default": {"url": url, "statement_timeout": 0.05}}) as databases:
+        with pytest.raises(OperationalError):
+            ask(databases, slow[backend])
+        assert ask(databases, "SELECT 1") == 1
+
+
+@memory_only
+def test_a_timeout_of_statements_that_cannot_be_set_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="sqlite has no timeout of statements"):
+        Databases({"default": {"url": url, "statement_timeout": 5}})
+    for wrong in (0, -1, "5", True, float("nan")):
+        with pytest.raises(ConfigurationError, match="must be a number of seconds above 0"):
+            Databases({"default": {"url": "postgresql+psycopg://localhost/x", "statement_timeout": wrong}})
+
+
 @file_only
 def test_each_default_of_sqlite_can_be_overridden(url: str) -> None:
     """In the mapping; other defaults stay."""

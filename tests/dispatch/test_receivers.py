@@ -242,6 +242,23 @@ def test_a_receiver_that_needs_what_a_signal_does_not_have_is_refused() -> None:
     assert len(signal.receivers) == 2
 
 
+def test_an_optional_argument_that_looks_misspelt_is_warned_of() -> None:
+    """It would always have its default; one that is unlike all that is sent is the receiver's own."""
+    signal = Signal(("created", "instance"))
+
+    def misspelt(instance: Any, creatd: bool = False, log: Any = None, **kwargs: Any) -> None: ...
+
+    def both(created: bool, creatd: bool = False, **kwargs: Any) -> None: ...
+
+    with pytest.warns(RuntimeWarning) as caught:
+        signal.connect(misspelt)
+    [warning] = caught
+    text = "receiver always gets the default of 'creatd', which this signal does not have; nearest: 'created'"
+    assert (str(warning.message), warning.filename) == (text, __file__)
+    signal.connect(both)
+    assert len(signal.receivers) == 2
+
+
 def test_without_a_signature_nothing_fits() -> None:
     with pytest.raises(ValueError) as caught:
         check_receiver(dict)

@@ -36,11 +36,11 @@ def test_sql_s_clock_tells_utc_to_the_microsecond(clock) -> None:
 
 
 def test_a_number_is_rounded_where_the_database_does_not() -> None:
-    price = stored(column("price", ExactNumeric(8, 2)) * 2, None, ExactNumeric(8, 2))
+    price = stored(column("price", ExactNumeric(8, 2)) / 2, None, ExactNumeric(8, 2))
     assert told(price) == {
-        "sqlite": "round(price * ?, 2)",
-        "postgresql": "price * %(price_1)s",
-        "mysql": "price * %s",
+        "sqlite": "round(price / (? + 0.0), 2)",
+        "postgresql": "(price / CAST(%(param_1)s AS NUMERIC(15, 0)))",
+        "mysql": "(price / %s)",
     }
     assert isinstance(price.type, ExactNumeric)
     assert (price.type.precision, price.type.scale) == (8, 2)

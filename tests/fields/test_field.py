@@ -124,7 +124,11 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
         "the default must be datetime with a time zone, not a naive one",
     ),
     (int, {"server_default": 5}, "Argument 'arg' is expected to be one of type"),
-    (int, {"server_default": Computed("1")}, "server_default= must be SQL or a string, not Computed"),
+    (
+        int,
+        {"server_default": Computed("1"), "default": 1},
+        "a column that the database computes cannot have primary_key=, default=, on_update= and init=",
+    ),
     (int, {"server_default": Identity()}, "server_default= must be SQL or a string, not Identity"),
     (Mixed, {}, "the values of Mixed are not all str or all int"),
     (Half, {}, "the values of Half are not all str or all int"),

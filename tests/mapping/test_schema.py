@@ -472,3 +472,39 @@ def test_a_model_may_be_all_key(Base, registry) -> None:
     seat = Seat(row=1, letter="a").save().save()
     assert Seat.objects.get(pk=(1, "a")) == seat
     assert (first.delete()[0], seat.delete()[0]) == (1, 1)
+
+
+@pytest.mark.parametrize("item", [Index("by_title", "title"), UniqueConstraint("title", name="by_title")])
+def test_a_name_in_an_abstract_model_is_refused_at_its_second_table(Plain, item) -> None:
+    class Titled(Plain, abstract=True, table_args=(item, CheckConstraint("title <> ''", name="filled"))):
+        title: Field[str]
+
+    class Book(Titled):
+        pass
+
+    registry = Plain.__options__.registry
+    with pytest.raises(
+        ModelError, match="Film: the table 'book' has an index or constraint named 'by_title', too"
+    ):
+
+        class Film(Titled):
+            pass
+
+    assert list(registry.metadata.tables) == ["book"]
+    with pytest.warns(RuntimeWarning, match="defined again"):
+
+        class Book(Titled):
+            pages: Field[int]
+
+
+def test_names_that_are_made_from_the_table_are_never_refused(Plain) -> None:
+    class Titled(Plain, abstract=True, table_args=(Index(None, "title"), UniqueConstraint("title"))):
+        title: Field[str] = field(max_length=40)
+
+    class Book(Titled):
+        pass
+
+    class Film(Titled):
+        pass
+
+    assert len(Plain.__options__.registry.metadata.tables) == 2

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
@@ -82,6 +82,17 @@ def with_author(on_book: Any = None) -> Models:
         author = define(base, "Author", {"name": TITLE})
         fields = {} if on_book is None else {"author": (ForeignKey[author | None], on_book())}
         define(base, "Book", {"title": TITLE, **fields})
+
+    return models
+
+
+def coded_authors(length: int) -> Models:
+    """Authors with a text as their key, and their books."""
+
+    def models(base: Any) -> None:
+        code = (Field[str], column(primary_key=True, max_length=length))
+        author = define(base, "Author", {"code": code})
+        define(base, "Book", {"title": TITLE, "author": (ForeignKey[author], foreign_key())})
 
     return models
 
@@ -209,6 +220,19 @@ CHANGES = (
         book(pages=Field[float]),
         rows=PAGES,
         expected={"pages": lambda value: value in (412.0, 0.0)},
+    ),
+    Change(
+        "another type (date to moment)",
+        book(day=(Field[date], column())),
+        book(day=(Field[datetime], column(timezone=False))),
+        rows=({"id": 1, "title": "Dune", "day": date(1965, 8, 1)},),
+        expected={"day": datetime(1965, 8, 1)},  # noqa: DTZ001 without a time zone
+    ),
+    Change(
+        "a key that is referred to (a longer string)",
+        coded_authors(3),
+        coded_authors(9),
+        rows=(),
     ),
     Change(
         "a column that becomes nullable", book(pages=Field[int]), book(pages=Field[int | None]), rows=PAGES

@@ -13,6 +13,7 @@ from sqlalchemy.schema import CreateTable
 
 from microorm import types
 from microorm.migrations.dialects import (
+    DIALECTS,
     ByDialect,
     by_dialect,
     combine_defaults,
@@ -144,3 +145,12 @@ def test_a_type_of_the_project_is_imported() -> None:
     code = render_python_code(UpgradeOps([AddColumnOp("book", column)]), render_item=render)
     assert f"{Money.__module__}.Money()" in code
     assert imports == {f"import {Money.__module__}"}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_bytes_and_documents_have_literals(dialect: str) -> None:
+    hexadecimal = "'\\xff27'::bytea" if dialect == "postgresql" else "X'ff27'"
+    assert sql_for(sa.literal(b"\xff'", types.bytes_type()), dialect) == hexadecimal
+    document = sql_for(sa.literal({"a%": "it's"}, types.json_type()), dialect)
+    assert """'{"a%": "it''s"}'""" in document
+    assert sql_for(sa.literal("50%"), dialect).startswith("'50%'")

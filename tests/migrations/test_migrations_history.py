@@ -58,10 +58,21 @@ def test_two_heads_are_refused_until_they_are_joined(
         migrations.merge("again")
 
 
-def test_two_files_of_one_revision_are_refused(migrations: Migrations, revise: Callable[[str], Path]) -> None:
-    copy(revise("first"), "0001", "0001_other.py")
-    with pytest.raises(MigrationError, match="Revision 0001 is present more than once"):
-        migrations.migrate()
+def test_two_files_of_one_revision_are_named_with_the_remedy(
+    migrations: Migrations, revise: Callable[[str], Path]
+) -> None:
+    revise("first")
+    pages = revise("pages")
+    copy(pages, "0002", "0002_prices.py")
+    message = "the revision '0002' is in two files, 0002_pages.py and 0002_prices.py; .*microorm merge"
+    for refused in (migrations.migrate, migrations.show, lambda: migrations.merge("both")):
+        with pytest.raises(MigrationError, match=message):
+            refused()
+    pages.with_name("0002_prices.py").unlink()
+    copy(pages, "0003", "0003_prices.py")  # the remedy
+    assert migrations.merge("both").name == "0004_both.py"
+    migrations.migrate()
+    assert migrations.check() == []
 
 
 @pytest.mark.parametrize(
@@ -81,11 +92,19 @@ def test_an_error_of_a_revision_names_file_and_line(
         migrations.migrate()
 
 
-def test_a_missing_parent_is_named(migrations: Migrations, revise: Callable[[str], Path]) -> None:
-    first = revise("first")
-    first.write_text(first.read_text().replace("down_revision = None", "down_revision = '0000'"))
-    with pytest.raises(MigrationError, match="0000"):
-        migrations.migrate()
+@pytest.mark.parametrize("down", ["'0009'", "('0001', '0009')", "'0002'", "5", "['0001', None]"])
+def test_a_broken_parent_is_one_line_that_names_the_file(
+    migrations: Migrations, revise: Callable[[str], Path], down: str
+) -> None:
+    revise("first")
+    second = revise("second")
+    second.write_text(second.read_text().replace("down_revision = '0001'", f"down_revision = {down}"))
+    for refused in (migrations.migrate, migrations.show, lambda: migrations.merge("both")):
+        with pytest.raises(MigrationError) as caught:
+            refused()
+        message = str(caught.value)
+        assert message.startswith("0002_second.py: down_revision = ")
+        assert message.endswith("known: '0001', '0002'")
 
 
 def test_a_database_at_a_revision_without_a_file_is_refused(

@@ -23,12 +23,13 @@ from sqlalchemy.dialects import mysql
 from microorm import Databases, Registry, types
 from microorm.migrations.dialects import type_source
 from microorm.migrations.operations import (
+    AddWithoutValueOps,
     ConditionalOps,
     DropRequiredColumnOps,
     RenameColumnOp,
     RequiredColumnOps,
 )
-from microorm.migrations.plan import Change, build, merge, remove_index_drops, sort_changes
+from microorm.migrations.plan import Change, build, merge, order_renames, remove_index_drops, sort_changes
 from microorm.migrations.targets import Target
 
 METADATA = sa.MetaData()
@@ -129,7 +130,11 @@ def ordered(*operations: Any, default: Any = None) -> list[Any]:
         for each in operations
     ]
     has_default = default is not None
-    return build(sort_changes(changes, METADATA), METADATA, lambda table, column: (has_default, default))
+    return build(sort_changes(changes), METADATA, lambda table, column: (has_default, default))
+
+
+def key(name: str, table: str) -> CreateForeignKeyOp:
+    return CreateForeignKeyOp(name, table, "author", ["x"], ["id"])
 
 
 def names(operations: list[Any]) -> list[str]:
@@ -142,11 +147,11 @@ def names(operations: list[Any]) -> list[str]:
 
 def test_constraints_are_dropped_before_and_created_after_columns_change() -> None:
     built = ordered(
-        CreateForeignKeyOp("fk2", "book", "author", ["x"], ["id"]),
+        key("fk2", "book"),
         CreateUniqueConstraintOp("uq", "book", ["x"]),
         AddColumnOp("book", sa.Column("x", sa.Integer)),
         DropIndexOp("ix", "book", _reverse=CreateIndexOp("ix", "book", ["pages"])),
-        DropConstraintOp("fk", "book", type_="foreignkey"),
+        DropConstraintOp("fk", "book", type_="foreignkey", _reverse=key("fk", "book")),
     )
     assert names(built) == [
         "DropConstraintOp",
@@ -158,12 +163,28 @@ def test_constraints_are_dropped_before_and_created_after_columns_change() -> No
     assert len(built) == 1
 
 
-def test_an_index_that_a_foreign_key_needs_is_dropped_after_another_is_created() -> None:
+def test_no_foreign_key_is_there_while_the_table_changes_that_it_refers_to() -> None:
+    narrow = AlterColumnOp("author", "id", modify_type=sa.String(9))
     built = ordered(
-        DropIndexOp("ix", "book", _reverse=CreateIndexOp("ix", "book", ["author_id"])),
-        CreateUniqueConstraintOp("uq", "book", ["author_id"]),
+        narrow,
+        AddColumnOp("book", sa.Column("x", sa.Integer)),
+        key("fk2", "book"),
+        DropConstraintOp("fk", "book", type_="foreignkey", _reverse=key("fk", "book")),
     )
-    assert names(built) == ["CreateUniqueConstraintOp", "DropIndexOp"]
+    assert names(built) == ["DropConstraintOp", "AlterColumnOp", "AddColumnOp", "CreateForeignKeyOp"]
+
+
+@pytest.mark.parametrize(
+    ("renames", "steps"),
+    [
+        ({"a": "b"}, [("a", "a", "b")]),
+        ({"a": "b", "b": "c"}, [("b", "b", "c"), ("a", "a", "b")]),
+        ({"a": "b", "b": "a"}, [("a", "a", "microorm_a"), ("b", "b", "a"), ("a", "microorm_a", "b")]),
+        ({"Name": "name"}, [("Name", "Name", "microorm_Name"), ("Name", "microorm_Name", "name")]),
+    ],
+)
+def test_a_new_name_is_free_when_it_is_taken(renames: dict[str, str], steps: list[Any]) -> None:
+    assert list(order_renames(renames)) == steps
 
 
 def test_a_renamed_column_has_a_batch_of_its_own() -> None:
@@ -178,7 +199,9 @@ def test_a_renamed_column_has_a_batch_of_its_own() -> None:
 def test_a_required_column_with_a_default_is_filled() -> None:
     column = sa.Column("x", sa.Integer, nullable=False)
     assert isinstance(ordered(AddColumnOp("book", column), default=3)[0], RequiredColumnOps)
-    assert names(ordered(AddColumnOp("book", column))) == ["AddColumnOp"]
+    (unfilled,) = ordered(AddColumnOp("book", column))
+    assert isinstance(unfilled, AddWithoutValueOps)
+    assert unfilled.note.startswith("book.x is required and has no default: this fails if book has rows.")
 
 
 def test_a_dropped_column_can_come_back_in_a_table_with_rows() -> None:

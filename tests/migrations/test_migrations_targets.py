@@ -1,5 +1,6 @@
 """One database is one target: it is locked while it is migrated, gets its own operations, and loses nothing."""
 
+import datetime
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -426,4 +427,31 @@ def test_a_table_that_refers_to_itself_is_rebuilt(database: Databases, folder: P
     execute(database, "INSERT INTO node (name, above_id) VALUES ('root', NULL), ('leaf', 1)")
     migrations = migrated(node(new_base(database), 80), folder, "longer")
     assert execute(database, "SELECT name, above_id FROM node ORDER BY id") == [("root", None), ("leaf", 1)]
+    assert migrations.check() == []
+
+
+# Columns without a value
+
+
+@pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
+def test_a_required_column_without_a_default_is_refused_if_there_are_rows(
+    database: Databases, folder: Path
+) -> None:
+    old, new = new_base(database), new_base(database)
+    define_book(old)
+    migrated(old, folder, "first")
+    day = (Field[datetime.date], field(default_factory=datetime.date.today))
+    define(new, "Book", {"title": (Field[str], field(max_length=40)), "day": day})
+    migrations = history(new, folder)
+    made = migrations.make("days")
+    assert made is not None
+    assert "# book.day is required and has no default" in made.read_text()
+    execute(database, "INSERT INTO book (title) VALUES ('Dune')")
+    with pytest.raises(
+        MigrationError, match=r"'book\.day' is required and has no default for the rows that 'book'"
+    ):
+        migrations.migrate()
+    assert columns(database, "default") == {"id", "title"}
+    execute(database, "DELETE FROM book")
+    migrations.migrate()
     assert migrations.check() == []

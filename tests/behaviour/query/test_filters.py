@@ -213,9 +213,9 @@ def test_equalities_of_every_kind_of_value(registry):
     Thing(**{**values, "colour": Colour.BLUE, "kind": "y", "done": False, "size": 2.5}).save()
     values |= {"code": thing.code, "blob": b"\0x"}
     for name, value in values.items():
-        assert thing in Thing.objects.filter(**{name: value}), name
-        assert thing in Thing.objects.filter(getattr(Thing, name) == value), name
-        assert thing not in Thing.objects.exclude(**{name: value}), name
+        assert thing in Thing.objects.filter(**{name: value}).all(), name
+        assert thing in Thing.objects.filter(getattr(Thing, name) == value).all(), name
+        assert thing not in Thing.objects.exclude(**{name: value}).all(), name
     assert Thing.objects.get(**values) == thing
     assert vars(Thing.objects.get(**values)) == vars(Thing.objects.filter(Thing.size < 1)[0])
     assert Thing.objects.filter(size=2).count() == 0

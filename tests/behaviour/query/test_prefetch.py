@@ -324,10 +324,14 @@ def test_a_model_that_refers_to_itself(Base, registry, wire):
     assert len(sent) == 3
 
 
-@MEMORY
-def test_keys_that_only_the_database_holds_for_equal_are_left_to_lazy_loads(Base, registry):
+@pytest.mark.backends("sqlite-memory", "mariadb")
+def test_keys_that_the_collation_holds_for_equal_find_each_other(Base, registry, databases, wire):
+    """As they do without a prefetch, and by one statement more for all of them."""
+    dialect = databases.database("default").dialect
+    collation = {"sqlite": "NOCASE"}.get(dialect, "utf8mb4_general_ci")
+
     class Place(Base):
-        name: Field[str] = field(unique=True, type_=String(10, collation="NOCASE"))
+        name: Field[str] = field(unique=True, type_=String(10, collation=collation))
         events: Related["Event"] = related("place")
         visits: Related["Visit"] = related("places")
 
@@ -343,13 +347,27 @@ def test_keys_that_only_the_database_holds_for_equal_are_left_to_lazy_loads(Base
 
     registry.create_all("default")
     Place(name="Rome").save()
-    event, visit = Event(place_id="ROME").save(), Visit().save()
+    Place(name="Oslo").save()
+    events = [Event(place_id=name).save() for name in ("ROME", "Rome", "rome", "oslo")]
+    visit = Visit().save()
     Stop(visit=visit, place_id="rome").save()
-    place = Place.objects.prefetch_related("events", "visits").get()
-    assert (place.events.all(), place.visits.all()) == ([event], [visit])
-    assert Event.objects.prefetch_related("place").get().place == place
-    assert Event.objects.select_related("place").get().place == place
-    assert Visit.objects.prefetch_related("places").get().places.all() == [place]
+    with wire.record() as sent, no_lazy_loads():
+        query = Prefetch("events", Event.objects.order_by(Event.id.desc()))
+        rome = Place.objects.prefetch_related(query, "visits").get(id=1)
+        assert (rome.events.all(), rome.visits.all()) == (events[2::-1], [visit])
+        assert {event.place for event in rome.events} == {rome}
+    assert len(sent) == 5
+    with wire.record() as sent, no_lazy_loads():
+        found = Event.objects.order_by("id").prefetch_related("place").all()
+        assert [event.place.name for event in found] == ["Rome", "Rome", "Rome", "Oslo"]
+    assert len(sent) == 3
+    filtered = Prefetch("place", Place.objects.filter(name="Rome"))
+    found = Event.objects.order_by("id").prefetch_related(filtered).all()
+    assert [bool(event._related) for event in found] == [True, True, True, False]
+    assert [event.place.name for event in Event.objects.order_by("id").select_related("place")] == [
+        "Rome"
+    ] * 3 + ["Oslo"]
+    assert Visit.objects.prefetch_related("places").get().places.all() == [rome]
 
 
 def test_through_rows_that_repeat_themselves_count_once(Base, registry):

@@ -1,7 +1,8 @@
 """What is written through a query, and where it is read and written, on every database."""
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import func
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from microorm import CrossDatabaseRelation, Field, ForeignKey, InvalidValue, UnknownAlias, foreign_key
 
@@ -68,3 +69,36 @@ def test_using_reads_and_writes_there(Book, registry, stored):
             end()
     with pytest.raises(Book.DoesNotExist, match="in 'other'$"):
         there.get(title="z")
+
+
+def test_the_key_zero_is_stored_as_it_is(Book, stored):
+    """Also on MariaDB, which by default makes another key of it."""
+    Book.objects.create(id=0, title="a")
+    book, other = Book(title="b"), Book(title="c")
+    book.id = other.id = 0
+    book.save()
+    book.save()
+    assert stored(Book, "id", "title") == [(0, "b")]
+    with pytest.raises(IntegrityError):
+        Book.objects.bulk_create([other])
+    assert Book.objects.create(title="d").id > 0
+
+
+def test_what_a_condition_of_a_number_does_not_find_is_what_exclude_finds(Book, shelf, databases):
+    """A number is true unless it is zero; PostgreSQL takes no number for a condition."""
+    if databases.database("default").dialect == "postgresql":
+        return
+    for number in (Book.pages.bitwise_and(2), Book.price, func.length(Book.title) * Book.pages - 2):
+        found = {*Book.objects.filter(number).scalars("id")}
+        others = Book.objects.exclude(number).scalars("id")
+        assert found
+        assert others
+        assert sorted([*found, *others]) == sorted(Book.objects.scalars("id"))
+
+
+@pytest.mark.backends("sqlite-memory")
+def test_in_is_refused_as_it_would_load_all_rows(Book, shelf, wire):
+    book = shelf[0]
+    with wire.record() as sent, pytest.raises(TypeError, match=r"use filter\(...\).exists\(\)"):
+        assert book in Book.objects
+    assert not sent

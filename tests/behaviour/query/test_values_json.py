@@ -1,9 +1,10 @@
 """Values inside JSON, reached by keys that are bound: in conditions, order and columns, on every database."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import func
+from sqlalchemy import JSON, func
 from sqlalchemy.exc import StatementError
 
 from microorm import Field, FieldError, field
@@ -132,3 +133,147 @@ def test_what_cannot_be_a_key_is_refused(Note):
     for key in (1.5, None, True, b"a", slice(1, 2), ("a", None), Note.extra):
         with pytest.raises(TypeError):
             Note.extra[key]
+
+
+VALUES = (
+    "x",
+    "X",
+    "x ",
+    "",
+    "true",
+    "1",
+    "é\n\\",
+    0,
+    1,
+    -7,
+    2**31 + 5,
+    2**53 + 1,
+    2**63 - 1,
+    10**30,
+    -(2**63),
+    1.0,
+    1.75,
+    -2.5,
+    1e20,
+    True,
+    False,
+    None,
+    [],
+    {},
+    [1, "é"],
+    {"b": [1, "é"], "a": None},
+)
+
+
+@pytest.fixture
+def notes(Note: Any) -> Any:
+    """A row for each of the values, and one without."""
+    Note.objects.bulk_create([Note(extra={"v": value}) for value in VALUES])
+    Note(extra={}).save()
+    return Note
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are equal; true is not 1, but 1.0 is."""
+    booleans = isinstance(left, bool) or isinstance(right, bool)
+    return left is right if booleans else bool(left == right)
+
+
+def test_a_part_is_equal_to_what_json_holds_for_equal(notes):
+    part = notes.extra["v"]
+    indexes = range(len(VALUES))
+    for value in VALUES:
+        if value is None:
+            continue
+        equal = [n + 1 for n in indexes if same(VALUES[n], value)]
+        others = [n + 1 for n in indexes if not same(VALUES[n], value)]
+        assert notes.objects.filter(part == value).order_by("id").scalars("id") == equal, value
+        assert notes.objects.filter(part != value).order_by("id").scalars("id") == others, value
+        assert notes.objects.filter(part.in_([value, "no"])).order_by("id").scalars("id") == equal, value
+        distinct = [n for n in range(1, len(VALUES) + 2) if n not in equal]
+        assert notes.objects.filter(part.is_distinct_from(value)).order_by("id").scalars("id") == distinct
+        assert notes.objects.filter(part.is_not_distinct_from(value)).order_by("id").scalars("id") == equal
+    assert notes.objects.filter(part == [1.0, "é"]).count() == 0
+    null = [VALUES.index(None) + 1]
+    assert notes.objects.filter(part == JSON.NULL).scalars("id") == null
+    assert notes.objects.filter(part.is_(None)).scalars("id") == [len(VALUES) + 1]
+    assert notes.objects.filter(part == None).scalars("id") == [len(VALUES) + 1]  # noqa: E711
+    assert notes.objects.filter(part == notes.extra["v"]).count() == len(VALUES)
+    assert notes.objects.exclude(part == "x").count() == len(VALUES)
+    assert notes.objects.order_by("id").scalars(part) == [*VALUES, None]
+
+
+def test_a_part_is_read_as_what_it_is_or_null(notes):
+    """The same on each database."""
+
+    def read(expression: Any) -> list[Any]:
+        return notes.objects.order_by("id").scalars(expression)[:-1]
+
+    def kind(value: Any, *kinds: type) -> bool:
+        return type(value) in kinds
+
+    part = notes.extra["v"]
+    assert read(part.as_boolean()) == [value if kind(value, bool) else None for value in VALUES]
+    numbers = [value if kind(value, int, float) else None for value in VALUES]
+    small = [None if value is None or abs(value) > 2**63 else int(value) for value in numbers]
+    assert read(part.as_integer()) == small
+    assert read(part.as_float()) == [None if value is None else float(value) for value in numbers]
+    places = [
+        None if value is None else Decimal(value) for value in numbers if value is None or abs(value) < 9
+    ]
+    assert (
+        notes.objects.filter(part.as_float().is_(None) | (func.abs(part.as_float()) < 9))
+        .order_by("id")
+        .scalars(part.as_numeric(6, 2))[:-1]
+        == places
+    )
+    texts = [value for value in read(part.as_string()) if value is not None]
+    assert texts[:15] == [*VALUES[:7], "0", "1", "-7", *map(str, VALUES[10:15])]
+    assert texts[15:21] == ["1.0", "1.75", "-2.5", "100000000000000000000.0", "true", "false"]
+    assert notes.objects.filter(~part.as_boolean()).count() == 1
+    assert notes.objects.filter(part.as_string() == "x").count() == 1
+    assert notes.objects.filter(part.as_string().is_(None)).count() == 2
+    assert notes.objects.filter(part.as_integer() == 2**53 + 1).count() == 1
+
+
+def test_an_index_may_count_from_the_end(Note):
+    Note(words=["a", "b", "c"]).save()
+    assert Note.objects.scalars(Note.words[-1]) == ["c"]
+    assert Note.objects.scalars(Note.words[-3].as_string()) == ["a"]
+    assert Note.objects.scalars(Note.words[-4]) == [None]
+
+
+@MEMORY
+def test_what_json_does_not_have_is_refused_with_what_to_write(Note, wire):
+    part = Note.extra["v"]
+    with wire.record() as sent:
+        for wrong in (
+            lambda: part > 1,
+            lambda: part.between(1, 2),
+            lambda: part.startswith("x"),
+            lambda: part + 1,
+            lambda: Note.extra > {},
+            lambda: part == Note.id,
+        ):
+            with pytest.raises(FieldError, match=r"say what it is, as in column\['key'\]\.as_string\(\)"):
+                wrong()
+        with pytest.raises(FieldError, match="JSON cannot have the value"):
+            _ = part == b"x"
+        with pytest.raises(FieldError, match="takes a list of values"):
+            part.in_("x")
+        with pytest.raises(FieldError, match="name a key"):
+            Note.extra.as_string()
+    assert not sent
+
+
+@MEMORY
+def test_paths_can_be_shown(Note):
+    """As SQL, and in the message of an error."""
+    with pytest.raises(Note.DoesNotExist, match=r"extra ->"):
+        Note.objects.get(Note.extra["a"] == {"b": 1})
+    for shown in (
+        Note.extra["a"].as_integer(),
+        Note.extra["a", 0].as_boolean(),
+        ~Note.extra["a"].as_string().in_(["x"]),
+    ):
+        assert "note.extra ->" in str(shown)

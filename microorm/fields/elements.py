@@ -1,0 +1,66 @@
+"""The parts of SQLAlchemy's expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import ExpressionClauseList, Grouping
+from sqlalchemy.sql.selectable import Select
+from sqlalchemy.types import NullType
+
+from microorm.fields.families import PLAIN
+
+KEYS = "microorm_keys"
+"""The execution option of a SELECT of the keys that a query finds: the model."""
+
+
+def keys_of(element: Any) -> Any:
+    """Return the model if *element* selects the keys of a query of it."""
+    return element.get_execution_options().get(KEYS) if isinstance(element, Select) else None
+
+
+def results_of(case: sa.Case[Any]) -> list[Any]:
+    """Return the results of *case*."""
+    return [result for _, result in case.whens] + ([] if case.else_ is None else [case.else_])
+
+
+def operands_of(element: Any) -> list[Any]:
+    """Return the operands of an operator, those of BETWEEN and of a list in IN one by one."""
+    if isinstance(element, sa.UnaryExpression):
+        return [element.element]
+    if not isinstance(element, sa.BinaryExpression):
+        return list(element.clauses)
+    right = element.right
+    if element.operator in (operators.between_op, operators.not_between_op):
+        return [element.left, *right.clauses]
+    if element.operator in (operators.in_op, operators.not_in_op):
+        inner = right.element if isinstance(right, Grouping) else right
+        if isinstance(inner, (sa.ClauseList, ExpressionClauseList)) and not isinstance(inner, sa.Tuple):
+            return [element.left, *inner.clauses]
+    return [element.left, right]
+
+
+def value_of(literal: Any) -> Any:
+    """Return the value of a parameter, or of SQL's true and false."""
+    return literal.value if isinstance(literal, sa.BindParameter) else isinstance(literal, sa.True_)
+
+
+def values_of(literal: Any) -> list[Any]:
+    """Return the values of a parameter, which are several in IN."""
+    value = value_of(literal)
+    return list(value) if isinstance(literal, sa.BindParameter) and literal.expanding else [value]
+
+
+def kept(value: Any, cleaned: Any) -> Any:
+    """Return *value* itself where its type converts it, since the same expression may be used with another field."""
+    return value if type(value) in PLAIN else cleaned
+
+
+def is_guessed(literal: Any, values: Sequence[Any]) -> bool:
+    """Return whether SQLAlchemy chose the type of *literal* by its value."""
+    sample = next((value for value in values if value is not None), None)
+    guess: Any = sa.BindParameter(None, sample, unique=True).type
+    return isinstance(literal.type, (NullType, type(guess))) or isinstance(guess, NullType)

@@ -1,0 +1,222 @@
+"""Families of values, which can be compared with each other on every database, and what operators and functions make of them."""
+
+from __future__ import annotations
+
+import enum
+import math
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+from sqlalchemy.types import TypeEngine
+
+from microorm.fields import checks
+from microorm.fields.arithmetic import Duration
+from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.documents import json_type
+from microorm.fields.field import FIELD, Field
+from microorm.fields.types import (
+    Choice,
+    ExactNumeric,
+    UtcDateTime,
+    UuidText,
+    date_type,
+    datetime_type,
+    time_type,
+    uuid_type,
+)
+
+NUMBERS = frozenset({"int", "Decimal", "float", "number"})
+TEMPORAL = frozenset({"date", "datetime", "time"})
+COMPARISONS = frozenset(
+    {
+        operators.eq,
+        operators.ne,
+        operators.lt,
+        operators.le,
+        operators.gt,
+        operators.ge,
+        operators.is_,
+        operators.is_not,
+        operators.is_distinct_from,
+        operators.is_not_distinct_from,
+        operators.in_op,
+        operators.not_in_op,
+        operators.between_op,
+        operators.not_between_op,
+    }
+)
+TEXT_OPERATORS = frozenset(
+    {
+        operators.like_op,
+        operators.not_like_op,
+        operators.ilike_op,
+        operators.not_ilike_op,
+        operators.startswith_op,
+        operators.not_startswith_op,
+        operators.endswith_op,
+        operators.not_endswith_op,
+        operators.contains_op,
+        operators.not_contains_op,
+        operators.istartswith_op,
+        operators.not_istartswith_op,
+        operators.iendswith_op,
+        operators.not_iendswith_op,
+        operators.icontains_op,
+        operators.not_icontains_op,
+        operators.regexp_match_op,
+        operators.not_regexp_match_op,
+    }
+)
+TEXT_FUNCTIONS = frozenset(
+    [
+        "concat",
+        "concat_ws",
+        "left",
+        "lower",
+        "lpad",
+        "ltrim",
+        "repeat",
+        "replace",
+        "reverse",
+        "right",
+        "rpad",
+        "rtrim",
+        "substr",
+        "substring",
+        "trim",
+        "upper",
+    ]
+)
+NUMBER_FUNCTIONS = {
+    **dict.fromkeys(
+        ["char_length", "count", "dense_rank", "length", "octet_length", "rank", "row_number"], "int"
+    ),
+    **dict.fromkeys(["abs", "ceil", "ceiling", "floor", "mod", "round", "sign"], "number"),
+}
+# The arguments of a function that are of the type of its result: those from the first to the second number.
+SAME_TYPE = {
+    **dict.fromkeys(["any_value", "first_value", "last_value", "nth_value"], (0, 1)),
+    **dict.fromkeys(["coalesce", "greatest", "ifnull", "least", "max", "min", "nullif", "nvl"], (0, None)),
+    **dict.fromkeys(["if", "iif"], (1, None)),
+}
+
+
+class Term(NamedTuple):
+    """What is known of an expression.
+
+    *family*: the kind of its values, which decides what it can be compared with; None if unknown. *field*: what it is made
+    of; *exact*: its values are those of the field. *type*: its column type. *literals*: the values whose type is still to
+    be found, and *followers*: the expressions that have the same type as these.
+    """
+
+    family: str | None = None
+    field: Field[Any] | None = None
+    exact: bool = False
+    type: TypeEngine[Any] | None = None
+    literals: tuple[Any, ...] = ()
+    followers: tuple[Any, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether the values that it is compared with can be checked."""
+        return self.exact or self.family is not None
+
+
+def field_of(column: Any) -> Field[Any] | None:
+    """Return the field whose column, or a column of whose alias, *column* is."""
+    for base in column.base_columns:
+        if isinstance(base, sa.Column):
+            found: Field[Any] | None = base.info.get(FIELD)
+            return found
+    return None
+
+
+def comparable(one: str | None, other: str | None) -> bool:
+    """Return whether values of two families can be compared; None is unknown."""
+    return one is None or other is None or one == other or {one, other} <= NUMBERS
+
+
+def of_field(field: Field[Any]) -> Term:
+    """Return what is known of the column of *field*."""
+    return Term(family_of(field.python_type), field, exact=True, type=field.column.type)
+
+
+def default_type(value: Any) -> TypeEngine[Any] | None:
+    """Return the type of a field with *value*, if that is not what SQLAlchemy guesses."""
+    if isinstance(value, enum.Enum):
+        return Choice(type(value))
+    if isinstance(value, datetime):
+        return datetime_type(aware=value.tzinfo is not None)
+    if isinstance(value, date):
+        return date_type()
+    if isinstance(value, time):
+        return time_type()
+    if isinstance(value, timedelta):
+        return Duration()
+    if isinstance(value, UUID):
+        return uuid_type()
+    return json_type() if isinstance(value, (dict, list)) else None
+
+
+def family_of(python_type: Any) -> str | None:
+    """Return the family of a Python type: its name, or that of the values of an enum or a Literal."""
+    if isinstance(python_type, type) and issubclass(python_type, enum.Enum):
+        python_type = type(next(iter(python_type)).value)
+    elif get_origin(python_type) is Literal:
+        python_type = type(get_args(python_type)[0])
+    return python_type.__name__ if python_type in _FAMILIES else None
+
+
+def family_of_type(kind: Any) -> str | None:
+    """Return the family of a column type; None if unknown, as for JSON and moments, which may have a time zone or not."""
+    if isinstance(kind, Choice):
+        return family_of_type(kind.value_type)
+    for known, family in _TYPES:
+        if isinstance(kind, known):
+            return family
+    return None
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise InvalidFieldValue("a number", shown(value))
+    if isinstance(value, int):
+        return checks.INT.clean(value)
+    if not math.isfinite(value):
+        raise InvalidFieldValue("a finite number", shown(value))
+    return value
+
+
+PLAIN = frozenset({bool, bytes, date, datetime, Decimal, int, str, time, timedelta, UUID})
+_FAMILIES = PLAIN | {float}
+_TYPES: tuple[tuple[Any, str | None], ...] = (
+    (UtcDateTime, "datetime"),
+    (ExactNumeric, "Decimal"),
+    (Duration, "timedelta"),
+    ((sa.Uuid, UuidText), "UUID"),
+    (sa.Boolean, "bool"),
+    (sa.Enum, None),
+    (sa.String, "str"),
+    (sa.LargeBinary, "bytes"),
+    (sa.Integer, "int"),
+    (sa.Float, "float"),
+    (sa.Numeric, "Decimal"),
+    (sa.Date, "date"),
+    (sa.Time, "time"),
+    (sa.Interval, "timedelta"),
+)
+CHECKS: dict[Any, Any] = {
+    **dict.fromkeys(NUMBERS, _number),
+    "str": checks.text_check(None).clean,
+    "bytes": checks.bytes_check(None).clean,
+    "bool": checks.BOOL.clean,
+    "date": checks.DATE.clean,
+    "datetime": checks.AWARE.clean,
+    "time": checks.TIME.clean,
+    "timedelta": checks.TIMEDELTA.clean,
+    "UUID": checks.UUID_.clean,
+}

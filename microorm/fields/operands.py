@@ -1,0 +1,474 @@
+"""Values inside of SQL expressions: each is checked, and bound, as the field would that it is compared with or written to.
+
+SQLAlchemy gives a value in an expression the type of its operand, or guesses one where it has none, as in `case()`. What
+the database then makes of a wrong value differs: MariaDB takes every text for 0. So every expression that a query or a
+save is given goes through `check`, which finds the field for each value: the operand of a comparison, the other branches
+of a `case()` or a `coalesce()`, or the field that is written.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import Grouping, OperatorExpression
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.types import NullType
+
+from microorm.errors import FieldError
+from microorm.fields import checks
+from microorm.fields.arithmetic import ARITHMETIC
+from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.columns import FieldExpression
+from microorm.fields.comparisons import check_comparison
+from microorm.fields.computed import (
+    Branch,
+    Elapsed,
+    FloorDivided,
+    Rounded,
+    Shifted,
+    ShiftedDate,
+    WholeMicroseconds,
+)
+from microorm.fields.elements import (
+    is_guessed,
+    kept,
+    keys_of,
+    operands_of,
+    results_of,
+    value_of,
+    values_of,
+)
+from microorm.fields.families import (
+    CHECKS,
+    COMPARISONS,
+    NUMBER_FUNCTIONS,
+    NUMBERS,
+    SAME_TYPE,
+    TEMPORAL,
+    TEXT_FUNCTIONS,
+    TEXT_OPERATORS,
+    Term,
+    comparable,
+    default_type,
+    family_of,
+    family_of_type,
+    field_of,
+    of_field,
+)
+from microorm.fields.field import Field
+from microorm.fields.types import (
+    Choice,
+    UtcDateTime,
+)
+
+
+def check(expression: Any, target: Field[Any] | None = None) -> None:
+    """Check the values in *expression*, which is written to *target* where one is given, and give them their types.
+
+    Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
+    """
+    if target is None:
+        if isinstance(expression, sa.Column):
+            return
+        plain = expression.__class__ in (FieldExpression, sa.BinaryExpression)
+        if plain and check_comparison(expression.left, expression.operator, expression.right):
+            return
+    walk = _Walk(target)
+    if target is not None:
+        walk.assign(expression, target)
+    found = walk.term(expression)
+    if target is None:
+        walk.settle(found)
+    else:
+        walk.refuse_unwritable(target, found, expression)
+
+
+class _Walk:
+    """Walks through one expression."""
+
+    def __init__(self, target: Field[Any] | None) -> None:
+        self.target = target
+        self.found: dict[int, Term] = {}
+        self.keys: set[int] = set()  # of the queries that stand for their keys
+
+    def term(self, element: Any) -> Term:
+        """Return what is known of *element*, after checking what is in it."""
+        found = self.found.get(id(element))
+        if found is None:
+            found = self.found[id(element)] = self._term(element)
+        return found
+
+    def _term(self, element: Any) -> Term:
+        if isinstance(element, sa.BindParameter):
+            return Term(literals=(element,))
+        if isinstance(element, (sa.True_, sa.False_)):
+            return Term(literals=(element,))
+        if isinstance(element, sa.ColumnClause):
+            field = field_of(element)
+            if field is None:
+                return Term(family_of_type(element.type), type=element.type)
+            return of_field(field)._replace(type=element.type)
+        if isinstance(element, (OperatorExpression, sa.UnaryExpression)):
+            return self._operation(element)
+        if isinstance(element, (sa.Label, Grouping)):
+            term = self.term(element.element)
+            kind = getattr(element.element, "type", element.type)
+            if element.type is not kind:
+                element.type = kind
+            return term._replace(followers=(*term.followers, element)) if term.literals else term
+        if isinstance(element, sa.Case):
+            return self._case(element)
+        if isinstance(element, (sa.Cast, sa.TypeCoerce)):
+            self.visit([element.clause])
+            return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
+        if isinstance(element, FunctionElement):
+            return self._function(element)
+        if isinstance(element, (sa.Over, sa.FunctionFilter, sa.WithinGroup)):
+            inner = element.func if isinstance(element, sa.FunctionFilter) else element.element
+            self.visit(each for each in element.get_children() if each is not inner)
+            return self.term(inner)
+        if isinstance(element, (SelectBase, sa.ScalarSelect)):
+            return self._select(element)
+        children = list(element.get_children())
+        self.visit(children)
+        kind = getattr(element, "type", None)
+        return Term(family_of_type(kind), self.origin(children), type=kind)
+
+    def visit(self, elements: Iterable[Any]) -> None:
+        """Check what is in each of *elements*."""
+        left = list(elements)
+        while left:
+            element = left.pop()
+            if isinstance(element, (sa.ColumnElement, SelectBase)):
+                self.term(element)
+            elif not isinstance(element, sa.TableClause):
+                left += element.get_children()
+
+    def origin(self, elements: Iterable[Any]) -> Field[Any] | None:
+        """Return the first field that *elements* are made of, which messages name."""
+        for each in elements:
+            field: Field[Any] | None = self.term(each).field if isinstance(each, sa.ColumnElement) else None
+            if field is not None:
+                return field
+        return None
+
+    def same(self, elements: Sequence[Any], follower: Any = None) -> Term:
+        """Return what is known of all *elements*, which are of one type, and of *follower*, whose type that is."""
+        terms = [self.term(each) for each in elements]
+        known = next((each for each in terms if each.exact), None) or next(
+            (each for each in terms if each.known), Term()
+        )
+        literals = tuple(each for term in terms for each in term.literals)
+        followers = tuple(each for term in terms for each in term.followers)
+        if follower is not None:
+            followers += (follower,)
+        if not known.known:
+            field = next((each.field for each in terms if each.field is not None), None)
+            return Term(field=field, literals=literals, followers=followers)
+        for term in terms:
+            if not comparable(known.family, term.family):
+                self.refuse_families(known, term)
+        for each in literals:
+            self.bind(each, known, branch=bool(followers))
+        for each in followers:
+            if known.type is not None and each.type is not known.type:
+                each.type = known.type
+        return known
+
+    def settle(self, term: Term) -> None:
+        """Give values that nothing decides about the types that fields with such values have."""
+        values = [value for each in term.literals for value in values_of(each) if value is not None]
+        if not values or term.known or (kind := default_type(values[0])) is None:
+            return
+        known = Term(None if isinstance(kind, Choice) else family_of(type(values[0])), type=kind)
+        for literal in term.literals:
+            self.bind(literal, known, branch=True)
+        for each in term.followers:
+            each.type = kind
+
+    def _case(self, element: sa.Case[Any]) -> Term:
+        if element.value is None:
+            self.visit(condition for condition, _ in element.whens)
+        else:
+            self.same([element.value, *(condition for condition, _ in element.whens)])
+        return self.same(results_of(element), element)
+
+    def _function(self, element: Any) -> Term:
+        arguments = list(element.clauses)
+        if isinstance(element, Elapsed):
+            self.same(arguments)
+            return Term("timedelta", self.origin(arguments), type=element.type)
+        if isinstance(element, (Shifted, ShiftedDate, Rounded, WholeMicroseconds)):
+            self.visit(arguments)
+            return Term(self.term(arguments[0]).family, self.origin(arguments), type=element.type)
+        if isinstance(element, FloorDivided):
+            return self._arithmetic(element, operators.floordiv, arguments)
+        name = str(getattr(element, "name", "")).lower()
+        if name in SAME_TYPE:
+            first, last = SAME_TYPE[name]
+            self.visit(arguments)
+            return self.same(arguments[first:last], element)
+        if name in ("lag", "lead"):
+            self.visit(arguments)
+            return self.same([*arguments[:1], *arguments[2:]], element)
+        self.visit(arguments)
+        field = self.origin(arguments)
+        if name in ("sum", "avg") and arguments:
+            return self._total(element, name, arguments[0], field)
+        if name in TEXT_FUNCTIONS:
+            return Term("str", field, type=sa.String())
+        if name in NUMBER_FUNCTIONS:
+            return Term(NUMBER_FUNCTIONS[name], field)
+        return Term(family_of_type(element.type), field, type=element.type)
+
+    def _total(self, element: Any, name: str, argument: Any, field: Field[Any] | None) -> Term:
+        """Return what is known of a sum or an average."""
+        of = self.term(argument)
+        if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
+            raise FieldError(f"{element} has no defined result; {name}() needs numbers, not {of.family}")
+        if name == "avg":
+            return Term("Decimal" if of.family in NUMBERS else None, field)
+        if isinstance(of.type, Choice):
+            element.type = of.type.value_type
+        return Term(of.family, field, type=element.type)
+
+    def _operation(self, element: Any) -> Term:
+        operator = (
+            element.operator or element.modifier
+            if isinstance(element, sa.UnaryExpression)
+            else element.operator
+        )
+        parts = operands_of(element)
+        if operator in COMPARISONS:
+            self._compare(operator, parts)
+            return Term("bool", type=element.type)
+        if operator in TEXT_OPERATORS:
+            self._match(parts)
+            return Term("bool", type=element.type)
+        if operator in ARITHMETIC or operator is operators.concat_op:
+            return self._arithmetic(element, operator, parts)
+        if operator in (operators.any_op, operators.all_op):
+            inner = parts[0].element if isinstance(parts[0], Grouping) else parts[0]
+            found = self.term(inner)
+            return found if isinstance(inner, (SelectBase, sa.ScalarSelect)) else Term()
+        if operator in (operators.and_, operators.or_, operators.inv):
+            self.visit(parts)
+            return Term("bool", type=element.type)
+        if operator is operators.neg:
+            return self._negative(element, parts)
+        if operator in (operators.distinct_op, operators.asc_op, operators.desc_op) or operator in (
+            operators.nulls_first_op,
+            operators.nulls_last_op,
+            operators.collate,
+        ):
+            self.visit(parts)
+            return self.term(parts[0])
+        self.visit(parts)
+        return Term(family_of_type(element.type), self.origin(parts), type=element.type)
+
+    def _compare(self, operator: Any, parts: list[Any]) -> None:
+        left, *others = parts
+        for each in others if operator in (operators.in_op, operators.not_in_op) else ():
+            self._keys_for(left, each)
+        if isinstance(left, sa.Tuple):
+            self._compare_rows(left, others)
+        else:
+            self.settle(self.same([left, *others]))
+
+    def _compare_rows(self, left: Any, others: list[Any]) -> None:
+        """Check the rows that a tuple of columns is compared with."""
+        terms = [self.term(each) for each in left.clauses]
+        for other in others:
+            if not isinstance(other, sa.BindParameter):
+                self.visit([other])
+            elif isinstance(other.value, (list, tuple)) and other.expanding:
+                other.value = [
+                    tuple(self.clean(value, term) for value, term in zip(row, terms, strict=True))
+                    for row in other.value
+                ]
+
+    def _keys_for(self, left: Any, right: Any) -> None:
+        """Allow the keys of a query as *right* of IN. Raises `FieldError` where *left* refers to another field."""
+        while isinstance(right, (Grouping, sa.ScalarSelect)):
+            right = right.element
+        if (model := keys_of(right)) is None:
+            return
+        self.keys.add(id(right))
+        relation = getattr(self.term(left).field, "relation", None)
+        if relation is not None and relation.target is model and not relation.to.primary_key:
+            raise FieldError(
+                f"{left} refers to {relation.to.label}, not to the key that a query stands for; "
+                f"use in_(query.statement.with_only_columns({relation.to.label}))"
+            )
+
+    def _match(self, parts: list[Any]) -> None:
+        self.visit(parts)
+        field, family = self.origin(parts), self.term(parts[0]).family
+        if family not in (None, "str", "bytes"):
+            self.refuse(field, f"is {family}, which has no pattern; cast() it to String")
+        wanted = bytes if family == "bytes" else str
+        for part in parts[1:]:
+            for each in self.term(part).literals:
+                if not isinstance(value_of(each), wanted):
+                    self.refuse(
+                        field, f"must be compared with {wanted.__name__} here, not {shown(value_of(each))}"
+                    )
+
+    def _negative(self, element: Any, parts: list[Any]) -> Term:
+        of = self.term(parts[0])
+        if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
+            raise FieldError(f"{element} has no defined result; only numbers and durations can be negative")
+        return of._replace(exact=False)
+
+    def _arithmetic(self, element: Any, operator: Any, parts: list[Any]) -> Term:
+        terms = [self.term(each) for each in parts]
+        field = self.origin(parts)
+        families = []
+        for term in terms:
+            families.append(term.family)
+            for each in term.literals:
+                families[-1] = self._operand(each, field, [t.family for t in terms])
+        family = families[0]
+        for each in families[1:]:
+            family = self._result(element, operator, family, each)
+        return Term(family, field, type=element.type)
+
+    def _operand(self, literal: Any, field: Field[Any] | None, families: list[str | None]) -> str | None:
+        """Check a value in arithmetic, and return its family."""
+        value = value_of(literal)
+        if value is None:
+            return None
+        if isinstance(value, (int, str)) and isinstance(value, enum.Enum):
+            literal.value = value = value.value
+        kind = next((family for family in families if family is not None), None)
+        found = None if isinstance(value, enum.Enum) else family_of(type(value))
+        if kind == "str" or (kind == "bytes" and found != "bytes"):
+            self.clean(value, Term(kind, field))
+        elif found in NUMBERS:
+            self.clean(value, Term("float", field))
+        elif kind in NUMBERS or (kind is not None and found is None):
+            self.refuse(field, f"is {kind}, and cannot be computed with {shown(value)}")
+        elif kind is None and found == "timedelta":
+            self.refuse(field, "of an unknown type is moved; name it: type_coerce(…, Model.field.type)")
+        return found
+
+    def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
+        """Return the family of the result of *operator*. Raises `FieldError` where it differs between databases."""
+        if operator is operators.concat_op:
+            return left if left == right else "str"
+        if (left is None or right is None) and not TEMPORAL & {left, right}:
+            return None
+        if left in NUMBERS and right in NUMBERS:
+            if operator in (operators.mod, operators.floordiv) and {left, right} & {"float", "Decimal"}:
+                raise FieldError(f"{element} needs integers on some databases; compute it in Python")
+            floating = "float" in (left, right)
+            inexact = operator is operators.truediv
+            if inexact and not floating and self.target is None:
+                raise FieldError(
+                    f"{element} has other digits on each database; write cast(…, Double) {ARITHMETIC[operator]} …"
+                )
+            return "float" if floating else "Decimal" if inexact or "Decimal" in (left, right) else "int"
+        both = (left, right)
+        if both == ("timedelta", "timedelta") and operator in (operators.add, operators.sub):
+            return "timedelta"
+        if (
+            "timedelta" in both
+            and operator in (operators.mul, operators.truediv)
+            and {"int", "float"} & {*both}
+        ):
+            return "timedelta"
+        if left == right and left in ("str", "bytes") and operator is operators.add:
+            return left
+        instead = "cast() one of them"
+        if left is None or right is None:
+            instead = "name the type of the other operand: type_coerce(…, Model.field.type)"
+        raise FieldError(f"{element}: {left} {ARITHMETIC[operator]} {right} has no defined result; {instead}")
+
+    def _select(self, element: Any) -> Term:
+        """Check a sub-select, and return what is known of its column. Raises `FieldError` for a query that is no list."""
+        if isinstance(element, sa.ScalarSelect):
+            element = element.element
+        if id(element) not in self.keys and (model := keys_of(element)) is not None:
+            raise FieldError(f"a query of {model.__name__} is used as one value; use it with in_()")
+        self.visit(element.get_children())
+        columns = list(element.selected_columns)
+        return self.term(columns[0])._replace(literals=(), followers=()) if len(columns) == 1 else Term()
+
+    def assign(self, element: Any, target: Field[Any]) -> None:
+        """Give the values in *element* that are written to *target* its type, and check them as a save does."""
+        known = of_field(target)
+        left = [element]
+        while left:
+            each = left.pop()
+            if isinstance(each, sa.BindParameter):
+                self.bind(each, known, written=True)
+                self.found[id(each)] = known
+            elif isinstance(each, (sa.True_, sa.False_)):
+                self.clean(value_of(each), known, written=True)
+                self.found[id(each)] = known
+            elif isinstance(each, (sa.Label, Grouping)):
+                left.append(each.element)
+            elif isinstance(each, sa.Case):
+                left += results_of(each)
+            elif (
+                isinstance(each, FunctionElement) and (name := getattr(each, "name", "").lower()) in SAME_TYPE
+            ):
+                left += list(each.clauses)[slice(*SAME_TYPE[name])]
+
+    def refuse_unwritable(self, target: Field[Any], term: Term, expression: Any) -> None:
+        """Raise `InvalidValue` for an expression whose values the column would change, or not hold."""
+        wanted = of_field(target).family
+        if not comparable(wanted, term.family) or (wanted == "int" and term.family in ("Decimal", "float")):
+            self.refuse(target, f"must be {wanted}, not {term.family}, which {expression} is; cast() it")
+
+    def bind(self, literal: Any, known: Term, *, written: bool = False, branch: bool = False) -> None:
+        """Check the value of *literal* as one of *known*, and bind it with its type; *branch*: it is among others of it."""
+        if not isinstance(literal, sa.BindParameter):
+            self.clean(value_of(literal), known, written=written)
+            return
+        if literal.callable is not None or literal.required:
+            return
+        values = values_of(literal)
+        if isinstance(literal.type, Branch):
+            return
+        if literal.type is not known.type and not is_guessed(literal, values):
+            kind = family_of_type(literal.type)
+            if not comparable(kind, known.family):
+                self.refuse_families(known, Term(kind))
+            return
+        cleaned = [kept(value, self.clean(value, known, written=written)) for value in values]
+        literal.value = cleaned if literal.expanding else cleaned[0]
+        if known.type is not None and (known.exact or known.family not in NUMBERS):
+            literal.type = Branch(known.type) if branch and known.family in TEMPORAL else known.type
+        elif isinstance(literal.type, NullType) and cleaned and cleaned[0] is not None:
+            literal.type = sa.literal(cleaned[0]).type
+
+    def clean(self, value: Any, known: Term, *, written: bool = False) -> Any:
+        """Return *value* as one of *known*, checked; None is NULL. Raises `InvalidValue`."""
+        field = known.field
+        if value is None or (not known.exact and known.family not in CHECKS):
+            return value
+        if known.exact and field is not None and not written:
+            return field.comparable(value)
+        try:
+            if known.exact and field is not None:
+                return field.clean(field.key_of(value))
+            if known.family == "datetime" and not isinstance(known.type, UtcDateTime):
+                return checks.NAIVE.clean(value)
+            return CHECKS[known.family](value)
+        except InvalidFieldValue as refused:
+            return self.refuse(field, str(refused))
+
+    def refuse_families(self, one: Term, other: Term) -> NoReturn:
+        """Raise an error for two operands of different kinds."""
+        there = f"{other.field.label}, which is {other.family}" if other.field is not None else other.family
+        self.refuse(one.field, f"is {one.family} and cannot be compared with {there}; cast() one of them")
+
+    def refuse(self, field: Field[Any] | None, problem: str) -> NoReturn:
+        """Raise `InvalidValue` for *field*, or `FieldError` where none is known."""
+        raise FieldError(f"an expression {problem}") if field is None else field.invalid(problem)
