@@ -27,13 +27,12 @@ def refuse_to_wait(database: Database) -> None:
 
     That is so on SQLite, where a block locks the whole database as it begins. The servers lock rows, which only they know.
     """
-    for reference in list(held_by_tasks.values()):
+    for key, reference in list(held_by_tasks.items()):
         transaction = reference()
-        if (
-            transaction is None
-            or not transaction.database.is_sqlite
-            or transaction.database.url != database.url
-        ):
+        if transaction is None:  # it was dropped, not ended
+            held_by_tasks.pop(key, None)
+            continue
+        if not transaction.database.is_sqlite or transaction.database.url != database.url:
             continue
         task = transaction.owner.waiting_task()
         if task is None or task is running_task() or transaction.blocks[0].readonly:

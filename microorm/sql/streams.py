@@ -63,6 +63,8 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         done = True
         if database.dialect in MARIADB:
             connection.exec_driver_sql("SET SESSION net_write_timeout = DEFAULT")
+        elif database.is_sqlite:  # PostgreSQL reads in a transaction
+            close_committed(connection, failed=False)
     finally:
         if here is not process():
             # This is a forked process: the parent still uses the connection.
@@ -72,9 +74,7 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         else:
             if result is not None and not done:
                 _abort(database, connection, result)
-            close_committed(
-                connection, failed=not (done and database.is_sqlite)
-            )  # elsewhere there is a transaction
+            connection.close()
 
 
 def _own_connection(database: Database) -> Connection:
