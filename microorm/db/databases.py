@@ -18,6 +18,7 @@ from microorm.db.atomic import Atomic
 from microorm.db.connection import autocommit_connection
 from microorm.db.context import BLOCK, RECEIVER, USING, Using, current_alias, run_hooks
 from microorm.db.engine import Database, connection_created
+from microorm.db.pool import close_connection
 from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
@@ -201,7 +202,7 @@ class Databases(RoutedDatabases):
         try:
             yield connection
         finally:
-            connection.close()
+            close_connection(connection)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

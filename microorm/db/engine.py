@@ -25,7 +25,7 @@ from microorm.db.context import watch
 from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
 from microorm.db.events import add_listener, remove_listener
 from microorm.db.listeners import EngineListeners, count_present
-from microorm.db.pool import IdleConnections
+from microorm.db.pool import IdleConnections, end_transaction, reset_state
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
@@ -59,7 +59,8 @@ class Database:
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
         self.opened = self.lost = self._closed = False
-        self.plans: dict[Any, Any] = {}
+        # The schemas that hold compiled statements of this database. They hold them themselves, so that they can be freed.
+        self.planned: weakref.WeakSet[Any] = weakref.WeakSet()
         self._announce = announce
         self.idle_connections = IdleConnections()
         self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
@@ -155,7 +156,9 @@ class Database:
             if self._anchor is not None:
                 self._anchor.close()
             self._engine = self._async_engine = self._anchor = None
-            self.plans = {}
+            for schema in list(self.planned):
+                schema.plans.pop(self, None)
+            self.planned.clear()
 
     def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
         options: dict[str, Any] = {}
@@ -229,11 +232,12 @@ class Database:
             ("connect", self._connected),
             ("handle_error", self._doom),
             ("engine_disposed", self.idle_connections.forget),
+            ("reset", reset_state),
         ]
         if self._given is not None:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
-            listeners.append(("begin", self._begin))
+            listeners += [("begin", self._begin), ("close", end_transaction)]
         if self.is_sqlite and not self.is_memory:
             listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
         for name, listener in listeners:

@@ -233,7 +233,7 @@ def _executed(
     database, transaction = place
     for keys in _batches(database, statement, list(owners)):
         with transaction or AutocommitConnection(database, writes=False) as channel:
-            rows = channel.execute(statement.where(column.in_(keys))).fetchall()
+            rows = channel.fetch(statement.where(column.in_(keys)))
         yield rows
 
 

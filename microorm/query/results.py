@@ -248,8 +248,8 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
     with transaction or AutocommitConnection(database, writes=False) as channel:
         if key is None or channel.cursor is None:
             limited = query._with(_equal=equal, _limit=_limit(query, equal, most))._whole
-            return query._made(channel.execute(limited.statement).fetchall(), database)
-        plans = database.plans.get(schema) or plans_of(schema, database)
+            return query._made(channel.fetch(limited.statement), database)
+        plans = schema.plans.get(database) or plans_of(schema, database)
         select = plans.statements.get(key) or plans.cached(
             key, partial(CompiledQuery, query, equal, most, database)
         )

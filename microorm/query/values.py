@@ -153,9 +153,9 @@ class Rows(Selection[M]):
         schema = self._schema
         found, paths = columns(schema, method, given)
         with self._channel() as channel:
-            rows: Sequence[Any] = channel.execute(
+            rows: Sequence[Any] = channel.fetch(
                 self._select(*[_named(schema, each) for each in found], paths=paths)
-            ).fetchall()
+            )
         return rows
 
     def _ones(self) -> Any:

@@ -79,7 +79,7 @@ class CompiledStatement:
     def fetch(self, channel: Channel, row: Row) -> Sequence[Any]:
         """Run the statement with the values of *row*; return the driver's rows or SQLAlchemy's."""
         if channel.cursor is None:
-            return channel.execute(self._statement, self._named(row)).fetchall()
+            return channel.fetch(self._statement, self._named(row))
         return channel.fetch_prepared(self.sql, row, self.bind)
 
     def _named(self, row: Row) -> dict[str, Any]:
@@ -237,9 +237,10 @@ class Plans:
 
 def plans_of(schema: Schema, database: Database) -> Plans:
     """Return the statements of *schema* on *database*."""
-    plans: Plans | None = database.plans.get(schema)
+    plans: Plans | None = schema.plans.get(database)
     if plans is None:
-        plans = database.plans[schema] = Plans(schema, database)
+        database.planned.add(schema)
+        plans = schema.plans[database] = Plans(schema, database)
     return plans
 
 
