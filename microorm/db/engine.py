@@ -22,7 +22,15 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
+from microorm.db.drivers import (
+    FORMS,
+    how_to_install,
+    instead_of,
+    note_inherited,
+    refuse_host,
+    refuse_inherited,
+    refuse_missing_folder,
+)
 from microorm.db.events import add_listener, remove_listener
 from microorm.db.listeners import EngineListeners, count_present
 from microorm.db.pool import IdleConnections, end_transaction, reset_state
@@ -239,7 +247,8 @@ class Database:
         if self.is_sqlite:
             listeners += [("begin", self._begin), ("close", end_transaction)]
         if self.is_sqlite and not self.is_memory:
-            listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
+            for refuse in (refuse_missing_folder, refuse_inherited):
+                listeners.append(("do_connect", partial(refuse, self.alias, self.url)))
         for name, listener in listeners:
             add_listener(engine, name, listener)
             self._added.append((engine, name, listener))
@@ -308,6 +317,11 @@ class Database:
             transaction = context.connection.get_execution_options().get(TRANSACTION)
             if transaction is not None:
                 transaction.doom(context.sqlalchemy_exception or context.original_exception)
+
+    def note_inherited(self) -> None:
+        """In a forked child: note that a transaction was open here in the parent."""
+        if self.is_sqlite and not self.is_memory:
+            note_inherited(self.url)
 
     def before_fork(self) -> None:
         """Close the pooled connections to an SQLite file, since SQLite forbids their use after a fork."""

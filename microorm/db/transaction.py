@@ -226,6 +226,7 @@ class Transaction(Channel):
             # The fork has copied the database with its locks; only closing this connection frees them.
             inherited.close()
             return
+        self.database.note_inherited()
         with suppress(SQLAlchemyError):  # the connection was lost before
             inherited.detach()
         _inherited.append((connection, raw))
