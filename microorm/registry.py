@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
@@ -37,7 +38,9 @@ class Registry:
         self.tables = MetaData(naming_convention=NAMING)
         self.models: dict[str, Any] = {}
         self.apps: dict[str, str] = {}
-        self.paths: dict[Any, Any] = {}  # SQL alias → path
+        self.paths: WeakValueDictionary[Any, Any] = (
+            WeakValueDictionary()
+        )  # SQL alias → path, which its schema holds
         self._postponed: dict[str, Any] = {}
         self._taken: dict[str, str] = {}  # labels that a model of another application was taken for
         self._waiting: dict[str, dict[Callable[[Any], object], bool]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from traceback import clear_frames
 from typing import Any
 
 from sqlalchemy import Connection
@@ -132,6 +133,9 @@ class AtomicBlock(Scope):
     def _fail(self, error: BaseException | None) -> None:
         """Roll back, or doom the block that this one has joined. Raises `TransactionError` unless *error* is on its way."""
         transaction, cause = self.transaction, self.doomed_by
+        if cause is not None and transaction.lost:
+            # A cursor in its frames would keep an SQLite file locked, although the connection is closed.
+            clear_frames(cause.__traceback__)
         if transaction.blocks[0] is self:
             try:
                 transaction.roll_back()

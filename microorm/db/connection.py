@@ -13,11 +13,11 @@ from traceback import clear_frames
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from microorm.db.context import held_by_tasks, refuse_to_wait
 from microorm.db.engine import BEGIN, Database
-from microorm.db.pool import give_back, switch_autocommit
+from microorm.db.pool import close_connection, close_cursor, give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
 from microorm.errors import MicroormError, outcome_unknown
 
@@ -25,6 +25,9 @@ Bind = Callable[[Any], Any]
 
 _DEFINITE = (MicroormError, SQLAlchemyError, TypeError, ValueError, OverflowError)
 """Errors after which nothing was written; drivers raise the last three for values that they cannot send."""
+
+_ROLLED_BACK = (1205, 1213)
+"""The numbers by which MariaDB answers that it has ended a transaction that waited for locks."""
 
 
 class Channel:
@@ -77,6 +80,16 @@ class Channel:
             clear_frames(error.__traceback__)  # those of SQLAlchemy, which have finished, refer to the error
             raise
 
+    def fetch(self, statement: Executable, parameters: Any = None) -> Sequence[Any]:
+        """Run *statement* through SQLAlchemy's connection, and return all its rows."""
+        result = self.execute(statement, parameters)
+        try:
+            return result.fetchall()
+        except BaseException as error:
+            del result  # the traceback refers to this frame
+            clear_frames(error.__traceback__)
+            raise
+
     def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
         """Run *sql* on the driver's *cursor*, by default that of the channel, and return it.
 
@@ -117,7 +130,10 @@ class Channel:
         try:
             rows: list[Any] = cursor.fetchall()
         except BaseException as error:
-            raise self.translated(error, sql, row)
+            failure = self.translated(error, sql, row)
+            self._replace(cursor)
+            cursor = None  # the traceback refers to this frame
+            raise failure
         return rows
 
     def doom(self, error: BaseException) -> None:
@@ -156,6 +172,15 @@ class Channel:
             _invalidate(raw, error)
         wrapped.__cause__ = error
         return wrapped
+
+    def _replace(self, cursor: Any) -> None:
+        """Close *cursor*, which may hold a lock while rows are left, and open another if it is that of the channel."""
+        raw = self.raw
+        close_cursor(raw, cursor)
+        if cursor is self.cursor:
+            self.cursor = None
+            if raw.is_valid:
+                self.cursor = raw.cursor()
 
     def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
         """Return SQLAlchemy's error for *error*, which a column type raised for one of *values*; doom the block."""
@@ -204,10 +229,9 @@ class Channel:
         ):
             return
         try:
-            if cursor is not None and raw.is_valid:
-                cursor.close()  # the traceback of an error may refer to it for long
+            close_cursor(raw, cursor)  # the traceback of an error may refer to it for long
         finally:
-            give_back(raw, switched=self._switched)
+            give_back(raw)
 
     def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
         """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
@@ -217,11 +241,12 @@ class Channel:
         self._switch_autocommit(raw, on=True)
 
     def _switch_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> None:
-        self._switched = True  # an error leaves it uncertain, and `give_back` switches it off then
         try:
             switch_autocommit(raw, on=on)
         except BaseException as error:
-            raise self.translated(error, f"SET autocommit = {on:d}", None)
+            failure = self.translated(error, f"SET autocommit = {on:d}", None)
+            _invalidate(raw, error)  # its state is not certain
+            raise failure
         self._switched = on
 
 
@@ -287,13 +312,31 @@ class AutocommitConnection(Channel):
 
     def _commit_failure(self, error: BaseException) -> BaseException:
         failure = self.translated(error, "COMMIT", None)
-        if is_definite(failure):
-            return failure
-        unknown = outcome_unknown(
-            f"the connection to {self.database.alias!r} was lost while COMMIT ran", failure
-        )
-        unknown.__cause__ = failure
-        return unknown
+        return failure if rolled_back(failure) else unknown_commit(self.database.alias, failure)
+
+
+def rolled_back(error: BaseException) -> bool:
+    """Whether the *error* of a COMMIT is the answer of the database that it has not committed."""
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+        return isinstance(error, (MicroormError, SQLAlchemyError)) and not isinstance(error, DBAPIError)
+    driver: Any = error.orig
+    return (
+        isinstance(error, IntegrityError)
+        or getattr(driver, "sqlstate", None) is not None  # PostgreSQL's answers have one
+        or bool(driver.args and driver.args[0] in _ROLLED_BACK)
+    )
+
+
+def unknown_commit(alias: str, failure: BaseException) -> BaseException:
+    """Return the error that says that *failure* has left the outcome of the COMMIT on *alias* unknown."""
+    what = f"COMMIT on {alias!r} has failed, and may have been done"
+    if not isinstance(failure, DBAPIError):
+        what = f"COMMIT on {alias!r} was interrupted, and may have been done"
+    elif failure.connection_invalidated:
+        what = f"the connection to {alias!r} was lost while COMMIT ran"
+    unknown = outcome_unknown(what, failure)
+    unknown.__cause__ = failure
+    return unknown
 
 
 def is_definite(error: BaseException) -> bool:
@@ -314,7 +357,7 @@ def autocommit_connection(database: Database, *, committing: bool = True) -> Con
         if not database.autocommits and (committing or database.dialect == "postgresql"):
             connection.execution_options(isolation_level="AUTOCOMMIT")
     except BaseException:
-        connection.close()
+        close_connection(connection)
         raise
     return connection
 
@@ -331,7 +374,7 @@ def close_committed(connection: Connection, *, failed: bool) -> None:
     except Exception as error:  # the connection is lost, not what was written
         connection.invalidate(error)
     finally:
-        connection.close()
+        close_connection(connection)
 
 
 def _pooled_connection(engine: Engine) -> PoolProxiedConnection:

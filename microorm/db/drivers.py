@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from microorm.errors import ConfigurationError, nearest
+from microorm.errors import ConfigurationError, TransactionError, nearest
 
 _SCHEMES = {
     "sqlite": ("sqlite", ""),
@@ -58,3 +58,28 @@ def refuse_missing_folder(alias: str, url: URL, *connecting: object) -> None:
         raise ConfigurationError(
             f"database {alias!r} is the file {database!r}, and the folder {str(folder)!r} does not exist; create it first"
         )
+
+
+_inherited_files: set[Path] = set()
+
+
+def note_inherited(url: URL) -> None:
+    """In a forked child: note that a transaction was open on the SQLite file of *url* in the parent."""
+    _inherited_files.add(_file(url))
+
+
+def refuse_inherited(alias: str, url: URL, *connecting: object) -> None:
+    """Raise `TransactionError` in a forked child if a transaction was open on the SQLite file of *url* in the parent.
+
+    SQLite keeps in memory which locks a process has. The child has a copy of that, but not the locks: it would find the
+    file locked for ever, or read without a lock.
+    """
+    if _inherited_files and _file(url) in _inherited_files:
+        raise TransactionError(
+            f"this process cannot use the file of {alias!r}: it was forked while a block was open on it, in some thread, "
+            "and SQLite allows no use after that; fork outside blocks, or start the process by 'spawn'"
+        )
+
+
+def _file(url: URL) -> Path:
+    return Path((url.database or "").removeprefix("file:")).resolve()

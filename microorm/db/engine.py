@@ -1,10 +1,7 @@
-"""A configured alias: its URL, its SQLAlchemy engines and the observers of its statements.
+"""A configured alias: its URL, its SQLAlchemy engines.
 
 A `Database` makes its engine at the first use, not when it is configured, so that a program may configure databases
 that it does not use. Passwords and other secrets of a URL never appear in messages or in `repr`.
-
-`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine. A
-transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
 """
 
 from __future__ import annotations
@@ -22,9 +19,17 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
-from microorm.db.events import EngineListeners, add_listener, count_present, remove_listener
-from microorm.db.pool import IdleConnections
+from microorm.db.drivers import (
+    FORMS,
+    how_to_install,
+    instead_of,
+    note_inherited,
+    refuse_host,
+    refuse_inherited,
+    refuse_missing_folder,
+)
+from microorm.db.events import EngineListeners, Observers, add_listener, count_present, remove_listener
+from microorm.db.pool import IdleConnections, end_transaction, reset_state
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
@@ -70,7 +75,8 @@ class Database:
     def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
         self.alias = alias
         self.opened = self.lost = self._closed = False
-        self.plans: dict[Any, Any] = {}
+        # The schemas that hold compiled statements of this database. They hold them themselves, so that they can be freed.
+        self.planned: weakref.WeakSet[Any] = weakref.WeakSet()
         self._announce = announce
         self.idle_connections = IdleConnections()
         self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
@@ -167,7 +173,9 @@ class Database:
             if self._anchor is not None:
                 self._anchor.close()
             self._engine = self._async_engine = self._anchor = None
-            self.plans = {}
+            for schema in list(self.planned):
+                schema.plans.pop(self, None)
+            self.planned.clear()
 
     def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
         options: dict[str, Any] = {}
@@ -256,13 +264,15 @@ class Database:
             ("connect", self._connected),
             ("handle_error", self._doom),
             ("engine_disposed", self.idle_connections.forget),
+            ("reset", reset_state),
         ]
         if self._given is not None:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
-            listeners.append(("begin", self._begin))
+            listeners += [("begin", self._begin), ("close", end_transaction)]
         if self.is_sqlite and not self.is_memory:
-            listeners.append(("do_connect", partial(refuse_missing_folder, self.alias, self.url)))
+            for refuse in (refuse_missing_folder, refuse_inherited):
+                listeners.append(("do_connect", partial(refuse, self.alias, self.url)))
         for name, listener in listeners:
             add_listener(engine, name, listener)
             self._added.append((engine, name, listener))
@@ -332,6 +342,11 @@ class Database:
             transaction = context.connection.get_execution_options().get(TRANSACTION)
             if transaction is not None:
                 transaction.doom(context.sqlalchemy_exception or context.original_exception)
+
+    def note_inherited(self) -> None:
+        """In a forked child: note that a transaction was open here in the parent."""
+        if self.is_sqlite and not self.is_memory:
+            note_inherited(self.url)
 
     def before_fork(self) -> None:
         """Close the pooled connections to an SQLite file, since SQLite forbids their use after a fork."""
@@ -426,68 +441,3 @@ def masked(url: URL) -> str:
 
 def _is_secret(name: str) -> bool:
     return name not in _PUBLIC and any(word in name.lower() for word in _SECRET)
-
-
-Observer = Callable[[str], object]
-
-
-class Observers:
-    """The functions to call with each statement to one database."""
-
-    __slots__ = ("_engine", "told")
-
-    def __init__(self) -> None:
-        self._engine: Engine | None = None
-        self.told: list[Observer] = []
-
-    def add(self, engine: Engine, observer: Observer) -> None:
-        """Call *observer* with the text of each statement that is sent through *engine* from now on."""
-        if self._engine is not engine:
-            add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
-            self._engine = engine
-        self.told.append(observer)
-
-    def remove(self, observer: Observer) -> None:
-        """Stop calling *observer*."""
-        self.told.remove(observer)
-
-    def close(self) -> None:
-        """Stop listening to the engine."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
-
-    def tell(self, statement: str) -> None:
-        """Call all observers with *statement*, which is about to be sent."""
-        for observer in tuple(self.told):
-            observer(statement)
-
-    def watched(self, cursor: Any) -> Any:
-        """Return the driver's *cursor*, wrapped so that its statements are observed; None stays None."""
-        return cursor if cursor is None or cursor.__class__ is WatchedCursor else WatchedCursor(cursor, self)
-
-    def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
-        self.tell(statement)
-
-
-class WatchedCursor:
-    """A driver's cursor whose statements are observed."""
-
-    __slots__ = ("_cursor", "_observers")
-
-    def __init__(self, cursor: Any, observers: Observers) -> None:
-        self._cursor = cursor
-        self._observers = observers
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def execute(self, statement: str, *parameters: Any) -> Any:
-        """Report *statement* to the observers, and send it."""
-        self._observers.tell(statement)
-        return self._cursor.execute(statement, *parameters)
-
-    def executemany(self, statement: str, parameters: Any) -> Any:
-        """Report *statement* to the observers once, and send it for each of *parameters*."""
-        self._observers.tell(statement)
-        return self._cursor.executemany(statement, parameters)

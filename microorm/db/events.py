@@ -4,6 +4,9 @@ SQLAlchemy's own cannot: a thread that goes through the list of listeners fails 
 event is added to SQLAlchemy's list and stays there; it calls the listeners of that moment.
 
 If the program listens to an engine, its statements run through SQLAlchemy's `Connection`: `EngineListeners` tells.
+
+`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine. A
+transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
 """
 
 from __future__ import annotations
@@ -135,3 +138,68 @@ def count_present(connection: Connection | Engine) -> Present:
 
 def _more(engine: Engine, events: Any, names: tuple[str, ...]) -> bool:
     return any(len(getattr(events, name)) > count_added(engine, name) for name in names)
+
+
+Observer = Callable[[str], object]
+
+
+class Observers:
+    """The functions to call with each statement to one database."""
+
+    __slots__ = ("_engine", "told")
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self.told: list[Observer] = []
+
+    def add(self, engine: Engine, observer: Observer) -> None:
+        """Call *observer* with the text of each statement that is sent through *engine* from now on."""
+        if self._engine is not engine:
+            add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
+            self._engine = engine
+        self.told.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Stop calling *observer*."""
+        self.told.remove(observer)
+
+    def close(self) -> None:
+        """Stop listening to the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
+
+    def tell(self, statement: str) -> None:
+        """Call all observers with *statement*, which is about to be sent."""
+        for observer in tuple(self.told):
+            observer(statement)
+
+    def watched(self, cursor: Any) -> Any:
+        """Return the driver's *cursor*, wrapped so that its statements are observed; None stays None."""
+        return cursor if cursor is None or cursor.__class__ is WatchedCursor else WatchedCursor(cursor, self)
+
+    def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        self.tell(statement)
+
+
+class WatchedCursor:
+    """A driver's cursor whose statements are observed."""
+
+    __slots__ = ("_cursor", "_observers")
+
+    def __init__(self, cursor: Any, observers: Observers) -> None:
+        self._cursor = cursor
+        self._observers = observers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        """Report *statement* to the observers, and send it."""
+        self._observers.tell(statement)
+        return self._cursor.execute(statement, *parameters)
+
+    def executemany(self, statement: str, parameters: Any) -> Any:
+        """Report *statement* to the observers once, and send it for each of *parameters*."""
+        self._observers.tell(statement)
+        return self._cursor.executemany(statement, parameters)

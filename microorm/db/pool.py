@@ -7,31 +7,39 @@ their cursor, and on a server in autocommit. They return to the pool before anot
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from microorm.db.events import count_added
 
 TRUSTED = 1.0
 """For how many seconds a connection may stay idle; then it returns to the pool, which pings and recycles it."""
 MAX_ROWS = 100
 """An idle cursor whose last result had more rows is replaced: the drivers of servers keep the last result in memory."""
 
+CHANGED = "microorm_changed"
+"""The key in the `info` of a connection under which it is noted what microorm has changed of it."""
+
 IdleConnection = tuple[PoolProxiedConnection, Any, float]
 
 _inherited: list[IdleConnection] = []
+_log = logging.getLogger("microorm.engines")
 
 
 class IdleConnections:
     """The idle connections of one database, each with its cursor and its deadline; none before `allow()`."""
 
-    __slots__ = ("_autocommit", "_disposed_at", "_engine", "_idle", "_max_idle")
+    __slots__ = ("_autocommit", "_disposed_at", "_engine", "_idle", "_max_idle", "_own_listeners")
 
     def __init__(self) -> None:
         self._idle: list[IdleConnection] = []
         self._engine: Engine | None = None
-        self._max_idle = 0
+        self._max_idle = self._own_listeners = 0
         self._autocommit = False
         self._disposed_at = 0.0
 
@@ -39,6 +47,7 @@ class IdleConnections:
         """Allow idle connections of *engine*, at most half of its pool; *autocommit*: they are switched to it."""
         pool = engine.pool
         self._engine, self._autocommit = engine, autocommit
+        self._own_listeners = count_added(engine, "reset")
         self._max_idle = pool.size() // 2 if isinstance(pool, QueuePool) else 0
 
     @property
@@ -50,12 +59,13 @@ class IdleConnections:
     def deadline(self) -> float:
         """Return until when a connection checked out now may stay idle; 0.0 if it may not.
 
-        It may not if the pool has listeners, since they would miss its uses.
+        It may not if the program listens to the pool, since it would miss the uses of the connection.
         """
         if not self._max_idle:
             return 0.0
         events = self._pool.dispatch
-        return 0.0 if events.checkout or events.checkin or events.reset else monotonic() + TRUSTED
+        listened = events.checkout or events.checkin or len(events.reset) > self._own_listeners
+        return 0.0 if listened else monotonic() + TRUSTED
 
     def take(self) -> IdleConnection | None:
         """Remove and return an idle connection, or None; return expired ones to the pool."""
@@ -66,7 +76,7 @@ class IdleConnections:
                 return None
             if monotonic() < idle[2]:
                 return idle
-            give_back(idle[0], switched=self._autocommit)
+            give_back(idle[0])
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
         """Keep *connection*, which must have no open transaction, until *deadline*; return False if it may not be kept."""
@@ -86,7 +96,7 @@ class IdleConnections:
                 connection = self._idle.pop()[0]
             except IndexError:
                 return
-            give_back(connection, switched=self._autocommit)
+            give_back(connection)
 
     def connect(self, engine: Engine) -> Connection:
         """Return SQLAlchemy's connection to *engine*, after making room in its pool."""
@@ -101,7 +111,7 @@ class IdleConnections:
                 connection = self._idle.pop()[0]
             except IndexError:
                 return
-            give_back(connection, switched=self._autocommit)
+            give_back(connection)
 
     def forget(self, *engine: Engine) -> None:
         """Close the idle connections, since their engine was disposed; those in use cannot be kept any more."""
@@ -126,22 +136,87 @@ class IdleConnections:
 
 
 def switch_autocommit(connection: PoolProxiedConnection, *, on: bool) -> None:
-    """Switch the driver's autocommit *on* or off. Raises what the driver raises."""
-    driver: Any = connection.dbapi_connection
-    if callable(driver.autocommit):
-        driver.autocommit(on)
-    else:
-        driver.autocommit = on
+    """Switch the driver's autocommit *on* or off; it is off again in the pool. Raises what the driver raises."""
+    if on:
+        connection.info[CHANGED] = "autocommit"
+    _set_autocommit(connection.dbapi_connection, on=on)
 
 
-def give_back(connection: PoolProxiedConnection, *, switched: bool) -> None:
-    """Return *connection* to the pool; if *switched* to autocommit, switch it back, or invalidate it."""
+def switch_readonly(connection: Connection) -> None:
+    """Let an SQLite *connection* refuse writes, until it returns to the pool."""
+    connection.info[CHANGED] = "readonly"
+    connection.exec_driver_sql("PRAGMA query_only=ON")
+
+
+def give_back(connection: PoolProxiedConnection) -> None:
+    """Return *connection* to the pool as it came from there; invalidate it if that fails."""
     try:
-        if switched and connection.is_valid:
-            switch_autocommit(connection, on=False)
+        if connection.is_valid:
+            _undo_changes(connection.dbapi_connection, connection.info)
     except BaseException as error:
         connection.invalidate(error)
         if not isinstance(error, Exception):
             raise
+        _log.debug("a connection that cannot be reset is closed: %s", error)
     finally:
         connection.close()
+
+
+def reset_state(connection: Any, record: ConnectionPoolEntry | None, *state: object) -> None:
+    """Reset the driver's *connection*, which returns to the pool on any way; a listener of the pool.
+
+    After an error SQLAlchemy invalidates it.
+    """
+    if connection is not None and record is not None:  # a detached connection has no record
+        _undo_changes(connection, record.info)
+
+
+def close_connection(connection: Connection) -> None:
+    """Close SQLAlchemy's *connection*; invalidate it if that fails, since SQLAlchemy would keep it checked out."""
+    raw = None if connection.closed or connection.invalidated else connection.connection
+    try:
+        connection.close()
+    except BaseException as error:
+        if raw is not None and raw.is_valid:
+            raw.invalidate(error)
+        raise
+
+
+def _undo_changes(driver: Any, info: dict[Any, Any]) -> None:
+    changed = info.get(CHANGED)
+    if changed is None:
+        return
+    if changed == "readonly":
+        driver.cursor().execute("PRAGMA query_only=OFF")
+    elif driver.get_autocommit() if callable(driver.autocommit) else driver.autocommit:
+        _set_autocommit(driver, on=False)
+    del info[CHANGED]
+
+
+def close_cursor(connection: PoolProxiedConnection, cursor: Any) -> None:
+    """Close *cursor*; invalidate its *connection* if that fails, which leaves the outcome of statements as it was."""
+    try:
+        if cursor is not None and connection.is_valid:
+            cursor.close()
+    except BaseException as error:
+        if connection.is_valid:
+            connection.invalidate(error)
+        if not isinstance(error, Exception):
+            raise
+        _log.debug("a connection whose cursor cannot be closed is closed: %s", error)
+
+
+def end_transaction(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Roll back before the driver's SQLite *connection* is closed; a listener of its pool.
+
+    A cursor that an error refers to would keep the file locked after the connection is closed.
+    """
+    with suppress(Exception):  # it is closed already
+        connection.rollback()
+
+
+def _set_autocommit(driver: Any, *, on: bool) -> None:
+    if callable(driver.autocommit):
+        driver.autocommit(on)
+    else:
+        driver.autocommit = on

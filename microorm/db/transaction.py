@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from microorm.db.connection import Channel, is_definite
+from microorm.db.connection import Channel, rolled_back, unknown_commit
 from microorm.db.context import Hook, Owner, forget, open_block, watch
 from microorm.db.engine import BEGIN, TRANSACTION, Database
+from microorm.db.pool import close_connection, switch_readonly
 from microorm.db.snapshots import SnapshotLog
-from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError, outcome_unknown
+from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError
 from microorm.messages import brief
 
 if TYPE_CHECKING:
@@ -155,26 +156,19 @@ class Transaction(Channel):
         else:
             clear_frames(error.__traceback__)  # those of SQLAlchemy refer to the error
             failure = error
-        if is_definite(failure):
-            still_open: bool | None = True
-        else:
-            still_open = None if isinstance(failure, DBAPIError) else self._still_open()
-        if still_open:
+        lost = isinstance(failure, DBAPIError) and failure.connection_invalidated
+        still_open = None if lost else self._still_open()
+        if still_open or rolled_back(failure):
             self.roll_back()
             return failure
         self.settled = True
-        if still_open is False:  # interrupted after the COMMIT
+        if still_open is False and not isinstance(failure, DBAPIError):  # interrupted after the COMMIT
             self.committed = True
             self._close()
             return failure
         self._invalidate()
         self._close()
-        what = "the connection to {!r} was lost while COMMIT ran"
-        if not isinstance(failure, DBAPIError):
-            what = "COMMIT on {!r} was interrupted, and may have been done"
-        unknown = outcome_unknown(what.format(self.database.alias), failure)
-        unknown.__cause__ = failure
-        return unknown
+        return unknown_commit(self.database.alias, failure)
 
     def _still_open(self) -> bool | None:
         """Ask the driver whether the transaction is still open after an interrupted COMMIT; None if it cannot tell."""
@@ -232,6 +226,7 @@ class Transaction(Channel):
             # The fork has copied the database with its locks; only closing this connection frees them.
             inherited.close()
             return
+        self.database.note_inherited()
         with suppress(SQLAlchemyError):  # the connection was lost before
             inherited.detach()
         _inherited.append((connection, raw))
@@ -267,7 +262,7 @@ class Transaction(Channel):
         else:
             connection.begin()
             if readonly and dialect == "sqlite":
-                connection.exec_driver_sql("PRAGMA query_only=ON")
+                switch_readonly(connection)
         self._root = connection.get_transaction()
         if not database.listened(connection):
             self.cursor = connection.connection.cursor()
@@ -298,8 +293,6 @@ class Transaction(Channel):
             self._switch_autocommit(raw, on=on)
         except Exception as error:
             _log.debug("autocommit of %r cannot be switched: %s", self.database.alias, error)
-            if raw.is_valid:
-                raw.invalidate()
             return False
         return True
 
@@ -317,22 +310,10 @@ class Transaction(Channel):
             if connection is None or not self.handed_out:
                 self._release(idle=idle and raw.dbapi_connection is not None)
                 return
-            if self._switched and raw.is_valid:
-                self._try_autocommit(raw, on=False)
             self._raw = None
         self.cursor = None
-        if connection is None:
-            return
-        try:
-            if (
-                self.database.is_sqlite
-                and self.blocks
-                and self.blocks[0].readonly
-                and not (connection.closed or connection.invalidated)
-            ):
-                connection.connection.cursor().execute("PRAGMA query_only=OFF")
-        finally:
-            connection.close()
+        if connection is not None:
+            close_connection(connection)
 
     def _doomed(self, error: BaseException) -> TransactionError:
         if isinstance(error, Forbidden):

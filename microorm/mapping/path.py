@@ -58,7 +58,18 @@ class Step(NamedTuple):
 class Path:
     """A path along relations; its attributes are the columns at its end, and longer paths."""
 
-    __slots__ = ("_alias", "_further", "_label", "_many", "_outer", "_parent", "_root", "_schema", "_step")
+    __slots__ = (
+        "__weakref__",
+        "_alias",
+        "_further",
+        "_label",
+        "_many",
+        "_outer",
+        "_parent",
+        "_root",
+        "_schema",
+        "_step",
+    )
 
     def __init__(self, schema: Any, label: str, parent: Path | None = None, step: Step | None = None) -> None:
         self._schema = schema

@@ -78,6 +78,7 @@ class Schema:
         self.sides: dict[str, Any] = {}  # by relation
         self.builders: dict[Any, Any] = {}
         self.selects: list[Any] = []
+        self.plans: dict[Any, Any] = {}  # the compiled statements, by database
         self.collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = {}
         self.gatherers: dict[tuple[str, ...], Gather] = {}
 
@@ -122,7 +123,7 @@ class Schema:
         parts = list(_functions(self))
         for alias in databases.aliases:
             database = databases.database(alias)
-            if (plans := database.plans.get(self)) is not None:
+            if (plans := self.plans.get(database)) is not None:
                 where = f"{alias!r} ({database.dialect})"
                 parts += [(f"{where}: {title}", text) for title, text in _statements(plans)]
         return "\n\n".join(f"# {title}\n{text}" for title, text in parts if text)

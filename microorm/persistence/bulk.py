@@ -320,7 +320,7 @@ def _insert_rows(
         *[field.column for field in compiled.made], sort_by_parameter_order=True
     )
     parameters = [{column.key: value for column, value in zip(columns, row, strict=True)} for row in rows]
-    return [tuple(row) for row in channel.execute(statement, parameters)]
+    return [tuple(row) for row in channel.fetch(statement, parameters)]
 
 
 def _insert_numbered(
@@ -332,7 +332,7 @@ def _insert_numbered(
     """
     insert_in_order(schema, channel, names, rows)
     if channel.cursor is not None:
-        last = channel.cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
+        last = channel.fetch_prepared("SELECT last_insert_rowid()", ())[0][0]
     else:
         last = channel.connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
     first, key = last - len(rows) + 1, schema.key[0].column

@@ -194,7 +194,7 @@ class Collection:
         columns = [field.column for field in fields_of(schema, names)]
         for batch in batches(channel, wanted, lambda value: (value,), None):
             statement = select(*columns).where(key.field.column.in_(batch))
-            found = channel.execute(statement).fetchall()
+            found = channel.fetch(statement)
             yield from hydrate(schema, found, channel.database.alias, names)
 
     def _refuse_restricted(self) -> None:

@@ -87,7 +87,7 @@ def _delete_row(
     generated = None if after or loaded[0].alias not in (None, database.alias) else schema.generated
     work = UnitOfWork(databases, database, transaction, snapshot)
     try:
-        plans = database.plans.get(schema) or plans_of(schema, database)
+        plans = schema.plans.get(database) or plans_of(schema, database)
         statement, key = plans.statements.get("delete") or plans.delete(), key_row(schema, instance)
         channel = work.begin(several=False)
         work.dirty = True
@@ -285,7 +285,7 @@ class Deletion:
         """Delete the rows of *keys* together, and return the keys of those that existed."""
         statement = sql_delete(schema.table).where(schema.key_in(keys))
         self._work.dirty = True
-        found = self._channel.execute(statement.returning(*[field.column for field in schema.key])).fetchall()
+        found = self._channel.fetch(statement.returning(*[field.column for field in schema.key]))
         self._counts[schema.label] += len(found)
         # All, if the numbers are equal: where a collation ignores case, a key may come back in other letters.
         return keys if len(found) == len(keys) else map(tuple, found)

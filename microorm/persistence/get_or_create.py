@@ -130,7 +130,7 @@ def _latest(wanted: Any) -> Any:
     if _locks_rows_only(wanted) or transaction is None:
         return wanted.one_or_none()
     with transaction:
-        rows = transaction.execute(wanted.statement.limit(2).with_for_update(read=True)).fetchall()
+        rows = transaction.fetch(wanted.statement.limit(2).with_for_update(read=True))
     return wanted._one_or_none(wanted._made(rows, database))
 
 

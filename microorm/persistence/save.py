@@ -100,8 +100,9 @@ class SavePlan:
         """Update *row* by its key, and return whether it exists; without fields besides the key, only check that."""
         if self._update is None:
             self._update = self._plans.update(self._written) if self._written else self._plans.exists()
-        done = self._update.run(channel, row)
-        return bool(done.rowcount if self._written else done.fetchall()[0][0])
+        if self._written:
+            return bool(self._update.run(channel, row).rowcount)
+        return bool(self._update.fetch(channel, row)[0][0])
 
 
 def save(
@@ -298,7 +299,7 @@ def write_row(
 
     Returns True for an INSERT.
     """
-    plans = work.database.plans.get(schema) or plans_of(schema, work.database)
+    plans = schema.plans.get(work.database) or plans_of(schema, work.database)
     plan, row = collect(schema, plans, instance, options, snapshot)
     if row.__class__ is ExpressionRow:
         channel = work.channel or work.begin()

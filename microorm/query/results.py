@@ -264,7 +264,7 @@ def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
         if key is None or channel.cursor is None:
             limited = query._with(_equal=equal, _limit=_limit(query, equal, most))._whole
             return query._made(fetched(channel, limited.statement, query._entries), database)
-        plans = database.plans.get(schema) or plans_of(schema, database)
+        plans = schema.plans.get(database) or plans_of(schema, database)
         select = plans.statements.get(key) or plans.cached(
             key, partial(CompiledQuery, query, equal, most, database)
         )

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, bindparam
 
 from microorm.db.connection import Channel
-from microorm.db.engine import Database, WatchedCursor
+from microorm.db.engine import Database
+from microorm.db.events import WatchedCursor
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
@@ -146,8 +147,8 @@ def has_triggers(schema: Schema, channel: Channel) -> bool:
         for master in ("sqlite_master", "sqlite_temp_master")
     ]
     with closing(channel.raw.cursor()) as cursor:  # the driver's, since the statement is not to be counted
-        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", (schema.table.name, schema.table.name))
-        return cursor.fetchone() is not None
+        sql, names = f"{' UNION ALL '.join(parts)} LIMIT 1", (schema.table.name, schema.table.name)
+        return bool(channel.fetch_prepared(sql, names, cursor=cursor))
 
 
 class MultiRowInsert:

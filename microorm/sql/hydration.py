@@ -98,7 +98,7 @@ def fetched(
     are read once more then.
     """
     try:
-        return channel.execute(statement, parameters).fetchall()
+        return channel.fetch(statement, parameters)
     except SQLAlchemyError:
         raise
     except Exception as error:

@@ -84,7 +84,7 @@ class CompiledStatement:
 
     def _fetched(self, channel: Channel, parameters: dict[str, Any]) -> Sequence[Any]:
         """Run the statement through SQLAlchemy, and return its rows."""
-        return channel.execute(self._statement, parameters).fetchall()
+        return channel.fetch(self._statement, parameters)
 
     def _named(self, row: Row) -> dict[str, Any]:
         return {_name(index): row[index] for index in range(self.width)}
@@ -244,9 +244,10 @@ class Plans:
 
 def plans_of(schema: Schema, database: Database) -> Plans:
     """Return the statements of *schema* on *database*."""
-    plans: Plans | None = database.plans.get(schema)
+    plans: Plans | None = schema.plans.get(database)
     if plans is None:
-        plans = database.plans[schema] = Plans(schema, database)
+        database.planned.add(schema)
+        plans = schema.plans[database] = Plans(schema, database)
     return plans
 
 

@@ -19,6 +19,7 @@ from microorm.db.blocks import AtomicBlock
 from microorm.db.connection import autocommit_connection, close_committed
 from microorm.db.context import process
 from microorm.db.engine import Database
+from microorm.db.pool import close_connection, close_cursor
 from microorm.db.transaction import Transaction
 from microorm.errors import TransactionError
 from microorm.fields.types import MARIADB
@@ -72,9 +73,14 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
             with suppress(SQLAlchemyError):
                 connection.detach()
         else:
-            if result is not None and not done:
-                _abort(database, connection, result)
-            connection.close()
+            try:
+                if result is not None and not done:
+                    _abort(database, connection, result)
+            except BaseException:
+                connection.invalidate()
+                raise
+            finally:
+                close_connection(connection)
 
 
 def _own_connection(database: Database) -> Connection:
@@ -91,6 +97,8 @@ def _abort(database: Database, connection: Connection, result: CursorResult[Any]
     """Close *result* before all its rows are read."""
     driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
     if database.dialect in ("sqlite", "postgresql") or not hasattr(driver, "thread_id"):
+        if driver is not None:
+            close_cursor(connection.connection, result.cursor)  # SQLAlchemy would ignore an error
         result.close()
         return
     # Otherwise MariaDB's driver would read all rows that are left before it closes.
@@ -132,7 +140,7 @@ def _by_cursor(transaction: Transaction, statement: Select[Any], size: int) -> S
     while full:
         _refuse_ended(transaction, block)
         with transaction as channel:
-            rows = channel.execute(fetch).fetchall()
+            rows = channel.fetch(fetch)
             if not (full := len(rows) == size):
                 channel.execute(text(f"CLOSE {name}"))
         yield rows
@@ -142,7 +150,7 @@ def _at_once(transaction: Transaction, statement: Select[Any], size: int) -> Str
     """Read all rows at once, in a block on the other databases, and yield them chunk by chunk."""
     block = transaction.blocks[-1]
     with transaction as channel:
-        rows = channel.execute(statement).fetchall()
+        rows = channel.fetch(statement)
     for part in sliced(rows, size):
         _refuse_ended(transaction, block)
         yield part

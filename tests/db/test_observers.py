@@ -5,8 +5,7 @@ import sqlite3
 import pytest
 from sqlalchemy import create_engine
 
-from microorm.db.engine import Observers, WatchedCursor
-from microorm.db.events import count_added
+from microorm.db.events import Observers, WatchedCursor, count_added
 
 
 def test_an_engine_is_listened_to_once_and_for_good() -> None:
