@@ -36,10 +36,21 @@ class Channel:
     until the garbage collector runs.
 
     *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
-    it is first needed. *sent*: whether a statement was sent, whatever came of it.
+    it is first needed. *sent*: whether a statement was sent, whatever came of it. *answered*: whether one was done whose rows
+    could not be read.
     """
 
-    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "sent", "undo")
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_raw",
+        "_switched",
+        "answered",
+        "cursor",
+        "database",
+        "sent",
+        "undo",
+    )
 
     database: Database
     undo: Any  # the SnapshotLog of a transaction, or None
@@ -49,6 +60,7 @@ class Channel:
     _deadline: float
     _switched: bool
     sent: bool
+    answered: bool
 
     @property
     def connection(self) -> Connection:
@@ -84,6 +96,7 @@ class Channel:
         try:
             return result.fetchall()
         except BaseException as error:
+            self.answered = True
             result = None  # type: ignore[assignment] the traceback refers to this frame
             clear_frames(error.__traceback__)
             raise
@@ -128,6 +141,7 @@ class Channel:
         try:
             rows: list[Any] = cursor.fetchall()
         except BaseException as error:
+            self.answered = True
             failure = self.translated(error, sql, row)
             self._replace(cursor)
             cursor = None  # the traceback refers to this frame
@@ -260,7 +274,8 @@ class AutocommitConnection(Channel):
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = self.undo = None
-        self._deadline, self._switched, self.sent = 0.0, False, False
+        self._deadline = 0.0
+        self._switched = self.sent = self.answered = False
 
     def __enter__(self) -> AutocommitConnection:
         if not self.database.statements_listened():
@@ -286,10 +301,12 @@ class AutocommitConnection(Channel):
             and self._writes
             and self.sent
             and not separate_commit
-            and not is_definite(error)
+            and (self.answered or not is_definite(error))
         ):
             what = f"the connection to {self.database.alias!r} was lost while a statement ran"
-            if not isinstance(error, DBAPIError):
+            if self.answered:
+                what = f"a write to {self.database.alias!r} was done, and its answer could not be read"
+            elif not isinstance(error, DBAPIError):
                 what = f"a write to {self.database.alias!r} was interrupted, and may have been committed"
             raise outcome_unknown(what, error) from error
 
