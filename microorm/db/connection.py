@@ -38,10 +38,21 @@ class Channel:
     until the garbage collector runs.
 
     *cursor*: the driver's, or None if compiled statements run on SQLAlchemy's *connection*, too. The latter is made when
-    it is first needed. *sent*: whether a statement was sent, whatever came of it.
+    it is first needed. *sent*: whether a statement was sent, whatever came of it. *answered*: whether one was done whose rows
+    could not be read.
     """
 
-    __slots__ = ("_connection", "_deadline", "_raw", "_switched", "cursor", "database", "sent", "undo")
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_raw",
+        "_switched",
+        "answered",
+        "cursor",
+        "database",
+        "sent",
+        "undo",
+    )
 
     database: Database
     undo: Any  # the SnapshotLog of a transaction, or None
@@ -51,6 +62,7 @@ class Channel:
     _deadline: float
     _switched: bool
     sent: bool
+    answered: bool
 
     @property
     def connection(self) -> Connection:
@@ -86,6 +98,7 @@ class Channel:
         try:
             return result.fetchall()
         except BaseException as error:
+            self.answered = True
             del result  # the traceback refers to this frame
             clear_frames(error.__traceback__)
             raise
@@ -130,6 +143,7 @@ class Channel:
         try:
             rows: list[Any] = cursor.fetchall()
         except BaseException as error:
+            self.answered = True
             failure = self.translated(error, sql, row)
             self._replace(cursor)
             cursor = None  # the traceback refers to this frame
@@ -262,7 +276,8 @@ class AutocommitConnection(Channel):
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = self.undo = None
-        self._deadline, self._switched, self.sent = 0.0, False, False
+        self._deadline = 0.0
+        self._switched = self.sent = self.answered = False
 
     def __enter__(self) -> AutocommitConnection:
         if held_by_tasks and (self._writes or self.database.is_memory):
@@ -290,10 +305,12 @@ class AutocommitConnection(Channel):
             and self._writes
             and self.sent
             and not separate_commit
-            and not is_definite(error)
+            and (self.answered or not is_definite(error))
         ):
             what = f"the connection to {self.database.alias!r} was lost while a statement ran"
-            if not isinstance(error, DBAPIError):
+            if self.answered:
+                what = f"a write to {self.database.alias!r} was done, and its answer could not be read"
+            elif not isinstance(error, DBAPIError):
                 what = f"a write to {self.database.alias!r} was interrupted, and may have been committed"
             raise outcome_unknown(what, error) from error
 

@@ -55,7 +55,9 @@ class Transaction(Channel):
         self.hooks: deque[Hook] = deque()
         self.owner = Owner()
         self.undo = SnapshotLog()
-        self.warned = self.handed_out = self._switched = self.sent = self.committed = self.settled = False
+        self.warned = self.handed_out = self._switched = self.sent = self.answered = self.committed = (
+            self.settled
+        ) = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None
         self._deadline = 0.0

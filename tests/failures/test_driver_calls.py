@@ -148,7 +148,7 @@ class World:
                 found.append("autocommit")
             each.close()
         sql = {
-            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'faults' AND state LIKE 'idle in%'",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'faults' AND left(state, 7) = 'idle in'",
             "mariadb": "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
             " ON id = trx_mysql_thread_id WHERE db = database()",
         }.get(self.databases.database("default").dialect)

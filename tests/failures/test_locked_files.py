@@ -1,5 +1,6 @@
 """Locked files: another connection locks an SQLite file for longer than the timeout."""
 
+import gc
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -11,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 import microorm
 from microorm import TransactionError
+from microorm.db.pool import switch_readonly
 from microorm.signals import post_save
 
 pytestmark = pytest.mark.backends("sqlite-file")
@@ -149,3 +151,33 @@ def test_a_file_that_is_held_at_the_first_connection_is_opened(
                 assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     with microorm.Databases(url) as databases, databases.connection() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_row_that_cannot_be_read_keeps_no_lock(databases: Any, Book: Any, held: Any) -> None:
+    """Outside a block and inside, although the error is kept, with its traceback."""
+    Book(title="first").save()
+    with databases.connection() as connection:
+        connection.exec_driver_sql("INSERT INTO book (title, pages) VALUES (CAST(x'ff' AS TEXT), 0)")
+        connection.exec_driver_sql("INSERT INTO book (title, pages) VALUES ('last', 0)")
+    with pytest.raises(OperationalError, match="UTF-8") as outside:
+        Book.objects.all()
+    with pytest.raises(OperationalError, match="UTF-8") as inside, databases.atomic():
+        Book.objects.all()
+    with held("BEGIN IMMEDIATE", "DELETE FROM book WHERE title = 'last'", "COMMIT", "VACUUM"):
+        pass
+    assert Book(title="next").save().id
+    assert outside.value.orig is not inside.value.orig
+
+
+def test_a_read_only_block_that_is_dropped_leaves_its_connection_writable(
+    databases: Any, Book: Any, titles: Any
+) -> None:
+    """As where its thread has died: the connection returns to the pool by the collector."""
+    raw = databases.engine().connect()
+    switch_readonly(raw)
+    del raw
+    gc.collect()
+    for number in range(3):
+        with databases.atomic():
+            Book(title=f"{number}").save()
+    assert titles() == ["0", "1", "2"]
