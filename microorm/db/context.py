@@ -101,9 +101,9 @@ class _Exit:
 class ReusableContext:
     """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself.
 
-    *entered*: its scopes, each with the id of the frame of its `with`, in the order in which they were opened. An interrupt, such as Ctrl-C, may come in the first step
-    of `__exit__`, before anything of it has run. So if a `with` has begun on the object, and the last reference to the
-    object is gone, the scopes that are still open are ended.
+    *entered*: its scopes, each with the id of the frame of its `with`, in the order in which they were opened. An
+    interrupt, such as Ctrl-C, may come in the first step of `__exit__`, before anything of it has run. So if a `with` has
+    begun on the object, and the last reference to the object is gone, the scopes that are still open are ended.
     """
 
     __slots__ = ("entered", "in_with", "owner")
