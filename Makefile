@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
+.PHONY: help demo test check matrix servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
 	bench-against bench-growth bench-results bench-report clean
 
 help:  ## list the targets
@@ -28,6 +28,9 @@ test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, Po
 
 check: servers format lint layers coverage  ## all that must hold before a commit, on three databases; the tests run the type checkers
 	@echo "== check: all passed"
+
+matrix:  ## run the quick tests by each Python from 3.11 to 3.14 that is found, in .matrix; ARGS= for pytest
+	@$(PYTHON) tools/matrix.py $(ARGS)
 
 servers: $(VENV)/.dev  ## say which database servers answer, and where they were looked for
 	@echo "== servers"
@@ -86,8 +89,8 @@ bench-results: $(VENV)/.peers $(VENV)/.bench  ## measure anew what docs/performa
 bench-report: $(VENV)/.bench  ## make the tables and plots of docs/performance.md from benchmarks/results
 	@$(RUN) -m benchmarks.page
 
-clean:  ## remove what the other targets made, .venv too
-	rm -rf $(VENV) build dist mutants htmlcov .coverage .coverage.* .hypothesis
+clean:  ## remove what the other targets made, .venv and .matrix too
+	rm -rf $(VENV) .matrix build dist mutants htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

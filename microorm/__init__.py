@@ -3,10 +3,12 @@
 import typing
 
 from microorm.db.databases import Databases, default_databases
+from microorm.db.reusable import ScopeWarning
 from microorm.db.routing import Router
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
 from microorm.errors import (
+    AfterCommitError,
     CommitOutcomeUnknown,
     ConfigurationError,
     CrossDatabaseRelation,
@@ -76,6 +78,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AfterCommitError",
     "CommitOutcomeUnknown",
     "ConfigurationError",
     "CrossDatabaseRelation",
@@ -101,6 +104,7 @@ __all__ = [
     "RelatedOne",
     "RestrictedError",
     "Router",
+    "ScopeWarning",
     "Signal",
     "TransactionError",
     "TransactionSharedError",

@@ -16,6 +16,7 @@
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
+    ├── AfterCommitError
     └── MigrationError
 
 Errors of the database are SQLAlchemy's (`IntegrityError`, `OperationalError`, …), and invalid arguments are a `TypeError`
@@ -25,6 +26,7 @@ or `ValueError`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class MicroormError(Exception):
@@ -129,6 +131,11 @@ class _SystemExit(CommitOutcomeUnknown, SystemExit):
     pass
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether *error* is to stop the program, such as `KeyboardInterrupt`."""
+    return not isinstance(error, Exception) or isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
 def outcome_unknown(message: str, error: BaseException) -> CommitOutcomeUnknown:
     """Return the error that tells that *error* has left the outcome of a commit unknown."""
     if isinstance(error, KeyboardInterrupt):
@@ -140,6 +147,45 @@ def outcome_unknown(message: str, error: BaseException) -> CommitOutcomeUnknown:
 
 class TransactionSharedError(TransactionError):
     """A block was used by a different thread, task or process."""
+
+
+class AfterCommitError(MicroormError):
+    """A function or receiver that ran after a commit has failed; the rows are stored.
+
+    The cause is the error of the first that failed, and *function* is its name; *alias* is where the commit was. The notes
+    tell of further errors. What is raised is an instance of the cause's class as well, so that an `except` for that goes on
+    to work.
+    """
+
+    def __init__(self, alias: str, function: str, failure: str) -> None:
+        self.alias = alias
+        self.function = function
+        self.failure = failure
+        # Not by `super()`, which may be the class of the cause, with arguments of its own.
+        self.args = (
+            f"the rows in {alias!r} are committed, but the on_commit function {function} failed: {failure}",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # the class of the cause may have its own
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (AfterCommitError, (self.alias, self.function, self.failure))
+
+
+def after_commit(alias: str, function: str, error: BaseException, failure: str) -> AfterCommitError:
+    """Return the `AfterCommitError` for *error*, which *failure* describes; it is of the class of *error*, too."""
+    kind = type(error)
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    try:
+        both: Any = type(kind.__name__, (AfterCommitError, kind), names)
+        made: AfterCommitError = both.__new__(both)
+        AfterCommitError.__init__(made, alias, function, failure)
+    except Exception:  # noqa: BLE001 a class that cannot be derived from, or needs arguments to be made
+        return AfterCommitError(alias, function, failure)
+    for name, value in vars(error).items():
+        vars(made).setdefault(name, value)
+    return made
 
 
 class MigrationError(MicroormError):

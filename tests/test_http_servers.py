@@ -5,7 +5,6 @@ A server's thread is joined before a test looks, so that nothing waits for a clo
 
 import asyncio
 import contextlib
-import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from microorm import Databases, Field, Model, Registry
 from microorm.dispatch import Signal
 from microorm.http import SignalsMiddleware, WSGISignals
 from microorm.signals import got_request_exception, request_finished, request_started
+from tests.http_server import WAIT, asgi_server, ask
 
-WAIT = 20  # seconds, for what comes at once unless it never comes
 SIGNALS = {"started": request_started, "exception": got_request_exception, "finished": request_finished}
 
 
@@ -67,30 +66,6 @@ def wsgi_server(app: Any, requests: int = 1) -> Iterator[int]:
         finally:
             thread.join(WAIT)
             assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def asgi_server(app: Any, **options: Any) -> Iterator[tuple[int, uvicorn.Server]]:
-    """Serve in a thread until the block ends; gives the port."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, loop="asyncio", http="h11", ws="none", log_config=None, **options)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield listening.getsockname()[1], server
-    finally:
-        server.should_exit = True
-        thread.join(WAIT)
-        assert not thread.is_alive()
-
-
-def ask(port: int, method: str = "GET", path: str = "/") -> tuple[int, dict[str, str], bytes]:
-    """Make one request: status, headers, body."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)) as connection:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
 
 
 def ask_and_leave(port: int) -> None:

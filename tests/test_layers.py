@@ -44,7 +44,7 @@ LATE_IMPORTS: dict[str, str] = {
     "db/engine.py:_make_async_engine": "SQLAlchemy's asyncio wants greenlet, which only the extra `async` brings",
 }
 # Underscored names that other libraries document as public.
-PUBLIC_ALL_THE_SAME = {"_getframe", "_asdict", "_fields", "_mapping", "_replace"}
+PUBLIC_ALL_THE_SAME = {"_getframe", "_get_running_loop", "_asdict", "_fields", "_mapping", "_replace"}
 
 
 def name_of(path: Path) -> str:

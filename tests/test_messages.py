@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from microorm import Databases, Field, TransactionError, field
+from microorm import AfterCommitError, Databases, Field, TransactionError, field
 from microorm.messages import MAX_MESSAGE, brief
 
 PACKAGE = Path(__file__).parent.parent / "microorm"
@@ -63,11 +63,11 @@ def test_the_first_of_two_failed_hooks_is_raised(databases: Databases) -> None:
     def fail() -> None:
         raise Odd
 
-    with pytest.raises(ValueError, match="first") as caught, databases.atomic():
+    with pytest.raises(AfterCommitError, match="first") as caught, databases.atomic():
         databases.on_commit(lambda: int("first"))
         databases.on_commit(fail)
-    assert caught.value.__notes__[1:] == [
-        "another on_commit function failed as well: <unprintable Odd: RuntimeError>"
+    assert caught.value.__notes__ == [
+        f"the on_commit function {fail.__qualname__} failed as well: <unprintable Odd: RuntimeError>"
     ]
 
 

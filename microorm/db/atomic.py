@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from microorm.db.blocks import AtomicBlock
 from microorm.db.connection import AutocommitConnection
-from microorm.db.context import ReusableContext, open_scopes
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Snapshot, apply_generated, apply_related, restore, take_snapshot
+from microorm.db.reusable import ReusableContext, is_elsewhere, warn_left_elsewhere
+from microorm.db.snapshots import (
+    Batch,
+    Snapshot,
+    SnapshotLog,
+    apply_generated,
+    apply_related,
+    take_snapshot,
+)
 from microorm.db.transaction import Transaction, open_transaction
-from microorm.errors import CommitOutcomeUnknown, TransactionError, TransactionSharedError
+from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.messages import brief
 
 if TYPE_CHECKING:
@@ -29,6 +36,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_HOW_TO_HOLD = (
+    "only what ran in that context was part of it. A synchronous dependency of a web framework runs in a context of its own: "
+    "write `@atomic` on the function that uses the database"
+)
 
 
 class Atomic(ReusableContext):
@@ -97,25 +110,27 @@ class Atomic(ReusableContext):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Commit, or roll back after an *error*, the block that a `with` is about to leave."""
-        block, frame = None, id(sys._getframe(1))
+        block, frame, elsewhere = None, id(sys._getframe(1)), False
         try:
             block = self._leaving(frame, error)
             if block is not None:
+                elsewhere = is_elsewhere(block)
                 block.end(error)
                 self.left(block)
-        except TransactionSharedError:
-            raise
         except BaseException:
             block = block or self.leaving(frame)
             if block is not None:
                 block.abandon()
                 self.left(block)
             raise
+        if elsewhere and block is not None:
+            warn_left_elsewhere(f"the block on {block.alias!r}", _HOW_TO_HOLD)
 
     def _leaving(self, frame: int, error: BaseException | None) -> AtomicBlock | None:
         """Return the block to end; None if it has ended already, or belongs to the parent of this forked process.
 
-        Raises `TransactionSharedError` for a block that this task has only inherited.
+        A block may be left by another thread or task than the one that entered it, which may be over: a generator is closed
+        by whoever drops it.
         """
         block: AtomicBlock | None = self.leaving(frame)
         if block is None or block.closed:
@@ -123,13 +138,10 @@ class Atomic(ReusableContext):
             if error is None:
                 raise TransactionError("this block has already ended, together with the surrounding block")
             return None
-        owner = block.transaction.owner
-        if owner.forked:
+        if block.transaction.owner.forked:
             block.close()
             self.left(block)
             return None
-        if block in open_scopes(self.owner):
-            owner.check(block.alias)
         return block
 
 
@@ -266,11 +278,9 @@ class UnitOfWork:
             self.channel.__exit__(type(error), error, error.__traceback__)
             if isinstance(error, CommitOutcomeUnknown):
                 return
+        log = SnapshotLog() if self.transaction is None else self.transaction.undo
         for snapshot in reversed(self._snapshots):
-            if snapshot.__class__ is Batch:
-                snapshot.restore()
-            else:
-                restore(snapshot)
+            log.undo(snapshot)
 
     def _remember(self, snapshot: Snapshot) -> None:
         # A copy, since the undo log of the transaction merges the snapshots of one instance.

@@ -12,7 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from microorm.db.context import BLOCK, Scope, Using, run_hooks
+from microorm.db.context import BLOCK, Scope, held_by_tasks
+from microorm.db.hooks import run_hooks
+from microorm.db.reusable import Using
+from microorm.db.tasks import note_task, refuse_to_wait
 from microorm.db.transaction import Forbidden, Transaction
 from microorm.errors import TransactionError
 from microorm.messages import brief
@@ -43,9 +46,14 @@ class AtomicBlock(Scope):
 
     def begin(self) -> None:
         """Begin the transaction with this block. After an error nothing is open."""
+        transaction = self.transaction
         try:
-            self.transaction.blocks.append(self)
-            self.transaction.begin(readonly=self.readonly)
+            transaction.blocks.append(self)
+            if held_by_tasks and not self.readonly:
+                refuse_to_wait(transaction.database)
+            transaction.begin(readonly=self.readonly)
+            if transaction.owner.thread is None:
+                note_task(transaction)
             self.open()
         except BaseException:
             self.abandon()
@@ -80,12 +88,12 @@ class AtomicBlock(Scope):
                 self._succeed()
             else:
                 self._fail(error)
-        except BaseException:
-            self.abandon()
+        except BaseException as failure:
+            self.abandon(failure)
             raise
 
-    def abandon(self) -> None:
-        """Finish what an interrupt has left: roll back, or after the commit run the functions that wait for it."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Finish what the interrupt *error* has left: roll back, or after the commit run the functions that wait for it."""
         transaction = self.transaction
         if self not in transaction.blocks:
             self.close()
@@ -95,7 +103,7 @@ class AtomicBlock(Scope):
         self.close()
         if transaction.settled:
             transaction.give_up()
-            self._finish_commit()
+            self._finish_commit(error)
         else:
             self._fail(self.doomed_by or TransactionError(f"the block on {self.alias!r} was interrupted"))
 
@@ -114,13 +122,13 @@ class AtomicBlock(Scope):
             raise
         transaction.blocks.pop()
 
-    def _finish_commit(self) -> None:
-        """Run the functions that waited for the commit, unless its outcome is unknown."""
+    def _finish_commit(self, error: BaseException | None = None) -> None:
+        """Run the functions that waited for the commit, unless its outcome is unknown; *error* is on its way already."""
         transaction = self.transaction
         if not transaction.committed:
             transaction.hooks.clear()
         if transaction.hooks:
-            run_hooks(transaction.hooks)
+            run_hooks(transaction.hooks, self.alias, error)
         transaction.blocks.clear()
 
     def _fail(self, error: BaseException | None) -> None:
@@ -251,7 +259,7 @@ def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) ->
                 transaction.undo.roll_back()
             raise
     for transaction in adopted:
-        run_hooks(transaction.hooks)
+        run_hooks(transaction.hooks, transaction.database.alias)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ invalidation of the connection.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from traceback import clear_frames
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from microorm.db.context import held_by_tasks
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
+from microorm.db.tasks import refuse_to_wait
 from microorm.errors import MicroormError, outcome_unknown
 
 Bind = Callable[[Any], Any]
@@ -238,6 +241,8 @@ class AutocommitConnection(Channel):
         self._deadline, self._switched, self.sent = 0.0, False, False
 
     def __enter__(self) -> AutocommitConnection:
+        if held_by_tasks and (self._writes or self.database.is_memory):
+            refuse_to_wait(self.database)
         if not self.database.statements_listened():
             self._acquire()
         else:
@@ -254,7 +259,7 @@ class AutocommitConnection(Channel):
             if raw is not None:
                 self._release(idle=error is None)
             elif connection is not None:
-                connection.close()
+                close_committed(connection, failed=error is not None)
         # With a separate commit the outcome is known: the statement was not committed.
         if (
             error is not None
@@ -301,6 +306,8 @@ def is_definite(error: BaseException) -> bool:
 
 def autocommit_connection(database: Database, *, committing: bool = True) -> Connection:
     """Return a connection outside any transaction; if *committing*, it commits each statement."""
+    if held_by_tasks and database.is_memory:
+        refuse_to_wait(database)
     connection = database.idle_connections.connect(database.engine)
     try:
         if database.is_sqlite:
@@ -311,6 +318,21 @@ def autocommit_connection(database: Database, *, committing: bool = True) -> Con
         connection.close()
         raise
     return connection
+
+
+def close_committed(connection: Connection, *, failed: bool) -> None:
+    """Close *connection*, whose statements were committed one by one unless one has *failed*.
+
+    If statements are logged, SQLAlchemy's own transaction around them is ended by a commit, which changes nothing. Else
+    the log would show a rollback, as if they had been undone.
+    """
+    try:
+        if not failed and connection.engine.logger.isEnabledFor(logging.INFO):
+            connection.commit()
+    except Exception as error:  # the connection is lost, not what was written
+        connection.invalidate(error)
+    finally:
+        connection.close()
 
 
 def _pooled_connection(engine: Engine) -> PoolProxiedConnection:

@@ -7,8 +7,6 @@ not used, since it fails if a generator is closed in another context than the on
 Context variables are inherited, so child tasks, threads that run in a copied context and forked processes see the blocks
 of their parents. A connection serves one user at a time, so an `Owner` refuses them. Connections that a forked process
 has inherited are dropped without being closed, since the parent continues to use them.
-
-Functions that wait for a commit are run here as well (`run_hooks`).
 """
 
 from __future__ import annotations
@@ -21,11 +19,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from operator import call, itemgetter
 from threading import get_ident
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from microorm.db.hooks import Hook, run_hooks
 from microorm.errors import LazyLoadError, TransactionSharedError
 from microorm.messages import brief
 
@@ -86,97 +83,6 @@ class Scope:
 
 
 _innermost: ContextVar[Scope | None] = ContextVar("microorm_scope", default=None)
-
-
-class _Exit:
-    """The `__exit__` of a `ReusableContext`; a `with` statement that begins on it is noted."""
-
-    def __get__(self, context: ReusableContext | None, owner: type[ReusableContext]) -> Any:
-        if context is None:
-            return owner.leave
-        context.in_with = True
-        return context.leave
-
-
-class ReusableContext:
-    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself.
-
-    *entered*: its scopes, each with the id of the frame of its `with`, in the order in which they were opened. An
-    interrupt, such as Ctrl-C, may come in the first step of `__exit__`, before anything of it has run. So if a `with` has
-    begun on the object, and the last reference to the object is gone, the scopes that are still open are ended.
-    """
-
-    __slots__ = ("entered", "in_with", "owner")
-
-    def __init__(self, owner: object) -> None:
-        self.owner = owner
-        self.in_with = False
-        self.entered: list[tuple[int, Any]] = []
-
-    def leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Leave the scope, at the end of a `with`."""
-        raise NotImplementedError
-
-    if TYPE_CHECKING:
-
-        def __exit__(
-            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-        ) -> None: ...
-
-    else:
-        __exit__ = _Exit()
-
-    def __del__(self) -> None:
-        if getattr(self, "in_with", False):  # missing if the interrupt came in `__init__`
-            for _, scope in self.entered:
-                scope.abandon()
-
-    def leaving(self, frame: int) -> Any:
-        """Return the scope that the `with` of *frame*, an id, has opened, which may have ended; None if it has opened none.
-
-        The frame is not enough if a function such as `ExitStack.enter_context` has entered. The scopes that are open here
-        are not if a generator is closed in another context than the one it was started in.
-        """
-        entered = self.entered[::-1]
-        if entered and entered[0][0] == frame and entered[0][1] is _innermost.get():
-            return entered[0][1]
-        here = [*open_scopes(self.owner)]
-        for entries in ([entry for entry in entered if entry[0] == frame], entered):
-            for _, scope in entries:
-                if scope in here:
-                    return scope
-            if len(entries) == 1:
-                return entries[0][1]
-        return None
-
-    def left(self, scope: Scope) -> None:
-        """Forget *scope*, which has ended."""
-        self.entered[:] = [entry for entry in self.entered if entry[1] is not scope]
-
-
-class Using(ReusableContext):
-    """`with using(alias)`: route everything in the block to *alias*. Reusable, in several threads at once as well."""
-
-    __slots__ = ("alias",)
-
-    def __init__(self, owner: object, alias: str) -> None:
-        super().__init__(owner)
-        self.alias = alias
-
-    def __enter__(self) -> None:
-        scope = Scope(USING, self.owner, self.alias)
-        self.entered.append((id(sys._getframe(1)), scope))
-        scope.open()
-
-    def leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """End the scope."""
-        if (scope := self.leaving(id(sys._getframe(1)))) is not None:
-            scope.close()
-            self.left(scope)
 
 
 current_scope: Callable[[], Any] = _innermost.get
@@ -264,9 +170,6 @@ def warn_write_outside_block(owner: object, alias: str) -> None:
             return
 
 
-Hook = tuple[Callable[[], Any], bool]
-
-
 class ReceiverScope(Scope):
     """The scope of receivers that run because of a write to *alias*.
 
@@ -292,8 +195,8 @@ class ReceiverScope(Scope):
             self.open()
             result = function(*arguments, **named)
             self.finish()
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
         return result
 
@@ -303,72 +206,34 @@ class ReceiverScope(Scope):
             self.hooks = deque()
         self.hooks.append((function, robust))
 
-    def finish(self) -> None:
-        """End this scope, and call the postponed functions."""
+    def finish(self, error: BaseException | None = None) -> None:
+        """End this scope, and call the postponed functions; *error* is on its way already."""
         self.close()
         if self.hooks is not None:
-            run_hooks(self.hooks)
+            run_hooks(self.hooks, self.alias if self.committed else None, error)
 
-    def abandon(self) -> None:
-        """End this scope after an error. The postponed functions are called only if the write is *committed*."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """End this scope after an *error*. The postponed functions are called only if the write is *committed*."""
         if self.committed:
-            self.finish()
+            self.finish(error)
         else:
             self.close()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *exc: Any) -> None:
         if exc[0] is None:
             self.finish()
         else:
-            self.abandon()
-
-
-def run_hooks(hooks: deque[Hook], *, committed: bool = True) -> None:
-    """Run all *hooks* in order, even if one is interrupted, and remove each from the list as it begins.
-
-    Errors of robust functions are logged. After the last function, the first interrupt or else the first other error is
-    raised; further ones are added to it as notes. *committed*: they run after a commit, which a note says as well.
-    """
-    failures: list[tuple[BaseException, str]] = []
-    # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
-    steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
-    while hooks:
-        function, robust = hooks[0]
-        try:
-            next(steps)
-        except BaseException as error:  # noqa: BLE001 logged, or raised after the last
-            name = getattr(function, "__qualname__", None) or brief(function)
-            if robust and isinstance(error, Exception):
-                _log.error("on_commit function %s failed: %s", name, error, exc_info=True)
-            else:
-                failures.append((error, name))
-    if failures:
-        failures.sort(key=lambda failure: isinstance(failure[0], Exception))
-        try:
-            _raise_first(failures, committed=committed)
-        finally:
-            failures.clear()  # else the error and this frame would refer to each other
-
-
-def _raise_first(failures: list[tuple[BaseException, str]], *, committed: bool) -> None:
-    first, name = failures[0]
-    if committed:
-        first.add_note(f"the rows are committed: the on_commit function {name} raised this after the commit")
-    for other, _ in failures[1:]:
-        first.add_note(f"another on_commit function failed as well: {brief(other)}")
-    try:
-        raise first
-    finally:
-        del first
+            self.abandon(exc[1])
 
 
 def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
-    module = sys.modules.get("asyncio")  # without the import, no task can be running
-    try:
-        return None if module is None else module.current_task()
-    except RuntimeError:
+    module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
+    # In asyncio's `__all__`, for event loops; unlike `get_running_loop`, it costs no exception where there is none.
+    if module is None or module._get_running_loop() is None:
         return None
+    task: asyncio.Task[Any] | None = module.current_task()
+    return task
 
 
 class Owner:
@@ -397,6 +262,12 @@ class Owner:
             return
         if (owner := self._foreign_kind()) is not None:
             raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
+
+    def waiting_task(self) -> asyncio.Task[Any] | None:
+        """Return the task that owns the transaction, if it has not ended and runs in this thread; else None."""
+        task = None if self._task is None else self._task()
+        mine = self._thread_id == get_ident() and not self.forked
+        return task if mine and task is not None and not task.done() else None
 
     def after_fork(self) -> None:
         """In a forked child, whose thread has the same number: require the full check."""
@@ -445,6 +316,8 @@ class Inheritable(Protocol):
 
 _watched: dict[int, weakref.ref[Inheritable]] = {}
 _held: list[Inheritable] = []
+held_by_tasks: dict[int, weakref.ref[Any]] = {}
+"""The transactions that a task of an event loop has begun and not ended; see `db.tasks`."""
 
 
 class _Process:
@@ -468,6 +341,8 @@ def watch(inheritable: Inheritable) -> None:
 def forget(inheritable: Inheritable) -> None:
     """Stop calling the methods of *inheritable* at forks."""
     _watched.pop(id(inheritable), None)
+    if held_by_tasks:
+        held_by_tasks.pop(id(inheritable), None)
 
 
 def _before() -> None:

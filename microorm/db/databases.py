@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.atomic import Atomic
-from microorm.db.connection import autocommit_connection
-from microorm.db.context import BLOCK, RECEIVER, USING, Using, current_alias, run_hooks
+from microorm.db.connection import autocommit_connection, close_committed
+from microorm.db.context import BLOCK, RECEIVER, USING, current_alias
 from microorm.db.engine import Database, connection_created
+from microorm.db.hooks import run_hooks
+from microorm.db.reusable import Using
 from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction
 from microorm.dispatch.receivers import is_async
@@ -155,9 +157,10 @@ class Databases(RoutedDatabases):
     def on_commit(self, function: Callable[[], Any], using: str | None = None, robust: bool = False) -> None:
         """Call *function* after the outermost block on the alias is committed; immediately if none is open.
 
-        Functions are called in order, and all of them, even if one is interrupted: the first error is raised after the
-        last, with a note that the rows are committed. Errors of *robust* functions are logged instead. A rollback
-        discards the functions. Inside such a function no block is open, so another one is called immediately.
+        Functions are called in order, and all of them, even if one is interrupted. If some have failed, an
+        `AfterCommitError` is raised after the last; its cause is the first error. Errors of *robust* functions are logged
+        instead. A rollback discards the functions. Inside such a function no block is open, so another one is called
+        immediately.
 
         *using*: the alias; by default that of the innermost open block, `using()` block or running receiver.
         """
@@ -170,7 +173,7 @@ class Databases(RoutedDatabases):
         alias = self.database(using).alias
         transaction = open_transaction(self, alias)
         if transaction is None:
-            run_hooks(deque([(function, robust)]), committed=False)
+            run_hooks(deque([(function, robust)]), None)
         else:
             transaction.owner.check(alias)
             transaction.hooks.append((function, robust))
@@ -198,10 +201,12 @@ class Databases(RoutedDatabases):
                 yield transaction.hand_out()
             return
         connection = autocommit_connection(database)
+        failed = True
         try:
             yield connection
+            failed = False
         finally:
-            connection.close()
+            close_committed(connection, failed=failed)
 
     def allows_relation(self, left: Any, right: Any) -> bool:
         """Return whether *left* may refer to *right*, according to the routers or else their aliases."""

@@ -23,8 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
 from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
-from microorm.db.events import add_listener, remove_listener
-from microorm.db.listeners import EngineListeners, count_present
+from microorm.db.events import EngineListeners, add_listener, count_present, remove_listener
 from microorm.db.pool import IdleConnections
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError

@@ -6,6 +6,7 @@ text. `function.__source__` is the source of a generated function.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -18,6 +19,8 @@ from microorm.fields.field import Field
 from microorm.fields.operands import check
 
 Row = tuple[Any, ...]
+_STORED_INLINE = sys.version_info < (3, 13)
+"""Whether CPython stores attributes without a dictionary in an instance that has slots as well."""
 Gather = Callable[[Sequence[Any], Any], "list[Row] | None"]
 
 
@@ -220,7 +223,7 @@ def _build_loop(
         values.append((field.name, value))
         keeps.append(keep)
     setter: Any = cls.__setattr__
-    if setter is object.__setattr__:  # stored inline by CPython, without a dictionary
+    if setter is object.__setattr__ and _STORED_INLINE:  # stored inline by CPython, without a dictionary
         given = [f"instance.{name} = {value}" for name, value in values]
     else:
         given = [f"instance.__dict__ = {{{', '.join(f'{name!r}: {value}' for name, value in values)}}}"]

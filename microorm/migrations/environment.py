@@ -29,9 +29,8 @@ from microorm.migrations.compare import compare_options
 from microorm.migrations.dialects import NAMED, print_all_literals
 from microorm.migrations.history import History
 from microorm.migrations.plan import merge
-from microorm.migrations.renames import Rename, check_renames, remove_followed_keys
+from microorm.migrations.renames import Rename, check_renames, remove_followed_keys, suspend_foreign_keys
 from microorm.migrations.report import Progress, Step, behind, failure, first_line
-from microorm.migrations.suspension import suspend_foreign_keys
 from microorm.migrations.targets import Target, labels_by_table, locked, models_by_table, restricted, targets
 from microorm.project import read_project
 from microorm.registry import Registry, default_registry

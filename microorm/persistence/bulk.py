@@ -18,7 +18,7 @@ from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Batch, Snapshot, apply_generated, restore
+from microorm.db.snapshots import Batch, Snapshot, apply_generated, note_row, restore
 from microorm.errors import InvalidValue
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_columns
@@ -27,8 +27,9 @@ from microorm.mapping.state import RowState, copied_row
 from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
+from microorm.persistence.options import INSERT
 from microorm.persistence.refresh import complete_all
-from microorm.persistence.save import INSERT, collect, send_post_save, write_expressions
+from microorm.persistence.save import collect, send_post_save, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
 from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
@@ -85,10 +86,10 @@ def bulk_create(
         except IntegrityError as error:
             note_object(error, schema, "bulk_create", objects)
             raise
-        if options.each:
+        if options.each and post_save._route(model):
             for instance, earlier in zip(objects, before, strict=True):
                 send_post_save(schema, alias, instance, INSERT, earlier, created=True)
-        elif post_bulk_create._route(model):
+        elif not options.each and post_bulk_create._route(model):
             work.dirty = True
             _send(schema, alias, post_bulk_create, objects=list(objects))
     return objects
@@ -234,15 +235,13 @@ def _mark_new(
     state = plans_of(schema, work.channel.database).row_state(names if key is None else (*names, key))
     keys = [] if key is None else [value for (value,) in generated]
     # Recorded before the first change, so that a rollback restores the objects even after an interrupt.
-    work.keep_batch(Batch(objects, former, key, keys))
-    if key is None:
-        for instance, row in zip(objects, rows, strict=True):
-            instance._row = row
-            instance._row_state = state
-        return
-    for instance, row, new in zip(objects, rows, generated, strict=True):
-        (instance.__dict__[key],) = new
-        instance._row = row + new
+    whole = rows if key is None else [row + new for row, new in zip(rows, generated, strict=True)]
+    work.keep_batch(Batch(objects, former, whole, key, keys))
+    if key is not None:
+        for instance, value in zip(objects, keys, strict=True):
+            instance.__dict__[key] = value
+    for instance, row in zip(objects, whole, strict=True):
+        instance._row = row
         instance._row_state = state
 
 
@@ -262,7 +261,11 @@ def _insert_batch(
     for instance, row, snapshot, new in zip(objects, rows, snapshots, generated, strict=True):
         if new:
             apply_generated(instance, snapshot, dict(zip(made_names, new, strict=True)))
-        instance._row = copied_row(fields, row + new) if schema.mutable else row + new
+        row += new
+        if schema.mutable:
+            row = copied_row(fields, row)
+        note_row(snapshot, row)
+        instance._row = row
         instance._row_state = state
 
 
@@ -292,7 +295,9 @@ def _upsert_batch(
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, uniques, strict=True):
         new = found.get(unique, ())
         apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
-        instance._row = copied_row(fields, (*[row[index] for index in indexes], *new))
+        row = copied_row(fields, (*[row[index] for index in indexes], *new))
+        note_row(snapshot, row)
+        instance._row = row
         instance._row_state = state
 
 

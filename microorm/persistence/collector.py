@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import select
 
 from microorm.db.connection import Channel
+from microorm.db.snapshots import Snapshot
 from microorm.errors import RestrictedError
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
@@ -59,17 +60,41 @@ class Collection:
         self._keys: dict[Schema, list[Any]] = {}
         self._has_receivers: dict[Schema, bool] = {}
         self._names: dict[Schema, tuple[str, ...] | None] = {}
-        self._held: Any = None
+        self._roots: list[CollectedRow] = []
+        # Instances of which only the key is used, since their other values may differ from the row.
+        self._held: set[int] = set()
 
     def add(self, instances: Iterable[Any], held: Any = None) -> None:
-        """Collect *instances* of the model to delete from, and their dependent rows.
+        """Collect *instances* of the model to delete from, and their dependent rows. *held*: an instance of the caller.
 
-        *held*: an instance of the caller. Only its key is used, since its other values may differ from the row. Raises
-        `RestrictedError` if a row that is not deleted refers to a collected one by a key with `on_delete="restrict"`.
+        Raises `RestrictedError` if a row that is not deleted refers to a collected one by a key with
+        `on_delete="restrict"`.
         """
-        self._held = held
+        schema = self._schema
+        self._held.add(id(held))
         for instance in instances:
-            self._add(self._schema, instance)
+            key = key_row(schema, instance) if instance is held else key_of(schema, instance)
+            self._roots.append(self._add(schema, key, instance))
+        self._collect()
+
+    def again(self) -> Collection:
+        """Collect the dependent rows of the same rows again, since receivers may have moved, added or deleted some.
+
+        Rows that were collected before keep their instances. Raises what `add` raises.
+        """
+        fresh = Collection(self.channel, self._schema)
+        for root in self._roots:
+            fresh._held.add(id(root.instance))
+            fresh._roots.append(fresh._add(self._schema, root.key, root.instance))
+        fresh._collect()
+        for schema, rows in fresh.rows.items():
+            known = self.rows.get(schema, {})
+            for key, row in rows.items():
+                if (earlier := known.get(key)) is not None:
+                    row.continue_with(earlier)
+        return fresh
+
+    def _collect(self) -> None:
         while self._pending:
             schema = next(iter(self._pending))
             found = self._pending.pop(schema)
@@ -119,9 +144,8 @@ class Collection:
             self.channel.database.alias, schema.label, schema.model
         )
 
-    def _add(self, schema: Schema, instance: Any) -> CollectedRow:
+    def _add(self, schema: Schema, key: Row, instance: Any) -> CollectedRow:
         known = self.rows.setdefault(schema, {})
-        key = key_row(schema, instance) if instance is self._held else key_of(schema, instance)
         if (row := known.get(key)) is None:
             row = known[key] = CollectedRow(schema, key, instance)
             self._pending.setdefault(schema, []).append(row)
@@ -134,7 +158,7 @@ class Collection:
             return {row.key[index]: row for row in found}
         values = {}
         for row in found:
-            if row.instance is self._held:
+            if id(row.instance) in self._held:
                 load = plans_of(schema, self.channel.database).select(schema.key_names, wanted=(name,))
                 values.update({value: row for (value,) in load.values(self.channel, row.key)})
             else:
@@ -154,7 +178,8 @@ class Collection:
                 self._restricting.append((key, child, _parent(key, child, values)))
         elif self.has_receivers(schema) or schema.registry.referring(schema.model):
             for child in self._referring(key, values):
-                _parent(key, child, values).dependants.append((self._add(schema, child), key))
+                row = self._add(schema, key_of(schema, child), child)
+                _parent(key, child, values).dependants.append((row, key))
         else:
             self.fast_deletes.setdefault(key, {}).update(values)
 
@@ -217,15 +242,24 @@ T = TypeVar("T", bound=Hashable)
 
 
 class CollectedRow:
-    """A row to delete: its key, its instance, and the rows to delete that refer to it, each with its foreign key."""
+    """A row to delete: its key, its instance, and the rows to delete that refer to it, each with its foreign key.
 
-    __slots__ = ("dependants", "instance", "key", "schema")
+    *announced*: `pre_delete` was sent. *snapshot*: that of the instance, if the caller or a receiver may hold it.
+    """
+
+    __slots__ = ("announced", "dependants", "instance", "key", "schema", "snapshot")
 
     def __init__(self, schema: Any, key: tuple[Any, ...], instance: Any) -> None:
         self.schema = schema
         self.key = key
         self.instance = instance
         self.dependants: list[tuple[CollectedRow, Any]] = []
+        self.announced = False
+        self.snapshot: Snapshot | None = None
+
+    def continue_with(self, earlier: CollectedRow) -> None:
+        """Take over the instance of *earlier*, the same row as it was collected before."""
+        self.instance, self.announced, self.snapshot = earlier.instance, earlier.announced, earlier.snapshot
 
 
 class Step(NamedTuple):

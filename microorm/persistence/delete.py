@@ -1,13 +1,15 @@
 """Delete rows: one statement for a row without receivers or dependants, else everything that `on_delete` says.
 
-In the latter case all rows are collected first. Then: `pre_delete` for each, dependent rows deleted or changed, and
-model by model the rows themselves, followed by the `post_delete` of those that still existed.
+In the latter case all rows are collected first. Then: `pre_delete` for each, after which the rows are collected again,
+dependent rows deleted or changed, and model by model the rows themselves, followed by the `post_delete` of those that still
+existed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import ref
 
@@ -32,6 +34,7 @@ from microorm.persistence.collector import (
     delete_order,
     referred_to,
 )
+from microorm.persistence.refresh import complete, is_own_row
 from microorm.persistence.save import runs_at_once
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
@@ -39,6 +42,8 @@ from microorm.sql.statements import key_row, plans_of
 
 Counts = tuple[int, dict[str, int]]
 Loaded = tuple[Any, Any]  # row state and loaded row of an instance, which a save replaces
+MAX_ROUNDS = 100
+"""How often receivers of `pre_delete` may add rows to those that are deleted."""
 Find = Callable[[tuple[str, ...] | None], list[Any]]
 
 
@@ -73,9 +78,13 @@ def _delete_row(
 
     Returns the number of rows.
     """
-    databases, loaded = schema.registry.databases, (instance._row_state, instance._row)
+    databases = schema.registry.databases
+    if after:
+        _load_for_receivers(schema, database, instance)
+    loaded = _loaded(instance)
     snapshot: Snapshot = (ref(instance), *loaded, {})
-    generated = None if after else schema.generated  # the receivers still see the key
+    # The receivers still see the key. The row of another database does not lose it.
+    generated = None if after or loaded[0].alias not in (None, database.alias) else schema.generated
     work = UnitOfWork(databases, database, transaction, snapshot)
     try:
         plans = database.plans.get(schema) or plans_of(schema, database)
@@ -104,7 +113,7 @@ def _delete_row(
                 )
         finally:
             if schema.generated is not None:
-                _forget_key(schema.generated.name, instance, key, snapshot, loaded)
+                _forget_key(schema.generated.name, database, instance, key, snapshot, loaded)
     return total
 
 
@@ -129,9 +138,6 @@ def delete_found(schema: Schema, database: Database, find: Find, origin: Any, *,
     with unit_of_work(schema.registry.databases, database) as work:
         collection = Collection(work.channel, schema)
         collection.add(find(collection.names(schema)), held)
-        for collected in collection.rows:
-            if collection.has_receivers(collected):
-                refuse_waiting(collected)
         return Deletion(work, collection, origin, held).run()
 
 
@@ -145,35 +151,56 @@ class Deletion:
         self._origin = origin
         self._held = held
         self._counts: Counter[str] = Counter()
-        self._deleted: list[tuple[CollectedRow, Snapshot, Loaded]] = []
+        self._deleted: list[tuple[CollectedRow, Loaded]] = []
         # MariaDB checks foreign keys row by row, other databases at the end of the statement.
         self._row_by_row = self._channel.database.dialect in MARIADB
 
     def run(self) -> Counts:
         """Send `pre_delete`, delete the rows, and send `post_delete`; return the numbers of rows."""
-        collection, work = self._collection, self._work
-        groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
-        steps, nulled = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
-        snapshots = {id(row): take_snapshot(row.instance) for row in self._shared_rows(steps)}
-        for row in self._rows_with_receivers(steps, pre_delete):
-            self._send_before(row)
-        work.check()  # a receiver may have doomed the block
+        steps, nulled = self._announce()
+        if self._held is not None and post_delete._route(type(self._held)):
+            _load_for_receivers(self._held.__schema__, self._channel.database, self._held)
         self._delete_unseen()
         self._change_references(nulled)
         for step in steps:
-            work.check()
+            self._work.check()
             deleted = self._delete_rows(step)
-            self._deleted += [
-                (row, snapshots[id(row)], _loaded(row.instance)) for row in self._shared_rows([step])
-            ]
+            self._deleted += [(row, _loaded(row.instance)) for row in self._shared_rows([step])]
             for row in self._rows_with_receivers([step], post_delete):
                 if row.key in deleted:  # else another process or a receiver has deleted the row
                     self._send(post_delete, row)
-        for row, snapshot, loaded in self._deleted:
+        for row, loaded in self._deleted:
+            snapshot: Any = row.snapshot
             if row.schema.generated is not None:
-                _forget_key(row.schema.generated.name, row.instance, row.key, snapshot, loaded)
+                name, database = row.schema.generated.name, self._channel.database
+                _forget_key(name, database, row.instance, row.key, snapshot, loaded)
             self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
+
+    def _announce(self) -> tuple[list[Step], NulledKeys]:
+        """Send `pre_delete` for each row, and return what is to be deleted after that, in order.
+
+        Receivers may move rows away, or add some. So after they have run, the rows are collected again, until `pre_delete`
+        was sent for all. Raises `RuntimeError` if there is no end to it.
+        """
+        for _ in range(MAX_ROUNDS):
+            collection = self._collection
+            for schema in collection.rows:
+                if collection.has_receivers(schema):
+                    refuse_waiting(schema)
+            groups = {schema: list(rows.values()) for schema, rows in collection.rows.items()}
+            steps, nulled = delete_order(groups, collection.dependants, row_by_row=self._row_by_row)
+            for row in self._shared_rows(steps):
+                row.snapshot = row.snapshot or take_snapshot(row.instance)
+            waiting = [row for row in self._rows_with_receivers(steps, pre_delete) if not row.announced]
+            sent = [self._send_before(row) for row in waiting]
+            self._work.check()  # a receiver may have doomed the block
+            if not (any(sent) and any(collection.keys_to(schema) for schema in groups)):
+                return steps, nulled
+            self._collection = collection.again()
+        raise RuntimeError(
+            f"pre_delete was sent {MAX_ROUNDS} times, and each time receivers have added rows that refer to those to delete"
+        )
 
     def _shared_rows(self, steps: Iterable[Step]) -> Iterator[CollectedRow]:
         """Yield the rows whose instances the caller or a receiver may hold."""
@@ -188,10 +215,13 @@ class Deletion:
                 for layer in step.layers:
                     yield from layer
 
-    def _send_before(self, row: CollectedRow) -> None:
+    def _send_before(self, row: CollectedRow) -> bool:
+        """Send `pre_delete`, and return whether a receiver has run."""
         self._work.dirty, before = True, self._work.dirty
-        sent = self._send(pre_delete, row)
-        self._work.dirty = before or bool(sent)
+        row.announced = True
+        sent = bool(self._send(pre_delete, row))
+        self._work.dirty = before or sent
+        return sent
 
     def _send(self, signal: Any, row: CollectedRow) -> Any:
         alias = self._channel.database.alias
@@ -275,13 +305,22 @@ def _loaded(instance: Any) -> Loaded:
     return instance._row_state, instance._row
 
 
-def _forget_key(name: str, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded) -> None:
-    """Set the generated key *name* of a deleted *instance* to None.
+def _load_for_receivers(schema: Schema, database: Database, instance: Any) -> None:
+    """Load the deferred fields of *instance*: receivers of `post_delete` may read them when the row is gone."""
+    if instance._row_state.partial and is_own_row(schema, database, instance):
+        with suppress(schema.model.DoesNotExist):  # then there is nothing to delete
+            complete(instance)
 
-    The key stays if a receiver has saved the instance since (its state is no longer *loaded*), or has given it another
-    key than the deleted *key*.
+
+def _forget_key(
+    name: str, database: Database, instance: Any, key: Row, snapshot: Snapshot, loaded: Loaded
+) -> None:
+    """Set the generated key *name* of an *instance* that was deleted from *database* to None.
+
+    The key stays if the row of the instance is in another database, if a receiver has saved the instance since (its state
+    is no longer *loaded*), or if it has another key than the deleted *key*.
     """
     state, row = loaded
-    same = instance._row_state is state and instance._row is row
+    same = instance._row_state is state and instance._row is row and state.alias in (None, database.alias)
     if same and instance.__dict__.get(name) == key[0]:
         apply_generated(instance, snapshot, {name: None})

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from microorm.errors import FieldError
+from microorm.errors import AfterCommitError, FieldError
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS
@@ -26,11 +26,12 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
     wanted = query.filter(**asked)
     if (found := wanted.one_or_none()) is not None:
         return found, False
-    committed: list[bool] = []
     try:
-        return _create(query, asked, given, committed), True
+        return _create(query, asked, given), True
+    except AfterCommitError:
+        raise  # of the class of a function's error, which may be an IntegrityError, too
     except IntegrityError:
-        if committed or (found := _latest(wanted)) is None:
+        if (found := _latest(wanted)) is None:
             raise
         return found, False
 
@@ -60,11 +61,12 @@ def update_or_create(
     there = _locks_rows_only(query) or wanted.one_or_none() is not None
     if there and (found := _update(wanted, given)) is not None:
         return found, False
-    committed: list[bool] = []
     try:
-        return _create(query, asked, new, committed), True
+        return _create(query, asked, new), True
+    except AfterCommitError:
+        raise  # of the class of a function's error, which may be an IntegrityError, too
     except IntegrityError:
-        if committed or (found := _update(wanted, given)) is None:
+        if (found := _update(wanted, given)) is None:
             raise
         return found, False
 
@@ -109,14 +111,12 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value() if callable(value) else value for name, value in given.items()}
 
 
-def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any], committed: list[bool]) -> Any:
+def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """Insert a row in a block of its own, so that an `IntegrityError` does not doom the surrounding block.
 
-    Once the row is committed, *committed* is not empty: an error is then one of a function that ran after the commit.
+    An error of a function that runs after the commit is an `AfterCommitError`.
     """
-    databases = query._schema.registry.databases
-    with databases.atomic(query._using):
-        databases.on_commit(lambda: committed.append(True), query._using)
+    with query._schema.registry.databases.atomic(query._using):
         return query.create(**asked, **_values(given))
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.db.connection import Channel
 from microorm.db.context import USING, current_alias, refuse_lazy
 from microorm.db.engine import Database
-from microorm.db.snapshots import apply_generated, take_snapshot
+from microorm.db.snapshots import apply_generated, note_row, take_snapshot
 from microorm.errors import InvalidValue, UnsavedError
 from microorm.fields.field import MISSING
 from microorm.mapping.codegen import Row
@@ -58,6 +58,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
     )
     if (transaction := databases.transaction(database)) is not None:
         # The block may be rolled back, and with it the values that were read.
+        note_row(snapshot, instance._row)
         transaction.undo.record(snapshot)
 
 
@@ -136,6 +137,7 @@ def load_replaced(instance: Any) -> None:
     if found:
         snapshot = take_snapshot(instance)
         _mark_loaded(instance, dict(zip(wanted, found[0], strict=True)))
+        note_row(snapshot, instance._row)
         if (transaction := schema.registry.databases.transaction(database)) is not None:
             transaction.undo.record(snapshot)
 
@@ -219,6 +221,7 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
     fresh = dict(zip(wanted, found, strict=True))
     _mark_loaded(instance, fresh)
     apply_generated(instance, snapshot, fresh)
+    note_row(snapshot, instance._row)
     if (transaction := schema.registry.databases.transaction(database)) is not None:
         transaction.undo.record(snapshot)
 

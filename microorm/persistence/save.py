@@ -7,7 +7,7 @@ SQL has run, it also dooms the open block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import ref
 
@@ -18,9 +18,9 @@ from microorm.db.atomic import UnitOfWork
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
-from microorm.db.snapshots import Snapshot, apply_generated, note_generated
+from microorm.db.snapshots import ROW, Snapshot, apply_generated, note_generated, note_row
 from microorm.dispatch.receivers import EMPTY, Route
-from microorm.errors import FieldError, InvalidValue, NotUpdated, UnsavedError
+from microorm.errors import InvalidValue, NotUpdated
 from microorm.fields.field import MISSING
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_columns, refuse_foreign
@@ -28,12 +28,16 @@ from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.messages import brief
 from microorm.persistence.foreign_keys import refresh_foreign_keys
+from microorm.persistence.options import (
+    PLAIN,
+    SaveOptions,
+    field_names,
+    options_of_partial,
+    refuse_conflict,
+    refuse_unsaved,
+)
 from microorm.persistence.refresh import (
-    complete,
     computed_rows,
-    is_own_row,
-    load_replaced,
-    missing,
     refuse_computed,
 )
 from microorm.signals import post_save, pre_save
@@ -51,27 +55,7 @@ Before = tuple[RowState, Row | None]
 """RowState and loaded row of an instance as they were before a save."""
 
 
-class SaveOptions:
-    """The checked arguments of one call of `save()`."""
-
-    __slots__ = ("fields", "force_insert", "force_update", "raw")
-
-    def __init__(
-        self,
-        fields: frozenset[str] | None = None,
-        *,
-        raw: bool = False,
-        force_insert: bool = False,
-        force_update: bool = False,
-    ) -> None:
-        self.fields = fields
-        self.raw = raw
-        self.force_insert = force_insert
-        self.force_update = force_update
-
-
-PLAIN = SaveOptions()
-INSERT = SaveOptions(force_insert=True)
+NOTHING_MADE: tuple[tuple[str, ...], Row] = ((), ())
 
 
 class SavePlan:
@@ -104,12 +88,13 @@ class SavePlan:
         self._written = names[: -len(schema.key)] if self.has_key else names
         self.updated = plans.row_state(names)
 
-    def prepare_insert(self) -> CompiledInsert:
-        """Compile the INSERT of the row."""
-        statement = self._plans.insert(self.names)
-        self.inserted = self._plans.row_state(self.names + statement.made_names)
-        self.insert = statement
-        return statement
+    def insert_row(self, channel: Channel, row: Row) -> tuple[RowState, tuple[str, ...], Row]:
+        """Insert *row*; return the state of its instance, and names and values of what the database has made."""
+        statement = self.insert
+        if statement is None:
+            statement = self.insert = self._plans.insert(self.names)
+            self.inserted = self._plans.row_state(self.names + statement.made_names)
+        return self.inserted, statement.made_names, statement.insert(channel, row)
 
     def update(self, channel: Channel, row: Row) -> bool:
         """Update *row* by its key, and return whether it exists; without fields besides the key, only check that."""
@@ -133,12 +118,12 @@ def save(
         options = PLAIN
     else:
         fields = None if update_fields is None else field_names(schema, update_fields)
-        _refuse_conflict(fields, force_insert=force_insert, force_update=force_update)
+        refuse_conflict(fields, force_insert=force_insert, force_update=force_update)
         if fields is not None and not fields:
             return
         options = SaveOptions(fields, raw=raw, force_insert=force_insert, force_update=force_update)
         if force_update or fields is not None:
-            _refuse_unsaved(schema, instance)
+            refuse_unsaved(schema, instance)
     model = schema.model
     before = pre_save._route(model) if pre_save._connections else EMPTY
     after = post_save._route(model) if post_save._connections else EMPTY
@@ -230,9 +215,6 @@ def send_post_save(
     committed: bool = False,
 ) -> None:
     """Send `post_save`. While its receivers run, `changes()` compares with the state *before* the save."""
-    model = schema.model
-    if not post_save._route(model):
-        return
     saved = instance._row_state
     with_before = saved.after_insert if before == NOTHING else None
     instance._row_state = with_before = with_before or saved.with_before(before)
@@ -240,7 +222,7 @@ def send_post_save(
     try:
         ReceiverScope(schema.registry.databases, alias, committed=committed).run(
             post_save.send,
-            model,
+            schema.model,
             instance=instance,
             created=created,
             raw=options.raw,
@@ -333,25 +315,24 @@ def write_row(
         _mark_with_computed(schema, channel, instance, plan.names, row, snapshot)
         return False
     if options.fields is not None:
-        channel.keep(snapshot)
-        mark_saved(schema, plans, instance, plan.names, row)
+        mark_saved(schema, plans, instance, plan.names, row, snapshot, channel.keep)
         return False
-    values, state = instance.__dict__, plan.updated
-    made: tuple[str, ...] = ()
-    generated: Row = ()
+    values = instance.__dict__
+    state, made, generated = plan.updated, *NOTHING_MADE
     if created:
-        statement = plan.insert or plan.prepare_insert()
-        state, made, generated = plan.inserted, statement.made_names, statement.insert(channel, row)
+        state, made, generated = plan.insert_row(channel, row)
         for name, value in zip(made, generated):  # noqa: B905 a keyword costs more than the loop
             snapshot[3][name] = (values.get(name, MISSING), value)
+    row += generated
+    if schema.mutable:
+        row = copied(plan.names + made, schema, row)
+    snapshot[3][ROW] = (snapshot[2], row)
     # Recorded before the first change, so that a rollback restores the instance even after an interrupt.
     if channel.undo is not None:
         channel.undo.record(snapshot)
     for name, value in zip(made, generated):  # noqa: B905
         values[name] = value
-    row += generated
-    instance._row = copied(plan.names + made, schema, row) if schema.mutable else row
-    instance._row_state = state
+    instance._row, instance._row_state = row, state
     return created
 
 
@@ -362,10 +343,10 @@ def _mark_with_computed(
     key = row[-len(schema.key) :]
     (computed,) = computed_rows(schema, channel, [key]).values()
     note_generated(instance, snapshot, schema.computed, computed)
-    channel.keep(snapshot)
-    instance.__dict__.update(zip(schema.computed, computed, strict=True))
     plans = plans_of(schema, channel.database)
-    mark_saved(schema, plans, instance, names + schema.computed, row + computed)
+    names, row = names + schema.computed, row + computed
+    mark_saved(schema, plans, instance, names, row, snapshot, channel.keep)
+    instance.__dict__.update(zip(schema.computed, computed, strict=True))
 
 
 def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
@@ -377,15 +358,30 @@ def _inserts(schema: Schema, instance: Any, options: SaveOptions) -> bool:
     return instance._row_state.adding and schema.key_has_default and not options.raw
 
 
-def mark_saved(schema: Schema, plans: Plans, instance: Any, names: tuple[str, ...], row: Row) -> None:
-    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any."""
+def mark_saved(
+    schema: Schema,
+    plans: Plans,
+    instance: Any,
+    names: tuple[str, ...],
+    row: Row,
+    snapshot: Snapshot,
+    keep: Callable[[Snapshot], object],
+) -> None:
+    """Make *row* the loaded values of the fields *names*; other fields keep their loaded values, if they have any.
+
+    *keep* records the *snapshot* of the instance for a rollback. It is called before the first change.
+    """
     loaded = dict(zip(names, copied(names, schema, row), strict=True))
     layout, earlier = instance._row_state.layout, instance._row
     for name in () if earlier is None else layout.names:
         if name not in loaded:
             loaded[name] = layout.value(earlier, name)
-    instance._row = tuple(loaded.values())
-    instance._row_state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
+    new = tuple(loaded.values())
+    state = plans.row_state(tuple(loaded), partial=instance._row_state.partial)
+    note_row(snapshot, new)
+    keep(snapshot)
+    instance._row = new
+    instance._row_state = state
 
 
 def copied(names: Iterable[str], schema: Schema, row: Row) -> Row:
@@ -428,10 +424,10 @@ def write_expressions(
     ).one()
     generated = dict(zip([f.name for f in unknown], found, strict=True))
     note_generated(instance, snapshot, generated, generated.values())
-    channel.keep(snapshot)
-    instance.__dict__.update(generated)
     values.update(generated)
-    mark_saved(schema, plans_of(schema, channel.database), instance, tuple(values), tuple(values.values()))
+    plans, new = plans_of(schema, channel.database), tuple(values.values())
+    mark_saved(schema, plans, instance, tuple(values), new, snapshot, channel.keep)
+    instance.__dict__.update(generated)
     return created
 
 
@@ -442,57 +438,3 @@ def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:
         f"{schema.name} with {shown} is not in {channel.database.alias!r}"
     )
     return error
-
-
-def options_of_partial(
-    schema: Schema, database: Database, instance: Any, options: SaveOptions
-) -> SaveOptions:
-    """Return the options for the save of an instance with deferred fields.
-
-    A save to the row that it was loaded from writes the other fields, as with `update_fields`. Any other save writes all
-    fields, so the deferred ones are loaded here.
-    """
-    if post_save._connections and post_save._route(schema.model):
-        load_replaced(instance)  # the row has other values when the receivers ask for the changes
-    if options.fields is not None:
-        complete(instance, tuple(options.fields))
-        return options
-    deferred = missing(instance)
-    if deferred and not options.force_insert and is_own_row(schema, database, instance):
-        updating = () if options.raw else [field.name for field in schema.updating]
-        names = frozenset(name for name in schema.plain_names if name not in deferred or name in updating)
-        if names:
-            return SaveOptions(names, raw=options.raw, force_update=options.force_update)
-    complete(instance)
-    return options
-
-
-def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fields") -> frozenset[str]:
-    """Return the names of the fields *given* by name or column.
-
-    Raises `TypeError` for a single name or column, `FieldError` for an unknown field and for the primary key.
-    """
-    if isinstance(given, (str, bytes, ClauseElement)):
-        raise TypeError(f"{argument} must be a list of names or columns, not {brief(given)}")
-    names = frozenset(schema.field(name).name for name in given)
-    for field in schema.key:
-        if field.name in names:
-            raise FieldError(
-                f"{schema.name}.{field.name} is the primary key, which an update does not change"
-            )
-    for name in schema.computed:
-        if name in names:
-            raise FieldError(f"{schema.name}.{name} is computed by the database")
-    return names
-
-
-def _refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force_update: bool) -> None:
-    if force_insert and force_update:
-        raise ValueError("force_insert and force_update contradict each other")
-    if force_insert and fields is not None:
-        raise ValueError("force_insert and update_fields contradict each other")
-
-
-def _refuse_unsaved(schema: Schema, instance: Any) -> None:
-    if any(instance.__dict__.get(field.name) is None for field in schema.key):
-        raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")

@@ -19,12 +19,11 @@ from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
+from microorm.persistence.options import SaveOptions, field_names
 from microorm.persistence.refresh import complete_all, computed_rows
 from microorm.persistence.save import (
-    SaveOptions,
     SavePlan,
     collect,
-    field_names,
     mark_saved,
     write_expressions,
 )
@@ -161,9 +160,9 @@ def _update_batch(
         if existing is None or key in existing:
             values = computed.get(key, ())
             note_generated(instance, snapshot, schema.computed, values)
-            channel.keep(snapshot)
+            known = names + schema.computed[: len(values)]
+            mark_saved(schema, plans, instance, known, row + values, snapshot, channel.keep)
             instance.__dict__.update(zip(schema.computed, values, strict=False))
-            mark_saved(schema, plans, instance, names + schema.computed[: len(values)], row + values)
         else:
             restore(snapshot)
     return count

@@ -201,8 +201,11 @@ class ForeignKeyRows:
         self._forget_previous(whole, instance)
         plans = plans_of(self._schema, self._database)
         key = None if owner is None else self._key
-        mark_saved(self._schema, plans, instance, (self._field,), (key,))
-        self._refer(whole, instance, owner, image)
+
+        def keep(snapshot: Snapshot) -> None:
+            self._refer(whole, instance, owner, snapshot)
+
+        mark_saved(self._schema, plans, instance, (self._field,), (key,), image, keep)
 
     def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
         """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""

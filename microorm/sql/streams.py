@@ -16,7 +16,7 @@ from sqlalchemy import Connection, CursorResult, Select, column, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.blocks import AtomicBlock
-from microorm.db.connection import autocommit_connection
+from microorm.db.connection import autocommit_connection, close_committed
 from microorm.db.context import process
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
@@ -53,7 +53,7 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         # Without WAL, an open reader would block writes of the loop, so all rows are read at once.
         if database.is_sqlite and connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
             rows = connection.execute(statement).fetchall()
-            connection.close()
+            close_committed(connection, failed=False)
             yield from sliced(rows, size)
             return
         if database.dialect in MARIADB:
@@ -72,7 +72,9 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         else:
             if result is not None and not done:
                 _abort(database, connection, result)
-            connection.close()
+            close_committed(
+                connection, failed=not (done and database.is_sqlite)
+            )  # elsewhere there is a transaction
 
 
 def _own_connection(database: Database) -> Connection:

@@ -1,6 +1,7 @@
 """Channels: a statement has the same result on the driver's cursor and through SQLAlchemy."""
 
 import contextlib
+import logging
 from typing import Any
 
 import pytest
@@ -205,3 +206,42 @@ def test_a_channel_that_cannot_open_leaves_nothing(databases: Any, monkeypatch: 
         assert engine.pool.checkedout() == 0
     with AutocommitConnection(database, writes=True) as channel:
         assert isinstance(channel, Channel)
+
+
+def test_the_log_shows_no_rollback_of_what_was_committed_by_itself(
+    databases: Any, Book: Any, caplog: Any
+) -> None:
+    """Neither after reads and writes, nor after statements of the program; only after a statement that failed."""
+    with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"):
+        book = Book(title="a").save()
+        Book.objects.update(title="b")
+        assert [each.title for each in Book.objects] == ["b"]
+        with databases.connection() as connection:
+            connection.execute(select(text("42")))
+        if databases.database("default").is_sqlite:  # elsewhere a stream is read in a transaction
+            assert [each.title for each in Book.objects.iterate()] == ["b"]
+        book.delete()
+        logged = " ".join(record.getMessage() for record in caplog.records)
+        assert "INSERT INTO book" in logged
+        assert "ROLLBACK" not in logged
+        with pytest.raises(IntegrityError):
+            Book.objects.bulk_create([Book(title="c"), Book(title="c")])
+    assert "ROLLBACK" in " ".join(record.getMessage() for record in caplog.records)
+    assert unreturned(databases) == 0
+
+
+@pytest.mark.backends("sqlite-file")
+def test_a_connection_lost_after_a_logged_write_does_not_undo_it(
+    databases: Any, Book: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement has committed by itself; the connection is not used again."""
+
+    def lost(*arguments: Any) -> None:
+        raise OperationalError("COMMIT", None, OSError("gone"))
+
+    book = Book(title="a")
+    with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"), monkeypatch.context() as patch:
+        patch.setattr("sqlalchemy.Connection.commit", lost)
+        book.save()
+    assert (book._state.adding, [each.title for each in Book.objects]) == (False, ["a"])
+    assert unreturned(databases) == 0

@@ -3,20 +3,23 @@
 import functools
 import gc
 import logging
+import pickle
 import weakref
 from collections import deque
 
 import pytest
 
-from microorm.db.context import RECEIVER, Hook, ReceiverScope, current_alias, innermost
-from microorm.db.context import run_hooks as run_all
+from microorm.db.context import RECEIVER, ReceiverScope, current_alias, innermost
+from microorm.db.hooks import Hook
+from microorm.db.hooks import run_hooks as run_all
+from microorm.errors import AfterCommitError, outcome_unknown
 
 
-def run_hooks(hooks: list[Hook]) -> None:
+def run_hooks(hooks: list[Hook], committed: str | None = "shop", error: BaseException | None = None) -> None:
     """Run *hooks*, and see that none is left."""
     waiting = deque(hooks)
     try:
-        run_all(waiting)
+        run_all(waiting, committed, error)
     finally:
         assert not waiting
 
@@ -24,7 +27,7 @@ def run_hooks(hooks: list[Hook]) -> None:
 class Failing:
     """A function without a name."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
     def __call__(self) -> None:
@@ -43,10 +46,11 @@ def test_hooks_run_in_order_with_no_arguments() -> None:
     run_hooks([])
 
 
-def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> None:
+def test_all_run_and_the_first_error_is_the_cause_with_the_others_as_notes() -> None:
+    """The error that is raised says that the commit has happened, and which function failed."""
     ran: list[int] = []
     first, second, third = LookupError("one"), ValueError("two"), OSError("three")
-    with pytest.raises(LookupError) as caught:
+    with pytest.raises(AfterCommitError) as caught:
         run_hooks(
             [
                 (Failing(first), False),
@@ -56,13 +60,33 @@ def test_all_run_and_the_first_error_is_raised_with_the_others_as_notes() -> Non
                 (functools.partial(ran.append, 2), False),
             ]
         )
-    assert caught.value is first
+    assert caught.value.__cause__ is first
+    assert (caught.value.alias, caught.value.function) == ("shop", "<a failing hook>")
+    assert str(caught.value) == (
+        "the rows in 'shop' are committed, but the on_commit function <a failing hook> failed: LookupError('one')"
+    )
     assert ran == [1, 2]
     assert caught.value.__notes__ == [
-        "the rows are committed: the on_commit function <a failing hook> raised this after the commit",
-        "another on_commit function failed as well: ValueError('two')",
-        "another on_commit function failed as well: OSError('three')",
+        "the on_commit function <a failing hook> failed as well: ValueError('two')",
+        "the on_commit function <a failing hook> failed as well: OSError('three')",
     ]
+
+
+def test_without_a_commit_the_error_is_raised_as_it_is() -> None:
+    error = LookupError("one")
+    with pytest.raises(LookupError) as caught:
+        run_hooks([(Failing(error), False)], None)
+    assert caught.value is error
+    assert not hasattr(error, "__notes__")
+
+
+def test_the_error_can_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(AfterCommitError("shop", "mail", "OSError()")))
+    assert (error.alias, error.function, str(error)) == (
+        "shop",
+        "mail",
+        "the rows in 'shop' are committed, but the on_commit function mail failed: OSError()",
+    )
 
 
 def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -87,7 +111,7 @@ def test_an_error_of_a_robust_one_is_logged_only(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_after_an_interrupt_the_remaining_functions_run(interrupt: type[BaseException]) -> None:
-    """Then it is raised, before the errors of the others."""
+    """Then it is raised as it is, before the errors of the others."""
     ran: list[int] = []
 
     def stop() -> None:
@@ -96,7 +120,26 @@ def test_after_an_interrupt_the_remaining_functions_run(interrupt: type[BaseExce
     with pytest.raises(interrupt) as caught:
         run_hooks([(Failing(LookupError()), False), (stop, True), (functools.partial(ran.append, 1), True)])
     assert ran == [1]
-    assert caught.value.__notes__[1:] == ["another on_commit function failed as well: LookupError()"]
+    assert type(caught.value) is interrupt
+    assert caught.value.__notes__[0].startswith("the rows in 'shop' are committed: ")
+    assert caught.value.__notes__[1:] == [
+        "the on_commit function <a failing hook> failed as well: LookupError()"
+    ]
+
+
+def test_an_interrupted_commit_in_a_robust_function_still_stops_the_program() -> None:
+    """`CommitOutcomeUnknown` is an `Exception`, and after Ctrl-C a `KeyboardInterrupt` as well."""
+    with pytest.raises(KeyboardInterrupt):
+        run_hooks([(Failing(outcome_unknown("lost", KeyboardInterrupt())), True)])
+
+
+def test_an_interrupt_that_is_on_its_way_gets_the_errors_as_notes() -> None:
+    """No error of a function takes its place."""
+    interrupt = KeyboardInterrupt()
+    run_hooks([(Failing(LookupError()), False)], error=interrupt)
+    assert interrupt.__notes__ == ["the on_commit function <a failing hook> failed as well: LookupError()"]
+    with pytest.raises(AfterCommitError):
+        run_hooks([(Failing(LookupError()), False)], error=ValueError())
 
 
 def test_what_waits_for_a_write_that_is_committed_runs_after_an_interrupt() -> None:
@@ -128,8 +171,8 @@ def test_an_error_is_freed_without_the_collector() -> None:
     try:
         try:
             run_hooks([(fail, False)])
-        except Lost as error:
-            freed = weakref.ref(error)
+        except AfterCommitError as error:
+            freed = weakref.ref(error.__cause__ or error)
         assert freed() is None
     finally:
         gc.enable()
@@ -173,3 +216,31 @@ def test_nothing_put_off_survives_an_error() -> None:
         raise LookupError
     assert ran == []
     assert innermost() is None
+
+
+@pytest.mark.parametrize(
+    "cause", [LookupError("a"), KeyError("b"), OSError(2, "gone"), UnicodeDecodeError("a", b"", 0, 1, "b")]
+)
+def test_an_error_after_a_commit_is_also_of_the_class_of_its_cause(cause: Exception) -> None:
+    """An `except` for the error of a function goes on to work; the message says that the rows are committed."""
+    with pytest.raises(AfterCommitError) as caught:
+        run_all(deque([(Failing(cause), False)]), "shop")
+    error = caught.value
+    assert isinstance(error, type(cause))
+    assert (type(error).__name__, error.__cause__) == (type(cause).__name__, cause)
+    assert str(error).startswith(
+        "the rows in 'shop' are committed, but the on_commit function <a failing hook> failed: "
+    )
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.alias) == (AfterCommitError, str(error), "shop")
+
+
+def test_a_cause_of_a_class_that_cannot_be_derived_from_is_the_cause_only() -> None:
+    class Final(Exception):
+        def __init_subclass__(cls) -> None:
+            raise TypeError("final")
+
+    with pytest.raises(AfterCommitError) as caught:
+        run_all(deque([(Failing(Final()), False)]), "shop")
+    assert type(caught.value) is AfterCommitError
+    assert isinstance(caught.value.__cause__, Final)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, field
-from microorm.db.snapshots import Batch, SnapshotLog, apply_generated, restore, take_snapshot
+from microorm.db.snapshots import Batch, SnapshotLog, apply_generated, note_row, restore, take_snapshot
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def test_origin_and_loaded_row_go_back(Book: Any) -> None:
     book = Book()
     image = take_snapshot(book)
     before = (book._row_state, book._row)
-    book._row_state, book._row = object(), ("x",)
+    row = ("x",)
+    note_row(image, row)
+    book._row_state, book._row = object(), row
     restore(image)
     assert (book._row_state, book._row) == before
 
@@ -152,9 +154,10 @@ def test_a_new_instance_at_a_dead_ones_address_has_its_own_image(Book: Any) -> N
 def settled(log: SnapshotLog, books: list[Any], first: int) -> None:
     """Set the keys of *books* from *first* on, and record them in *log* as one batch."""
     numbers = list(range(first, first + len(books)))
-    log.record_batch(Batch(books, books[0]._row_state, "id", numbers))
-    for book, number in zip(books, numbers, strict=True):
-        book.id, book._row, book._row_state = number, (number,), object()
+    rows = [(number,) for number in numbers]
+    log.record_batch(Batch(books, books[0]._row_state, rows, "id", numbers))
+    for book, number, row in zip(books, numbers, rows, strict=True):
+        book.id, book._row, book._row_state = number, row, object()
 
 
 def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
@@ -171,7 +174,7 @@ def test_a_batch_goes_back_as_its_instances_would(Book: Any) -> None:
 
 def test_a_batch_keeps_nothing_alive(Book: Any) -> None:
     log, books = SnapshotLog(), [Book(), Book()]
-    batch = Batch(books, books[0]._row_state, "id", [5000, 6000])
+    batch = Batch(books, books[0]._row_state, [(5000,), (6000,)], "id", [5000, 6000])
     log.record_batch(batch)
     del books[1]
     gc.collect()

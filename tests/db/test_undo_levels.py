@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microorm.db.snapshots import SnapshotLog, apply_generated, restore, take_snapshot
+from microorm.db.snapshots import SnapshotLog, apply_generated, note_row, restore, take_snapshot
 
 
 class Thing:
@@ -43,7 +43,9 @@ def save(thing: Thing, log: SnapshotLog | None, **made: Any) -> Any:
     """Do what a save does to *thing*: set generated values, row and state, and record it in the log."""
     image = take_snapshot(thing)
     apply_generated(thing, image, made)
-    thing._row_state, thing._row = object(), dict(vars(thing))
+    row = dict(vars(thing))
+    note_row(image, row)
+    thing._row_state, thing._row = object(), row
     if log is not None:
         log.record(image)
     return image

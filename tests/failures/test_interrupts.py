@@ -164,7 +164,7 @@ def check(world: World, name: str, interrupt: Interrupt, number: int) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("step", [97, pytest.param(13, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [199, pytest.param(13, marks=pytest.mark.slow)])
 def test_an_interrupt_at_any_step_leaves_rows_instances_and_functions_in_agreement(
     world: World, name: str, step: int
 ) -> None:

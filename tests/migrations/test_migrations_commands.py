@@ -259,7 +259,8 @@ def test_a_folder_without_an_environment_is_refused(tmp_path: Path) -> None:
 
 def test_any_message_makes_a_revision_that_can_be_read(folder: Path) -> None:
     messages = ['rename "title"', "back\\slash \\n", 'three """ quotes', "two\nlines", "it's"]
-    migrations = Migrations(folder, Registry(Databases("sqlite://")))
-    for message in messages:
-        migrations.make(message, empty=True)
-    assert [revision.message for revision in migrations.show()] == messages
+    with Databases("sqlite://") as databases:
+        migrations = Migrations(folder, Registry(databases))
+        for message in messages:
+            migrations.make(message, empty=True)
+        assert [revision.message for revision in migrations.show()] == messages

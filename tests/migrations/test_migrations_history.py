@@ -1,6 +1,6 @@
 """The revisions in a folder are read in order, and an error names the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from microorm.migrations.history import name_revisions
 
 
 @pytest.fixture
-def migrations(folder: Path, sqlite_url: str) -> Migrations:
-    return Migrations(folder, Registry(Databases(sqlite_url)))
+def migrations(folder: Path, sqlite_url: str) -> Iterator[Migrations]:
+    with Databases(sqlite_url) as databases:
+        yield Migrations(folder, Registry(databases))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from sqlalchemy import UniqueConstraint
 from sqlalchemy.exc import IntegrityError
 
 from microorm import (
+    AfterCommitError,
     Databases,
     Field,
     FieldError,
@@ -404,7 +405,7 @@ def test_relations_are_asked_for_and_set_by_instances(Base, registry, stored):
 
 
 def test_an_error_after_the_commit_is_raised_and_nothing_is_saved_twice(Word, databases, listen, stored):
-    """It looks like the error of a lost race, but the row is there because this call has created it."""
+    """Its cause looks like the error of a lost race, but the row is there because this call has created it."""
     taken = Word(text="taken").save()
     saves = []
 
@@ -414,9 +415,10 @@ def test_an_error_after_the_commit_is_raised_and_nothing_is_saved_twice(Word, da
             Word(text=taken.text).save()
 
     listen(post_save, fail, sender=Word, delivery="on_commit")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(AfterCommitError) as caught:
         Word.objects.get_or_create(text="a")
-    with pytest.raises(IntegrityError):
+    assert isinstance(caught.value.__cause__, IntegrityError)
+    with pytest.raises(AfterCommitError):
         Word.objects.update_or_create(text="b", defaults={"count": 1})
     assert saves == [("a", True), ("b", True)]
     assert stored(Word, "text", "count") == [("taken", 0), ("a", 0), ("b", 1)]

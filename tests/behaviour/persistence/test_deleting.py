@@ -10,7 +10,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from microorm import Field, InvalidValue, Model, TransactionError, UnknownAlias, UnsavedError, field, muted
+from microorm import (
+    AfterCommitError,
+    Field,
+    InvalidValue,
+    Model,
+    TransactionError,
+    UnknownAlias,
+    UnsavedError,
+    field,
+    muted,
+)
 from microorm.signals import post_delete, post_save, pre_delete, pre_save
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -414,9 +424,10 @@ class TestOnCommit:
         listen(post_delete, fail, sender=Book, delivery="on_commit")
         listen(post_delete, lambda **kwargs: ran.append("next"), sender=Book, delivery="on_commit")
         alone, inside = Book(title="alone").save(), Book(title="inside").save()
-        with pytest.raises(Broken):
+        with pytest.raises(AfterCommitError) as caught:
             alone.delete()
-        with pytest.raises(Broken), databases.atomic():
+        assert isinstance(caught.value.__cause__, Broken)
+        with pytest.raises(AfterCommitError), databases.atomic():
             inside.delete()
         assert ran == ["fail", "next"] * 2
         assert (alone.id, inside.id, Book.objects.count()) == (None, None, 0)
