@@ -12,10 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from microorm.db.context import BLOCK, Scope, held_by_tasks
-from microorm.db.hooks import run_hooks
+from microorm.db.context import BLOCK, Scope, held_by_tasks, note_task, refuse_to_wait, run_hooks
 from microorm.db.reusable import Using
-from microorm.db.tasks import note_task, refuse_to_wait
 from microorm.db.transaction import Forbidden, Transaction
 from microorm.errors import TransactionError
 from microorm.messages import brief

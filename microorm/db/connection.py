@@ -15,11 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from microorm.db.context import held_by_tasks
+from microorm.db.context import held_by_tasks, refuse_to_wait
 from microorm.db.engine import BEGIN, Database
 from microorm.db.pool import give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
-from microorm.db.tasks import refuse_to_wait
 from microorm.errors import MicroormError, outcome_unknown
 
 Bind = Callable[[Any], Any]

@@ -7,6 +7,10 @@ not used, since it fails if a generator is closed in another context than the on
 Context variables are inherited, so child tasks, threads that run in a copied context and forked processes see the blocks
 of their parents. A connection serves one user at a time, so an `Owner` refuses them. Connections that a forked process
 has inherited are dropped without being closed, since the parent continues to use them.
+
+Functions that wait for a commit are run here as well (`run_hooks`). The functions of microorm are synchronous: while one
+waits, no task of its thread runs. If a task holds a block over an `await`, and has locked the database by it, another task
+that needs the lock would wait until the database gives up, so it is refused (`refuse_to_wait`).
 """
 
 from __future__ import annotations
@@ -19,15 +23,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from operator import call, itemgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from microorm.db.hooks import Hook, run_hooks
-from microorm.errors import LazyLoadError, TransactionSharedError
+from microorm.errors import LazyLoadError, TransactionSharedError, after_commit, is_interrupt
 from microorm.messages import brief
 
 if TYPE_CHECKING:
     import asyncio
+
+    from microorm.db.engine import Database
+    from microorm.db.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -168,6 +175,63 @@ def warn_write_outside_block(owner: object, alias: str) -> None:
                     scope.alias,
                 )
             return
+
+
+Hook = tuple[Callable[[], Any], bool]
+"""A function, and whether it is robust: its errors are logged."""
+
+
+def run_hooks(hooks: deque[Hook], committed: str | None, error: BaseException | None = None) -> None:
+    """Run all *hooks* in order, even if one is interrupted, and remove each from the list as it begins.
+
+    Errors of robust functions are logged. After the last function, the first interrupt is raised, or else the first error:
+    as the cause of an `AfterCommitError` if the functions run after a commit on the alias *committed*. Further errors are
+    its notes. An interrupt *error* that is on its way already gets the notes, and nothing is raised.
+    """
+    failures: list[tuple[BaseException, str]] = []
+    # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
+    steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
+    while hooks:
+        function, robust = hooks[0]
+        try:
+            next(steps)
+        except BaseException as failure:  # noqa: BLE001 logged, or raised after the last
+            name = getattr(function, "__qualname__", None) or brief(function)
+            if robust and not is_interrupt(failure):
+                _log.error("on_commit function %s failed: %s", name, failure, exc_info=True)
+            else:
+                failures.append((failure, name))
+    if failures:
+        failures.sort(key=lambda failure: not is_interrupt(failure[0]))
+        try:
+            _raise_first(failures, committed, error)
+        finally:
+            failures.clear()  # else the error and this frame would refer to each other
+
+
+def _raise_first(
+    failures: list[tuple[BaseException, str]], committed: str | None, error: BaseException | None
+) -> None:
+    first, name = failures[0]
+    raised, others = first, failures[1:]
+    try:
+        if error is not None and is_interrupt(error):
+            raised, others = error, failures
+        elif committed is not None and is_interrupt(first):
+            first.add_note(
+                f"the rows in {committed!r} are committed: the on_commit function {name} was interrupted"
+            )
+        elif committed is not None:
+            raised = after_commit(committed, name, first, brief(first))
+        for other, function in others:
+            raised.add_note(f"the on_commit function {function} failed as well: {brief(other)}")
+        if raised is error:
+            return
+        if raised is first:
+            raise first
+        raise raised from first
+    finally:
+        del first, raised, others, error
 
 
 class ReceiverScope(Scope):
@@ -317,7 +381,34 @@ class Inheritable(Protocol):
 _watched: dict[int, weakref.ref[Inheritable]] = {}
 _held: list[Inheritable] = []
 held_by_tasks: dict[int, weakref.ref[Any]] = {}
-"""The transactions that a task of an event loop has begun and not ended; see `db.tasks`."""
+"""The transactions that a task of an event loop has begun and not ended; see `refuse_to_wait`."""
+
+
+def note_task(transaction: Transaction) -> None:
+    """Note that *transaction*, which has begun, belongs to a task, until `context.forget` is called for it."""
+    held_by_tasks[id(transaction)] = weakref.ref(transaction)
+
+
+def refuse_to_wait(database: Database) -> None:
+    """Raise `TransactionSharedError` if a task that cannot run now, since this thread would wait, has locked *database*.
+
+    That is so on SQLite, where a block locks the whole database as it begins. The servers lock rows, which only they know.
+    """
+    for key, reference in list(held_by_tasks.items()):
+        transaction = reference()
+        if transaction is None:  # it was dropped, not ended
+            held_by_tasks.pop(key, None)
+            continue
+        if not transaction.database.is_sqlite or transaction.database.url != database.url:
+            continue
+        task = transaction.owner.waiting_task()
+        if task is None or task is running_task() or transaction.blocks[0].readonly:
+            continue
+        raise TransactionSharedError(
+            f"{database.alias!r} is locked by the block that the task {task.get_name()!r} has open while it awaits "
+            "something; to wait for it here would stop the event loop, and so that task. Await nothing in a block: "
+            "write a function that is decorated with @atomic, and `await asyncio.to_thread(function)`"
+        )
 
 
 class _Process:

@@ -16,9 +16,8 @@ from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.atomic import Atomic
 from microorm.db.connection import autocommit_connection, close_committed
-from microorm.db.context import BLOCK, RECEIVER, USING, current_alias
+from microorm.db.context import BLOCK, RECEIVER, USING, current_alias, run_hooks
 from microorm.db.engine import Database, connection_created
-from microorm.db.hooks import run_hooks
 from microorm.db.reusable import Using
 from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import open_transaction

@@ -125,11 +125,6 @@ class Batch:
                     changed[self._key] = (None, value)
                 yield (reference, self._row_state, None, changed)
 
-    def restore(self) -> None:
-        """Restore all instances that are still alive."""
-        for snapshot in self.snapshots():
-            restore(snapshot)
-
 
 Entry = Snapshot | Batch | list[Snapshot]
 """An entry of a level. A list, oldest first, has steps between which another transaction has written the instance."""

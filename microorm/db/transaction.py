@@ -18,9 +18,8 @@ from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.db.connection import Channel, is_definite
-from microorm.db.context import Owner, forget, open_block, watch
+from microorm.db.context import Hook, Owner, forget, open_block, watch
 from microorm.db.engine import BEGIN, TRANSACTION, Database
-from microorm.db.hooks import Hook
 from microorm.db.snapshots import SnapshotLog
 from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError, outcome_unknown
 from microorm.messages import brief

@@ -63,6 +63,8 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         done = True
         if database.dialect in MARIADB:
             connection.exec_driver_sql("SET SESSION net_write_timeout = DEFAULT")
+        elif database.is_sqlite:  # PostgreSQL reads in a transaction
+            close_committed(connection, failed=False)
     finally:
         if here is not process():
             # This is a forked process: the parent still uses the connection.
@@ -72,9 +74,7 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
         else:
             if result is not None and not done:
                 _abort(database, connection, result)
-            close_committed(
-                connection, failed=not (done and database.is_sqlite)
-            )  # elsewhere there is a transaction
+            connection.close()
 
 
 def _own_connection(database: Database) -> Connection:
@@ -94,14 +94,30 @@ def _abort(database: Database, connection: Connection, result: CursorResult[Any]
         result.close()
         return
     # Otherwise MariaDB's driver would read all rows that are left before it closes.
-    with suppress(SQLAlchemyError), database.idle_connections.connect(database.engine) as other:
-        other.exec_driver_sql(f"KILL QUERY {driver.thread_id():d}")
+    _kill(database, driver.thread_id())
     cursor: Any = result.cursor
     with suppress(database.engine.dialect.loaded_dbapi.Error):
         while cursor.fetchmany(1000):
             pass
     result.close()
     connection.invalidate()  # KILL may have come after the last row, and would stop the next query
+
+
+def _kill(database: Database, thread_id: int) -> None:
+    """Stop the query of another connection to MariaDB, as far as possible.
+
+    The pool is not asked for a connection: the stream may have its last one, and would wait for itself.
+    """
+    engine = database.engine
+    pool = engine.pool.recreate()
+    try:
+        with (
+            suppress(SQLAlchemyError, engine.dialect.loaded_dbapi.Error),
+            Connection(engine, pool.connect()) as connection,
+        ):
+            connection.exec_driver_sql(f"KILL QUERY {thread_id:d}")
+    finally:
+        pool.dispose()
 
 
 def _by_cursor(transaction: Transaction, statement: Select[Any], size: int) -> Stream:

@@ -376,6 +376,22 @@ def test_a_refresh_reads_where_the_row_is(world: Callable[..., World]) -> None:
         book.refresh_from_db(using="replica")
 
 
+def test_a_loaded_instance_is_read_again_where_it_came_from_even_in_a_block_on_the_primary(
+    world: Callable[..., World],
+) -> None:
+    """By a refresh and for a deferred field: in another database the row with its key may be another one."""
+    here = world("primary", "replica", routers=[Recorder(read="replica", write="primary")])
+    book = here.Book(title="Dune").save(using="replica")
+    here.Book(id=book.id, title="Emma").save(using="primary")
+    light = here.Book.objects.only("id").get(id=book.id)
+    with here.databases.atomic("primary"):
+        book.refresh_from_db()
+        assert (book.title, light.title) == ("Dune", "Dune")
+        assert here.Book.objects.get(id=book.id).title == "Emma"
+        book.refresh_from_db(using="primary")
+        assert (book.title, book._state.db) == ("Emma", "primary")
+
+
 def test_a_read_in_a_block_goes_where_the_model_is_written(world: Callable[..., World]) -> None:
     """Only while a block is open on that alias; another alias can be read by its name."""
     router = Recorder(read="replica", write="primary")

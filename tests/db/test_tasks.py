@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from microorm import Field, TransactionSharedError, field
+from microorm.db.context import held_by_tasks
 
 sqlite = pytest.mark.backends("sqlite-file", "sqlite-memory")
 file = pytest.mark.backends("sqlite-file")
@@ -139,3 +141,23 @@ def test_a_task_writes_in_its_own_block_and_after_it(databases: Any, Book: Any) 
         assert Book.objects.count() == 3
 
     asyncio.run(main())
+
+
+@file
+def test_a_block_that_was_dropped_while_it_was_open_is_forgotten(databases: Any, Book: Any) -> None:
+    """With the task that opened it, and its context."""
+
+    async def forget() -> None:
+        databases.atomic().__enter__()
+
+    async def save() -> None:
+        Book(title="a").save()
+
+    async def main() -> None:
+        await asyncio.create_task(forget())
+
+    asyncio.run(main())
+    gc.collect()
+    asyncio.run(save())
+    assert Book.objects.count() == 1
+    assert held_by_tasks == {}

@@ -546,6 +546,66 @@ def test_a_row_that_a_receiver_adds_is_in_the_way_like_any_other(shop, library, 
     assert library.lathe.pk is not None
 
 
+def test_rows_that_a_receiver_moves_away_stay(shop, library, listen, stored):
+    """With all that refers to them, whether the receiver of the parent or of the row itself has moved them."""
+    deleted = []
+    listen(post_delete, lambda instance, **kwargs: deleted.append(instance), sender=shop.Book)
+
+    def move(instance, **kwargs):
+        instance.books.filter(title="Lathe").update(author_id=library.solaris.author_id)
+
+    def move_itself(instance, **kwargs):
+        if instance.title == "Tombs":
+            shop.Book.objects.filter(id=instance.id).update(author_id=library.solaris.author_id)
+
+    listen(pre_delete, move, sender=shop.Author)
+    listen(pre_delete, move_itself, sender=shop.Book)
+    total, counts = library.ursula.delete()
+    assert (total, counts) == (1, labels({shop.Author: 1}))
+    assert deleted == []
+    assert stored(shop.Book, "title", "author_id") == [
+        (title, library.solaris.author_id) for title in ("Lathe", "Tombs", "Solaris")
+    ]
+    assert (len(stored(shop.Review)), stored(shop.Note, "book_id")) == (3, [library.tombs.id])
+
+
+def test_rows_that_a_receiver_adds_are_deleted_as_well(shop, library, listen, stored):
+    """With their own signals, and with the same instances before and after."""
+    before, after = [], []
+
+    def add(instance, **kwargs):
+        if instance.title == "Lathe":
+            shop.Book(title="new", author=library.ursula).save()
+
+    listen(pre_delete, add, sender=shop.Book)
+    listen(pre_delete, lambda instance, **kwargs: before.append(instance), sender=shop.Book)
+    listen(post_delete, lambda instance, **kwargs: after.append(instance), sender=shop.Book)
+    library.ursula.delete()
+    assert sorted(book.title for book in before) == ["Lathe", "Tombs", "new"]
+    assert {id(book) for book in after} == {id(book) for book in before}
+    assert stored(shop.Book, "title") == ["Solaris"]
+
+
+def test_receivers_that_never_stop_adding_rows_are_an_error(Node, listen, stored):
+    """Nothing is deleted, and nothing of what they have added remains."""
+    root = Node().save()
+    listen(pre_delete, lambda instance, **kwargs: Node(parent=root).save(), sender=Node)
+    with pytest.raises(RuntimeError, match=r"^pre_delete was sent 100 times"):
+        root.delete()
+    assert (len(stored(Node)), root.pk is None) == (1, False)
+
+
+@MEMORY
+def test_a_receiver_that_changes_nothing_costs_no_second_search_where_no_table_refers(
+    shop, library, listen, wire
+):
+    listen(pre_delete, lambda **kwargs: None, sender=shop.Review)
+    review = shop.Review.objects.first()
+    with wire.record() as sent:
+        review.delete()
+    assert len([each for each in sent if each.startswith("SELECT")]) == 0
+
+
 def test_a_query_along_relations_deletes_its_rows_and_what_goes_along(shop, library, listen, stored):
     """By a path, to-one and to-many relations, related rows, and with receivers."""
     Author, Book = shop.Author, shop.Book

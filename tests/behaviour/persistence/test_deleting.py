@@ -517,3 +517,34 @@ def test_an_instance_that_a_receiver_saved_again_keeps_its_key(Book, listen, dat
     assert anew.id is not None
     assert stored(Book, "id") == sorted([again.id, anew.id])
     assert all(book.changes() == {} for book in (again, anew))
+
+
+@pytest.mark.parametrize("delivery", ["immediate", "on_commit"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_receivers_can_read_deferred_fields_of_what_is_deleted(Book, listen, databases, delivery, inside):
+    """They are loaded before the row is gone; values that were assigned stay."""
+    seen = []
+    listen(
+        post_delete,
+        lambda instance, **kwargs: seen.append((instance.title, instance.pages)),
+        sender=Book,
+        delivery=delivery,
+    )
+    keys = [Book(title=title, pages=5).save().id for title in "abc"]
+    light, changed, gone = (Book.objects.only("title").get(id=key) for key in keys)
+    changed.pages = 7
+    with databases.atomic() if inside else contextlib.nullcontext():
+        assert light.delete()[0] == 1
+        assert changed.delete()[0] == 1
+    assert seen == [("a", 5), ("b", 7)]
+    Book.objects.filter(id=gone.id).delete()
+    del seen[:]
+    assert gone.delete()[0] == 0
+    assert seen == []
+
+
+def test_without_receivers_of_the_deletion_nothing_is_loaded(Book, listen, wire):
+    light = Book.objects.only("title").get(id=Book(title="a").save().id)
+    with wire.everything() as sent:
+        light.delete()
+    assert [each.split()[0] for each in sent if each.split()[0] in ("SELECT", "DELETE")] == ["DELETE"]

@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import QueuePool, create_engine, event, text
 
 import microorm
 from microorm import Field, InvalidValue, TransactionError
@@ -300,6 +300,29 @@ def test_mariadb_is_told_to_stop(Book, databases, wire):
     assert [each for each in sent if each.startswith("KILL QUERY")]
     assert in_use(databases) == 0
     assert cross.count() == 2000
+
+
+@pytest.mark.backends("mariadb")
+def test_mariadb_is_told_to_stop_by_a_connection_outside_of_the_pool(url):
+    """The stream may have the only one of the pool, and would wait for itself."""
+    engine = create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    sent: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    with microorm.Databases({"default": engine}) as given:
+        registry = microorm.Registry(given)
+
+        class Note(microorm.Model, registry=registry):
+            text: Field[str]
+
+        registry.create_all()
+        Note.objects.bulk_create([Note(text=f"{number:05}" + "x" * 30) for number in range(500)])
+        for _ in Note.objects.iterate(chunk=10):
+            break
+        assert [each for each in sent if each.startswith("KILL QUERY")]
+        assert Note.objects.count() == 500
+        given.database("default").idle_connections.clear()
+        assert engine.pool.checkedout() == 0
+    engine.dispose()
 
 
 @pytest.mark.backends("mariadb")
