@@ -1,4 +1,4 @@
-"""Shelves: what the five books of the fixture `shelf` are called, and how they are told."""
+"""Shelves: the titles of found books in one word, for short assertions."""
 
 from collections.abc import Iterable
 from typing import Any

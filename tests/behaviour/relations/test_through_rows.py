@@ -113,7 +113,7 @@ def friend_model(Base: Any, registry: Any) -> Any:
 
 @pytest.fixture
 def told(listen: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """Gives a list that what is told of a relation is added to: action, reverse, and the keys."""
+    """Returns a list of the signals of a relation, which grows with each: action, reverse, and the keys."""
 
     def told(relation: Any) -> list[Any]:
         heard: list[Any] = []
@@ -145,7 +145,7 @@ def at_once() -> Iterator[Callable[..., None]]:
 
 
 def pair(action: str, keys: Any, *, reverse: bool = False) -> list[Any]:
-    """What is told of one change."""
+    """The two signals of one change."""
     return [(f"pre_{action}", reverse, keys), (f"post_{action}", reverse, keys)]
 
 
