@@ -116,7 +116,9 @@ class TransactionError(MicroormError):
 
 
 class CommitOutcomeUnknown(TransactionError):
-    """The connection was lost, or the program interrupted, during COMMIT; the rows may or may not be stored.
+    """The connection was lost, the program interrupted, or the driver failed, during COMMIT or while the answer was read.
+
+    The rows may or may not be stored.
 
     Functions passed to `on_commit` did not run. Instances keep the written values, so that their keys can be looked up.
     After Ctrl-C or `sys.exit()` the error is also a `KeyboardInterrupt` or `SystemExit`, and stops the program as they do.

@@ -94,14 +94,15 @@ class Channel:
 
     def fetch(self, statement: Executable, parameters: Any = None) -> Sequence[Any]:
         """Run *statement* through SQLAlchemy's connection, and return all its rows."""
-        result = self.execute(statement, parameters)
+        result: Any = self.execute(statement, parameters)
         try:
-            return result.fetchall()
+            rows: Sequence[Any] = result.fetchall()
         except BaseException as error:
             self.answered = True
-            del result  # the traceback refers to this frame
+            result = None  # the traceback refers to this frame
             clear_frames(error.__traceback__)
             raise
+        return rows
 
     def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
         """Run *sql* on the driver's *cursor*, by default that of the channel, and return it.

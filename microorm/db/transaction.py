@@ -218,7 +218,7 @@ class Transaction(Channel):
 
     def after_fork(self) -> None:
         """In the child: drop the connection without closing it on the server, since the parent uses it."""
-        connection, raw = self._connection, self._raw
+        connection, raw, lost = self._connection, self._raw, self.lost
         self.cursor = self._connection = self._raw = None
         self.owner.after_fork()
         inherited: Any = raw if raw is not None else connection
@@ -228,7 +228,8 @@ class Transaction(Channel):
             # The fork has copied the database with its locks; only closing this connection frees them.
             inherited.close()
             return
-        self.database.note_inherited()
+        if not lost:
+            self.database.note_inherited()
         with suppress(SQLAlchemyError):  # the connection was lost before
             inherited.detach()
         _inherited.append((connection, raw))

@@ -25,6 +25,7 @@ from microorm import (
     field,
 )
 from microorm.db import context as forks
+from microorm.db import drivers as inherited_files
 from microorm.db import transaction as transactions
 from microorm.db.context import ReceiverScope, innermost, open_scopes
 from microorm.db.routing import postpone
@@ -598,6 +599,7 @@ def test_a_child_keeps_what_it_inherited_without_using_it(
     """If it was collected, it would be closed on the server. A lost one needs nothing."""
     inherited: list[Any] = []
     monkeypatch.setattr(transactions, "_inherited", inherited)
+    monkeypatch.setattr(inherited_files, "_inherited_files", set())
     databases.atomic(readonly=True).__enter__()
     (opened,) = open_scopes(databases)
     connection = opened.transaction.connection
@@ -608,7 +610,13 @@ def test_a_child_keeps_what_it_inherited_without_using_it(
     assert inherited == [(connection, None)]
     assert not connection.closed
     connection.close()
-    Book(title="a").save()
+    if lost:
+        Book(title="a").save()
+        return
+    with pytest.raises(
+        TransactionError, match="^this process cannot use the file of 'default': it was forked"
+    ):
+        Book(title="a").save()
 
 
 @memory

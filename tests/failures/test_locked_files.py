@@ -153,7 +153,7 @@ def test_a_file_that_is_held_at_the_first_connection_is_opened(
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
-def test_a_row_that_cannot_be_read_keeps_no_lock(databases: Any, Book: Any, held: Any) -> None:
+def test_a_row_that_cannot_be_read_keeps_no_lock(backend: str, databases: Any, Book: Any, held: Any) -> None:
     """Outside a block and inside, although the error is kept, with its traceback."""
     Book(title="first").save()
     with databases.connection() as connection:
