@@ -71,14 +71,16 @@ def bulk_create(
     model, alias = schema.model, database.alias
     databases = schema.registry.databases
     with unit_of_work(databases, database, begin=False) as work:
-        refresh_all_foreign_keys(schema, work, "bulk_create", objects)
+        refresh_all_foreign_keys(schema, work, alias, "bulk_create", objects)
         complete_all(objects)
         for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
             signal.refuse_waiting(model)
         work.begin()
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
-            refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
+            refresh_all_foreign_keys(
+                schema, work, alias, "bulk_create", objects
+            )  # a receiver may have assigned one
         before = [(instance._row_state, instance._row) for instance in objects if options.each]
         try:
             for group in _groups(schema, work, objects, options.upsert):

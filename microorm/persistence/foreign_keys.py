@@ -7,7 +7,10 @@ from typing import Any
 
 from microorm.db.atomic import UnitOfWork
 from microorm.db.snapshots import Snapshot, apply_generated, apply_related
+from microorm.errors import CrossDatabaseRelation
 from microorm.mapping.schema import Schema
+from microorm.mapping.state import loaded_value, placeholder
+from microorm.messages import brief
 
 
 def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Snapshot) -> None:
@@ -33,11 +36,38 @@ def refresh_foreign_keys(schema: Schema, instance: Any, snapshot: Snapshot) -> N
         apply_related(instance, snapshot, {foreign_key.name: (key, other)})
 
 
-def refresh_all_foreign_keys(schema: Schema, work: UnitOfWork, method: str, objects: Sequence[Any]) -> None:
-    """Do the same for all of *objects*, which *method* got. A note on an error says which object it is about."""
+def refuse_elsewhere(schema: Schema, instance: Any, alias: str) -> None:
+    """Raise `CrossDatabaseRelation` if *instance*, written to *alias*, would refer to a row of another alias.
+
+    A key that is the loaded one is written as it is: such a save copies a row to another alias.
+    """
+    for each in schema.foreign_keys:
+        other = each.assigned(instance)
+        theirs = None if other is None else other._row_state.alias
+        if theirs is None or theirs == alias:
+            continue
+        name = each.field.name
+        if not instance._row_state.adding and loaded_value(instance, name) == instance.__dict__[name]:
+            continue
+        if not schema.registry.databases.allows_relation(placeholder(schema.model, alias), other):
+            raise CrossDatabaseRelation(
+                f"{each.label} of {alias!r} cannot refer to {brief(other)} of {theirs!r}"
+            )
+
+
+def refresh_all_foreign_keys(
+    schema: Schema, work: UnitOfWork, alias: str, method: str, objects: Sequence[Any]
+) -> None:
+    """Refresh the foreign keys of all *objects*, which *method* got and writes to *alias*; refuse what is elsewhere.
+
+    A note on an error says which object it is about.
+    """
     for index, instance in enumerate(objects) if schema.foreign_keys else ():
+        if not instance._related:
+            continue
         try:
             refresh_foreign_keys(schema, instance, work.snapshot(instance))
+            refuse_elsewhere(schema, instance, alias)
         except ValueError as error:
             error.add_note(f"in object {index} of {method}()")
             raise

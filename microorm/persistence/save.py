@@ -27,7 +27,7 @@ from microorm.mapping.path import refuse_columns, refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.messages import brief
-from microorm.persistence.foreign_keys import refresh_foreign_keys
+from microorm.persistence.foreign_keys import refresh_foreign_keys, refuse_elsewhere
 from microorm.persistence.options import (
     PLAIN,
     SaveOptions,
@@ -142,10 +142,12 @@ def write(
     databases = schema.registry.databases
     work = UnitOfWork(databases, None, None, snapshot)
     try:
-        if schema.foreign_keys and not options.raw:
+        if schema.foreign_keys and instance._related and not options.raw:
             refresh_foreign_keys(schema, instance, snapshot)
         database, transaction = databases.place(schema, using, instance, writes=True)
         work.database, work.transaction = database, transaction
+        if schema.foreign_keys and instance._related and not options.raw:
+            refuse_elsewhere(schema, instance, database.alias)
         inside, given_options = transaction is not None, options
         if not state.plain:
             if state.before is not None:  # a receiver of post_save saves the same instance
@@ -180,6 +182,7 @@ def _prepared(
     """Return what is to be written of *instance* once it has the present keys of related instances."""
     if schema.foreign_keys and not options.raw:
         refresh_foreign_keys(schema, instance, snapshot)
+        refuse_elsewhere(schema, instance, database.alias)
     if instance._row_state.partial:
         return options_of_partial(schema, database, instance, options)
     return options

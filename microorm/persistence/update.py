@@ -92,7 +92,7 @@ def bulk_update(
     total = 0
     databases = schema.registry.databases
     with unit_of_work(databases, database, begin=False) as work:
-        refresh_all_foreign_keys(schema, work, "bulk_update", objects)
+        refresh_all_foreign_keys(schema, work, database.alias, "bulk_update", objects)
         complete_all(objects, tuple(names))
         work.begin()
         try:
