@@ -73,12 +73,14 @@ def bulk_update(
     instances: Iterable[Any],
     fields: Iterable[Any],
     *,
+    using: str | None = None,
     batch_size: int | None = None,
     progress: Any = None,
 ) -> int:
     """Write *fields* of all *instances* by their keys, or of none; return the number of rows that exist.
 
-    Instances without a row stay unchanged.
+    Instances without a row stay unchanged. *using*: the alias that was asked for. Without it, an instance is refused
+    whose own save would go elsewhere.
     """
     names = field_names(schema, fields, "fields")
     if not names:
@@ -86,6 +88,7 @@ def bulk_update(
     objects = check_instances(schema, "bulk_update", instances)
     written = Progress(progress, len(objects))
     _check_keys(schema, objects)
+    _check_aliases(schema, database, using, objects)
     if not objects:
         return 0
     options = SaveOptions(names)
@@ -118,6 +121,20 @@ def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
         if (first := indexes.setdefault(key, index)) != index:
             raise ValueError(
                 f"object {index} of bulk_update() has the same key as object {first}: {brief(instance)}"
+            )
+
+
+def _check_aliases(schema: Schema, database: Database, using: str | None, objects: Sequence[Any]) -> None:
+    """Raise `ValueError` for an object of another alias than *database*, unless its save would go there, too."""
+    here, databases = database.alias, schema.registry.databases
+    for index, instance in enumerate(objects):
+        theirs = instance._row_state.alias
+        if theirs is None or theirs == here:
+            continue
+        if databases.for_write(schema.model, schema.home, using, instance).alias != here:
+            raise ValueError(
+                f"object {index} of bulk_update() is of {theirs!r}, where the row with its key is another one than in "
+                f"{here!r}; write {schema.name}.objects.using({theirs!r}).bulk_update(…) for the objects of {theirs!r}"
             )
 
 

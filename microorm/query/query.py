@@ -133,8 +133,8 @@ class Query(Results[M]):
         """Write *fields* of all of *objects* to their rows, or of none; return the number of rows.
 
         An object whose row is gone is not counted and stays as it was. No signal is sent. *batch_size* and *progress* are as
-        in `bulk_create`. Raises `UnsavedError` for an object without a key, `ValueError` for two objects of one row,
-        `TypeError` for other models' instances and on a query with conditions, `FieldError`, `InvalidValue` (a note names
+        in `bulk_create`. Raises `UnsavedError` for an object without a key, `ValueError` for two objects of one row
+        and for one whose save would go to another alias (`using()` names the alias to write to), `TypeError` for other models' instances and on a query with conditions, `FieldError`, `InvalidValue` (a note names
         the object), what *progress* raises, and the database's errors. Nothing is written then.
         """
         from microorm.persistence.update import bulk_update  # noqa: PLC0415 not every program needs it
@@ -148,6 +148,7 @@ class Query(Results[M]):
             self._write_database(),
             objects,
             fields,
+            using=self._using,
             batch_size=check_batch_size(batch_size),
             progress=progress,
         )
