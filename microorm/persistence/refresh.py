@@ -188,12 +188,12 @@ def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict
 
 
 def refuse_computed(instance: Any) -> None:
-    """Raise `InvalidValue` if a value that the database computes has been changed in *instance*."""
+    """Raise `InvalidValue` if a value that the database computes has been set in *instance*."""
     schema: Schema = instance.__schema__
     problems = {}
     for name in schema.computed:
         loaded, current = loaded_value(instance, name), instance.__dict__.get(name, MISSING)
-        if MISSING not in (loaded, current) and loaded != current:
+        if current is not MISSING and loaded != current:
             problems[name] = "is computed by the database, and cannot be changed"
     if problems:
         raise InvalidValue(schema.name, problems)
