@@ -28,7 +28,7 @@ from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.options import INSERT
-from microorm.persistence.refresh import complete_all
+from microorm.persistence.refresh import check_results, complete_all
 from microorm.persistence.save import collect, send_post_save, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
@@ -296,7 +296,12 @@ def _upsert_batch(
     indexes = [names.index(name) for name in known]
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, uniques, strict=True):
         new = found.get(unique, ())
-        apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
+        read = dict(zip(unknown, new, strict=True))
+        if expressions:
+            given = zip(names, row, strict=True)
+            results = tuple([name for name, value in given if isinstance(value, ClauseElement)])
+            check_results(schema, channel, results, read)
+        apply_generated(instance, snapshot, read)
         row = copied_row(fields, (*[row[index] for index in indexes], *new))
         note_row(snapshot, row)
         instance._row = row

@@ -187,6 +187,19 @@ def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict
     return {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
 
 
+def check_results(schema: Schema, channel: Channel, names: tuple[str, ...], results: dict[str, Any]) -> None:
+    """Raise `InvalidValue` if a result of the SQL expressions that were written to the fields *names* does not fit.
+
+    SQLite alone stores whatever an expression results in; the others have refused it.
+    """
+    if channel.database.is_sqlite:
+        try:
+            schema.collector(names)(results)
+        except InvalidValue as error:
+            error.add_note("the value is the result of an SQL expression")
+            raise
+
+
 def refuse_computed(instance: Any) -> None:
     """Raise `InvalidValue` if a value that the database computes has been set in *instance*."""
     schema: Schema = instance.__schema__

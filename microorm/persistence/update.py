@@ -20,7 +20,7 @@ from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.options import SaveOptions, field_names
-from microorm.persistence.refresh import complete_all, computed_rows
+from microorm.persistence.refresh import check_results, complete_all, computed_rows
 from microorm.persistence.save import (
     SavePlan,
     collect,
@@ -44,26 +44,47 @@ class Planned(NamedTuple):
 
 
 def update_found(
-    schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]
+    schema: Schema,
+    database: Database,
+    statement: Update,
+    query: Any,
+    values: dict[str, Any],
+    expressions: tuple[str, ...] = (),
 ) -> int:
     """Execute *statement*, which sets *values* in the rows of *query*, and send its signals, as one unit of work.
 
-    Each signal gets its own copy of *values*, since a receiver may change it. Returns the number of rows.
+    Each signal gets its own copy of *values*, since a receiver may change it. *expressions*: the fields whose values are
+    SQL expressions. Returns the number of rows.
     """
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     pre_update.refuse_waiting(model)
     post_update.refuse_waiting(model)
     with unit_of_work(databases, database, begin=False) as work:
-        channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
+        results = expressions if database.is_sqlite else ()
+        signals = pre_update._route(model) or post_update._route(model)
+        channel = work.begin(several=bool(results or signals))
         work.dirty = True
         if pre_update._route(model):
             scope = ReceiverScope(databases, alias)
             scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
-        count = int(channel.execute(statement).rowcount)
+        if results:
+            count = _update_checked(schema, channel, statement, results)
+        else:
+            count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
             scope = ReceiverScope(databases, alias)
             scope.run(post_update.send, model, query=query, values=dict(values), using=alias, count=count)
+    return count
+
+
+def _update_checked(schema: Schema, channel: Channel, statement: Update, names: tuple[str, ...]) -> int:
+    """Execute *statement* on SQLite, and check what the fields *names* have got; return the number of rows."""
+    columns = [schema.by_name[name].column for name in names]
+    count = 0
+    for row in channel.execute(statement.returning(*columns)):
+        check_results(schema, channel, names, dict(zip(names, row, strict=True)))
+        count += 1
     return count
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
+from sqlalchemy.sql import ClauseElement
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
@@ -170,8 +171,10 @@ class Query(Results[M]):
         statement = self._targeted(sql_update(schema.table).values(assigned(columns)))
         database = self._write_database()
         self._refuse_relating(values, database)
-        told = {schema.reported[schema.field(name).name]: value for name, value in values.items()}
-        return update_found(schema, database, statement, self, told)
+        fields = {schema.field(name): value for name, value in values.items()}
+        told = {schema.reported[field.name]: value for field, value in fields.items()}
+        expressions = [field.name for field in fields if isinstance(columns[field.column], ClauseElement)]
+        return update_found(schema, database, statement, self, told, tuple(expressions))
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete all rows of the query, and what `on_delete` of foreign keys says, all or nothing.
