@@ -270,10 +270,8 @@ def _computed_as(connection: sa.Connection, wanted: sa.Column[Any]) -> str:
         for each in wanted.table.columns
     ]
     with temporary_table(connection, *columns) as inspector:
-        for each in inspector.get_columns(TEMPORARY_TABLE):
-            if each["name"] == wanted.name:
-                return str(each["computed"]["sqltext"])
-    raise AssertionError(wanted)
+        (found,) = [each for each in inspector.get_columns(TEMPORARY_TABLE) if each["name"] == wanted.name]
+    return str(found.get("computed", {}).get("sqltext"))
 
 
 def _copied(computed: sa.Computed) -> sa.Computed:
