@@ -297,10 +297,10 @@ def _upsert_batch(
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, uniques, strict=True):
         new = found.get(unique, ())
         read = dict(zip(unknown, new, strict=True))
-        if expressions:
+        if expressions and channel.database.is_sqlite:
             given = zip(names, row, strict=True)
-            results = tuple([name for name, value in given if isinstance(value, ClauseElement)])
-            check_results(schema, channel, results, read)
+            results = [name for name, value in given if isinstance(value, ClauseElement)]
+            check_results(schema, results, [[read[name] for name in results]])
         apply_generated(instance, snapshot, read)
         row = copied_row(fields, (*[row[index] for index in indexes], *new))
         note_row(snapshot, row)

@@ -187,17 +187,20 @@ def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict
     return {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
 
 
-def check_results(schema: Schema, channel: Channel, names: tuple[str, ...], results: dict[str, Any]) -> None:
-    """Raise `InvalidValue` if a result of the SQL expressions that were written to the fields *names* does not fit.
+def check_results(schema: Schema, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Check *rows*, the results of the SQL expressions that were written to the fields *names*; return their number.
 
-    SQLite alone stores whatever an expression results in; the others have refused it.
+    Only SQLite needs it, which stores whatever an expression results in. Raises `InvalidValue`.
     """
-    if channel.database.is_sqlite:
-        try:
-            schema.collector(names)(results)
-        except InvalidValue as error:
-            error.add_note("the value is the result of an SQL expression")
-            raise
+    collect, count = schema.collector(tuple(names)), 0
+    try:
+        for row in rows:
+            collect(dict(zip(names, row)))  # noqa: B905 a keyword costs more than the loop
+            count += 1
+    except InvalidValue as error:
+        error.add_note("the value is the result of an SQL expression")
+        raise
+    return count
 
 
 def refuse_computed(instance: Any) -> None:

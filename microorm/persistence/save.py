@@ -400,7 +400,7 @@ def write_expressions(
 ) -> bool:
     """Insert or update a *row* with SQL expressions, and read their results; return True for an INSERT."""
     values = dict(zip(names, row, strict=True))
-    expressions = tuple([name for name, value in values.items() if isinstance(value, ClauseElement)])
+    expressions = [name for name, value in values.items() if isinstance(value, ClauseElement)]
     columns = {schema.by_name[name].column: value for name, value in values.items()}
     key = {field.column: values.get(field.name) for field in schema.key}
     keyed = names[-len(schema.key) :] == schema.key_names
@@ -423,7 +423,8 @@ def write_expressions(
         select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
     ).one()
     generated = dict(zip([f.name for f in unknown], found, strict=True))
-    check_results(schema, channel, expressions, generated)
+    if channel.database.is_sqlite:
+        check_results(schema, expressions, [[generated[name] for name in expressions]])
     note_generated(instance, snapshot, generated, generated.values())
     values.update(generated)
     plans, new = plans_of(schema, channel.database), tuple(values.values())

@@ -69,22 +69,13 @@ def update_found(
             scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
         if results:
-            count = _update_checked(schema, channel, statement, results)
+            columns = [schema.by_name[name].column for name in results]
+            count = check_results(schema, results, channel.execute(statement.returning(*columns)))
         else:
             count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
             scope = ReceiverScope(databases, alias)
             scope.run(post_update.send, model, query=query, values=dict(values), using=alias, count=count)
-    return count
-
-
-def _update_checked(schema: Schema, channel: Channel, statement: Update, names: tuple[str, ...]) -> int:
-    """Execute *statement* on SQLite, and check what the fields *names* have got; return the number of rows."""
-    columns = [schema.by_name[name].column for name in names]
-    count = 0
-    for row in channel.execute(statement.returning(*columns)):
-        check_results(schema, channel, names, dict(zip(names, row, strict=True)))
-        count += 1
     return count
 
 
