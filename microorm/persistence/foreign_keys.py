@@ -41,18 +41,22 @@ def refuse_elsewhere(schema: Schema, instance: Any, alias: str) -> None:
 
     A key that is the loaded one is written as it is: such a save copies a row to another alias.
     """
+    related = instance._related or {}
     for each in schema.foreign_keys:
-        other = each.assigned(instance)
-        theirs = None if other is None else other._row_state.alias
-        if theirs is None or theirs == alias:
+        kept = related.get(each.name)  # not `assigned`, whose call most saves do not need
+        if kept is None or kept[1] is None or kept[1]._row_state.alias in (None, alias):
             continue
-        name = each.field.name
-        if not instance._row_state.adding and loaded_value(instance, name) == instance.__dict__[name]:
+        if (other := each.assigned(instance)) is None or _is_copied(instance, each.field.name):
             continue
         if not schema.registry.databases.allows_relation(placeholder(schema.model, alias), other):
             raise CrossDatabaseRelation(
-                f"{each.label} of {alias!r} cannot refer to {brief(other)} of {theirs!r}"
+                f"{each.label} of {alias!r} cannot refer to {brief(other)} of {other._row_state.alias!r}"
             )
+
+
+def _is_copied(instance: Any, name: str) -> bool:
+    """Return whether the key in the field *name* is the one that *instance* was loaded or saved with."""
+    return not instance._row_state.adding and bool(loaded_value(instance, name) == instance.__dict__[name])
 
 
 def refresh_all_foreign_keys(
