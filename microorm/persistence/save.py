@@ -38,6 +38,7 @@ from microorm.persistence.options import (
 )
 from microorm.persistence.refresh import check_results, computed_rows, refuse_computed
 from microorm.signals import post_save, pre_save
+from microorm.sql.hydration import entries_of, fetched
 from microorm.sql.statements import (
     MAX_STATEMENTS,
     CompiledInsert,
@@ -419,9 +420,10 @@ def write_expressions(
         key = {column: made[column] if value is None else value for column, value in key.items()}
     unread = {*expressions, *schema.computed}
     unknown = [f for f in schema.fields if f.name in unread or (created and f.name not in values)]
-    found = channel.execute(
-        select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
-    ).one()
+    written_row = select(*[f.column for f in unknown]).where(
+        *[column == value for column, value in key.items()]
+    )
+    (found,) = fetched(channel, written_row, entries_of(schema, unknown))
     generated = dict(zip([f.name for f in unknown], found, strict=True))
     if channel.database.is_sqlite:
         check_results(schema, expressions, [[generated[name] for name in expressions]])

@@ -29,6 +29,7 @@ from microorm.persistence.save import (
 )
 from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read, sliced
+from microorm.sql.hydration import decoded, entries_of
 from microorm.sql.statements import key_row, plans_of
 
 MAX_CASES = 100
@@ -69,8 +70,9 @@ def update_found(
             scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
         if results:
-            columns = [schema.by_name[name].column for name in results]
-            count = check_results(schema, results, channel.execute(statement.returning(*columns)))
+            fields = [schema.by_name[name] for name in results]
+            returning = statement.returning(*[field.column for field in fields])
+            count = check_results(schema, results, decoded(channel, returning, entries_of(schema, fields)))
         else:
             count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
