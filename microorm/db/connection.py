@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from microorm.db.context import held_by_tasks, refuse_to_wait
 from microorm.db.engine import BEGIN, Database
-from microorm.db.pool import give_back, switch_autocommit
+from microorm.db.pool import SWITCHED, give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
 from microorm.errors import MicroormError, outcome_unknown
 
@@ -214,6 +214,7 @@ class Channel:
         if self.database.commits_by_itself(raw):
             self._deadline = 0.0
             return
+        raw.info[SWITCHED] = True
         self._switch_autocommit(raw, on=True)
 
     def _switch_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from microorm.db.context import watch
 from microorm.db.drivers import FORMS, how_to_install, instead_of, refuse_host, refuse_missing_folder
 from microorm.db.events import EngineListeners, add_listener, count_present, remove_listener
-from microorm.db.pool import IdleConnections
+from microorm.db.pool import SWITCHED, IdleConnections, switch_autocommit
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
@@ -131,14 +131,19 @@ class Database:
         return bool(self.observers.told) or (self._engine or self.engine).logger.isEnabledFor(logging.INFO)
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
-        """Return whether the program has switched *connection* to autocommit, so that it has no transactions."""
+        """Return whether the program has switched *connection*, from the pool, to autocommit: it has no transactions."""
         raw = connection.dbapi_connection
         if self.autocommits or raw is None:
             return False
         try:
-            return self.engine.dialect.detect_autocommit_setting(raw)
+            found = self.engine.dialect.detect_autocommit_setting(raw)
         except NotImplementedError:  # SQLAlchemy cannot detect it for this driver
             return False
+        if found and SWITCHED in connection.info:
+            # It was idle, and an interrupt has returned it to the pool as it was.
+            switch_autocommit(connection, on=False)
+            return False
+        return found
 
     def drop_lost_connections(self) -> None:
         """Close the pooled connections if one was *lost* since the last call, since the others may be lost as well."""

@@ -20,6 +20,9 @@ MAX_ROWS = 100
 
 IdleConnection = tuple[PoolProxiedConnection, Any, float]
 
+SWITCHED = "microorm_switched"
+"""The name in the `info` of a connection that microorm has switched to autocommit, and the program has not."""
+
 _inherited: list[IdleConnection] = []
 
 

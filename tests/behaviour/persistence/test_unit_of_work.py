@@ -1,5 +1,6 @@
 """Units of work: several writes happen together or not at all."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -93,3 +94,16 @@ def test_an_interrupted_commit_leaves_no_transaction_open_on_the_connection(Book
             Book.objects.filter(title="a").update(price=7)
     assert stored(Book, "pages") == [1, 2, 3, 4, 5]
     assert stored(Book, "price")[0] == 7
+
+
+def test_an_idle_connection_that_an_interrupt_has_lost_can_be_used_again(Word, databases, stored):
+    """It returns to the pool as it was, in autocommit on a server."""
+    Word(text="a").save()
+    lost = databases.database("default").idle_connections.take()
+    del lost
+    gc.collect()
+    for text in ("b", "c"):
+        with databases.atomic():
+            Word(text=text).save()
+        Word(text=text * 2).save()
+    assert stored(Word, "text") == ["a", "b", "bb", "c", "cc"]
