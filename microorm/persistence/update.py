@@ -101,8 +101,8 @@ def bulk_update(
         raise ValueError("bulk_update() needs at least one field")
     objects = check_instances(schema, "bulk_update", instances)
     written = Progress(progress, len(objects))
-    _check_keys(schema, objects)
     _check_aliases(schema, database, using, objects)
+    _check_keys(schema, objects)
     if not objects:
         return 0
     options = SaveOptions(names)

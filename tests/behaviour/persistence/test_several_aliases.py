@@ -210,7 +210,7 @@ def test_an_update_of_many_changes_no_row_of_another_alias(Event, databases, wir
     there = Event.objects.using("other").create(id=500, name="there")
     more = Event.objects.using("default").create(id=501, name="more")
     there.name = more.name = "changed"
-    for objects, index in (([there], 0), ([more, there], 1)):
+    for objects, index in (([there], 0), ([more, there], 1), ([here, there], 1)):
         with (
             wire.record() as sent,
             pytest.raises(
