@@ -41,6 +41,7 @@ class Registry:
         self.paths: WeakValueDictionary[Any, Any] = (
             WeakValueDictionary()
         )  # SQL alias → path, which its schema holds
+        self._abstract: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._postponed: dict[str, Any] = {}
         self._taken: dict[str, str] = {}  # labels that a model of another application was taken for
         self._waiting: dict[str, dict[Callable[[Any], object], bool]] = {}
@@ -168,6 +169,19 @@ class Registry:
         self._referring.clear()
         if again:
             self._renew_relations(model)
+        self._call_waiting(model, label)
+
+    def add_abstract(self, model: Any, label: str) -> None:
+        """Note the abstract *model*, and call the functions that wait for *label*, unless another model has it."""
+        self._abstract[label] = model
+        if label not in self.known():
+            self._call_waiting(model, label)
+
+    def labelled(self, label: str) -> Any:
+        """Return the model labelled *label*, which may be abstract, or None."""
+        return self.models.get(label) or self._abstract.get(label)
+
+    def _call_waiting(self, model: Any, label: str) -> None:
         for function, always in list(self._waiting.get(label, {}).items()):
             function(model)
             if not always:
@@ -194,12 +208,12 @@ class Registry:
                     _renew_constraint(key.field.column)
 
     def when_defined(self, label: str, function: Callable[[Any], object], *, always: bool = False) -> None:
-        """Call *function* with the model labelled *label*, now or when it is defined.
+        """Call *function* with the model labelled *label*, which may be abstract, now or when it is defined.
 
         *always*: call it again for each later model with this label, until `forget_waiting`.
         """
         check_label(label)
-        model = self.models.get(label)
+        model = self.labelled(label)
         if always or model is None:
             self._waiting.setdefault(label, {})[function] = always
         if model is not None:
@@ -216,7 +230,7 @@ class Registry:
     def waiting(self) -> Iterator[tuple[str, Callable[[Any], object]]]:
         """Yield the functions that wait for a model that is not defined, each with its label."""
         for label, functions in list(self._waiting.items()):
-            if label not in self.models and label not in self._postponed:
+            if label not in self._postponed and self.labelled(label) is None:
                 yield from [(label, function) for function in functions]
 
     def create_all(self, using: str | None = None) -> None:

@@ -179,7 +179,7 @@ class ModelSignal(Signal):
         key, registry = connection_key(receiver, None, dispatch_uid), registry or default_registry
         if not isinstance(sender, str):
             for known in self._following(key):
-                if sender is not None and known.identity[0].models.get(known.identity[1]) is sender:
+                if sender is not None and known.identity[0].labelled(known.identity[1]) is sender:
                     known.forget()
             return super().disconnect(receiver, sender, dispatch_uid)
         check_label(sender)
@@ -188,7 +188,7 @@ class ModelSignal(Signal):
         ended = any(not each.models and each.alive for each in found)
         for each in found:
             each.forget()
-        for model in (*models, registry.models.get(sender)):
+        for model in (*models, registry.labelled(sender)):
             if model is not None and super().disconnect(receiver, model, dispatch_uid):
                 ended = True
         return ended
@@ -199,7 +199,7 @@ class ModelSignal(Signal):
         if not isinstance(sender, str):
             return super().has_listeners(sender)
         registry = registry or default_registry
-        if (model := registry.models.get(sender)) is not None:
+        if (model := registry.labelled(sender)) is not None:
             return super().has_listeners(model)
         if super().has_listeners(None):
             return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from microorm import Field, muted
+from microorm import Field, field, muted
 from microorm.dispatch import Signal
 from microorm.registry import default_registry
 from microorm.signals import post_save, pre_save
@@ -221,3 +221,44 @@ def test_a_receiver_of_a_label_that_is_defined_again_under_its_uid_wins(Base: An
         Page(title="a").save()
     define(Base, registry)(title="b").save()
     assert heard == [1, 2, 2]
+
+
+def test_the_label_of_an_abstract_model_stands_for_its_models(Base: Any, registry: Any) -> None:
+    """Whether it is defined before or after the connection; it is warned of without `subclasses`, as by the class."""
+    heard: list[tuple[str, Any]] = []
+
+    def early(sender: Any, **kwargs: Any) -> None:
+        heard.append(("early", sender))
+
+    def late(sender: Any, **kwargs: Any) -> None:
+        heard.append(("late", sender))
+
+    def exact(sender: Any, **kwargs: Any) -> None:
+        heard.append(("exact", sender))
+
+    post_save.connect(early, sender="shop.Dated", subclasses=True, registry=registry)
+    assert [label for label, _ in post_save.waiting] == ["shop.Dated"]
+
+    class Dated(Base, abstract=True, app="shop"):
+        note: Field[str] = field(default="")
+
+    class Page(Dated):
+        pass
+
+    class Other(Base, app="shop"):
+        pass
+
+    registry.create_all("default")
+    post_save.connect(late, sender="shop.Dated", subclasses=True, registry=registry)
+    with pytest.warns(RuntimeWarning, match="will not be called: Dated is abstract and sends no signals"):
+        post_save.connect(exact, sender="shop.Dated", registry=registry)
+    assert (post_save.waiting, list(post_save.all_waiting(registry))) == ((), [])
+    for model in (Page, Other):
+        model().save()
+    assert heard == [("early", Page), ("late", Page)]
+    assert post_save.has_listeners("shop.Dated", registry=registry)
+    assert post_save.disconnect(early, sender="shop.Dated", registry=registry)
+    assert post_save.disconnect(late, sender=Dated)
+    Page().save()
+    assert heard[2:] == []
+    post_save.disconnect(exact, sender="shop.Dated", registry=registry)

@@ -197,7 +197,11 @@ class Transaction(Channel):
         idle = False
         try:
             if self._connection is not None:
+                ended = self._root is not None and not self._root.is_active
                 self._connection.rollback()
+                if ended and not self.lost:
+                    # SQLAlchemy sends no ROLLBACK after a COMMIT that has failed or was interrupted.
+                    self.raw.dbapi_connection.rollback()  # type: ignore[union-attr]
             elif self._raw is not None and not self.lost:
                 self._raw.dbapi_connection.rollback()  # type: ignore[union-attr]
             idle = True

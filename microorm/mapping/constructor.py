@@ -153,7 +153,11 @@ def fill(
 
 
 def create_instance(schema: Schema, given: dict[str, Any]) -> Any:
-    """Make an instance; *given* may include fields that are no arguments of the constructor."""
+    """Make an instance; *given* may include fields that are no arguments of the constructor.
+
+    Raises `FieldError` for a field that the database computes.
+    """
+    schema.refuse_computed(given)
     fields = [field for field in schema.fields if not field.init or field.implicit]
     extra = {field.name: given.pop(field.name) for field in fields if field.name in given}
     instance = schema.model(**given)

@@ -131,9 +131,10 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
             column: Field[Any] = Field()
             column.name = f"{name}_id"
             setattr(cls, column.name, column)
-    if options.abstract:
-        return
     label = registry.label(cls, options.app)
+    if options.abstract:
+        registry.add_abstract(cls, label)
+        return
     older = registry.models.get(label)
     try:
         prepare(cls, final=False)

@@ -117,6 +117,12 @@ class Schema:
             return tuple_(*columns).in_(list(keys))
         return columns[0].in_([key[0] if key.__class__ is tuple else key for key in keys])
 
+    def refuse_computed(self, names: Iterable[str]) -> None:
+        """Raise `FieldError` if a field among *names*, which are to be written, is computed by the database."""
+        for name in names if self.computed else ():
+            if name in self.computed:
+                raise FieldError(f"{self.name}.{name} is computed by the database")
+
     def explain(self) -> str:
         """Return the source of the functions generated so far, and the compiled SQL of each alias."""
         databases = self.registry.databases

@@ -23,6 +23,7 @@ from sqlalchemy.schema import CreateTable, SchemaItem, conv
 from sqlalchemy.sql import ClauseElement, operators
 from sqlalchemy.sql.elements import UnaryExpression
 
+from microorm.errors import MigrationError
 from microorm.migrations.dialects import compile_sql, dialect_name, literal_text, render_item, sql_for
 from microorm.migrations.operations import ChangePrimaryKeyOp, CreateCheckOp, DropCheckOp
 from microorm.migrations.renames import (
@@ -39,6 +40,9 @@ from microorm.registry import NAMING
 TEMPORARY_TABLE = "microorm_temporary"
 
 _PLUGINS = ("alembic.autogenerate.*", "~alembic.autogenerate.defaults", "microorm.migrations")
+_NOT_COMPARED = re.compile(
+    r"""[\s()'"`]"""
+)  # of an expression, which servers quote and bracket in their own way
 _JSON_CHECK = re.compile(r"\(*json_valid\(`?(\w+)`?\)\)*", re.IGNORECASE)
 
 
@@ -209,9 +213,12 @@ def compare_default(
 ) -> PriorityDispatchResult:
     """Add to *change* that two columns have different server defaults; in the place of alembic's comparisons.
 
-    A column that the database generates is not compared: a key is the same however the database makes it, and
-    ALTER does not change an expression.
+    A column whose values the database generates is not altered: a key is the same however the database makes it, and for
+    a column that becomes computed, or no longer is, see `_refuse_computed`.
     """
+    if autogenerate.connection is not None:
+        renamed = renamed_columns(autogenerate.opts.get(RENAMES, ()), wanted.table.key)
+        _refuse_computed(autogenerate.connection, stored, wanted, compare_expressions=not renamed)
     if wanted.table.autoincrement_column is wanted or wanted.autoincrement is True:
         change.kw["autoincrement"] = True  # MariaDB repeats it
     before, after = stored.server_default, wanted.server_default
@@ -224,6 +231,52 @@ def compare_default(
     if connection is not None and differing_defaults(connection, stored, wanted):
         change.modify_server_default = after
     return PriorityDispatchResult.CONTINUE
+
+
+def _refuse_computed(
+    connection: sa.Connection, stored: sa.Column[Any], wanted: sa.Column[Any], *, compare_expressions: bool
+) -> None:
+    """Raise `MigrationError` if one of two columns is computed and the other is not, or by another expression.
+
+    The databases have no ALTER for that which keeps the values.
+    """
+    before, after = stored.computed, wanted.computed
+    if type(wanted.server_default) is sa.FetchedValue or (before is None and after is None):
+        return
+    label = f"{wanted.table.name}.{wanted.name}"
+    keep = ""
+    if before is not None and after is not None:
+        if not compare_expressions:
+            return
+        found, expected = str(before.sqltext), _computed_as(connection, wanted)
+        if _NOT_COMPARED.sub("", found.lower()) == _NOT_COMPARED.sub("", expected.lower()):
+            return
+        problem = f"is computed as {found} in the database, and as {expected} by the model"
+    elif after is not None:
+        problem = "is computed by the model (server_default=Computed), but a plain column in the database"
+    else:
+        problem = "is computed in the database, but a plain column in the model"
+        keep = "; to keep it as it is, declare it with server_default=FetchedValue()"
+    raise MigrationError(
+        f"{label} {problem}. No ALTER changes that: remove the field and make a revision, which drops the column; then add "
+        f"the field again and make another{keep}"
+    )
+
+
+def _computed_as(connection: sa.Connection, wanted: sa.Column[Any]) -> str:
+    """Return the expression of *wanted* in the words of the database."""
+    columns = [
+        sa.Column(each.name, each.type, *([] if each.computed is None else [_copied(each.computed)]))
+        for each in wanted.table.columns
+    ]
+    with temporary_table(connection, *columns) as inspector:
+        (found,) = [each for each in inspector.get_columns(TEMPORARY_TABLE) if each["name"] == wanted.name]
+    return str(found.get("computed", {}).get("sqltext"))
+
+
+def _copied(computed: sa.Computed) -> sa.Computed:
+    text: Any = computed.sqltext
+    return sa.Computed(text, persisted=computed.persisted)
 
 
 def differing_defaults(connection: sa.Connection, stored: sa.Column[Any], wanted: sa.Column[Any]) -> bool:

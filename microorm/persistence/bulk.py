@@ -28,7 +28,7 @@ from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.options import INSERT
-from microorm.persistence.refresh import complete_all
+from microorm.persistence.refresh import check_results, complete_all
 from microorm.persistence.save import collect, send_post_save, write_expressions
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
@@ -71,14 +71,16 @@ def bulk_create(
     model, alias = schema.model, database.alias
     databases = schema.registry.databases
     with unit_of_work(databases, database, begin=False) as work:
-        refresh_all_foreign_keys(schema, work, "bulk_create", objects)
+        refresh_all_foreign_keys(schema, work, alias, "bulk_create", objects)
         complete_all(objects)
         for signal in (pre_save, post_save) if options.each else (pre_bulk_create, post_bulk_create):
             signal.refuse_waiting(model)
         work.begin()
         if (pre_save if options.each else pre_bulk_create)._route(model):
             _send_before(schema, work, objects, options, alias)
-            refresh_all_foreign_keys(schema, work, "bulk_create", objects)  # a receiver may have assigned one
+            refresh_all_foreign_keys(
+                schema, work, alias, "bulk_create", objects
+            )  # a receiver may have assigned one
         before = [(instance._row_state, instance._row) for instance in objects if options.each]
         try:
             for group in _groups(schema, work, objects, options.upsert):
@@ -294,7 +296,12 @@ def _upsert_batch(
     indexes = [names.index(name) for name in known]
     for instance, row, snapshot, unique in zip(objects, rows, snapshots, uniques, strict=True):
         new = found.get(unique, ())
-        apply_generated(instance, snapshot, dict(zip(unknown, new, strict=True)))
+        read = dict(zip(unknown, new, strict=True))
+        if expressions and channel.database.is_sqlite:
+            given = zip(names, row, strict=True)
+            results = [name for name, value in given if isinstance(value, ClauseElement)]
+            check_results(schema, results, [[read[name] for name in results]])
+        apply_generated(instance, snapshot, read)
         row = copied_row(fields, (*[row[index] for index in indexes], *new))
         note_row(snapshot, row)
         instance._row = row

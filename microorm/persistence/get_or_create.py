@@ -22,6 +22,7 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
     given = _mapping(schema, "defaults", defaults)
     for name in sorted(_names(schema, asked) & _names(schema, given)):
         raise TypeError(f"{schema.name}.{schema.reported[name]} is asked for, and defaults= has it, too")
+    _refuse_computed(schema, asked, given)
     query = _pinned(query)
     wanted = query.filter(**asked)
     if (found := wanted.one_or_none()) is not None:
@@ -54,6 +55,7 @@ def update_or_create(
     for name in given:
         if name == "pk" or schema.field(name).primary_key:
             raise FieldError(f"{schema.name}.{name} is the primary key, which an update does not change")
+    _refuse_computed(schema, asked, given, new)
     query = _pinned(query)
     wanted = query.filter(**asked)
     asked = _without(schema, asked, replaced)
@@ -88,6 +90,12 @@ def _names(schema: Schema, values: Mapping[str, Any]) -> set[str]:
     """Return the names of the fields that *values* sets. Raises `FieldError` for an unknown name."""
     names = {schema.field(name).name for name in values if name != "pk"}
     return names.union(schema.key_names) if "pk" in values else names
+
+
+def _refuse_computed(schema: Schema, *values: Mapping[str, Any]) -> None:
+    """Raise `FieldError` for a field that the database computes: a new row would not have the value."""
+    for each in values:
+        schema.refuse_computed(_names(schema, each))
 
 
 def _without(schema: Schema, asked: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

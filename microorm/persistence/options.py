@@ -74,9 +74,7 @@ def field_names(schema: Schema, given: Iterable[Any], argument: str = "update_fi
             raise FieldError(
                 f"{schema.name}.{field.name} is the primary key, which an update does not change"
             )
-    for name in schema.computed:
-        if name in names:
-            raise FieldError(f"{schema.name}.{name} is computed by the database")
+    schema.refuse_computed(names)
     return names
 
 

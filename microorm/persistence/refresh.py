@@ -187,13 +187,29 @@ def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict
     return {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
 
 
+def check_results(schema: Schema, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Check *rows*, the results of the SQL expressions that were written to the fields *names*; return their number.
+
+    Only SQLite needs it, which stores whatever an expression results in. Raises `InvalidValue`.
+    """
+    collect, count = schema.collector(tuple(names)), 0
+    try:
+        for row in rows:
+            collect(dict(zip(names, row)))  # noqa: B905 a keyword costs more than the loop
+            count += 1
+    except InvalidValue as error:
+        error.add_note("the value is the result of an SQL expression")
+        raise
+    return count
+
+
 def refuse_computed(instance: Any) -> None:
-    """Raise `InvalidValue` if a value that the database computes has been changed in *instance*."""
+    """Raise `InvalidValue` if a value that the database computes has been set in *instance*."""
     schema: Schema = instance.__schema__
     problems = {}
     for name in schema.computed:
         loaded, current = loaded_value(instance, name), instance.__dict__.get(name, MISSING)
-        if MISSING not in (loaded, current) and loaded != current:
+        if current is not MISSING and loaded != current:
             problems[name] = "is computed by the database, and cannot be changed"
     if problems:
         raise InvalidValue(schema.name, problems)

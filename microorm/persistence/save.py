@@ -27,7 +27,7 @@ from microorm.mapping.path import refuse_columns, refuse_foreign
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import NOTHING, RowState, copied_row
 from microorm.messages import brief
-from microorm.persistence.foreign_keys import refresh_foreign_keys
+from microorm.persistence.foreign_keys import refresh_foreign_keys, refuse_elsewhere
 from microorm.persistence.options import (
     PLAIN,
     SaveOptions,
@@ -36,11 +36,9 @@ from microorm.persistence.options import (
     refuse_conflict,
     refuse_unsaved,
 )
-from microorm.persistence.refresh import (
-    computed_rows,
-    refuse_computed,
-)
+from microorm.persistence.refresh import check_results, computed_rows, refuse_computed
 from microorm.signals import post_save, pre_save
+from microorm.sql.hydration import entries_of, fetched
 from microorm.sql.statements import (
     MAX_STATEMENTS,
     CompiledInsert,
@@ -143,10 +141,12 @@ def write(
     databases = schema.registry.databases
     work = UnitOfWork(databases, None, None, snapshot)
     try:
-        if schema.foreign_keys and not options.raw:
+        if schema.foreign_keys and instance._related and not options.raw:
             refresh_foreign_keys(schema, instance, snapshot)
         database, transaction = databases.place(schema, using, instance, writes=True)
         work.database, work.transaction = database, transaction
+        if schema.foreign_keys and instance._related and not options.raw:
+            refuse_elsewhere(schema, instance, database.alias)
         inside, given_options = transaction is not None, options
         if not state.plain:
             if state.before is not None:  # a receiver of post_save saves the same instance
@@ -181,6 +181,7 @@ def _prepared(
     """Return what is to be written of *instance* once it has the present keys of related instances."""
     if schema.foreign_keys and not options.raw:
         refresh_foreign_keys(schema, instance, snapshot)
+        refuse_elsewhere(schema, instance, database.alias)
     if instance._row_state.partial:
         return options_of_partial(schema, database, instance, options)
     return options
@@ -420,10 +421,13 @@ def write_expressions(
         key = {column: made[column] if value is None else value for column, value in key.items()}
     unread = {*expressions, *schema.computed}
     unknown = [f for f in schema.fields if f.name in unread or (created and f.name not in values)]
-    found = channel.execute(
-        select(*[f.column for f in unknown]).where(*[column == value for column, value in key.items()])
-    ).one()
+    written_row = select(*[f.column for f in unknown]).where(
+        *[column == value for column, value in key.items()]
+    )
+    (found,) = fetched(channel, written_row, entries_of(schema, unknown))
     generated = dict(zip([f.name for f in unknown], found, strict=True))
+    if channel.database.is_sqlite:
+        check_results(schema, expressions, [[generated[name] for name in expressions]])
     note_generated(instance, snapshot, generated, generated.values())
     values.update(generated)
     plans, new = plans_of(schema, channel.database), tuple(values.values())

@@ -20,7 +20,7 @@ from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.options import SaveOptions, field_names
-from microorm.persistence.refresh import complete_all, computed_rows
+from microorm.persistence.refresh import check_results, complete_all, computed_rows
 from microorm.persistence.save import (
     SavePlan,
     collect,
@@ -29,6 +29,7 @@ from microorm.persistence.save import (
 )
 from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read, sliced
+from microorm.sql.hydration import decoded, entries_of
 from microorm.sql.statements import key_row, plans_of
 
 MAX_CASES = 100
@@ -44,23 +45,36 @@ class Planned(NamedTuple):
 
 
 def update_found(
-    schema: Schema, database: Database, statement: Update, query: Any, values: dict[str, Any]
+    schema: Schema,
+    database: Database,
+    statement: Update,
+    query: Any,
+    values: dict[str, Any],
+    expressions: tuple[str, ...] = (),
 ) -> int:
     """Execute *statement*, which sets *values* in the rows of *query*, and send its signals, as one unit of work.
 
-    Each signal gets its own copy of *values*, since a receiver may change it. Returns the number of rows.
+    Each signal gets its own copy of *values*, since a receiver may change it. *expressions*: the fields whose values are
+    SQL expressions. Returns the number of rows.
     """
     databases, model, alias = schema.registry.databases, schema.model, database.alias
     pre_update.refuse_waiting(model)
     post_update.refuse_waiting(model)
     with unit_of_work(databases, database, begin=False) as work:
-        channel = work.begin(several=bool(pre_update._route(model) or post_update._route(model)))
+        results = expressions if database.is_sqlite else ()
+        signals = pre_update._route(model) or post_update._route(model)
+        channel = work.begin(several=bool(results or signals))
         work.dirty = True
         if pre_update._route(model):
             scope = ReceiverScope(databases, alias)
             scope.run(pre_update.send, model, query=query, values=dict(values), using=alias)
             work.check()  # a receiver may have doomed the block
-        count = int(channel.execute(statement).rowcount)
+        if results:
+            fields = [schema.by_name[name] for name in results]
+            returning = statement.returning(*[field.column for field in fields])
+            count = check_results(schema, results, decoded(channel, returning, entries_of(schema, fields)))
+        else:
+            count = int(channel.execute(statement).rowcount)
         if post_update._route(model):
             scope = ReceiverScope(databases, alias)
             scope.run(post_update.send, model, query=query, values=dict(values), using=alias, count=count)
@@ -73,18 +87,21 @@ def bulk_update(
     instances: Iterable[Any],
     fields: Iterable[Any],
     *,
+    using: str | None = None,
     batch_size: int | None = None,
     progress: Any = None,
 ) -> int:
     """Write *fields* of all *instances* by their keys, or of none; return the number of rows that exist.
 
-    Instances without a row stay unchanged.
+    Instances without a row stay unchanged. *using*: the alias that was asked for. Without it, an instance is refused
+    whose own save would go elsewhere.
     """
     names = field_names(schema, fields, "fields")
     if not names:
         raise ValueError("bulk_update() needs at least one field")
     objects = check_instances(schema, "bulk_update", instances)
     written = Progress(progress, len(objects))
+    _check_aliases(schema, database, using, objects)
     _check_keys(schema, objects)
     if not objects:
         return 0
@@ -92,7 +109,7 @@ def bulk_update(
     total = 0
     databases = schema.registry.databases
     with unit_of_work(databases, database, begin=False) as work:
-        refresh_all_foreign_keys(schema, work, "bulk_update", objects)
+        refresh_all_foreign_keys(schema, work, database.alias, "bulk_update", objects)
         complete_all(objects, tuple(names))
         work.begin()
         try:
@@ -118,6 +135,20 @@ def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
         if (first := indexes.setdefault(key, index)) != index:
             raise ValueError(
                 f"object {index} of bulk_update() has the same key as object {first}: {brief(instance)}"
+            )
+
+
+def _check_aliases(schema: Schema, database: Database, using: str | None, objects: Sequence[Any]) -> None:
+    """Raise `ValueError` for an object of another alias than *database*, unless its save would go there, too."""
+    here, databases = database.alias, schema.registry.databases
+    for index, instance in enumerate(objects):
+        theirs = instance._row_state.alias
+        if theirs is None or theirs == here:
+            continue
+        if databases.for_write(schema.model, schema.home, using, instance).alias != here:
+            raise ValueError(
+                f"object {index} of bulk_update() is of {theirs!r}, where the row with its key is another one than in "
+                f"{here!r}; write {schema.name}.objects.using({theirs!r}).bulk_update(…) for the objects of {theirs!r}"
             )
 
 

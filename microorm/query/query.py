@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sqlalchemy import ColumnElement
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
+from sqlalchemy.sql import ClauseElement
 
 from microorm.db.engine import Database
 from microorm.mapping.constructor import create_instance
@@ -133,8 +134,8 @@ class Query(Results[M]):
         """Write *fields* of all of *objects* to their rows, or of none; return the number of rows.
 
         An object whose row is gone is not counted and stays as it was. No signal is sent. *batch_size* and *progress* are as
-        in `bulk_create`. Raises `UnsavedError` for an object without a key, `ValueError` for two objects of one row,
-        `TypeError` for other models' instances and on a query with conditions, `FieldError`, `InvalidValue` (a note names
+        in `bulk_create`. Raises `UnsavedError` for an object without a key, `ValueError` for two objects of one row
+        and for one whose save would go to another alias (`using()` names the alias to write to), `TypeError` for other models' instances and on a query with conditions, `FieldError`, `InvalidValue` (a note names
         the object), what *progress* raises, and the database's errors. Nothing is written then.
         """
         from microorm.persistence.update import bulk_update  # noqa: PLC0415 not every program needs it
@@ -148,6 +149,7 @@ class Query(Results[M]):
             self._write_database(),
             objects,
             fields,
+            using=self._using,
             batch_size=check_batch_size(batch_size),
             progress=progress,
         )
@@ -169,8 +171,10 @@ class Query(Results[M]):
         statement = self._targeted(sql_update(schema.table).values(assigned(columns)))
         database = self._write_database()
         self._refuse_relating(values, database)
-        told = {schema.reported[schema.field(name).name]: value for name, value in values.items()}
-        return update_found(schema, database, statement, self, told)
+        fields = {schema.field(name): value for name, value in values.items()}
+        told = {schema.reported[field.name]: value for field, value in fields.items()}
+        expressions = [field.name for field in fields if isinstance(columns[field.column], ClauseElement)]
+        return update_found(schema, database, statement, self, told, tuple(expressions))
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete all rows of the query, and what `on_delete` of foreign keys says, all or nothing.

@@ -102,12 +102,19 @@ def fetched(
     except SQLAlchemyError:
         raise
     except Exception as error:
-        kinds = [None if entry is None else entry[2].column.type for entry in entries]
-        dialect = channel.database.engine.dialect
-        decoders = tuple([None if kind is None else _decoder(kind, dialect) for kind in kinds])
-        cursor: Any = channel.execute(statement, parameters).cursor
-        read_rows(cursor.fetchall(), entries, decoders)
+        decoded(channel, statement, entries, parameters)
         raise error from None
+
+
+def decoded(
+    channel: Channel, statement: Executable, entries: Sequence[Entry], parameters: Any = None
+) -> list[Row]:
+    """Return the rows of *statement*, which is sent once, whose columns are *entries*. Raises `InvalidValue`."""
+    kinds = [None if entry is None else entry[2].column.type for entry in entries]
+    dialect = channel.database.engine.dialect
+    decoders = tuple([None if kind is None else _decoder(kind, dialect) for kind in kinds])
+    cursor: Any = channel.execute(statement, parameters).cursor
+    return read_rows(cursor.fetchall(), entries, decoders)
 
 
 def explained(error: Exception, row: Row, entries: Sequence[Entry], decoders: Decoders) -> Exception:

@@ -68,8 +68,7 @@ def upsert_of(
             raise FieldError(
                 f"{schema.name}.{schema.reported[name]} is {what}, which an upsert cannot change"
             )
-        if name in schema.computed:
-            raise FieldError(f"{schema.name}.{name} is computed by the database")
+    schema.refuse_computed(fields or ())
     return Upsert(on_conflict == "update", unique, fields)
 
 

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    Computed,
+    FetchedValue,
     Index,
     Integer,
     MetaData,
@@ -212,7 +214,9 @@ def test_a_generated_column_is_no_difference_in_the_default(database: Databases,
         "INSERT INTO book (title) VALUES ('Dune')",
     )
     assert [each.text for each in first.check()] == ["the column 'book.size' is not in the models"]
-    migrations = history(book(size=(Field[int | None], field(default=None, index=True))), folder)
+    migrations = history(
+        book(size=(Field[int | None], field(server_default=FetchedValue(), index=True))), folder
+    )
     assert [each.text for each in migrations.check()] == ["the index 'ix_book_size' of 'book' is missing"]
     migrations.make("an index")
     migrations.migrate()
@@ -243,3 +247,35 @@ def test_a_view_is_not_managed(database: Databases, folder: Path) -> None:
     assert migrations.check() == []
     assert migrations.make("nothing") is None
     execute(database, "DROP VIEW long_book")
+
+
+@ALL
+def test_a_column_that_becomes_computed_or_no_longer_is_takes_two_revisions(
+    database: Databases, folder: Path
+) -> None:
+    """It is refused with what to do, which then works in both directions; the same expression is no change."""
+
+    def shelf(**fields: Any) -> Any:
+        base = new_base(database)
+        define(base, "Shelf", {"width": (Field[int], field(default=1)), **fields})
+        return base
+
+    plain = {"twice": (Field[int | None], field(default=None))}
+    computed, other = (
+        {"twice": (Field[int | None], field(server_default=Computed(expression, persisted=True)))}
+        for expression in ("width * 2 + coalesce(width, 0)", "width * 3")
+    )
+    fetched = {"twice": (Field[int | None], field(server_default=FetchedValue()))}
+    migrated(shelf(**plain), folder, "first")
+    for number, (present, wanted) in enumerate(((plain, computed), (computed, other), (other, plain))):
+        migrations = history(shelf(**wanted), folder)
+        for compare in (migrations.check, lambda made=migrations: made.make("refused")):
+            with pytest.raises(
+                MigrationError, match=r"shelf\.twice is computed .*remove the field and make a rev"
+            ):
+                compare()
+        assert history(shelf(**present), folder).check() == []
+        migrated(shelf(), folder, f"drop{number}")
+        assert migrated(shelf(**wanted), folder, f"add{number}").check() == []
+        if wanted is computed:
+            assert history(shelf(**fetched), folder).check() == []

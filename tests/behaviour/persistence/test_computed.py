@@ -81,6 +81,46 @@ def test_to_change_one_is_an_error_before_any_sql(Box, wire):
     assert not sent
 
 
+def test_a_new_row_is_given_no_value_for_one(Box, wire, stored):
+    """Also where the value would be looked for first: no new row would have it, so that each call would add one."""
+    assigned = Box(width=2)
+    assigned.double = 999
+    partial = Box.objects.defer("double").get(id=Box(width=3).save().id)
+    partial.double = 999
+    with wire.record() as sent:
+        for change in (
+            lambda: Box.objects.create(width=2, double=999),
+            lambda: Box.objects.get_or_create(width=6, double=7),
+            lambda: Box.objects.get_or_create(width=6, defaults={"double": 7}),
+            lambda: Box.objects.update_or_create(double=7, defaults={"width": 6}),
+            lambda: Box.objects.update_or_create(width=6, defaults={"double": 7}),
+            lambda: Box.objects.update_or_create(width=6, defaults={}, create_defaults={"double": 7}),
+        ):
+            with pytest.raises(FieldError, match=r"^Box\.double is computed by the database"):
+                change()
+        for save in (
+            assigned.save,
+            partial.save,
+            lambda: Box.objects.bulk_create([assigned]),
+            lambda: Box.objects.bulk_update([partial], ["width"]),
+        ):
+            with pytest.raises(InvalidValue, match=r"^Box\.double is computed by the database"):
+                save()
+    assert sent == []
+    assert (assigned.id, assigned.double, partial.double) == (None, 999, 999)
+    assert stored(Box, "width") == [3]
+
+
+def test_a_deleted_or_copied_row_is_inserted_with_its_own(Box, stored):
+    box = Box(width=1).save()
+    box.delete()
+    box.width = 2
+    box.save()
+    box.id = None
+    box.save()
+    assert (box.double, stored(Box, "double")) == (4, [4, 4])
+
+
 def test_the_column_of_an_existing_table_is_declared_as_fetched(Box, databases):
     """`FetchedValue()` stands for whatever the database does."""
 

@@ -202,3 +202,51 @@ def test_a_row_that_was_moved_stays_where_it_is_after_the_rollback(Event, undone
         event.save(using="other")
     assert look(event) == (event.id, False, "other", {})
     assert (names(Event, "default"), names(Event, "other")) == (["a"], ["a"])
+
+
+def test_an_update_of_many_changes_no_row_of_another_alias(Event, databases, wire):
+    """The objects of another alias are refused, alone or among others, unless the alias to write to was named."""
+    here = Event.objects.using("default").create(id=500, name="here")
+    there = Event.objects.using("other").create(id=500, name="there")
+    more = Event.objects.using("default").create(id=501, name="more")
+    there.name = more.name = "changed"
+    for objects, index in (([there], 0), ([more, there], 1), ([here, there], 1)):
+        with (
+            wire.record() as sent,
+            pytest.raises(
+                ValueError,
+                match=rf"^object {index} of bulk_update\(\) is of 'other', .* than in 'default'; "
+                rf"write Event\.objects\.using\('other'\)\.bulk_update\(",
+            ),
+        ):
+            Event.objects.bulk_update(objects, ["name"])
+        assert sent == []
+        assert look(there) == (500, False, "other", {"name": ("there", "changed")})
+    assert (names(Event, "default"), names(Event, "other")) == (["here", "more"], ["there"])
+    assert Event.objects.using("other").bulk_update([there], ["name"]) == 1
+    assert (names(Event, "default"), names(Event, "other")) == (["here", "more"], ["changed"])
+    there.name = "copied"
+    assert Event.objects.using("default").bulk_update([there, more], ["name"]) == 2
+    assert look(there)[2] == "default"
+    assert (names(Event, "default"), names(Event, "other")) == (["copied", "changed"], ["changed"])
+    here.name = "block"
+    with databases.using("other"):
+        assert Event.objects.bulk_update([here], ["name"]) == 1
+    assert names(Event, "other") == ["block"]
+
+
+def test_an_update_of_many_writes_where_the_router_sends_the_saves_of_its_objects(Event, databases):
+    class Primary:
+        def db_for_read(self, model: Any, **hints: Any) -> str:
+            return "other"
+
+        def db_for_write(self, model: Any, **hints: Any) -> str:
+            return "default"
+
+    Event.objects.using("default").create(id=1, name="a")
+    Event.objects.using("other").create(id=1, name="a")
+    databases.routers = (Primary(),)
+    event = Event.objects.get(id=1)
+    event.name = "b"
+    assert (event._state.db, Event.objects.bulk_update([event], ["name"])) == ("other", 1)
+    assert (names(Event, "default"), names(Event, "other")) == (["b"], ["a"])

@@ -1,8 +1,10 @@
 """Units of work: several writes happen together or not at all."""
 
+import gc
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from microorm import Field, TransactionError, field
 from microorm.db.atomic import unit_of_work
@@ -72,3 +74,36 @@ def test_what_a_unit_changed_in_instances_is_put_back(Word, databases, undone):
     with unit_of_work(databases, database) as whole:
         change(whole)
     assert (word.text, word.new, kept_related(word, "known")) == ("c", 1, None)
+
+
+def test_an_interrupted_commit_leaves_no_transaction_open_on_the_connection(Book, shelf, databases, stored):
+    """The next block would commit what was rolled back, or could not begin."""
+    engine = databases.engine()
+
+    def interrupt(connection: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt), databases.atomic():
+            event.listen(engine, "commit", interrupt)  # after BEGIN, so that the connection will be kept
+            shelf.update(pages=Book.pages + 10)
+    finally:
+        event.remove(engine, "commit", interrupt)
+    for _ in range(2):
+        with databases.atomic():
+            Book.objects.filter(title="a").update(price=7)
+    assert stored(Book, "pages") == [1, 2, 3, 4, 5]
+    assert stored(Book, "price")[0] == 7
+
+
+def test_an_idle_connection_that_an_interrupt_has_lost_can_be_used_again(Word, databases, stored):
+    """It returns to the pool as it was, in autocommit on a server."""
+    Word(text="a").save()
+    lost = databases.database("default").idle_connections.take()
+    del lost
+    gc.collect()
+    for text in ("b", "c"):
+        with databases.atomic():
+            Word(text=text).save()
+        Word(text=text * 2).save()
+    assert stored(Word, "text") == ["a", "b", "bb", "c", "cc"]

@@ -441,3 +441,61 @@ def test_values_of_every_kind_come_back_from_an_update_of_many(Base, registry, w
     assert stored(Every, *names) == [
         tuple(values[number % 3].get(name) for name in names) for number in range(240)
     ]
+
+
+@pytest.mark.parametrize("name", ["title", "price", "count", "span"])
+def test_the_result_of_an_expression_fits_its_field_or_nothing_is_written(
+    Base, registry, databases, stored, name
+):
+    """SQLite would store it; there the results are checked as values are."""
+
+    class Item(Base):
+        title: Field[str] = field(max_length=20)
+        price: Field[Decimal] = field(max_digits=8, decimal_places=2)
+        count: Field[int]
+        span: Field[timedelta]
+
+    registry.create_all()
+    small = Item(title="a", price=Decimal(0), count=0, span=timedelta(0)).save()
+    item = Item(title="ab", price=Decimal(1), count=4, span=timedelta(1)).save()
+    unfit = {
+        "title": Item.title + "x" * 19,
+        "price": Item.price * 10**7,
+        "count": Item.count * 2**62,
+        "span": Item.span * 10**11,
+    }[name]
+    setattr(item, name, unfit)
+    writes = (
+        item.save,
+        lambda: Item.objects.bulk_update([small, item], [name]),
+        lambda: Item.objects.update(**{name: unfit}),
+    )
+    for write in writes:
+        with pytest.raises(InvalidValue if databases.database("default").is_sqlite else DBAPIError) as raised:
+            write()
+        if databases.database("default").is_sqlite:
+            assert str(raised.value).startswith(f"Item.{name} must be ")
+    assert getattr(item, name) is unfit
+    assert stored(Item, "title", "price", "count") == [("a", 0, 0), ("ab", 1, 4)]
+    fit = {
+        "title": Item.title + "x" * 18,
+        "price": Item.price * 999999,
+        "count": Item.count * 2**60,
+        "span": Item.span * 1000,
+    }[name]
+    assert Item.objects.update(**{name: fit}) == 2
+
+
+def test_a_result_that_does_not_fit_undoes_a_block_of_updates(Base, registry, databases, stored):
+    class Item(Base):
+        title: Field[str] = field(max_length=3)
+
+    registry.create_all()
+    Item.objects.bulk_create([Item(title="a"), Item(title="abc")])
+    with (
+        pytest.raises(InvalidValue if databases.database("default").is_sqlite else DBAPIError),
+        databases.atomic(),
+    ):
+        Item.objects.filter(title="a").update(title=Item.title + "b")
+        Item.objects.update(title=Item.title + "c")
+    assert stored(Item, "title") == ["a", "abc"]

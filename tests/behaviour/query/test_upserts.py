@@ -473,3 +473,23 @@ def test_what_is_unique_in_a_model(Base, registry):
 
     Index("ix_some", Thing.__table__.c.colour, unique=True, sqlite_where=Thing.__table__.c.colour > 3)
     assert unique_sets(Thing.__schema__) == [("code",), ("left", "right"), ("name",), ("size",)]
+
+
+def test_the_result_of_an_expression_in_an_upsert_fits_its_field_or_nothing_is_written(
+    Base, registry, databases, stored
+):
+    """As in a save: SQLite would store a text that is too long."""
+
+    class Word(Base):
+        code: Field[str] = field(max_length=3, unique=True)
+        text: Field[str] = field(max_length=4)
+
+    registry.create_all()
+    Word(code="a", text="old").save()
+    words = [Word(code="b", text="new"), Word(code="a", text=func.lower("TOO LONG"))]
+    with pytest.raises(InvalidValue if databases.database("default").is_sqlite else DBAPIError):
+        Word.objects.bulk_create(words, on_conflict="update", unique_fields=["code"])
+    with pytest.raises(InvalidValue if databases.database("default").is_sqlite else DBAPIError):
+        Word.objects.bulk_create([Word(code="c", text=func.lower("TOO LONG"))])
+    assert stored(Word, "code", "text") == [("a", "old")]
+    assert [word.id for word in words] == [None, None]

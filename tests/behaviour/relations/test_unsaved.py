@@ -192,6 +192,74 @@ def test_the_database_is_that_of_the_instance_by_the_time_of_the_save(Author, No
     assert (held(here), here._state.db) == (before, "default")
 
 
+def test_a_row_refers_to_no_instance_of_another_alias_wherever_it_is_written(
+    Author, Novel, databases, listen, wire, stored
+) -> None:
+    """The alias may be chosen after the assignment, by `using=`, a block, or a query; nothing is sent."""
+    here = Author(id=5, name="U").save()
+    moved, loaded = Author(id=6, name="M"), Novel(title="l", author=here).save()
+    loaded.author = moved
+    moved.save(using="other")
+    other = Novel.objects.using("other")
+
+    def in_block() -> None:
+        novel = Novel(title="x", author=here)
+        with databases.using("other"):
+            novel.save()
+
+    def late() -> None:
+        novel = Novel(title="x", author_id=5)
+        listen(pre_save, lambda instance, **kwargs: setattr(instance, "author", here), sender=Novel)
+        novel.save(using="other")
+
+    writes = {
+        "using=": lambda: Novel(title="x", author=here).save(using="other"),
+        "block": in_block,
+        "bulk_create": lambda: other.bulk_create([Novel(title="x", author=here)]),
+        "bulk_update": lambda: Novel.objects.using("default").bulk_update([loaded], ["author"]),
+        "moved after the assignment": loaded.save,
+        "assigned by a receiver": late,
+    }
+    for way, write in writes.items():
+        with (
+            wire.record() as sent,
+            pytest.raises(
+                CrossDatabaseRelation, match=r"of '\w+' cannot refer to Author\(id=[56]\) of '\w+'"
+            ),
+        ):
+            write()
+        assert [each for each in sent if "novel" in each.lower()] == [], way
+    assert (stored(Novel, "author_id"), stored(Novel, alias="other")) == ([5], [])
+
+
+def test_a_row_refers_to_another_alias_where_a_router_allows_it_or_the_save_is_raw(
+    Author, Novel, databases, stored
+) -> None:
+    here = Author(id=5, name="U").save()
+    Author(id=5, name="V").save(using="other")
+    Novel(title="raw", author=here).save(using="other", raw=True)
+
+    class Copies:
+        def allow_relation(self, left: Any, right: Any, **hints: Any) -> bool:
+            return {left._state.db, right._state.db} <= {"default", "other"}
+
+    databases.routers = (Copies(),)
+    Novel(title="x", author=here).save(using="other")
+    Novel.objects.using("other").bulk_create([Novel(title="y", author=here)])
+    assert stored(Novel, "title", alias="other") == ["raw", "x", "y"]
+
+
+def test_a_copy_of_a_row_keeps_the_key_of_the_related_instance_it_was_loaded_with(
+    Author, Novel, stored
+) -> None:
+    Novel(id=3, title="x", author=Author(id=5, name="U").save()).save()
+    Author(id=5, name="V").save(using="other")
+    novel = Novel.objects.get(id=3)
+    assert novel.author.name == "U"
+    novel.save(using="other")
+    assert stored(Novel, "id", "author_id", alias="other") == [(3, 5)]
+
+
 def test_a_raw_save_looks_at_no_related_instance(Author, Novel, stored) -> None:
     novel = Novel(title="x", author=Author(name="U").save(), editor=Author(name="E"))
     novel.save(raw=True)
