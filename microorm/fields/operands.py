@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Grouping, OperatorExpression
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import SelectBase
-from sqlalchemy.types import NullType
 
 from microorm.errors import FieldError
-from microorm.fields import checks
-from microorm.fields.arithmetic import ARITHMETIC
-from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.arithmetic import ARITHMETIC, text_of
+from microorm.fields.checks import shown
 from microorm.fields.columns import FieldExpression
 from microorm.fields.comparisons import check_comparison
 from microorm.fields.computed import (
-    Branch,
     Elapsed,
     FloorDivided,
     Rounded,
@@ -35,8 +32,6 @@ from microorm.fields.computed import (
     WholeMicroseconds,
 )
 from microorm.fields.elements import (
-    is_guessed,
-    kept,
     keys_of,
     operands_of,
     results_of,
@@ -44,27 +39,29 @@ from microorm.fields.elements import (
     values_of,
 )
 from microorm.fields.families import (
-    CHECKS,
+    BITWISE,
     COMPARISONS,
     NUMBER_FUNCTIONS,
     NUMBERS,
+    SAME_NUMBER,
     SAME_TYPE,
-    TEMPORAL,
     TEXT_FUNCTIONS,
     TEXT_OPERATORS,
     Term,
     comparable,
     default_type,
+    family_in,
     family_of,
     family_of_type,
     field_of,
     of_field,
+    places_of,
+    result_of,
 )
 from microorm.fields.field import Field
-from microorm.fields.types import (
-    Choice,
-    UtcDateTime,
-)
+from microorm.fields.literals import Literals
+from microorm.fields.rebuilt import CLOCKS, Rebuilt, become, rebuilt, set_cast, set_clock
+from microorm.fields.types import Choice, ExactNumeric, UtcDateTime, UtcNow
 
 
 def check(expression: Any, target: Field[Any] | None = None) -> None:
@@ -85,10 +82,11 @@ def check(expression: Any, target: Field[Any] | None = None) -> None:
     if target is None:
         walk.settle(found)
     else:
+        walk.set_clocks(found, target)
         walk.refuse_unwritable(target, found, expression)
 
 
-class _Walk:
+class _Walk(Literals):
     """Walks through one expression."""
 
     def __init__(self, target: Field[Any] | None) -> None:
@@ -113,6 +111,8 @@ class _Walk:
             if field is None:
                 return Term(family_of_type(element.type), type=element.type)
             return of_field(field)._replace(type=element.type)
+        if isinstance(element, Rebuilt):
+            return self.term(element.left)
         if isinstance(element, (OperatorExpression, sa.UnaryExpression)):
             return self._operation(element)
         if isinstance(element, (sa.Label, Grouping)):
@@ -123,8 +123,13 @@ class _Walk:
             return term._replace(followers=(*term.followers, element)) if term.literals else term
         if isinstance(element, sa.Case):
             return self._case(element)
+        if isinstance(element, CLOCKS):
+            set_clock(element, UtcDateTime())
+            return Term(literals=(element,))
         if isinstance(element, (sa.Cast, sa.TypeCoerce)):
             self.visit([element.clause])
+            if isinstance(element, sa.Cast) and (made := set_cast(element, self.term(element.clause))).known:
+                return made
             return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
         if isinstance(element, FunctionElement):
             return self._function(element)
@@ -182,12 +187,18 @@ class _Walk:
 
     def settle(self, term: Term) -> None:
         """Give values that nothing decides about the types that fields with such values have."""
-        values = [value for each in term.literals for value in values_of(each) if value is not None]
-        if not values or term.known or (kind := default_type(values[0])) is None:
+        literals = [each for each in term.literals if not isinstance(each, UtcNow)]
+        values = [value for each in literals for value in values_of(each) if value is not None]
+        sample = max(
+            values, key=places_of, default=None
+        )  # the decimal with most places, if there are decimals
+        if term.known or (kind := default_type(sample)) is None:
             return
-        known = Term(None if isinstance(kind, Choice) else family_of(type(values[0])), type=kind)
+        known = Term(None if isinstance(kind, Choice) else family_of(type(sample)), type=kind)
         for literal in term.literals:
             self.bind(literal, known, branch=True)
+            if isinstance(kind, ExactNumeric):
+                literal.type = kind
         for each in term.followers:
             each.type = kind
 
@@ -203,6 +214,9 @@ class _Walk:
         if isinstance(element, Elapsed):
             self.same(arguments)
             return Term("timedelta", self.origin(arguments), type=element.type)
+        if isinstance(element, Shifted) and (moved := self.term(arguments[0])).literals:
+            self.visit(arguments[1:])
+            return moved._replace(followers=(*moved.followers, element))
         if isinstance(element, (Shifted, ShiftedDate, Rounded, WholeMicroseconds)):
             self.visit(arguments)
             return Term(self.term(arguments[0]).family, self.origin(arguments), type=element.type)
@@ -222,20 +236,37 @@ class _Walk:
             return self._total(element, name, arguments[0], field)
         if name in TEXT_FUNCTIONS:
             return Term("str", field, type=sa.String())
+        if name in ("pow", "power"):
+            return self._power(element, arguments, field)
         if name in NUMBER_FUNCTIONS:
             return Term(NUMBER_FUNCTIONS[name], field)
+        if name in SAME_NUMBER and all(self._family(each) == "int" for each in arguments):
+            return Term("int", field)
         return Term(family_of_type(element.type), field, type=element.type)
 
     def _total(self, element: Any, name: str, argument: Any, field: Field[Any] | None) -> Term:
         """Return what is known of a sum or an average."""
         of = self.term(argument)
         if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
-            raise FieldError(f"{element} has no defined result; {name}() needs numbers, not {of.family}")
+            raise FieldError(
+                f"{text_of(element)} has no defined result; {name}() needs numbers, not {of.family}"
+            )
         if name == "avg":
-            return Term("Decimal" if of.family in NUMBERS else None, field)
+            return Term("number" if of.family in NUMBERS else None, field)
         if isinstance(of.type, Choice):
             element.type = of.type.value_type
         return Term(of.family, field, type=element.type)
+
+    def _family(self, argument: Any) -> str | None:
+        return family_in(self.term(argument))
+
+    def _power(self, element: Any, arguments: list[Any], field: Field[Any] | None) -> Term:
+        """Return what is known of a power, which is a float everywhere only if an operand is."""
+        if not any(self._family(each) == "float" for each in arguments):
+            raise FieldError(
+                f"{text_of(element)} has other digits on each database; write cast(…, Double) ** …"
+            )
+        return Term("float", field)
 
     def _operation(self, element: Any) -> Term:
         operator = (
@@ -251,6 +282,9 @@ class _Walk:
             self._match(parts)
             return Term("bool", type=element.type)
         if operator in ARITHMETIC or operator is operators.concat_op:
+            if (made := rebuilt(element, operator, [self.term(each) for each in parts])) is not None:
+                become(element, made)
+                return self.term(made)
             return self._arithmetic(element, operator, parts)
         if operator in (operators.any_op, operators.all_op):
             inner = parts[0].element if isinstance(parts[0], Grouping) else parts[0]
@@ -259,6 +293,8 @@ class _Walk:
         if operator in (operators.and_, operators.or_, operators.inv):
             self.visit(parts)
             return Term("bool", type=element.type)
+        if operator in BITWISE:
+            raise FieldError(f"{text_of(element)} has no defined result; compute it in Python")
         if operator is operators.neg:
             return self._negative(element, parts)
         if operator in (operators.distinct_op, operators.asc_op, operators.desc_op) or operator in (
@@ -302,7 +338,7 @@ class _Walk:
         relation = getattr(self.term(left).field, "relation", None)
         if relation is not None and relation.target is model and not relation.to.primary_key:
             raise FieldError(
-                f"{left} refers to {relation.to.label}, not to the key that a query stands for; "
+                f"{text_of(left)} refers to {relation.to.label}, not to the key that a query stands for; "
                 f"use in_(query.statement.with_only_columns({relation.to.label}))"
             )
 
@@ -322,7 +358,9 @@ class _Walk:
     def _negative(self, element: Any, parts: list[Any]) -> Term:
         of = self.term(parts[0])
         if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
-            raise FieldError(f"{element} has no defined result; only numbers and durations can be negative")
+            raise FieldError(
+                f"{text_of(element)} has no defined result; only numbers and durations can be negative"
+            )
         return of._replace(exact=False)
 
     def _arithmetic(self, element: Any, operator: Any, parts: list[Any]) -> Term:
@@ -335,7 +373,7 @@ class _Walk:
                 families[-1] = self._operand(each, field, [t.family for t in terms])
         family = families[0]
         for each in families[1:]:
-            family = self._result(element, operator, family, each)
+            family = result_of(element, operator, family, each, written=self.target is not None)
         return Term(family, field, type=element.type)
 
     def _operand(self, literal: Any, field: Field[Any] | None, families: list[str | None]) -> str | None:
@@ -347,47 +385,15 @@ class _Walk:
             literal.value = value = value.value
         kind = next((family for family in families if family is not None), None)
         found = None if isinstance(value, enum.Enum) else family_of(type(value))
-        if kind == "str" or (kind == "bytes" and found != "bytes"):
+        if kind == "str":
             self.clean(value, Term(kind, field))
         elif found in NUMBERS:
-            self.clean(value, Term("float", field))
+            self.clean(value, Term("number", field))
         elif kind in NUMBERS or (kind is not None and found is None):
             self.refuse(field, f"is {kind}, and cannot be computed with {shown(value)}")
         elif kind is None and found == "timedelta":
             self.refuse(field, "of an unknown type is moved; name it: type_coerce(…, Model.field.type)")
         return found
-
-    def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
-        """Return the family of the result of *operator*. Raises `FieldError` where it differs between databases."""
-        if operator is operators.concat_op:
-            return left if left == right else "str"
-        if (left is None or right is None) and not TEMPORAL & {left, right}:
-            return None
-        if left in NUMBERS and right in NUMBERS:
-            if operator in (operators.mod, operators.floordiv) and {left, right} & {"float", "Decimal"}:
-                raise FieldError(f"{element} needs integers on some databases; compute it in Python")
-            floating = "float" in (left, right)
-            inexact = operator is operators.truediv
-            if inexact and not floating and self.target is None:
-                raise FieldError(
-                    f"{element} has other digits on each database; write cast(…, Double) {ARITHMETIC[operator]} …"
-                )
-            return "float" if floating else "Decimal" if inexact or "Decimal" in (left, right) else "int"
-        both = (left, right)
-        if both == ("timedelta", "timedelta") and operator in (operators.add, operators.sub):
-            return "timedelta"
-        if (
-            "timedelta" in both
-            and operator in (operators.mul, operators.truediv)
-            and {"int", "float"} & {*both}
-        ):
-            return "timedelta"
-        if left == right and left in ("str", "bytes") and operator is operators.add:
-            return left
-        instead = "cast() one of them"
-        if left is None or right is None:
-            instead = "name the type of the other operand: type_coerce(…, Model.field.type)"
-        raise FieldError(f"{element}: {left} {ARITHMETIC[operator]} {right} has no defined result; {instead}")
 
     def _select(self, element: Any) -> Term:
         """Check a sub-select, and return what is known of its column. Raises `FieldError` for a query that is no list."""
@@ -420,55 +426,19 @@ class _Walk:
             ):
                 left += list(each.clauses)[slice(*SAME_TYPE[name])]
 
+    def set_clocks(self, term: Term, target: Field[Any]) -> None:
+        """Make SQL's present moments in *term* those of *target*."""
+        if any(isinstance(each, UtcNow) for each in term.literals):
+            known = of_field(target)
+            for each in term.literals:
+                self.bind(each, known, written=True)
+            for each in term.followers:
+                each.type = known.type
+
     def refuse_unwritable(self, target: Field[Any], term: Term, expression: Any) -> None:
         """Raise `InvalidValue` for an expression whose values the column would change, or not hold."""
         wanted = of_field(target).family
         if not comparable(wanted, term.family) or (wanted == "int" and term.family in ("Decimal", "float")):
-            self.refuse(target, f"must be {wanted}, not {term.family}, which {expression} is; cast() it")
-
-    def bind(self, literal: Any, known: Term, *, written: bool = False, branch: bool = False) -> None:
-        """Check the value of *literal* as one of *known*, and bind it with its type; *branch*: it is among others of it."""
-        if not isinstance(literal, sa.BindParameter):
-            self.clean(value_of(literal), known, written=written)
-            return
-        if literal.callable is not None or literal.required:
-            return
-        values = values_of(literal)
-        if isinstance(literal.type, Branch):
-            return
-        if literal.type is not known.type and not is_guessed(literal, values):
-            kind = family_of_type(literal.type)
-            if not comparable(kind, known.family):
-                self.refuse_families(known, Term(kind))
-            return
-        cleaned = [kept(value, self.clean(value, known, written=written)) for value in values]
-        literal.value = cleaned if literal.expanding else cleaned[0]
-        if known.type is not None and (known.exact or known.family not in NUMBERS):
-            literal.type = Branch(known.type) if branch and known.family in TEMPORAL else known.type
-        elif isinstance(literal.type, NullType) and cleaned and cleaned[0] is not None:
-            literal.type = sa.literal(cleaned[0]).type
-
-    def clean(self, value: Any, known: Term, *, written: bool = False) -> Any:
-        """Return *value* as one of *known*, checked; None is NULL. Raises `InvalidValue`."""
-        field = known.field
-        if value is None or (not known.exact and known.family not in CHECKS):
-            return value
-        if known.exact and field is not None and not written:
-            return field.comparable(value)
-        try:
-            if known.exact and field is not None:
-                return field.clean(field.key_of(value))
-            if known.family == "datetime" and not isinstance(known.type, UtcDateTime):
-                return checks.NAIVE.clean(value)
-            return CHECKS[known.family](value)
-        except InvalidFieldValue as refused:
-            return self.refuse(field, str(refused))
-
-    def refuse_families(self, one: Term, other: Term) -> NoReturn:
-        """Raise an error for two operands of different kinds."""
-        there = f"{other.field.label}, which is {other.family}" if other.field is not None else other.family
-        self.refuse(one.field, f"is {one.family} and cannot be compared with {there}; cast() one of them")
-
-    def refuse(self, field: Field[Any] | None, problem: str) -> NoReturn:
-        """Raise `InvalidValue` for *field*, or `FieldError` where none is known."""
-        raise FieldError(f"an expression {problem}") if field is None else field.invalid(problem)
+            self.refuse(
+                target, f"must be {wanted}, not {term.family}, which {text_of(expression)} is; cast() it"
+            )
