@@ -102,9 +102,7 @@ class _Walk(Literals):
         return found
 
     def _term(self, element: Any) -> Term:
-        if isinstance(element, sa.BindParameter):
-            return Term(literals=(element,))
-        if isinstance(element, (sa.True_, sa.False_)):
+        if isinstance(element, (sa.BindParameter, sa.True_, sa.False_)):
             return Term(literals=(element,))
         if isinstance(element, sa.ColumnClause):
             field = field_of(element)
@@ -127,10 +125,7 @@ class _Walk(Literals):
             set_clock(element, UtcDateTime())
             return Term(literals=(element,))
         if isinstance(element, (sa.Cast, sa.TypeCoerce)):
-            self.visit([element.clause])
-            if isinstance(element, sa.Cast) and (made := set_cast(element, self.term(element.clause))).known:
-                return made
-            return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
+            return self._cast(element)
         if isinstance(element, FunctionElement):
             return self._function(element)
         if isinstance(element, (sa.Over, sa.FunctionFilter, sa.WithinGroup)):
@@ -201,6 +196,12 @@ class _Walk(Literals):
                 literal.type = kind
         for each in term.followers:
             each.type = kind
+
+    def _cast(self, element: Any) -> Term:
+        self.visit([element.clause])
+        if isinstance(element, sa.Cast) and (made := set_cast(element, self.term(element.clause))).known:
+            return made
+        return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
 
     def _case(self, element: sa.Case[Any]) -> Term:
         if element.value is None:
