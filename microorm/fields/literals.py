@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from microorm.fields import checks
 from microorm.fields.arithmetic import is_moment
 from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.computed import Branch
-from microorm.fields.elements import is_guessed, kept, value_of, values_of
+from microorm.fields.elements import is_guessed, is_instance, keep_instance, kept, value_of, values_of
 from microorm.fields.families import CHECKS, NUMBERS, TEMPORAL, Term, comparable, family_of_type
 from microorm.fields.field import Field
 from microorm.fields.rebuilt import set_clock
@@ -20,7 +21,10 @@ from microorm.fields.types import UtcDateTime, UtcNow
 
 
 class Literals:
-    """Checks and binds the values of an expression."""
+    """Checks and binds the values of an expression; *instances*: those that it uses, or whose keys."""
+
+    def __init__(self) -> None:
+        self.instances: list[Any] = []
 
     def bind(self, literal: Any, known: Term, *, written: bool = False, branch: bool = False) -> None:
         """Check the value of *literal* as one of *known*, and bind it with its type; *branch*: it is among others of it."""
@@ -43,12 +47,19 @@ class Literals:
             if not comparable(kind, known.family):
                 self.refuse_families(known, Term(kind))
             return
+        self.keep_instances(literal, values)
         cleaned = [kept(value, self.clean(value, known, written=written)) for value in values]
         literal.value = cleaned if literal.expanding else cleaned[0]
         if known.type is not None and (known.exact or known.family not in NUMBERS):
             literal.type = Branch(known.type) if branch and known.family in TEMPORAL else known.type
         elif isinstance(literal.type, NullType) and cleaned and cleaned[0] is not None:
             literal.type = sa.literal(cleaned[0]).type
+
+    def keep_instances(self, literal: Any, values: Iterable[Any]) -> None:
+        """Remember the instances among *values* of *literal*, which are replaced by their keys."""
+        for value in filter(is_instance, values):
+            keep_instance(literal, value)
+            self.instances.append(value)
 
     def clean(self, value: Any, known: Term, *, written: bool = False) -> Any:
         """Return *value* as one of *known*, checked; None is NULL. Raises `InvalidValue`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +33,7 @@ from microorm.fields.computed import (
     WholeMicroseconds,
 )
 from microorm.fields.elements import (
+    KeyParameter,
     keys_of,
     operands_of,
     results_of,
@@ -64,17 +66,17 @@ from microorm.fields.rebuilt import CLOCKS, Rebuilt, become, rebuilt, set_cast, 
 from microorm.fields.types import Choice, ExactNumeric, UtcDateTime, UtcNow
 
 
-def check(expression: Any, target: Field[Any] | None = None) -> None:
+def check(expression: Any, target: Field[Any] | None = None) -> Sequence[Any]:
     """Check the values in *expression*, which is written to *target* where one is given, and give them their types.
 
-    Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
+    Return the instances that the expression uses, which must be of the alias that it is sent to. Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
     """
     if target is None:
         if isinstance(expression, sa.Column):
-            return
+            return ()
         plain = expression.__class__ in (FieldExpression, sa.BinaryExpression)
         if plain and check_comparison(expression.left, expression.operator, expression.right):
-            return
+            return expression.right.instances if isinstance(expression.right, KeyParameter) else ()
     walk = _Walk(target)
     if target is not None:
         walk.assign(expression, target)
@@ -84,12 +86,24 @@ def check(expression: Any, target: Field[Any] | None = None) -> None:
     else:
         walk.set_clocks(found, target)
         walk.refuse_unwritable(target, found, expression)
+    return walk.instances
+
+
+def _stands_for(term: Term, model: Any) -> bool:
+    """Return whether *term* is a column in which an instance of *model* would stand for its key."""
+    field = term.field
+    if field is None or not term.exact:
+        return not term.exact and term.family is None
+    if field.relation is not None:
+        return issubclass(model, field.relation.target)
+    return field.primary_key and issubclass(model, field.owner)
 
 
 class _Walk(Literals):
     """Walks through one expression."""
 
     def __init__(self, target: Field[Any] | None) -> None:
+        super().__init__()
         self.target = target
         self.found: dict[int, Term] = {}
         self.keys: set[int] = set()  # of the queries that stand for their keys
@@ -103,6 +117,8 @@ class _Walk(Literals):
 
     def _term(self, element: Any) -> Term:
         if isinstance(element, (sa.BindParameter, sa.True_, sa.False_)):
+            if isinstance(element, KeyParameter):
+                self.instances += element.instances
             return Term(literals=(element,))
         if isinstance(element, sa.ColumnClause):
             field = field_of(element)
@@ -258,6 +274,11 @@ class _Walk(Literals):
             element.type = of.type.value_type
         return Term(of.family, field, type=element.type)
 
+    def _has_mask(self, parts: Sequence[Any]) -> bool:
+        """Return whether one of *parts* is a value without a sign; MariaDB's integers of bits have none."""
+        values = [value for part in parts for each in self.term(part).literals for value in values_of(each)]
+        return any(type(value) is int and value >= 0 for value in values)
+
     def _family(self, argument: Any) -> str | None:
         return family_in(self.term(argument))
 
@@ -294,7 +315,7 @@ class _Walk(Literals):
         if operator in (operators.and_, operators.or_, operators.inv):
             self.visit(parts)
             return Term("bool", type=element.type)
-        if operator in BITWISE:
+        if operator in BITWISE and not (operator is operators.bitwise_and_op and self._has_mask(parts)):
             raise FieldError(f"{text_of(element)} has no defined result; compute it in Python")
         if operator is operators.neg:
             return self._negative(element, parts)
@@ -321,23 +342,53 @@ class _Walk(Literals):
         """Check the rows that a tuple of columns is compared with."""
         terms = [self.term(each) for each in left.clauses]
         for other in others:
+            self.visit([other])
             if not isinstance(other, sa.BindParameter):
-                self.visit([other])
-            elif isinstance(other.value, (list, tuple)) and other.expanding:
+                continue
+            if isinstance(other.value, (list, tuple)) and other.expanding:
+                self.keep_instances(other, chain.from_iterable(other.value))
                 other.value = [
                     tuple(self.clean(value, term) for value, term in zip(row, terms, strict=True))
                     for row in other.value
                 ]
 
     def _keys_for(self, left: Any, right: Any) -> None:
-        """Allow the keys of a query as *right* of IN. Raises `FieldError` where *left* refers to another field."""
+        """Allow the keys of a query as *right* of IN.
+
+        Raises `FieldError` where *left* is not as many columns as the key or refers to another field, `InvalidValue` where
+        it does not refer to the model of the query.
+        """
         while isinstance(right, (Grouping, sa.ScalarSelect)):
             right = right.element
-        if (model := keys_of(right)) is None:
+        if (found := keys_of(right)) is None:
             return
+        model = found.model
         self.keys.add(id(right))
-        relation = getattr(self.term(left).field, "relation", None)
-        if relation is not None and relation.target is model and not relation.to.primary_key:
+        self.instances += found.instances
+        columns, key = list(left.clauses) if isinstance(left, sa.Tuple) else [left], model.__schema__.key
+        if len(columns) != len(key):
+            names = ", ".join(f"{model.__name__}.{each.name}" for each in key)
+            raise FieldError(
+                f"{text_of(left)} cannot be one of the keys of {model.__name__}: {names}; use "
+                + (f"tuple_(…).in_() with {len(key)} columns" if len(key) > 1 else "one column")
+            )
+        for column, part in zip(columns, key, strict=True):
+            self._refers(column, model, part)
+
+    def _refers(self, left: Any, model: Any, part: Field[Any]) -> None:
+        """Raise an error unless *left* may have the values of *part* of the key of *model*."""
+        term = self.term(left)
+        relation = getattr(term.field, "relation", None)
+        if len(model.__schema__.key) == 1 and not _stands_for(term, model):
+            self.refuse(term.field, f"does not refer to {model.__name__}, whose keys the query stands for")
+        if not comparable(term.family, of_field(part).family):
+            self.refuse_families(term, of_field(part))
+        if (
+            relation is not None
+            and relation.target is model
+            and part.primary_key
+            and not relation.to.primary_key
+        ):
             raise FieldError(
                 f"{text_of(left)} refers to {relation.to.label}, not to the key that a query stands for; "
                 f"use in_(query.statement.with_only_columns({relation.to.label}))"
@@ -400,8 +451,8 @@ class _Walk(Literals):
         """Check a sub-select, and return what is known of its column. Raises `FieldError` for a query that is no list."""
         if isinstance(element, sa.ScalarSelect):
             element = element.element
-        if id(element) not in self.keys and (model := keys_of(element)) is not None:
-            raise FieldError(f"a query of {model.__name__} is used as one value; use it with in_()")
+        if id(element) not in self.keys and (found := keys_of(element)) is not None:
+            raise FieldError(f"a query of {found.model.__name__} is used as one value; use it with in_()")
         self.visit(element.get_children())
         columns = list(element.selected_columns)
         return self.term(columns[0])._replace(literals=(), followers=()) if len(columns) == 1 else Term()
