@@ -157,12 +157,25 @@ def _floor_divided_on_sqlite(element: FloorDivided, compiler: SQLCompiler, **opt
 
 @compiles(WholeMicroseconds)
 def _whole(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
-    return f"round{_parts(element, compiler, options)[0]}"
-
-
-@compiles(WholeMicroseconds, "postgresql")
-def _whole_on_postgresql(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
     return _parts(element, compiler, options)[0]
+
+
+@compiles(WholeMicroseconds, "sqlite")
+def _whole_on_sqlite(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
+    (number,) = _parts(element, compiler, options)
+    rounded = f"CAST(round{number} AS INTEGER)"
+    return _half_to_even(number, rounded, f"CAST({number} AS INTEGER)", f"{rounded} % 2")
+
+
+@compiles(WholeMicroseconds, *MARIADB)
+def _whole_on_mariadb(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
+    (number,) = _parts(element, compiler, options)
+    return _half_to_even(number, f"round{number}", f"truncate({number}, 0)", f"mod(round{number}, 2)")
+
+
+def _half_to_even(number: str, rounded: str, whole: str, odd: str) -> str:
+    """Return the SQL of *number*, rounded as Python and PostgreSQL round a duration: a half to the even neighbour."""
+    return f"({rounded} - CASE WHEN abs({number} - {whole}) = 0.5 THEN {odd} ELSE 0 END)"
 
 
 @compiles(Shifted)

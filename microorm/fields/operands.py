@@ -304,7 +304,9 @@ class _Walk(Literals):
             self._match(parts)
             return Term("bool", type=element.type)
         if operator in ARITHMETIC or operator is operators.concat_op:
-            if (made := rebuilt(element, operator, [self.term(each) for each in parts])) is not None:
+            floating = self.target is not None and family_of(self.target.python_type) == "float"
+            terms = [self.term(each) for each in parts]
+            if (made := rebuilt(element, operator, terms, floating=floating)) is not None:
                 become(element, made)
                 return self.term(made)
             return self._arithmetic(element, operator, parts)

@@ -80,10 +80,19 @@ def _temporal(kind: Any) -> tuple[Any, str | None]:
     return (datetime_type(aware=is_aware(kind)), "datetime") if is_moment(kind) else (kind, None)
 
 
-def rebuilt(element: Any, operator: Any, terms: Sequence[Term]) -> Any:
-    """Return the expression *element* of two operands, made by microorm's *operator*; None if it is that already."""
+def rebuilt(element: Any, operator: Any, terms: Sequence[Term], *, floating: bool) -> Any:
+    """Return the expression *element* of two operands, made by microorm's *operator*; None if it is that already.
+
+    *floating*: a quotient becomes a float, of which MariaDB would compute a few decimal places.
+    """
     if not isinstance(element, sa.BinaryExpression):
         return None
+    if (
+        floating
+        and operator is operators.truediv
+        and {family_in(term) for term in terms} <= {"int", "Decimal"}
+    ):
+        return sa.cast(element.left, float_type()) / element.right
     if has_operators(element.type) and (
         has_operators(element.left.type) or isinstance(element.left, sa.BindParameter)
     ):

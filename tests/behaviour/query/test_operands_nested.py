@@ -115,6 +115,28 @@ def test_an_expression_that_is_written_is_rounded_down(Run: Any) -> None:
 
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+def test_a_quotient_for_a_float_has_all_digits_of_one(Run: Any) -> None:
+    for quotient, expected in (
+        (Run.number / 3, -7 / 3),
+        (Run.number * 2 / cast(3, Integer), -14 / 3),
+        (Run.price / Decimal("1.5"), 1.25 / 1.5),
+        (func.abs(Run.number) / 3, 7 / 3),
+    ):
+        Run.objects.update(ratio=quotient)
+        assert Run.objects.scalars("ratio") == [expected]
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+def test_half_a_microsecond_is_rounded_as_in_python(Run: Any) -> None:
+    for microseconds in (5, -5, 7, -7, 10):
+        took = timedelta(microseconds=microseconds)
+        Run.objects.update(took=took)
+        for factor in (0.5, 0.25, 1.5, -0.5):
+            assert Run.objects.scalars(Run.took * factor) == [took * factor]
+        assert Run.objects.scalars(Run.took / 2) == [took / 2]
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_a_cast_moment_is_compared_with_columns(Run: Any) -> None:
     assert Run.objects.filter(Run.day == cast(Run.at, Date)).count() == 1
     assert Run.objects.filter(cast(Run.at, Date).in_([LATE.date()])).count() == 1
