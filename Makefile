@@ -7,6 +7,8 @@ RUN := $(BIN)/python
 ARGS ?=
 ONLY ?=
 AGAINST ?=
+# One process more than processors, since tests wait for the servers.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 # Each program that the tests start would compile the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,7 +26,7 @@ demo: $(VENV)/.demo  ## load a month of real flights through save() and signals,
 
 test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, PostgreSQL and MariaDB; ARGS= for pytest
 	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
-	@$(RUN) -m pytest -m "not slow" --hypothesis-profile quick -n auto --dist worksteal $(ARGS)
+	@$(RUN) -m pytest -m "not slow" --hypothesis-profile quick -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: servers format lint layers coverage  ## all that must hold before a commit, on three databases; the tests run the type checkers
 	@echo "== check: all passed"
@@ -56,7 +58,7 @@ layers: $(VENV)/.dev  ## check that imports point down only
 
 coverage: $(VENV)/.dev  ## run all tests and print how much of the package they reach, by branches
 	@echo "== tests, with coverage"
-	@$(RUN) -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command line, the table of changes
 	@$(RUN) -m tools.reference

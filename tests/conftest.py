@@ -29,6 +29,7 @@ BACKENDS = ("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 # The quick tests try each on one kind of SQLite and on one server, in one way.
 SELDOM = {("sqlite-file", "listened"), ("sqlite-memory", "driver"), ("mariadb", "listened")}
 SAMPLE = 4
+FREEZE_AFTER = 100
 
 MEMORY = Path(
     "/dev/shm"
@@ -97,10 +98,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare each `gc.collect()` of a test the walk through thousands of collected tests, and collect less often."""
-    gc.freeze()
+    """Collect garbage less often."""
     gc.set_threshold(10_000, 20, 20)
     gc.enable()
+
+
+_run = count()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Spare each `gc.collect()` of a test the walk through what the tests before it have left in caches."""
+    if next(_run) % FREEZE_AFTER == 0:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     literal_column,
     type_coerce,
 )
+from sqlalchemy.exc import UnsupportedCompilationError
 from sqlalchemy.sql import operators
 from sqlalchemy.types import Float, TypeDecorator, TypeEngine
 
@@ -37,9 +38,9 @@ from microorm.fields.computed import (
     FloorDivided,
     Rounded,
     Shifted,
-    ShiftedAware,
     ShiftedDate,
     WholeMicroseconds,
+    is_aware,
 )
 
 MICROSECOND = timedelta(microseconds=1)
@@ -80,10 +81,17 @@ class _Arithmetic:
         """Return the expression of *op* between this expression and *other*, or None; *reverse*: *other* is the left one."""
         raise NotImplementedError
 
+    def built(self, op: Any, other: Any, kind: TypeEngine[Any], *, reverse: bool) -> Any:
+        """Return the expression that SQLAlchemy builds, as one of type *kind*, whose operators are those here."""
+        base: Any = super()
+        made = base.reverse_operate(op, other) if reverse else base.operate(op, other)
+        made.type = kind
+        return made
+
     def refuse(self, op: Any, other: Any, instead: str) -> NoReturn:
         """Raise `FieldError`, which says what to write *instead*."""
-        what = str(other) if isinstance(other, ColumnElement) else shown(other)
-        raise FieldError(f"{self.expr} {ARITHMETIC[op]} {what} has no defined result; {instead}")
+        what = text_of(other) if isinstance(other, ColumnElement) else shown(other)
+        raise FieldError(f"{text_of(self.expr)} {ARITHMETIC[op]} {what} has no defined result; {instead}")
 
 
 class _Moments(_Arithmetic):
@@ -96,14 +104,14 @@ class _Moments(_Arithmetic):
             if op is operators.add or (op is operators.sub and not reverse):
                 by = -other if op is operators.sub else other
                 return self.shifted(literal(by, Duration()) if kind is None else by)
-        elif op is operators.sub and (isinstance(other, datetime) or _is_moment(kind)):
+        elif op is operators.sub and (isinstance(other, datetime) or is_moment(kind)):
             there = literal(other, expr.type) if kind is None else other
             return elapsed(Elapsed, expr, there, reverse=reverse)
         return self.refuse(op, other, "add or subtract a timedelta, or subtract a datetime")
 
     def shifted(self, by: Any) -> Any:
         """Return the moment moved *by* a duration."""
-        made = (ShiftedAware if isinstance(self.expr.type, TypeDecorator) else Shifted)(self.expr, by)
+        made = Shifted(self.expr, by)
         made.type = self.expr.type
         return made
 
@@ -137,7 +145,7 @@ class DurationComparator(_Arithmetic, TypeDecorator.Comparator[Any], BigInteger.
     """Operators of durations, which are added to each other, and multiplied or divided by a number."""
 
     def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
-        if op is operators.add and _is_moment(getattr(other, "type", None)):
+        if op is operators.add and is_moment(getattr(other, "type", None)):
             return other.comparator.reverse_operate(op, self.expr)
         base: Any = super(_Arithmetic, self)  # the operators of SQLAlchemy
         made = base.reverse_operate(op, other) if reverse else base.operate(op, other)
@@ -154,7 +162,16 @@ class FloatComparator(_Arithmetic, Double.Comparator[float]):
     def compute(self, op: Any, other: Any, *, reverse: bool) -> Any:
         if isinstance(other, Decimal):
             self.refuse(op, other, f"write {float(other)!r}")
-        return computed_by(other, op, self.expr)
+        if (made := computed_by(other, op, self.expr)) is not None:
+            return made
+        return self.built(op, other, float_type(), reverse=reverse)
+
+
+def float_type() -> TypeEngine[float]:
+    """Return DOUBLE."""
+    made: TypeEngine[float] = Double()
+    made.comparator_factory = FloatComparator
+    return made
 
 
 class IntegerComparator(_Arithmetic, BigInteger.Comparator[int]):
@@ -166,9 +183,13 @@ class IntegerComparator(_Arithmetic, BigInteger.Comparator[int]):
             return op(other, exact) if reverse else op(exact, other)
         if (made := computed_by(other, op, self.expr)) is not None:
             return made
-        whole = isinstance(other, int) or isinstance(getattr(other, "type", None), Integer)
-        if op is not operators.floordiv or not whole:
+        kind = getattr(other, "type", None)
+        if isinstance(other, float) or isinstance(kind, Float):
+            return self.built(op, other, float_type(), reverse=reverse)
+        if op is operators.truediv or not (isinstance(other, int) or isinstance(kind, Integer)):
             return None
+        if op is not operators.floordiv:
+            return self.built(op, other, self.expr.type, reverse=reverse)
         made = FloorDivided(other, self.expr) if reverse else FloorDivided(self.expr, other)
         made.type = self.expr.type
         return made
@@ -198,7 +219,7 @@ class ExactComparator(_Arithmetic, TypeDecorator.Comparator[Any], Numeric.Compar
         made = base.reverse_operate(op, other) if reverse else base.operate(op, other)
         if places is None:
             if isinstance(other, ColumnElement) and isinstance(other.type, Float):
-                made.type = Double()
+                made.type = float_type()
             return made
         if op is operators.mul:
             total = exact.scale + places
@@ -278,6 +299,20 @@ def computed_by(other: Any, op: Any, expr: Any) -> Any:
     )
 
 
+def has_operators(kind: TypeEngine[Any]) -> bool:
+    """Return whether expressions of type *kind* have the operators defined here."""
+    factory = kind.comparator_factory
+    return isinstance(factory, type) and issubclass(factory, _Arithmetic)
+
+
+def text_of(expression: Any) -> str:
+    """Return the SQL of *expression* for a message; of one that some databases only have, the name of its class."""
+    try:
+        return str(expression)
+    except UnsupportedCompilationError:
+        return type(expression).__name__
+
+
 def plain(value: Any) -> Any:
     """Return the value of a member of an enum, and anything else as it is."""
     return value.value if isinstance(value, enum.Enum) else value
@@ -300,8 +335,9 @@ def _is_date(value: Any) -> bool:
     return isinstance(value, date) and not isinstance(value, datetime)
 
 
-def _is_moment(kind: Any) -> bool:
-    return isinstance(kind, DateTime) or (isinstance(kind, TypeDecorator) and isinstance(kind.impl, DateTime))
+def is_moment(kind: Any) -> bool:
+    """Return whether *kind* is the type of a `datetime`."""
+    return isinstance(kind, DateTime) or is_aware(kind)
 
 
 def elapsed(kind: type[Elapsed], expr: Any, there: Any, *, reverse: bool) -> Any:

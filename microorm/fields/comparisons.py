@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from microorm.fields.checks import InvalidFieldValue
 from microorm.fields.columns import FieldColumn
-from microorm.fields.elements import kept
+from microorm.fields.elements import KeyParameter, is_instance, keep_instance, kept
 from microorm.fields.families import COMPARISONS, TEXT_OPERATORS, comparable, field_of, of_field
 from microorm.fields.field import FIELD, Field
 
@@ -18,7 +18,7 @@ def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
     if column.__class__ is not FieldColumn:
         return False
     field: Field[Any] | None = column.info.get(FIELD) or field_of(column)
-    if operand.__class__ is not sa.BindParameter:
+    if operand.__class__ is not sa.BindParameter and operand.__class__ is not KeyParameter:
         return operator in COMPARISONS and (
             operand.__class__ is sa.Null or _comparable_columns(field, operand)
         )
@@ -30,19 +30,22 @@ def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
     if value is None:
         return True
     if operand.expanding:
-        operand.value = [None if each is None else operand_of(field, each) for each in value]
+        operand.value = [None if each is None else operand_of(field, each, operand) for each in value]
     else:
-        operand.value = operand_of(field, value)
+        operand.value = operand_of(field, value, operand)
     operand.type = column.type
     return True
 
 
-def operand_of(field: Field[Any], value: Any) -> Any:
-    """Return *value* as it is compared with the column of *field*. Raises what `Field.comparable` raises."""
+def operand_of(field: Field[Any], value: Any, operand: Any) -> Any:
+    """Return *value*, one of *operand*, as it is compared with the column of *field*. Raises as `Field.comparable` does."""
     try:
         return kept(value, field.check.clean(value))
     except InvalidFieldValue:
-        return field.comparable(value)
+        found = field.comparable(value)
+        if is_instance(value):
+            keep_instance(operand, value)
+        return found
 
 
 def _comparable_columns(field: Field[Any] | None, operand: Any) -> bool:

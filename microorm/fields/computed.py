@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
+    Cast,
     Date,
+    DateTime,
     String,
     Time,
 )
@@ -50,17 +52,21 @@ class Branch(TypeDecorator[Any]):
         return Typed(bindparam)
 
 
+class TemporalCast(Cast[Any]):
+    """A date, a time or a moment in UTC, made of another of these or of text.
+
+    On SQLite all of them are text, which CAST makes a number. PostgreSQL would convert in the session's time zone, and
+    MariaDB would drop the microseconds.
+    """
+
+    inherit_cache = True
+
+
 class Shifted(FunctionElement[Any]):
-    """A moment, and the duration that is added to it; *aware*: it has a time zone."""
+    """A moment, with a time zone or without, and the duration that is added to it."""
 
     inherit_cache = True
     name = "shifted"
-
-
-class ShiftedAware(Shifted):
-    """A moment with a time zone, and the duration that is added to it."""
-
-    inherit_cache = True
 
 
 class ShiftedDate(FunctionElement[Any]):
@@ -97,6 +103,14 @@ class FloorDivided(FunctionElement[int]):
     name = "floor_divided"
 
 
+def is_aware(kind: Any) -> bool:
+    """Return whether *kind* is the type of a `datetime` with a time zone."""
+    if isinstance(kind, TypeDecorator):
+        kind = kind.impl
+        return isinstance(kind, DateTime)
+    return isinstance(kind, DateTime) and kind.timezone
+
+
 def _parts(element: Any, compiler: SQLCompiler, options: dict[str, Any]) -> list[str]:
     return [f"({compiler.process(each, **options)})" for each in element.clauses]
 
@@ -129,8 +143,10 @@ def _rounded(element: Rounded, compiler: SQLCompiler, **options: Any) -> str:
 @compiles(FloorDivided)
 def _floor_divided(element: FloorDivided, compiler: SQLCompiler, **options: Any) -> str:
     number, by = _parts(element, compiler, options)
-    divide = "DIV" if compiler.dialect.name in MARIADB else "/"
-    return f"(({number} - mod(mod({number}, {by}) + {by}, {by})) {divide} {by})"
+    below = f"({number} - mod(mod({number}, {by}) + {by}, {by}))"
+    if compiler.dialect.name in MARIADB:
+        return f"({below} DIV {by})"
+    return f"CAST({below} / {by} AS BIGINT)"  # a sum of integers is NUMERIC on PostgreSQL
 
 
 @compiles(FloorDivided, "sqlite")
@@ -141,29 +157,37 @@ def _floor_divided_on_sqlite(element: FloorDivided, compiler: SQLCompiler, **opt
 
 @compiles(WholeMicroseconds)
 def _whole(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
-    return f"round{_parts(element, compiler, options)[0]}"
-
-
-@compiles(WholeMicroseconds, "postgresql")
-def _whole_on_postgresql(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
     return _parts(element, compiler, options)[0]
 
 
-@compiles(Shifted, "postgresql")
+@compiles(WholeMicroseconds, "sqlite")
+def _whole_on_sqlite(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
+    (number,) = _parts(element, compiler, options)
+    rounded = f"CAST(round{number} AS INTEGER)"
+    return _half_to_even(number, rounded, f"CAST({number} AS INTEGER)", f"{rounded} % 2")
+
+
+@compiles(WholeMicroseconds, *MARIADB)
+def _whole_on_mariadb(element: WholeMicroseconds, compiler: SQLCompiler, **options: Any) -> str:
+    (number,) = _parts(element, compiler, options)
+    return _half_to_even(number, f"round{number}", f"truncate({number}, 0)", f"mod(round{number}, 2)")
+
+
+def _half_to_even(number: str, rounded: str, whole: str, odd: str) -> str:
+    """Return the SQL of *number*, rounded as Python and PostgreSQL round a duration: a half to the even neighbour."""
+    return f"({rounded} - CASE WHEN abs({number} - {whole}) = 0.5 THEN {odd} ELSE 0 END)"
+
+
+@compiles(Shifted)
 def _shifted(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
     moment, by = _parts(element, compiler, options)
+    if is_aware(element.clauses.clauses[0].type):
+        # A day of the session's time zone may have 23 hours.
+        return f"(({moment} AT TIME ZONE 'UTC' + {by}) AT TIME ZONE 'UTC')"
     return f"({moment} + {by})"
 
 
-@compiles(ShiftedAware, "postgresql")
-def _shifted_aware(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
-    # A day of the session's time zone may have 23 hours.
-    moment, by = _parts(element, compiler, options)
-    return f"(({moment} AT TIME ZONE 'UTC' + {by}) AT TIME ZONE 'UTC')"
-
-
 @compiles(Shifted, *MARIADB)
-@compiles(ShiftedAware, *MARIADB)
 def _shifted_on_mariadb(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
     moment, by = _parts(element, compiler, options)
     return f"({moment} + INTERVAL {by} MICROSECOND)"
@@ -178,7 +202,6 @@ def _microseconds(moment: str) -> str:
 
 
 @compiles(Shifted, "sqlite")
-@compiles(ShiftedAware, "sqlite")
 def _shifted_on_sqlite(element: Shifted, compiler: SQLCompiler, **options: Any) -> str:
     moment, by = _parts(element, compiler, options)
     there = f"({_microseconds(moment)} + {by})"
@@ -187,7 +210,7 @@ def _shifted_on_sqlite(element: Shifted, compiler: SQLCompiler, **options: Any) 
     return f"(strftime('%Y-%m-%d %H:%M:%S', {seconds}, 'unixepoch') || printf('.%06d', {fraction}))"
 
 
-@compiles(ShiftedDate, "postgresql")
+@compiles(ShiftedDate)
 def _shifted_date(element: ShiftedDate, compiler: SQLCompiler, **options: Any) -> str:
     day, by = _parts(element, compiler, options)
     return f"({day} + CAST({by} AS INTEGER))"
@@ -205,7 +228,7 @@ def _shifted_date_on_sqlite(element: ShiftedDate, compiler: SQLCompiler, **optio
     return f"date({day}, {by} || ' days')"
 
 
-@compiles(Elapsed, "postgresql")
+@compiles(Elapsed)
 def _elapsed(element: Elapsed, compiler: SQLCompiler, **options: Any) -> str:
     later, earlier = _parts(element, compiler, options)
     return f"({later} - {earlier})"
@@ -223,7 +246,7 @@ def _elapsed_on_sqlite(element: Elapsed, compiler: SQLCompiler, **options: Any) 
     return f"({_microseconds(later)} - {_microseconds(earlier)})"
 
 
-@compiles(ElapsedDays, "postgresql")
+@compiles(ElapsedDays)
 def _elapsed_days(element: ElapsedDays, compiler: SQLCompiler, **options: Any) -> str:
     later, earlier = _parts(element, compiler, options)
     return f"(({later} - {earlier}) * INTERVAL '1 day')"
@@ -239,3 +262,40 @@ def _elapsed_days_on_mariadb(element: ElapsedDays, compiler: SQLCompiler, **opti
 def _elapsed_days_on_sqlite(element: ElapsedDays, compiler: SQLCompiler, **options: Any) -> str:
     later, earlier = _parts(element, compiler, options)
     return f"(CAST(round(julianday({later}) - julianday({earlier})) AS INTEGER) * {DAY})"
+
+
+@compiles(TemporalCast)
+def _temporal_cast(element: TemporalCast, compiler: SQLCompiler, **options: Any) -> str:
+    value = f"({compiler.process(element.clause, **options)})"
+    if is_aware(element.clause.type):
+        value = f"({value} AT TIME ZONE 'UTC')"
+    kind = (
+        "DATE"
+        if isinstance(element.type, Date)
+        else "TIME"
+        if isinstance(element.type, Time)
+        else "TIMESTAMP"
+    )
+    made = f"CAST({value} AS {kind})"
+    return f"({made} AT TIME ZONE 'UTC')" if is_aware(element.type) else made
+
+
+@compiles(TemporalCast, *MARIADB)
+def _temporal_cast_on_mariadb(element: TemporalCast, compiler: SQLCompiler, **options: Any) -> str:
+    value, of = compiler.process(element.clause, **options), element.type
+    kind = "DATE" if isinstance(of, Date) else "TIME(6)" if isinstance(of, Time) else "DATETIME(6)"
+    return f"CAST({value} AS {kind})"
+
+
+@compiles(TemporalCast, "sqlite")
+def _temporal_cast_on_sqlite(element: TemporalCast, compiler: SQLCompiler, **options: Any) -> str:
+    value, of = f"({compiler.process(element.clause, **options)})", element.type
+    if isinstance(of, Date):
+        return f"date{value}"
+    if isinstance(element.clause.type, String):
+        return (
+            f"(strftime('{'%H:%M:%f' if isinstance(of, Time) else '%Y-%m-%d %H:%M:%f'}', {value}) || '000')"
+        )
+    if isinstance(of, Time):
+        return f"substr({value}, -15)"
+    return f"({value} || ' 00:00:00.000000')" if isinstance(element.clause.type, Date) else value

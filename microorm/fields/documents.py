@@ -34,13 +34,16 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from microorm.errors import FieldError
-from microorm.fields.checks import encodable, json_problem
+from microorm.fields.checks import encodable, json_problem, json_text
 from microorm.fields.columns import FieldFunction
 from microorm.fields.types import COLLATION, MARIADB, ExactNumeric, text_type
 from microorm.messages import brief
 
 MAX_NUMERIC = 15
 """The digits that SQLite keeps of a number."""
+
+MAX_LISTED = 1_000
+"""How many values of a list are parameters of their own."""
 
 _EQUALITY = {operators.eq: operators.in_op, operators.ne: operators.not_in_op}
 _MEMBERSHIP = (operators.in_op, operators.not_in_op)
@@ -95,18 +98,19 @@ class DocumentKey(TypeDecorator[str]):
 
 
 class DocumentIndex(TypeDecorator[int]):
-    """An index of a JSON list, as a path expression where one is needed; a negative index counts from the end."""
+    """An index of a JSON list, as a path expression; a negative index counts from the end."""
 
     impl = JSON.JSONIntIndexType
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        kind: Any = JSON.JSONIntIndexType() if dialect.name == "postgresql" else String()
-        return dialect.type_descriptor(kind)
+        return dialect.type_descriptor(String())
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
+        if value is None:
             return value
+        if dialect.name == "postgresql":
+            return f"strict $[last - {-value - 1}]" if value < 0 else f"strict $[{value}]"
         return f"$[#{value}]" if value < 0 and dialect.name == "sqlite" else f"$[{value}]"
 
 
@@ -160,12 +164,11 @@ class Document(JSON[Any]):
             return self._read(AsFloat, Double())
 
         def as_numeric(self, precision: int, scale: int, asdecimal: bool = True) -> Any:
-            """Return a number rounded to *scale* places; NULL for any other value."""
+            """Return a number rounded to *scale* places; NULL for one with more digits, and for any other value."""
             exact = asdecimal and precision <= MAX_NUMERIC
             kind: Any = ExactNumeric(precision, scale) if exact else Numeric(precision, scale, asdecimal)
-            return self._read(
-                AsNumeric, kind, literal_column(str(int(precision))), literal_column(str(int(scale)))
-            )
+            limit: Any = literal_column(str(10 ** (int(precision) - int(scale))))
+            return self._read(AsNumeric, kind, literal_column(str(int(scale))), limit)
 
         def _read(self, function: type[FunctionElement[Any]], kind: Any, *arguments: Any) -> Any:
             if not isinstance(self.expr, Part):
@@ -229,10 +232,24 @@ class AsFloat(FieldFunction):
 
 
 class AsNumeric(FieldFunction):
-    """The value of a key in a JSON value as a decimal; precision and scale follow the key."""
+    """The value of a key in a JSON value as a decimal; its scale and the limit of its size follow the key."""
 
     inherit_cache = True
     name = "json_numeric"
+
+
+class InDocuments(FieldFunction):
+    """An IN with many JSON values: the condition as it is elsewhere, and the texts of all values as one parameter."""
+
+    inherit_cache = True
+    name = "json_in"
+    type = Boolean()
+
+
+class NotInDocuments(InDocuments):
+    """A NOT IN with many JSON values."""
+
+    inherit_cache = True
 
 
 def _compared(part: Any, op: Any, other: Any) -> Any:
@@ -254,7 +271,13 @@ def _compared(part: Any, op: Any, other: Any) -> Any:
     if op in _DISTINCTION:
         return _DISTINCTION[op](*[op(compact, value) for value in values])
     among: Any = _EQUALITY.get(op, op)
-    return among(compact, values)
+    condition = among(compact, values)
+    if len(wanted) <= MAX_LISTED:
+        return condition
+    texts = bindparam(
+        None, ["null" if each is JSON.NULL else json_text(each) for each in wanted], part.type, unique=True
+    )
+    return (InDocuments if among is operators.in_op else NotInDocuments)(condition, texts)
 
 
 def _compact(value: Any, kind: TypeEngine[Any]) -> Compact:
@@ -287,10 +310,16 @@ def _parts(element: FunctionElement[Any], compiler: SQLCompiler, options: Any) -
 
 
 _PART = {"sqlite": "({0} -> {1})", "postgresql": "({0} -> {1})", "mariadb": "JSON_EXTRACT({0}, {1})"}
+# PostgreSQL and MariaDB would find a value that is no list as its own first item.
+_ITEM = {
+    "sqlite": "({0} -> {1})",
+    "postgresql": "jsonb_path_query_first({0}, CAST({1} AS jsonpath), '{{}}', true)",
+    "mariadb": "JSON_EXTRACT(JSON_EXTRACT({0}, '$[*]'), {1})",
+}
 _COMPACT = {"sqlite": "json({0})", "postgresql": "({0})::text", "mariadb": "JSON_COMPACT({0})"}
 _TEXT = {
     "sqlite": "CASE json_type({part}) WHEN 'text' THEN json_extract({part}, '$') WHEN 'null' THEN NULL ELSE {part} END",
-    "postgresql": "({0} ->> {1})",
+    "postgresql": "({part} #>> '{{}}')",
     "mariadb": f"(CASE WHEN JSON_TYPE({{part}}) <> 'NULL' THEN JSON_UNQUOTE({{part}}) END COLLATE {COLLATION})",
 }
 _BOOLEAN = {
@@ -300,7 +329,7 @@ _BOOLEAN = {
 }
 _NUMBER = {
     "sqlite": "CASE WHEN json_type({part}) IN ('integer', 'real') THEN json_extract({part}, '$') END",
-    "postgresql": "CASE jsonb_typeof({part}) WHEN 'number' THEN ({0} ->> {1})::numeric END",
+    "postgresql": "CASE jsonb_typeof({part}) WHEN 'number' THEN ({part} #>> '{{}}')::numeric END",
     "mariadb": "CASE WHEN JSON_TYPE({part}) IN ('INTEGER', 'DOUBLE') THEN JSON_UNQUOTE({part}) END",
 }
 _FLOAT = {
@@ -315,8 +344,8 @@ _INTEGER = {
 }
 _NUMERIC = {
     "sqlite": "round({number}, {scale})",
-    "postgresql": "({number})::numeric({precision}, {scale})",
-    "mariadb": "CAST({number} AS DECIMAL({precision}, {scale}))",
+    "postgresql": "round({number}, {scale})",
+    "mariadb": "ROUND(CAST({number} AS DECIMAL(65, 30)), {scale})",
 }
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
@@ -327,11 +356,16 @@ def _dialect(compiler: SQLCompiler) -> str:
     return name if name in _PART else "postgresql"
 
 
+def _part_template(element: FunctionElement[Any]) -> dict[str, str]:
+    key = list(element.clauses)[1]
+    return _ITEM if isinstance(key.type, DocumentIndex) else _PART
+
+
 def _sql(element: FunctionElement[Any], compiler: SQLCompiler, options: Any) -> dict[str, Any]:
     """Return the SQL of the parts of *element*, by the names that the templates have, and the dialect's name."""
     dialect = _dialect(compiler)
     document, key = _parts(element, compiler, options)
-    part = _PART[dialect].format(document, key)
+    part = _part_template(element)[dialect].format(document, key)
     number = _NUMBER[dialect].format(document, key, part=part)
     return {"dialect": dialect, "args": (document, key), "part": part, "number": number}
 
@@ -345,13 +379,28 @@ def _rendered(
 
 @compiles(Part)
 def _part(element: Part, compiler: SQLCompiler, **options: Any) -> str:
-    return _rendered(_PART, element, compiler, options)
+    return _rendered(_part_template(element), element, compiler, options)
 
 
 @compiles(Compact)
 def _compact_text(element: Compact, compiler: SQLCompiler, **options: Any) -> str:
     (value,) = element.clauses
     return _COMPACT[_dialect(compiler)].format(compiler.process(value, **options))
+
+
+@compiles(InDocuments)
+def _in_documents(element: InDocuments, compiler: SQLCompiler, **options: Any) -> str:
+    condition: Any
+    condition, texts = element.clauses
+    if _dialect(compiler) == "mariadb":
+        return f"({compiler.process(condition, **options)})"
+    listed = compiler.process(texts, **options)
+    values = {
+        "sqlite": f"SELECT json(value) FROM json_each({listed})",
+        "postgresql": f"SELECT CAST(value AS jsonb)::text FROM jsonb_array_elements_text({listed})",
+    }[_dialect(compiler)]
+    words = "NOT IN" if isinstance(element, NotInDocuments) else "IN"
+    return f"({compiler.process(condition.left, **options)} {words} ({values}))"
 
 
 @compiles(AsString)
@@ -379,10 +428,9 @@ def _as_integer(element: AsInteger, compiler: SQLCompiler, **options: Any) -> st
 
 @compiles(AsNumeric)
 def _as_numeric(element: AsNumeric, compiler: SQLCompiler, **options: Any) -> str:
-    *_, precision, scale = element.clauses
+    *_, scale, limit = (compiler.process(each, **options) for each in element.clauses)
     sql = _sql(element, compiler, options)
-    return _NUMERIC[sql["dialect"]].format(
-        number=sql["number"],
-        precision=compiler.process(precision, **options),
-        scale=compiler.process(scale, **options),
-    )
+    number = _NUMERIC[sql["dialect"]].format(number=sql["number"], scale=scale)
+    made = f"(CASE WHEN abs({number}) < {limit} THEN {number} END)"
+    # MariaDB's decimals have the places of their type, not those that they are rounded to.
+    return f"CAST({made} AS DECIMAL(65, {scale}))" if sql["dialect"] == "mariadb" else made

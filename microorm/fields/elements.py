@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
@@ -14,12 +14,40 @@ from sqlalchemy.types import NullType
 from microorm.fields.families import PLAIN
 
 KEYS = "microorm_keys"
-"""The execution option of a SELECT of the keys that a query finds: the model."""
+"""The execution option of a SELECT of the keys that a query finds: `Keys`."""
 
 
-def keys_of(element: Any) -> Any:
-    """Return the model if *element* selects the keys of a query of it."""
-    return element.get_execution_options().get(KEYS) if isinstance(element, Select) else None
+class Keys(NamedTuple):
+    """The *model* of a query that stands for its keys, and the *instances* that must be of the alias that is read."""
+
+    model: Any
+    instances: tuple[Any, ...]
+
+
+class KeyParameter(sa.BindParameter[Any]):
+    """A parameter whose values were *instances*, which stand for their keys."""
+
+    inherit_cache = True
+    instances: tuple[Any, ...]
+
+
+def keep_instance(literal: Any, instance: Any) -> None:
+    """Remember that a value of *literal* is the key of *instance*."""
+    known = literal.instances if literal.__class__ is KeyParameter else ()
+    literal.instances = (*known, instance)
+    literal.__class__ = KeyParameter
+
+
+def is_instance(value: Any) -> bool:
+    """Return whether *value* is an instance of a model."""
+    return hasattr(type(value), "__schema__")
+
+
+def keys_of(element: Any) -> Keys | None:
+    """Return what is known of a query if *element* selects its keys."""
+    found: Keys | None
+    found = element.get_execution_options().get(KEYS) if isinstance(element, Select) else None
+    return found
 
 
 def results_of(case: sa.Case[Any]) -> list[Any]:

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeEngine
 
+from microorm.errors import FieldError
 from microorm.fields import checks
-from microorm.fields.arithmetic import Duration
+from microorm.fields.arithmetic import ARITHMETIC, SQLITE_DIGITS, Duration, plain, text_of
 from microorm.fields.checks import InvalidFieldValue, shown
 from microorm.fields.documents import json_type
 from microorm.fields.field import FIELD, Field
@@ -22,6 +23,7 @@ from microorm.fields.types import (
     Choice,
     ExactNumeric,
     UtcDateTime,
+    UtcNow,
     UuidText,
     date_type,
     datetime_type,
@@ -95,8 +97,22 @@ NUMBER_FUNCTIONS = {
     **dict.fromkeys(
         ["char_length", "count", "dense_rank", "length", "octet_length", "rank", "row_number"], "int"
     ),
-    **dict.fromkeys(["abs", "ceil", "ceiling", "floor", "mod", "round", "sign"], "number"),
+    **dict.fromkeys(["ceil", "ceiling", "floor", "round"], "number"),
 }
+SAME_NUMBER = frozenset({"abs", "mod", "sign"})  # functions of an int that are an int
+BITWISE = frozenset(
+    {
+        operators.bitwise_and_op,
+        operators.bitwise_lshift_op,
+        operators.bitwise_not_op,
+        operators.bitwise_or_op,
+        operators.bitwise_rshift_op,
+        operators.bitwise_xor_op,
+        operators.lshift,
+        operators.matmul,
+        operators.rshift,
+    }
+)
 # The arguments of a function that are of the type of its result: those from the first to the second number.
 SAME_TYPE = {
     **dict.fromkeys(["any_value", "first_value", "last_value", "nth_value"], (0, 1)),
@@ -145,6 +161,12 @@ def of_field(field: Field[Any]) -> Term:
     return Term(family_of(field.python_type), field, exact=True, type=field.column.type)
 
 
+def places_of(value: Any) -> int:
+    """Return the decimal places of *value*; -1 if it is no decimal."""
+    exponent = value.as_tuple().exponent if isinstance(value, Decimal) else 1
+    return -exponent if isinstance(exponent, int) and exponent <= 0 else -1
+
+
 def default_type(value: Any) -> TypeEngine[Any] | None:
     """Return the type of a field with *value*, if that is not what SQLAlchemy guesses."""
     if isinstance(value, enum.Enum):
@@ -159,6 +181,8 @@ def default_type(value: Any) -> TypeEngine[Any] | None:
         return Duration()
     if isinstance(value, UUID):
         return uuid_type()
+    if isinstance(value, Decimal) and value.is_finite():
+        return ExactNumeric(SQLITE_DIGITS, min(places_of(value), SQLITE_DIGITS))
     return json_type() if isinstance(value, (dict, list)) else None
 
 
@@ -179,6 +203,58 @@ def family_of_type(kind: Any) -> str | None:
         if isinstance(kind, known):
             return family
     return None
+
+
+def family_in(term: Term) -> str | None:
+    """Return the family of *term*, that of its value if it is one."""
+    if term.family is not None or not term.literals:
+        return term.family
+    (literal, *_) = term.literals
+    if isinstance(literal, UtcNow):
+        return "datetime"
+    return family_of(type(plain(literal.value))) if isinstance(literal, sa.BindParameter) else None
+
+
+def result_of(
+    element: Any, operator: Any, left: str | None, right: str | None, *, written: bool
+) -> str | None:
+    """Return the family of *element*, two operands and an *operator*; *written*: it becomes the value of a field.
+
+    Raises `FieldError` where the result differs between databases.
+    """
+    both = {left, right}
+    if operator is operators.concat_op and "bytes" not in both:
+        return left if left == right else "str"
+    if None in both and not (TEMPORAL | {"bytes"}) & both:
+        return None
+    if both <= NUMBERS:
+        return _number_of(element, operator, both, written=written)
+    added = operator in (operators.add, operators.sub)
+    if both == {"timedelta"} and added:
+        return "timedelta"
+    multiplied = operator is operators.mul or (operator is operators.truediv and left == "timedelta")
+    if "timedelta" in both and multiplied and {"int", "float"} & both:
+        return "timedelta"
+    if both == {"str"} and operator is operators.add:
+        return "str"
+    instead = "cast() one of them" if left != right else "compute it in Python"
+    if None in both:
+        instead = "name the type of the other operand: type_coerce(…, Model.field.type)"
+    sign = ARITHMETIC.get(operator, "||")
+    raise FieldError(f"{text_of(element)}: {left} {sign} {right} has no defined result; {instead}")
+
+
+def _number_of(element: Any, operator: Any, families: set[Any], *, written: bool) -> str:
+    """Return the family of the result of *operator* between numbers of *families*."""
+    if operator in (operators.mod, operators.floordiv) and families != {"int"}:
+        raise FieldError(f"{text_of(element)} needs integers on some databases; compute it in Python")
+    if "float" in families:
+        return "float"
+    if operator is operators.truediv and not written:
+        raise FieldError(f"{text_of(element)} has other digits on each database; write cast(…, Double) / …")
+    if "number" in families:
+        return "number"
+    return "Decimal" if operator is operators.truediv or "Decimal" in families else "int"
 
 
 def _number(value: Any) -> Any:
@@ -211,6 +287,8 @@ _TYPES: tuple[tuple[Any, str | None], ...] = (
 )
 CHECKS: dict[Any, Any] = {
     **dict.fromkeys(NUMBERS, _number),
+    "int": checks.INT.clean,
+    "float": checks.FLOAT.clean,
     "str": checks.text_check(None).clean,
     "bytes": checks.bytes_check(None).clean,
     "bool": checks.BOOL.clean,

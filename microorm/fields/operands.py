@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from itertools import chain
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Grouping, OperatorExpression
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import SelectBase
-from sqlalchemy.types import NullType
 
 from microorm.errors import FieldError
-from microorm.fields import checks
-from microorm.fields.arithmetic import ARITHMETIC
-from microorm.fields.checks import InvalidFieldValue, shown
+from microorm.fields.arithmetic import ARITHMETIC, text_of
+from microorm.fields.checks import shown
 from microorm.fields.columns import FieldExpression
 from microorm.fields.comparisons import check_comparison
 from microorm.fields.computed import (
-    Branch,
     Elapsed,
     FloorDivided,
     Rounded,
@@ -35,8 +33,7 @@ from microorm.fields.computed import (
     WholeMicroseconds,
 )
 from microorm.fields.elements import (
-    is_guessed,
-    kept,
+    KeyParameter,
     keys_of,
     operands_of,
     results_of,
@@ -44,40 +41,42 @@ from microorm.fields.elements import (
     values_of,
 )
 from microorm.fields.families import (
-    CHECKS,
+    BITWISE,
     COMPARISONS,
     NUMBER_FUNCTIONS,
     NUMBERS,
+    SAME_NUMBER,
     SAME_TYPE,
-    TEMPORAL,
     TEXT_FUNCTIONS,
     TEXT_OPERATORS,
     Term,
     comparable,
     default_type,
+    family_in,
     family_of,
     family_of_type,
     field_of,
     of_field,
+    places_of,
+    result_of,
 )
 from microorm.fields.field import Field
-from microorm.fields.types import (
-    Choice,
-    UtcDateTime,
-)
+from microorm.fields.literals import Literals
+from microorm.fields.rebuilt import CLOCKS, Rebuilt, become, rebuilt, set_cast, set_clock
+from microorm.fields.types import Choice, ExactNumeric, UtcDateTime, UtcNow
 
 
-def check(expression: Any, target: Field[Any] | None = None) -> None:
+def check(expression: Any, target: Field[Any] | None = None) -> Sequence[Any]:
     """Check the values in *expression*, which is written to *target* where one is given, and give them their types.
 
-    Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
+    Return the instances that the expression uses, which must be of the alias that it is sent to. Raises `InvalidValue`, and `FieldError` for an operation whose result differs between databases or is undefined.
     """
     if target is None:
         if isinstance(expression, sa.Column):
-            return
+            return ()
         plain = expression.__class__ in (FieldExpression, sa.BinaryExpression)
         if plain and check_comparison(expression.left, expression.operator, expression.right):
-            return
+            return expression.right.instances if isinstance(expression.right, KeyParameter) else ()
     walk = _Walk(target)
     if target is not None:
         walk.assign(expression, target)
@@ -85,13 +84,26 @@ def check(expression: Any, target: Field[Any] | None = None) -> None:
     if target is None:
         walk.settle(found)
     else:
+        walk.set_clocks(found, target)
         walk.refuse_unwritable(target, found, expression)
+    return walk.instances
 
 
-class _Walk:
+def _stands_for(term: Term, model: Any) -> bool:
+    """Return whether *term* is a column in which an instance of *model* would stand for its key."""
+    field = term.field
+    if field is None or not term.exact:
+        return not term.exact and term.family is None
+    if field.relation is not None:
+        return issubclass(model, field.relation.target)
+    return field.primary_key and issubclass(model, field.owner)
+
+
+class _Walk(Literals):
     """Walks through one expression."""
 
     def __init__(self, target: Field[Any] | None) -> None:
+        super().__init__()
         self.target = target
         self.found: dict[int, Term] = {}
         self.keys: set[int] = set()  # of the queries that stand for their keys
@@ -104,15 +116,17 @@ class _Walk:
         return found
 
     def _term(self, element: Any) -> Term:
-        if isinstance(element, sa.BindParameter):
-            return Term(literals=(element,))
-        if isinstance(element, (sa.True_, sa.False_)):
+        if isinstance(element, (sa.BindParameter, sa.True_, sa.False_)):
+            if isinstance(element, KeyParameter):
+                self.instances += element.instances
             return Term(literals=(element,))
         if isinstance(element, sa.ColumnClause):
             field = field_of(element)
             if field is None:
                 return Term(family_of_type(element.type), type=element.type)
             return of_field(field)._replace(type=element.type)
+        if isinstance(element, Rebuilt):
+            return self.term(element.left)
         if isinstance(element, (OperatorExpression, sa.UnaryExpression)):
             return self._operation(element)
         if isinstance(element, (sa.Label, Grouping)):
@@ -123,9 +137,11 @@ class _Walk:
             return term._replace(followers=(*term.followers, element)) if term.literals else term
         if isinstance(element, sa.Case):
             return self._case(element)
+        if isinstance(element, CLOCKS):
+            set_clock(element, UtcDateTime())
+            return Term(literals=(element,))
         if isinstance(element, (sa.Cast, sa.TypeCoerce)):
-            self.visit([element.clause])
-            return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
+            return self._cast(element)
         if isinstance(element, FunctionElement):
             return self._function(element)
         if isinstance(element, (sa.Over, sa.FunctionFilter, sa.WithinGroup)):
@@ -182,14 +198,26 @@ class _Walk:
 
     def settle(self, term: Term) -> None:
         """Give values that nothing decides about the types that fields with such values have."""
-        values = [value for each in term.literals for value in values_of(each) if value is not None]
-        if not values or term.known or (kind := default_type(values[0])) is None:
+        literals = [each for each in term.literals if not isinstance(each, UtcNow)]
+        values = [value for each in literals for value in values_of(each) if value is not None]
+        sample = max(
+            values, key=places_of, default=None
+        )  # the decimal with most places, if there are decimals
+        if term.known or (kind := default_type(sample)) is None:
             return
-        known = Term(None if isinstance(kind, Choice) else family_of(type(values[0])), type=kind)
+        known = Term(None if isinstance(kind, Choice) else family_of(type(sample)), type=kind)
         for literal in term.literals:
             self.bind(literal, known, branch=True)
+            if isinstance(kind, ExactNumeric):
+                literal.type = kind
         for each in term.followers:
             each.type = kind
+
+    def _cast(self, element: Any) -> Term:
+        self.visit([element.clause])
+        if isinstance(element, sa.Cast) and (made := set_cast(element, self.term(element.clause))).known:
+            return made
+        return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
 
     def _case(self, element: sa.Case[Any]) -> Term:
         if element.value is None:
@@ -203,6 +231,9 @@ class _Walk:
         if isinstance(element, Elapsed):
             self.same(arguments)
             return Term("timedelta", self.origin(arguments), type=element.type)
+        if isinstance(element, Shifted) and (moved := self.term(arguments[0])).literals:
+            self.visit(arguments[1:])
+            return moved._replace(followers=(*moved.followers, element))
         if isinstance(element, (Shifted, ShiftedDate, Rounded, WholeMicroseconds)):
             self.visit(arguments)
             return Term(self.term(arguments[0]).family, self.origin(arguments), type=element.type)
@@ -222,20 +253,42 @@ class _Walk:
             return self._total(element, name, arguments[0], field)
         if name in TEXT_FUNCTIONS:
             return Term("str", field, type=sa.String())
+        if name in ("pow", "power"):
+            return self._power(element, arguments, field)
         if name in NUMBER_FUNCTIONS:
             return Term(NUMBER_FUNCTIONS[name], field)
+        if name in SAME_NUMBER and all(self._family(each) == "int" for each in arguments):
+            return Term("int", field)
         return Term(family_of_type(element.type), field, type=element.type)
 
     def _total(self, element: Any, name: str, argument: Any, field: Field[Any] | None) -> Term:
         """Return what is known of a sum or an average."""
         of = self.term(argument)
         if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
-            raise FieldError(f"{element} has no defined result; {name}() needs numbers, not {of.family}")
+            raise FieldError(
+                f"{text_of(element)} has no defined result; {name}() needs numbers, not {of.family}"
+            )
         if name == "avg":
-            return Term("Decimal" if of.family in NUMBERS else None, field)
+            return Term("number" if of.family in NUMBERS else None, field)
         if isinstance(of.type, Choice):
             element.type = of.type.value_type
         return Term(of.family, field, type=element.type)
+
+    def _has_mask(self, parts: Sequence[Any]) -> bool:
+        """Return whether one of *parts* is a value without a sign; MariaDB's integers of bits have none."""
+        values = [value for part in parts for each in self.term(part).literals for value in values_of(each)]
+        return any(type(value) is int and value >= 0 for value in values)
+
+    def _family(self, argument: Any) -> str | None:
+        return family_in(self.term(argument))
+
+    def _power(self, element: Any, arguments: list[Any], field: Field[Any] | None) -> Term:
+        """Return what is known of a power, which is a float everywhere only if an operand is."""
+        if not any(self._family(each) == "float" for each in arguments):
+            raise FieldError(
+                f"{text_of(element)} has other digits on each database; write cast(…, Double) ** …"
+            )
+        return Term("float", field)
 
     def _operation(self, element: Any) -> Term:
         operator = (
@@ -251,6 +304,11 @@ class _Walk:
             self._match(parts)
             return Term("bool", type=element.type)
         if operator in ARITHMETIC or operator is operators.concat_op:
+            floating = self.target is not None and family_of(self.target.python_type) == "float"
+            terms = [self.term(each) for each in parts]
+            if (made := rebuilt(element, operator, terms, floating=floating)) is not None:
+                become(element, made)
+                return self.term(made)
             return self._arithmetic(element, operator, parts)
         if operator in (operators.any_op, operators.all_op):
             inner = parts[0].element if isinstance(parts[0], Grouping) else parts[0]
@@ -259,6 +317,8 @@ class _Walk:
         if operator in (operators.and_, operators.or_, operators.inv):
             self.visit(parts)
             return Term("bool", type=element.type)
+        if operator in BITWISE and not (operator is operators.bitwise_and_op and self._has_mask(parts)):
+            raise FieldError(f"{text_of(element)} has no defined result; compute it in Python")
         if operator is operators.neg:
             return self._negative(element, parts)
         if operator in (operators.distinct_op, operators.asc_op, operators.desc_op) or operator in (
@@ -284,25 +344,55 @@ class _Walk:
         """Check the rows that a tuple of columns is compared with."""
         terms = [self.term(each) for each in left.clauses]
         for other in others:
+            self.visit([other])
             if not isinstance(other, sa.BindParameter):
-                self.visit([other])
-            elif isinstance(other.value, (list, tuple)) and other.expanding:
+                continue
+            if isinstance(other.value, (list, tuple)) and other.expanding:
+                self.keep_instances(other, chain.from_iterable(other.value))
                 other.value = [
                     tuple(self.clean(value, term) for value, term in zip(row, terms, strict=True))
                     for row in other.value
                 ]
 
     def _keys_for(self, left: Any, right: Any) -> None:
-        """Allow the keys of a query as *right* of IN. Raises `FieldError` where *left* refers to another field."""
+        """Allow the keys of a query as *right* of IN.
+
+        Raises `FieldError` where *left* is not as many columns as the key or refers to another field, `InvalidValue` where
+        it does not refer to the model of the query.
+        """
         while isinstance(right, (Grouping, sa.ScalarSelect)):
             right = right.element
-        if (model := keys_of(right)) is None:
+        if (found := keys_of(right)) is None:
             return
+        model = found.model
         self.keys.add(id(right))
-        relation = getattr(self.term(left).field, "relation", None)
-        if relation is not None and relation.target is model and not relation.to.primary_key:
+        self.instances += found.instances
+        columns, key = list(left.clauses) if isinstance(left, sa.Tuple) else [left], model.__schema__.key
+        if len(columns) != len(key):
+            names = ", ".join(f"{model.__name__}.{each.name}" for each in key)
             raise FieldError(
-                f"{left} refers to {relation.to.label}, not to the key that a query stands for; "
+                f"{text_of(left)} cannot be one of the keys of {model.__name__}: {names}; use "
+                + (f"tuple_(…).in_() with {len(key)} columns" if len(key) > 1 else "one column")
+            )
+        for column, part in zip(columns, key, strict=True):
+            self._refers(column, model, part)
+
+    def _refers(self, left: Any, model: Any, part: Field[Any]) -> None:
+        """Raise an error unless *left* may have the values of *part* of the key of *model*."""
+        term = self.term(left)
+        relation = getattr(term.field, "relation", None)
+        if len(model.__schema__.key) == 1 and not _stands_for(term, model):
+            self.refuse(term.field, f"does not refer to {model.__name__}, whose keys the query stands for")
+        if not comparable(term.family, of_field(part).family):
+            self.refuse_families(term, of_field(part))
+        if (
+            relation is not None
+            and relation.target is model
+            and part.primary_key
+            and not relation.to.primary_key
+        ):
+            raise FieldError(
+                f"{text_of(left)} refers to {relation.to.label}, not to the key that a query stands for; "
                 f"use in_(query.statement.with_only_columns({relation.to.label}))"
             )
 
@@ -322,7 +412,9 @@ class _Walk:
     def _negative(self, element: Any, parts: list[Any]) -> Term:
         of = self.term(parts[0])
         if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
-            raise FieldError(f"{element} has no defined result; only numbers and durations can be negative")
+            raise FieldError(
+                f"{text_of(element)} has no defined result; only numbers and durations can be negative"
+            )
         return of._replace(exact=False)
 
     def _arithmetic(self, element: Any, operator: Any, parts: list[Any]) -> Term:
@@ -335,7 +427,7 @@ class _Walk:
                 families[-1] = self._operand(each, field, [t.family for t in terms])
         family = families[0]
         for each in families[1:]:
-            family = self._result(element, operator, family, each)
+            family = result_of(element, operator, family, each, written=self.target is not None)
         return Term(family, field, type=element.type)
 
     def _operand(self, literal: Any, field: Field[Any] | None, families: list[str | None]) -> str | None:
@@ -347,54 +439,22 @@ class _Walk:
             literal.value = value = value.value
         kind = next((family for family in families if family is not None), None)
         found = None if isinstance(value, enum.Enum) else family_of(type(value))
-        if kind == "str" or (kind == "bytes" and found != "bytes"):
+        if kind == "str":
             self.clean(value, Term(kind, field))
         elif found in NUMBERS:
-            self.clean(value, Term("float", field))
+            self.clean(value, Term("number", field))
         elif kind in NUMBERS or (kind is not None and found is None):
             self.refuse(field, f"is {kind}, and cannot be computed with {shown(value)}")
         elif kind is None and found == "timedelta":
             self.refuse(field, "of an unknown type is moved; name it: type_coerce(…, Model.field.type)")
         return found
 
-    def _result(self, element: Any, operator: Any, left: str | None, right: str | None) -> str | None:
-        """Return the family of the result of *operator*. Raises `FieldError` where it differs between databases."""
-        if operator is operators.concat_op:
-            return left if left == right else "str"
-        if (left is None or right is None) and not TEMPORAL & {left, right}:
-            return None
-        if left in NUMBERS and right in NUMBERS:
-            if operator in (operators.mod, operators.floordiv) and {left, right} & {"float", "Decimal"}:
-                raise FieldError(f"{element} needs integers on some databases; compute it in Python")
-            floating = "float" in (left, right)
-            inexact = operator is operators.truediv
-            if inexact and not floating and self.target is None:
-                raise FieldError(
-                    f"{element} has other digits on each database; write cast(…, Double) {ARITHMETIC[operator]} …"
-                )
-            return "float" if floating else "Decimal" if inexact or "Decimal" in (left, right) else "int"
-        both = (left, right)
-        if both == ("timedelta", "timedelta") and operator in (operators.add, operators.sub):
-            return "timedelta"
-        if (
-            "timedelta" in both
-            and operator in (operators.mul, operators.truediv)
-            and {"int", "float"} & {*both}
-        ):
-            return "timedelta"
-        if left == right and left in ("str", "bytes") and operator is operators.add:
-            return left
-        instead = "cast() one of them"
-        if left is None or right is None:
-            instead = "name the type of the other operand: type_coerce(…, Model.field.type)"
-        raise FieldError(f"{element}: {left} {ARITHMETIC[operator]} {right} has no defined result; {instead}")
-
     def _select(self, element: Any) -> Term:
         """Check a sub-select, and return what is known of its column. Raises `FieldError` for a query that is no list."""
         if isinstance(element, sa.ScalarSelect):
             element = element.element
-        if id(element) not in self.keys and (model := keys_of(element)) is not None:
-            raise FieldError(f"a query of {model.__name__} is used as one value; use it with in_()")
+        if id(element) not in self.keys and (found := keys_of(element)) is not None:
+            raise FieldError(f"a query of {found.model.__name__} is used as one value; use it with in_()")
         self.visit(element.get_children())
         columns = list(element.selected_columns)
         return self.term(columns[0])._replace(literals=(), followers=()) if len(columns) == 1 else Term()
@@ -420,55 +480,19 @@ class _Walk:
             ):
                 left += list(each.clauses)[slice(*SAME_TYPE[name])]
 
+    def set_clocks(self, term: Term, target: Field[Any]) -> None:
+        """Make SQL's present moments in *term* those of *target*."""
+        if any(isinstance(each, UtcNow) for each in term.literals):
+            known = of_field(target)
+            for each in term.literals:
+                self.bind(each, known, written=True)
+            for each in term.followers:
+                each.type = known.type
+
     def refuse_unwritable(self, target: Field[Any], term: Term, expression: Any) -> None:
         """Raise `InvalidValue` for an expression whose values the column would change, or not hold."""
         wanted = of_field(target).family
         if not comparable(wanted, term.family) or (wanted == "int" and term.family in ("Decimal", "float")):
-            self.refuse(target, f"must be {wanted}, not {term.family}, which {expression} is; cast() it")
-
-    def bind(self, literal: Any, known: Term, *, written: bool = False, branch: bool = False) -> None:
-        """Check the value of *literal* as one of *known*, and bind it with its type; *branch*: it is among others of it."""
-        if not isinstance(literal, sa.BindParameter):
-            self.clean(value_of(literal), known, written=written)
-            return
-        if literal.callable is not None or literal.required:
-            return
-        values = values_of(literal)
-        if isinstance(literal.type, Branch):
-            return
-        if literal.type is not known.type and not is_guessed(literal, values):
-            kind = family_of_type(literal.type)
-            if not comparable(kind, known.family):
-                self.refuse_families(known, Term(kind))
-            return
-        cleaned = [kept(value, self.clean(value, known, written=written)) for value in values]
-        literal.value = cleaned if literal.expanding else cleaned[0]
-        if known.type is not None and (known.exact or known.family not in NUMBERS):
-            literal.type = Branch(known.type) if branch and known.family in TEMPORAL else known.type
-        elif isinstance(literal.type, NullType) and cleaned and cleaned[0] is not None:
-            literal.type = sa.literal(cleaned[0]).type
-
-    def clean(self, value: Any, known: Term, *, written: bool = False) -> Any:
-        """Return *value* as one of *known*, checked; None is NULL. Raises `InvalidValue`."""
-        field = known.field
-        if value is None or (not known.exact and known.family not in CHECKS):
-            return value
-        if known.exact and field is not None and not written:
-            return field.comparable(value)
-        try:
-            if known.exact and field is not None:
-                return field.clean(field.key_of(value))
-            if known.family == "datetime" and not isinstance(known.type, UtcDateTime):
-                return checks.NAIVE.clean(value)
-            return CHECKS[known.family](value)
-        except InvalidFieldValue as refused:
-            return self.refuse(field, str(refused))
-
-    def refuse_families(self, one: Term, other: Term) -> NoReturn:
-        """Raise an error for two operands of different kinds."""
-        there = f"{other.field.label}, which is {other.family}" if other.field is not None else other.family
-        self.refuse(one.field, f"is {one.family} and cannot be compared with {there}; cast() one of them")
-
-    def refuse(self, field: Field[Any] | None, problem: str) -> NoReturn:
-        """Raise `InvalidValue` for *field*, or `FieldError` where none is known."""
-        raise FieldError(f"an expression {problem}") if field is None else field.invalid(problem)
+            self.refuse(
+                target, f"must be {wanted}, not {term.family}, which {text_of(expression)} is; cast() it"
+            )

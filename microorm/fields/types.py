@@ -19,7 +19,6 @@ from sqlalchemy import (
     Date,
     DateTime,
     Dialect,
-    Double,
     Integer,
     LargeBinary,
     String,
@@ -36,13 +35,13 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from microorm.fields.arithmetic import (
     AwareComparator,
     DateComparator,
-    FloatComparator,
     IntegerComparator,
     MemberComparator,
     MomentComparator,
 )
 from microorm.fields.arithmetic import Duration as Duration
 from microorm.fields.arithmetic import ExactNumeric as ExactNumeric
+from microorm.fields.arithmetic import float_type as float_type
 from microorm.fields.computed import MARIADB as MARIADB
 from microorm.fields.computed import Rounded
 from microorm.fields.texts import compared_as_text
@@ -202,13 +201,6 @@ def integer_type() -> TypeEngine[int]:
     """Return BIGINT; on SQLite INTEGER, so that a primary key of this type is the rowid."""
     made = BigInteger().with_variant(Integer(), "sqlite")
     made.comparator_factory = IntegerComparator
-    return made
-
-
-def float_type() -> TypeEngine[float]:
-    """Return DOUBLE."""
-    made: TypeEngine[float] = Double()
-    made.comparator_factory = FloatComparator
     return made
 
 

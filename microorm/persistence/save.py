@@ -21,7 +21,7 @@ from microorm.db.engine import Database
 from microorm.db.snapshots import ROW, Snapshot, apply_generated, note_generated, note_row
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import InvalidValue, NotUpdated
-from microorm.fields.field import MISSING
+from microorm.fields.field import MISSING, Field
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.path import refuse_columns, refuse_foreign
 from microorm.mapping.schema import Schema
@@ -421,11 +421,7 @@ def write_expressions(
         key = {column: made[column] if value is None else value for column, value in key.items()}
     unread = {*expressions, *schema.computed}
     unknown = [f for f in schema.fields if f.name in unread or (created and f.name not in values)]
-    written_row = select(*[f.column for f in unknown]).where(
-        *[column == value for column, value in key.items()]
-    )
-    (found,) = fetched(channel, written_row, entries_of(schema, unknown))
-    generated = dict(zip([f.name for f in unknown], found, strict=True))
+    generated = _read_back(schema, channel, unknown, key)
     if channel.database.is_sqlite:
         check_results(schema, expressions, [[generated[name] for name in expressions]])
     note_generated(instance, snapshot, generated, generated.values())
@@ -434,6 +430,16 @@ def write_expressions(
     mark_saved(schema, plans, instance, tuple(values), new, snapshot, channel.keep)
     instance.__dict__.update(generated)
     return created
+
+
+def _read_back(
+    schema: Schema, channel: Channel, fields: list[Field[Any]], key: dict[Any, Any]
+) -> dict[str, Any]:
+    """Return the values of *fields* in the row with the *key*."""
+    columns = [field.column for field in fields]
+    statement = select(*columns).where(*[column == value for column, value in key.items()])
+    (found,) = fetched(channel, statement, entries_of(schema, fields))
+    return dict(zip([field.name for field in fields], found, strict=True))
 
 
 def _not_updated(schema: Schema, row: Row, channel: Channel) -> NotUpdated:

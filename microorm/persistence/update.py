@@ -148,7 +148,7 @@ def _check_aliases(schema: Schema, database: Database, using: str | None, object
         if databases.for_write(schema.model, schema.home, using, instance).alias != here:
             raise ValueError(
                 f"object {index} of bulk_update() is of {theirs!r}, where the row with its key is another one than in "
-                f"{here!r}; write {schema.name}.objects.using({theirs!r}).bulk_update(…) for the objects of {theirs!r}"
+                f"{brief(here)}; write {schema.name}.objects.using({theirs!r}).bulk_update(…) for the objects of {theirs!r}"
             )
 
 

@@ -43,13 +43,15 @@ def conditions(
     """
     where = cacheable(schema, expressions)
     equal = plain_equalities(schema, equalities) if equalities else NO_EQUAL
+    instances: list[Any]
     if isinstance(where, CacheableExpressions) and not (where.paths and _many(where.paths)):
         if equal is not None:
-            return Conditions(where, equal, where.paths, ())
+            return Conditions(where, equal, where.paths, where.instances)
         given = [(each, where.paths) for each in where]
+        instances = list(where.instances)
     else:
-        given = [_bound_lists(schema, method, each) for each in expressions]
-    instances: list[Any] = []
+        instances = []
+        given = [_bound_lists(schema, method, each, instances) for each in expressions]
     if equal is None:
         equal = _equalities(schema, method, equalities, given, instances)
     where, paths = _joined_or_exists(schema, given)
@@ -101,13 +103,15 @@ def _equalities(
             value = key
         if relation is not None and not relation.is_foreign_key:
             compared = _leads_to(follow(root(schema), relation), relation, value)
-            given.append((compared, expression(schema, method, compared)))
+            given.append((compared, expression(schema, method, compared, instances=instances)))
             continue
         for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
             if wanted is None:
                 given.append((field.column.is_(None), NO_PATHS))
             elif isinstance(wanted, ColumnElement):
-                given.append((field.column == wanted, expression(schema, method, wanted)))
+                given.append(
+                    (field.column == wanted, expression(schema, method, wanted, instances=instances))
+                )
             else:
                 equal.append((field.name, field.comparable(wanted)))
     return tuple(name for name, _ in equal), tuple(value for _, value in equal)
@@ -146,15 +150,23 @@ def _many(paths: frozenset[Path]) -> bool:
     return any(path._many for path in paths)
 
 
-def _bound_lists(schema: Schema, method: str, given: Any) -> tuple[Any, frozenset[Path]]:
-    """Return *given* with each long list of values as one parameter, and the paths that it uses."""
+def _bound_lists(
+    schema: Schema, method: str, given: Any, instances: list[Any] | None = None
+) -> tuple[Any, frozenset[Path]]:
+    """Return *given* with each long list of values as one parameter, and the paths that it uses, as `expression` does."""
     lists: list[Any] = []
-    paths = expression(schema, method, given, lists)
+    paths = expression(schema, method, given, lists, instances)
     return (with_long_lists(given) if any(map(has_long_list, lists)) else given), paths
 
 
-def expression(schema: Schema, method: str, given: Any, lists: list[Any] | None = None) -> frozenset[Path]:
-    """Return the paths that the expression *given* to *method* uses; add its lists of values to *lists*.
+def expression(
+    schema: Schema,
+    method: str,
+    given: Any,
+    lists: list[Any] | None = None,
+    instances: list[Any] | None = None,
+) -> frozenset[Path]:
+    """Return the paths that *given* to *method* uses; add its lists of values to *lists*, its instances to *instances*.
 
     Raises `TypeError` and `FieldError`.
     """
@@ -163,7 +175,9 @@ def expression(schema: Schema, method: str, given: Any, lists: list[Any] | None 
             f"{method}() takes column expressions, not {brief(given)}{_instead_of(schema, method, given)}"
         )
     paths = paths_in(schema, given, lists)
-    check(given)
+    used = check(given)
+    if instances is not None:
+        instances += used
     return paths
 
 
@@ -183,10 +197,12 @@ def _instead_of(schema: Schema, method: str, given: Any) -> str:
     return ""
 
 
-def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any], frozenset[Path]]:
+def columns(
+    schema: Schema, method: str, given: Sequence[Any], instances: list[Any] | None = None
+) -> tuple[list[Any], frozenset[Path]]:
     """Return the columns for *given* expressions or names of fields, and the paths to be joined for them.
 
-    Raises as `expression` does, and `FieldError` for a path to many rows, whose join would repeat rows.
+    The instances that the expressions use are added to *instances*. Raises as `expression` does, and `FieldError` for a path to many rows, whose join would repeat rows.
     """
     found: list[Any] = []
     needed: frozenset[Path] = frozenset()
@@ -194,7 +210,7 @@ def columns(schema: Schema, method: str, given: Sequence[Any]) -> tuple[list[Any
         column = schema.field(each).column if isinstance(each, str) else each
         paths: frozenset[Path] = frozenset()
         if not isinstance(each, str):
-            column, paths = _bound_lists(schema, method, each)
+            column, paths = _bound_lists(schema, method, each, instances)
         if many := [path for path in paths if path._many]:
             raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
         found.append(column)

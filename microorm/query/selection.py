@@ -119,18 +119,22 @@ class Selection(Generic[M]):
         How NULLs and upper and lower case are ordered is up to the database. Raises `FieldError` for an unknown name and
         for a path to many rows.
         """
-        found, paths = columns(self._schema, "order_by", order)
-        return self._with(_order=tuple(found), _order_paths=frozenset(paths))
+        instances = list(self._instances)
+        found, paths = columns(self._schema, "order_by", order, instances)
+        return self._with(_order=tuple(found), _order_paths=frozenset(paths), _instances=tuple(instances))
 
     def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
         """Return a query with one row for each combination of *groups*, for `values` and `scalars`. Raises `FieldError`."""
-        found, paths = columns(self._schema, "group_by", groups)
-        return self._with(_group=tuple(found), _paths=self._paths | paths)
+        instances = list(self._instances)
+        found, paths = columns(self._schema, "group_by", groups, instances)
+        return self._with(_group=tuple(found), _paths=self._paths | paths, _instances=tuple(instances))
 
     def having(self, *expressions: ColumnElement[bool]) -> Self:
         """Return a query of the groups for which all *expressions* are true. Raises `FieldError`."""
-        found, paths = columns(self._schema, "having", expressions)
-        return self._with(_having=self._having + tuple(found), _paths=self._paths | paths)
+        instances = list(self._instances)
+        found, paths = columns(self._schema, "having", expressions, instances)
+        having = self._having + tuple(found)
+        return self._with(_having=having, _paths=self._paths | paths, _instances=tuple(instances))
 
     def limit(self, count: int) -> Self:
         """Return a query of at most *count* rows. `ValueError` for a negative one."""
@@ -278,8 +282,10 @@ class Selection(Generic[M]):
             return
         row = placeholder(self._schema.model, database.alias)
         if not self._schema.registry.databases.allows_relation(row, instance):
+            # The instance that stands for a query has no key.
+            used = f"a query of {type(instance).__name__}" if instance.pk is None else brief(instance)
             raise CrossDatabaseRelation(
-                f"a query of {self._schema.name} in {database.alias!r} uses {brief(instance)} of "
+                f"a query of {self._schema.name} in {database.alias!r} uses {used} of "
                 f"{instance._row_state.alias!r}"
             )
 

@@ -11,9 +11,10 @@ from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from microorm.db.connection import AutocommitConnection, Channel
-from microorm.fields.elements import KEYS
+from microorm.fields.elements import KEYS, Keys
 from microorm.fields.types import MARIADB
 from microorm.mapping.schema import Schema
+from microorm.mapping.state import placeholder
 from microorm.messages import brief
 from microorm.query.filters import NO_EQUAL, NO_PATHS, columns, expression
 from microorm.query.selection import Selection
@@ -102,11 +103,12 @@ class Rows(Selection[M]):
         for each in expressions.values():
             if isinstance(each, str):  # elsewhere the name of a field, here an error
                 expression(self._schema, "aggregate", each)
-        found, paths = columns(self._schema, "aggregate", list(expressions.values()))
+        instances = list(self._instances)
+        found, paths = columns(self._schema, "aggregate", list(expressions.values()), instances)
         query = self._unlimited() if self._limited else self
         selected: Any = select(*found)
         statement = query._found(selected.select_from(query._schema.table), paths)
-        with self._with(_lock=None)._channel() as channel:
+        with self._with(_lock=None, _instances=tuple(instances))._channel() as channel:
             try:
                 row = channel.execute(statement).one()
             except (NoResultFound, MultipleResultsFound) as error:
@@ -150,8 +152,13 @@ class Rows(Selection[M]):
         keys: Select[Any] = query._with(_order=(), _order_paths=NO_PATHS, _lock=None)._select(
             *self._key_columns
         )
-        keys = keys.correlate(None).execution_options(**{KEYS: self._model})
+        keys = keys.correlate(None).execution_options(**{KEYS: Keys(self._model, self._tied())})
         return keys if len(self._key_columns) > 1 else keys.scalar_subquery()
+
+    def _tied(self) -> tuple[Any, ...]:
+        """Return the instances that tie the query to an alias; one without a key stands for `using()`."""
+        using = () if self._using is None else (placeholder(self._model, self._using),)
+        return (*self._instances, *using, *(() if self._owner is None else (self._owner,)))
 
     @property
     def _grouped(self) -> bool:
@@ -163,9 +170,10 @@ class Rows(Selection[M]):
 
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
-        found, paths = columns(schema, method, given)
+        instances = list(self._instances)
+        found, paths = columns(schema, method, given, instances)
         statement = self._select(*[_named(schema, each) for each in found], paths=paths)
-        with self._channel() as channel:
+        with self._with(_instances=tuple(instances))._channel() as channel:
             return fetched(channel, statement, [_entry(schema, each) for each in found])
 
     def _ones(self) -> Any:

@@ -14,6 +14,7 @@ from sqlalchemy.sql import operators
 
 from microorm.fields.columns import FieldColumn, FieldExpression
 from microorm.fields.comparisons import check_comparison
+from microorm.fields.elements import KeyParameter
 from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import MAX_NESTING, Path
 
@@ -52,6 +53,7 @@ class CacheableExpressions(tuple[sa.ColumnElement[Any], ...]):
     key: tuple[Any, ...] = ()
     parameters: tuple[sa.BindParameter[Any], ...] = ()
     paths: frozenset[Path] = frozenset()
+    instances: tuple[Any, ...] = ()  # whose keys are among the parameters
 
 
 NO_EXPRESSIONS = CacheableExpressions()
@@ -74,7 +76,7 @@ def cacheable(schema: Any, expressions: tuple[Any, ...]) -> tuple[Any, ...]:
             return expressions
     found = CacheableExpressions(expressions)
     found.key, found.parameters = tuple(reader.key), tuple(reader.parameters)
-    found.paths = frozenset(reader.paths)
+    found.paths, found.instances = frozenset(reader.paths), reader.instances
     return found
 
 
@@ -93,7 +95,7 @@ def concatenated(earlier: tuple[Any, ...], added: tuple[Any, ...]) -> tuple[Any,
 class _Reader:
     """Walks through expressions, from left to right, and collects their cache key."""
 
-    __slots__ = ("key", "parameters", "paths", "schema", "types")
+    __slots__ = ("instances", "key", "parameters", "paths", "schema", "types")
 
     def __init__(self, schema: Any) -> None:
         self.schema = schema
@@ -101,13 +103,14 @@ class _Reader:
         self.parameters: list[sa.BindParameter[Any]] = []
         self.types: set[int] = set()
         self.paths: set[Path] = set()
+        self.instances: tuple[Any, ...] = ()
 
     def read(self, element: Any, level: int = 0) -> bool:
         """Add *element*, *level* parts deep in the expression, and its parts to the key; return False if one has none."""
         kind, key = element.__class__, self.key
         if kind is FieldColumn:
             return self._column(element)
-        if kind is sa.BindParameter:
+        if kind is sa.BindParameter or kind is KeyParameter:
             self.parameters.append(element)
             key.append(id(element.type))
             plain = element.callable is None and not element.expanding and not element.literal_execute
@@ -123,7 +126,11 @@ class _Reader:
             if not (self.read(left, level) and self.read(right, level)):
                 return False
             known = left.__class__ in CONDITIONS and right.__class__ in CONSTANTS
-            return known or check_comparison(left, element.operator, right)
+            if not (known or check_comparison(left, element.operator, right)):
+                return False
+            if right.__class__ is KeyParameter:
+                self.instances += right.instances
+            return True
         if kind is sa.BooleanClauseList:
             key += (kind, element.operator, len(element.clauses))
             return all(self.read(each, level) for each in element.clauses)

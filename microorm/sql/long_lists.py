@@ -18,14 +18,13 @@ from sqlalchemy import (
     LargeBinary,
     Numeric,
     Text,
-    Tuple,
     bindparam,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TupleType, TypeDecorator, TypeEngine
 
 MAX_LISTED = 1_000
 """How many values of a list are parameters of their own; a statement may have several such lists."""
@@ -78,7 +77,9 @@ def has_long_list(element: Any) -> bool:
         return False
     values = element.value
     return (
-        isinstance(values, (list, tuple)) and len(values) > MAX_LISTED and not isinstance(element.type, Tuple)
+        isinstance(values, (list, tuple))
+        and len(values) > MAX_LISTED
+        and not isinstance(element.type, TupleType)
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import and_, not_, or_, select
+from sqlalchemy import and_, not_, or_, select, tuple_
 
 from microorm import Field, FieldError, field
 from microorm.mapping.path import MAX_NESTING
@@ -72,6 +72,15 @@ def test_there_may_be_more_values_than_parameters(Thing, wire: Wire):
     assert Thing.objects.filter(Thing.number.in_({*many})).count() == 2
     assert Thing.objects.filter(condition).update(ratio=0.5) == 2
     assert Thing.objects.filter(condition).delete()[0] == 2
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+def test_there_may_be_many_rows_of_values(Thing):
+    pairs = [(number, f"n'\\é\"{number + 3}") for number in LISTS["number"]]
+    both = tuple_(Thing.number, Thing.text)
+    assert Thing.objects.filter(both.in_(pairs)).count() == 3
+    assert Thing.objects.filter(both.in_(pairs[1:])).scalars("id") == [2, 3]
+    assert Thing.objects.filter(both.not_in(pairs[1:])).scalars("id") == [1]
 
 
 def nested(Thing: Any, levels: int) -> Any:

@@ -7,7 +7,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Double, and_, any_, case, cast, func, literal, select, tuple_
+from sqlalchemy import (
+    Date,
+    Double,
+    LargeBinary,
+    and_,
+    any_,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 
 from microorm import Field, FieldError, ForeignKey, InvalidValue, UnsavedError, field, foreign_key
 from microorm.testing import count_statements
@@ -271,7 +283,13 @@ UNDEFINED: dict[str, Any] = {
     "text and a number": lambda b: b.title + 1,
     "a condition and a number": lambda b: b.open + 1,
     "a sum of texts": lambda b: func.sum(b.title),
-    "SQL's clock and a duration": lambda b: func.now() - timedelta(days=1),
+    "bytes": lambda b: cast(b.title, LargeBinary) + b"x",
+    "bytes that are joined": lambda b: cast(b.title, LargeBinary).concat(b"x"),
+    "a power of a decimal": lambda b: b.price**2,
+    "bits of an integer": lambda b: b.pages.bitwise_or(3),
+    "bits of integers that may be negative": lambda b: b.pages.bitwise_and(b.pages),
+    "a number of unknown kind, rounded down": lambda b: func.floor(b.ratio) // 2,
+    "a date made of a number": lambda b: cast(b.pages, Date),
     "a negative date": lambda b: -b.day,
 }
 

@@ -8,6 +8,7 @@ from sqlalchemy import JSON, func
 from sqlalchemy.exc import StatementError
 
 from microorm import Field, FieldError, field
+from microorm.fields.documents import MAX_LISTED
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 HOSTILE = (
@@ -277,3 +278,45 @@ def test_paths_can_be_shown(Note):
         ~Note.extra["a"].as_string().in_(["x"]),
     ):
         assert "note.extra ->" in str(shown)
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+def test_only_a_list_has_items(Note):
+    note = Note(extra={"n": 5, "t": "x", "o": {"a": 1}, "l": [[7], 8]}, words=[1]).save()
+    extra = Note.extra
+    for key in ("n", "t", "o", "missing"):
+        for index in (0, -1, 1):
+            assert Note.objects.filter(extra[key, index].is_(None)).all() == [note], (key, index)
+            assert Note.objects.scalars(extra[key, index].as_string()) == [None]
+    assert Note.objects.filter(extra[0].is_(None), extra[-1].is_(None)).count() == 1
+    assert Note.objects.filter(extra["l", 1, 0].is_(None), extra["l", 2].is_(None)).count() == 1
+    assert Note.objects.values(extra["l", 0, 0], extra["l", -2, -1], Note.words[0]) == [(7, 7, 1)]
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+def test_a_number_of_more_digits_than_asked_for_is_null(Note):
+    Note(extra={"a": 5000, "b": 99.94, "c": 99.96, "d": -100, "e": -99.9}).save()
+    numbers = [Note.extra[key].as_numeric(3, 1) for key in "abcde"]
+    assert Note.objects.values(*numbers) == [(None, Decimal("99.9"), None, None, Decimal("-99.9"))]
+    assert Note.objects.filter(numbers[0].is_(None), numbers[1] > 99).count() == 1
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+def test_a_list_may_have_many_values(Note):
+    many = [*range(2, MAX_LISTED + 5), "a\"b'\\é%", {"b": 1.0, "a": [1]}, [1e30], True, JSON.NULL]
+    values = [2, 3.0, *many[-5:-1], None, 1, 2.5, "2", False, {"b": 1}]
+    for value in values:
+        Note(extra={"v": value}).save()
+    Note(extra={}).save()
+    condition = Note.extra["v"].in_(many)
+    found = Note.objects.order_by("id")
+    assert [each.extra["v"] for each in found.filter(condition)] == values[:7]
+    assert [each.extra["v"] for each in found.filter(Note.extra["v"].not_in(many))] == values[7:]
+    assert found.exclude(condition).count() == 6
+
+
+@pytest.mark.backends("sqlite-memory", "postgresql")
+@pytest.mark.slow
+def test_a_list_may_have_more_values_than_a_statement_has_parameters(Note):
+    Note(extra={"v": 5}).save()
+    assert Note.objects.filter(Note.extra["v"].in_(range(33_000))).count() == 1
