@@ -273,6 +273,8 @@ class Database:
         if self.is_sqlite and not self.is_memory:
             for refuse in (refuse_missing_folder, refuse_inherited):
                 listeners.append(("do_connect", partial(refuse, self.alias, self.url)))
+        if self._given is None:
+            add_listener(engine, "checkin", self._checked_in)
         for name, listener in listeners:
             add_listener(engine, name, listener)
             self._added.append((engine, name, listener))
@@ -280,6 +282,11 @@ class Database:
 
     def _checked_out(self, *connection: Any) -> None:
         self.opened = True
+
+    def _checked_in(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Close a connection that another thread has used while the database was closed."""
+        if self._closed and connection is not None:
+            record.invalidate()
 
     def _connected(self, connection: Any, record: ConnectionPoolEntry) -> None:
         self.opened = True
@@ -364,11 +371,12 @@ class Database:
 
 
 def _dispose_for_good(engine: Engine) -> None:
-    """Close the pooled connections, and those that other threads still use when these drop the engine."""
-    pool = engine.pool
+    """Close the pooled connections, and drop the statements that SQLAlchemy has compiled, which refer to models.
+
+    Connections that other threads still use are closed when they return: see `Database._checked_in`.
+    """
     engine.dispose()
-    for each in (pool, engine.pool):
-        weakref.finalize(engine, each.dispose).atexit = False
+    engine.clear_compiled_cache()
 
 
 _SECRET = ("pass", "pwd", "secret", "token", "key", "credential", "auth")

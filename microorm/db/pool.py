@@ -64,7 +64,8 @@ class IdleConnections:
         if not self._max_idle:
             return 0.0
         events = self._pool.dispatch
-        listened = events.checkout or events.checkin or len(events.reset) > self._own_listeners
+        own = self._own_listeners
+        listened = events.checkout or len(events.checkin) > own or len(events.reset) > own
         return 0.0 if listened else monotonic() + TRUSTED
 
     def take(self) -> IdleConnection | None:

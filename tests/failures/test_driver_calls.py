@@ -56,7 +56,8 @@ class World:
             self.outside.exec_driver_sql("PRAGMA busy_timeout=200")
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also those that an interrupt has left to the collector."""
+        gc.collect()
         post_save.disconnect(self.told, sender=self.Book)
         self.outside.close()
         self.databases.close()

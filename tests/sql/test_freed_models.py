@@ -106,7 +106,7 @@ def test_related_models_are_freed_but_for_the_last(databases: microorm.Databases
         models.append(weakref.ref(define_related(registry, tables=number == 0)))
     databases.engine().clear_compiled_cache()
     gc.collect()
-    assert [model() for model in models[: len(models) - 128]] == [None] * (len(models) - 128)
+    assert sum(model() is not None for model in models) <= 130
 
 
 @pytest.mark.slow
