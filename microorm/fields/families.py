@@ -205,6 +205,16 @@ def family_of_type(kind: Any) -> str | None:
     return None
 
 
+def stands_for(term: Term, model: Any) -> bool:
+    """Return whether *term* is a column in which an instance of *model* would stand for its key."""
+    field = term.field
+    if field is None or not term.exact:
+        return not term.exact and term.family is None
+    if field.relation is not None:
+        return issubclass(model, field.relation.target)
+    return field.primary_key and issubclass(model, field.owner)
+
+
 def family_in(term: Term) -> str | None:
     """Return the family of *term*, that of its value if it is one."""
     if term.family is not None or not term.literals:

@@ -59,6 +59,7 @@ from microorm.fields.families import (
     of_field,
     places_of,
     result_of,
+    stands_for,
 )
 from microorm.fields.field import Field
 from microorm.fields.literals import Literals
@@ -87,16 +88,6 @@ def check(expression: Any, target: Field[Any] | None = None) -> Sequence[Any]:
         walk.set_clocks(found, target)
         walk.refuse_unwritable(target, found, expression)
     return walk.instances
-
-
-def _stands_for(term: Term, model: Any) -> bool:
-    """Return whether *term* is a column in which an instance of *model* would stand for its key."""
-    field = term.field
-    if field is None or not term.exact:
-        return not term.exact and term.family is None
-    if field.relation is not None:
-        return issubclass(model, field.relation.target)
-    return field.primary_key and issubclass(model, field.owner)
 
 
 class _Walk(Literals):
@@ -215,7 +206,11 @@ class _Walk(Literals):
 
     def _cast(self, element: Any) -> Term:
         self.visit([element.clause])
-        if isinstance(element, sa.Cast) and (made := set_cast(element, self.term(element.clause))).known:
+        source = self.term(element.clause)
+        if isinstance(element, sa.Cast) and (made := set_cast(element, source)).known:
+            if isinstance(element.clause, sa.BindParameter):
+                self.clean(value_of(element.clause), made)
+            self.settle(source)
             return made
         return Term(family_of_type(element.type), self.origin([element.clause]), type=element.type)
 
@@ -252,6 +247,8 @@ class _Walk(Literals):
         if name in ("sum", "avg") and arguments:
             return self._total(element, name, arguments[0], field)
         if name in TEXT_FUNCTIONS:
+            if "bytes" in map(self._family, arguments):
+                raise FieldError(f"{text_of(element)} has no defined result for bytes; compute it in Python")
             return Term("str", field, type=sa.String())
         if name in ("pow", "power"):
             return self._power(element, arguments, field)
@@ -381,7 +378,7 @@ class _Walk(Literals):
         """Raise an error unless *left* may have the values of *part* of the key of *model*."""
         term = self.term(left)
         relation = getattr(term.field, "relation", None)
-        if len(model.__schema__.key) == 1 and not _stands_for(term, model):
+        if len(model.__schema__.key) == 1 and not stands_for(term, model):
             self.refuse(term.field, f"does not refer to {model.__name__}, whose keys the query stands for")
         if not comparable(term.family, of_field(part).family):
             self.refuse_families(term, of_field(part))

@@ -103,12 +103,12 @@ class Rows(Selection[M]):
         for each in expressions.values():
             if isinstance(each, str):  # elsewhere the name of a field, here an error
                 expression(self._schema, "aggregate", each)
-        instances = list(self._instances)
+        instances: list[Any] = []
         found, paths = columns(self._schema, "aggregate", list(expressions.values()), instances)
         query = self._unlimited() if self._limited else self
         selected: Any = select(*found)
         statement = query._found(selected.select_from(query._schema.table), paths)
-        with self._with(_lock=None, _instances=tuple(instances))._channel() as channel:
+        with self._with(_lock=None)._tied_to(instances)._channel() as channel:
             try:
                 row = channel.execute(statement).one()
             except (NoResultFound, MultipleResultsFound) as error:
@@ -155,6 +155,10 @@ class Rows(Selection[M]):
         keys = keys.correlate(None).execution_options(**{KEYS: Keys(self._model, self._tied())})
         return keys if len(self._key_columns) > 1 else keys.scalar_subquery()
 
+    def _tied_to(self, instances: list[Any]) -> Self:
+        """Return a query that must be of the alias of *instances*, too."""
+        return self._with(_instances=(*self._instances, *instances)) if instances else self
+
     def _tied(self) -> tuple[Any, ...]:
         """Return the instances that tie the query to an alias; one without a key stands for `using()`."""
         using = () if self._using is None else (placeholder(self._model, self._using),)
@@ -170,10 +174,10 @@ class Rows(Selection[M]):
 
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
-        instances = list(self._instances)
+        instances: list[Any] = []
         found, paths = columns(schema, method, given, instances)
         statement = self._select(*[_named(schema, each) for each in found], paths=paths)
-        with self._with(_instances=tuple(instances))._channel() as channel:
+        with self._tied_to(instances)._channel() as channel:
             return fetched(channel, statement, [_entry(schema, each) for each in found])
 
     def _ones(self) -> Any:

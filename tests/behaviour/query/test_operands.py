@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import (
     Date,
+    DateTime,
     Double,
     LargeBinary,
     and_,
@@ -289,6 +290,9 @@ UNDEFINED: dict[str, Any] = {
     "bits of an integer": lambda b: b.pages.bitwise_or(3),
     "bits of integers that may be negative": lambda b: b.pages.bitwise_and(b.pages),
     "a number of unknown kind, rounded down": lambda b: func.floor(b.ratio) // 2,
+    "bytes in a text function": lambda b: func.concat(cast(b.title, LargeBinary), b"x"),
+    "a date made of a text value": lambda b: cast("2024-01-01", Date),
+    "a moment made of a value with a time zone": lambda b: cast(NOON, DateTime),
     "a date made of a number": lambda b: cast(b.pages, Date),
     "a negative date": lambda b: -b.day,
 }
