@@ -1,4 +1,7 @@
-"""The parts of SQLAlchemy's expressions."""
+"""The parts of SQLAlchemy's expressions.
+
+The quick check of what most conditions are is here, too: a column that is compared with a value (`check_comparison`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from sqlalchemy.sql.elements import ExpressionClauseList, Grouping
 from sqlalchemy.sql.selectable import Select
 from sqlalchemy.types import NullType
 
-from microorm.fields.families import PLAIN
+from microorm.fields.checks import InvalidFieldValue
+from microorm.fields.columns import FieldColumn
+from microorm.fields.families import COMPARISONS, PLAIN, TEXT_OPERATORS, comparable, field_of, of_field
+from microorm.fields.field import FIELD, Field
 
 KEYS = "microorm_keys"
 """The execution option of a SELECT of the keys that a query finds: `Keys`."""
@@ -92,3 +98,48 @@ def is_guessed(literal: Any, values: Sequence[Any]) -> bool:
     sample = next((value for value in values if value is not None), None)
     guess: Any = sa.BindParameter(None, sample, unique=True).type
     return isinstance(literal.type, (NullType, type(guess))) or isinstance(guess, NullType)
+
+
+def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
+    """Check *operand*, a value that is compared with *column*; return False where `check` has to do it."""
+    if column.__class__ is not FieldColumn:
+        return False
+    field: Field[Any] | None = column.info.get(FIELD) or field_of(column)
+    if operand.__class__ is not sa.BindParameter and operand.__class__ is not KeyParameter:
+        return operator in COMPARISONS and (
+            operand.__class__ is sa.Null or _comparable_columns(field, operand)
+        )
+    value = operand.value
+    if operator in TEXT_OPERATORS:
+        return value.__class__ is str and field is not None and of_field(field).family == "str"
+    if field is None or operator not in COMPARISONS:
+        return False
+    if value is None:
+        return True
+    if operand.expanding:
+        operand.value = [None if each is None else operand_of(field, each, operand) for each in value]
+    else:
+        operand.value = operand_of(field, value, operand)
+    operand.type = column.type
+    return True
+
+
+def operand_of(field: Field[Any], value: Any, operand: Any) -> Any:
+    """Return *value*, one of *operand*, as it is compared with the column of *field*. Raises as `Field.comparable` does."""
+    try:
+        return kept(value, field.check.clean(value))
+    except InvalidFieldValue:
+        found = field.comparable(value)
+        if is_instance(value):
+            keep_instance(operand, value)
+        return found
+
+
+def _comparable_columns(field: Field[Any] | None, operand: Any) -> bool:
+    """Return whether the column of *field* can be compared with *operand*, a column or SQL's true or false."""
+    if field is None:
+        return False
+    if operand.__class__ is not FieldColumn:
+        return operand.__class__ in (sa.True_, sa.False_) and of_field(field).family == "bool"
+    other = field_of(operand)
+    return other is not None and comparable(of_field(field).family, of_field(other).family)

@@ -28,8 +28,7 @@ from sqlalchemy.types import TypeEngine
 from microorm.errors import InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields import types
 from microorm.fields.checks import Check, InvalidFieldValue, encodable, shown
-from microorm.fields.columns import FieldColumn
-from microorm.fields.texts import compared_as_text
+from microorm.fields.columns import FieldColumn, compared_as_text
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
 from microorm.messages import brief
 

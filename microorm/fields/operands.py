@@ -23,7 +23,6 @@ from microorm.errors import FieldError
 from microorm.fields.arithmetic import ARITHMETIC, text_of
 from microorm.fields.checks import shown
 from microorm.fields.columns import FieldExpression
-from microorm.fields.comparisons import check_comparison
 from microorm.fields.computed import (
     Elapsed,
     FloorDivided,
@@ -34,6 +33,7 @@ from microorm.fields.computed import (
 )
 from microorm.fields.elements import (
     KeyParameter,
+    check_comparison,
     keys_of,
     operands_of,
     results_of,

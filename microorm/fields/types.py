@@ -42,9 +42,9 @@ from microorm.fields.arithmetic import (
 from microorm.fields.arithmetic import Duration as Duration
 from microorm.fields.arithmetic import ExactNumeric as ExactNumeric
 from microorm.fields.arithmetic import float_type as float_type
+from microorm.fields.columns import compared_as_text
 from microorm.fields.computed import MARIADB as MARIADB
 from microorm.fields.computed import Rounded
-from microorm.fields.texts import compared_as_text
 from microorm.messages import brief
 
 COLLATION = "utf8mb4_nopad_bin"

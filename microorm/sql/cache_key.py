@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from microorm.fields.columns import FieldColumn, FieldExpression
-from microorm.fields.comparisons import check_comparison
-from microorm.fields.elements import KeyParameter
+from microorm.fields.elements import KeyParameter, check_comparison
 from microorm.fields.types import IsNotTrue
 from microorm.mapping.path import MAX_NESTING, Path
 
