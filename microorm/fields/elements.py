@@ -104,7 +104,8 @@ def check_comparison(column: Any, operator: Any, operand: Any) -> bool:
     """Check *operand*, a value that is compared with *column*; return False where `check` has to do it."""
     if column.__class__ is not FieldColumn:
         return False
-    field: Field[Any] | None = column.info.get(FIELD) or field_of(column)
+    reference = column.info.get(FIELD)
+    field: Field[Any] | None = field_of(column) if reference is None else reference()
     if operand.__class__ is not sa.BindParameter and operand.__class__ is not KeyParameter:
         return operator in COMPARISONS and (
             operand.__class__ is sa.Null or _comparable_columns(field, operand)

@@ -146,7 +146,8 @@ def field_of(column: Any) -> Field[Any] | None:
     """Return the field whose column, or a column of whose alias, *column* is."""
     for base in column.base_columns:
         if isinstance(base, sa.Column):
-            found: Field[Any] | None = base.info.get(FIELD)
+            reference = base.info.get(FIELD)
+            found: Field[Any] | None = None if reference is None else reference()
             return found
     return None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from types import EllipsisType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
+from weakref import ref
 
 from sqlalchemy import (
     CheckConstraint,
@@ -239,7 +240,7 @@ class Field(Generic[T]):
             index=self.options.get("index") or None,
             server_default=self._stored_default(column_type),
             autoincrement=False,
-            info={FIELD: self},
+            info={FIELD: ref(self)},  # weak, since a MetaData may keep columns of models that are gone
         )
         if self.default is not MISSING and not isinstance(self.default, ClauseElement):
             self.clean(self.default)
