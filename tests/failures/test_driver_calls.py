@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,7 @@ class World:
         post_save.disconnect(self.told, sender=self.Book)
         self.outside.close()
         self.databases.close()
+        gc.collect()
 
     def told(self, instance: Any, **kwargs: Any) -> None:
         """Register a function, and save another instance."""
@@ -174,6 +176,14 @@ OPERATIONS = [
 
 
 RECEIVED = ["save", "in_block", "in_nested", "by_connection", "get_or_create"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_logged() -> Iterator[None]:
+    """Log nothing: pytest keeps the records, and they refer to connections that would not close, and to tracebacks."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
