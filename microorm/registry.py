@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
 
-from sqlalchemy import ColumnElement, Connection, ForeignKey, MetaData, inspect, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from microorm.db.databases import Databases, default_databases
@@ -336,12 +336,9 @@ def _refuse_migrated(alias: str, connection: Connection) -> None:
 
 
 def _renew_constraint(column: Any) -> None:
-    """Replace the constraint of *column*, which caches the table it refers to."""
-    for constraint in list(column.foreign_keys):
-        column.foreign_keys.discard(constraint)
-        column.table.foreign_keys.discard(constraint)
-        column.table.constraints.discard(constraint.constraint)
-        column.append_foreign_key(ForeignKey(constraint.target_fullname))
+    """Let the constraint of *column* look up the table that it refers to once more."""
+    for constraint in column.foreign_keys:
+        vars(constraint).pop("column", None)  # SQLAlchemy looks it up when it is first asked for
 
 
 def _drop_on_sqlite(connection: Connection, tables: list[Any]) -> None:
