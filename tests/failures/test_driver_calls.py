@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ from microorm.db.context import innermost
 from microorm.signals import post_save
 from tests.failures.faults import ERRORS, Faults, install
 from tests.pools import unreturned
+
+APPLICATION = f"faults{os.getpid()}"  # other processes run these tests at the same time
 
 pytestmark = [
     pytest.mark.backends("sqlite-file", "postgresql", "mariadb"),
@@ -151,7 +154,8 @@ class World:
                 found.append("autocommit")
             each.close()
         sql = {
-            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'faults' AND left(state, 7) = 'idle in'",
+            "postgresql": f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{APPLICATION}'"
+            " AND left(state, 7) = 'idle in'",
             "mariadb": "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
             " ON id = trx_mysql_thread_id WHERE db = database()",
         }.get(self.databases.database("default").dialect)
@@ -190,7 +194,7 @@ def nothing_logged() -> Iterator[None]:
 def world(url: str) -> Iterator[World]:
     """A world with everything compiled that the operations need."""
     separator = "&" if "?" in url else "?"
-    world = World(f"{url}{separator}application_name=faults" if url.startswith("postgresql") else url)
+    world = World(f"{url}{separator}application_name={APPLICATION}" if url.startswith("postgresql") else url)
     world.Note(title="kept").save()
     yield world
     world.close()
