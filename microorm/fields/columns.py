@@ -26,6 +26,14 @@ def _no_truth_value() -> NoReturn:
     )
 
 
+def _operate(self: Any, op: Any, *other: Any, **options: Any) -> Any:
+    """Return the expression as SQLAlchemy makes it, without a truth value."""
+    expression = op(self.comparator, *other, **options)
+    if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
+        expression.__class__ = kind
+    return expression
+
+
 class FieldColumn(Column[Any]):
     """The column of a field."""
 
@@ -34,12 +42,7 @@ class FieldColumn(Column[Any]):
     def __bool__(self) -> NoReturn:
         _no_truth_value()
 
-    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
-        """Return the expression as SQLAlchemy makes it, without a truth value."""
-        expression = op(self.comparator, *other, **options)
-        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
-            expression.__class__ = kind
-        return expression
+    operate = _operate
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> Any:
         """Return the expression as SQLAlchemy makes it, without a truth value."""
@@ -67,12 +70,7 @@ class FieldExpression(BinaryExpression[Any]):
         expression.__class__ = WITHOUT_TRUTH.get(expression.__class__, expression.__class__)
         return expression
 
-    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
-        """Return the expression as SQLAlchemy makes it, without a truth value."""
-        expression = op(self.comparator, *other, **options)
-        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
-            expression.__class__ = kind
-        return expression
+    operate = _operate
 
 
 class FieldTerms(ExpressionClauseList[Any]):
@@ -80,12 +78,7 @@ class FieldTerms(ExpressionClauseList[Any]):
 
     inherit_cache = True
 
-    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
-        """Return the expression as SQLAlchemy makes it, without a truth value."""
-        expression = op(self.comparator, *other, **options)
-        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
-            expression.__class__ = kind
-        return expression
+    operate = _operate
 
 
 class FieldFunction(FunctionElement[Any]):
@@ -93,12 +86,7 @@ class FieldFunction(FunctionElement[Any]):
 
     inherit_cache = True
 
-    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
-        """Return the expression as SQLAlchemy makes it, without a truth value."""
-        expression = op(self.comparator, *other, **options)
-        if (kind := WITHOUT_TRUTH.get(expression.__class__)) is not None:
-            expression.__class__ = kind
-        return expression
+    operate = _operate
 
 
 # An expression gets the class on the right, which differs in the methods above only.
