@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check matrix servers format lint types layers coverage docs mutants bench bench-peers bench-postgresql \
-	bench-against bench-growth bench-results bench-report clean
+.PHONY: help demo test check matrix servers format lint types layers coverage docs docs-site docs-serve pictures mutants soak \
+	package sbom bench bench-peers bench-postgresql bench-async bench-outbox bench-against bench-growth bench-results bench-report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,15 +56,41 @@ layers: $(VENV)/.dev  ## check that imports point down only
 	@echo "== layers"
 	@$(BIN)/lint-imports
 
-coverage: $(VENV)/.dev  ## run all tests and print how much of the package they reach, by branches
+coverage: $(VENV)/.dev  ## run all tests and print how much of the package the quick ones reach, by branches
 	@echo "== tests, with coverage"
 	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command line, the table of changes
 	@$(RUN) -m tools.reference
 
+docs-site: $(VENV)/.docs  ## build the site of the documentation into site/; any warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
+
+docs-serve: $(VENV)/.docs  ## serve that site on this machine, and build it anew when a page changes
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve $(ARGS)
+
+pictures: $(VENV)/.dev  ## draw what the README shows: a recording of the demo, and the way of a save
+	@$(RUN) -m tools.pictures
+
 mutants: $(VENV)/.dev  ## change the code in small ways and see the tests fail; ONLY=db.routing for one file
 	@$(RUN) tools/mutants.py $(ONLY)
+
+soak: $(VENV)/.dev  ## run the long tests for ten minutes, and print what they have found; ARGS='web --seconds 300' for a part, and how long
+	@$(RUN) -m tools.soak $(ARGS)
+
+package: $(VENV)/.dev  ## build the wheel and the source distribution into dist, and check that an index takes them
+	@rm -rf dist
+	@$(RUN) -m build --no-isolation --outdir dist
+	@$(RUN) -m twine check --strict dist/*.whl dist/*.tar.gz
+
+sbom: $(VENV)/.dev  ## list microorm and what it installs, with versions and licences, in dist/microorm.cdx.json (CycloneDX)
+	@rm -rf build/sbom
+	@$(PYTHON) -m venv --without-pip build/sbom
+	@$(RUN) -m pip --python build/sbom install --quiet --disable-pip-version-check .
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment --output-reproducible \
+	  --output-file dist/microorm.cdx.json build/sbom
+	@echo "dist/microorm.cdx.json"
 
 bench: $(VENV)/.demo  ## time microorm against the plain driver and SQLAlchemy Core, and its import
 	@$(RUN) -m benchmarks $(ARGS)
@@ -75,9 +101,15 @@ bench-peers: $(VENV)/.peers  ## the same, with the ORMs that install from the in
 bench-postgresql: $(VENV)/.peers  ## all of them on PostgreSQL, by wall time
 	@$(RUN) -m benchmarks --peers --database postgresql $(ARGS)
 
+bench-async: $(VENV)/.peers  ## what is awaited, beside the drivers and the ORMs for asyncio; ARGS="--database postgresql"
+	@$(RUN) -m benchmarks.asynchronous --peers $(ARGS)
+
 bench-against: $(VENV)/.demo  ## time it against the microorm of another checkout, in one run; AGAINST=../other
 	@test -n "$(AGAINST)" || { echo "which other checkout? make bench-against AGAINST=../other" >&2; exit 2; }
 	@$(RUN) -m benchmarks --against "$(AGAINST)" $(ARGS)
+
+bench-outbox: $(VENV)/.dev  ## saves with durable receivers and their delivery, on each database; ARGS="--database sqlite"
+	@$(RUN) -m benchmarks.outbox $(ARGS)
 
 bench-growth: $(VENV)/.peers  ## time and memory from a thousand rows to a million
 	@$(RUN) -m benchmarks.growth --peers $(ARGS)
@@ -92,7 +124,7 @@ bench-report: $(VENV)/.bench  ## make the tables and plots of docs/performance.m
 	@$(RUN) -m benchmarks.page
 
 clean:  ## remove what the other targets made, .venv and .matrix too
-	rm -rf $(VENV) .matrix build dist mutants htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) .matrix build dist mutants site htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -109,11 +141,16 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing microorm and what its tests need into $(VENV) ..."
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(VENV)/.demo $(VENV)/.bench $@
+	@touch $(VENV)/.demo $(VENV)/.bench $(VENV)/.docs $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.demo
 	@echo "installing what draws the plots into $(VENV) ..."
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.demo
+	@echo "installing what builds the site into $(VENV) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.peers: pyproject.toml benchmarks/peers.txt | $(VENV)/.demo

@@ -2,8 +2,8 @@
 
 import typing
 
+from microorm.db.blocks import ScopeWarning
 from microorm.db.databases import Databases, default_databases
-from microorm.db.reusable import ScopeWarning
 from microorm.db.routing import Router
 from microorm.dispatch.receivers import ReceiverLostWarning
 from microorm.dispatch.signal import Signal, muted, receiver
@@ -13,6 +13,7 @@ from microorm.errors import (
     ConfigurationError,
     CrossDatabaseRelation,
     FieldError,
+    FixtureError,
     InvalidValue,
     LazyLoadError,
     MicroormError,
@@ -21,16 +22,21 @@ from microorm.errors import (
     MultipleObjectsReturned,
     NotUpdated,
     ObjectDoesNotExist,
+    OutboxError,
     RestrictedError,
+    StaleUpdate,
+    TenantError,
     TransactionError,
     TransactionSharedError,
     UnknownAlias,
     UnsavedError,
 )
 from microorm.fields.field import Field, field
+from microorm.fields.version import version_field
+from microorm.mapping.annotation import Annotation, annotation
 from microorm.mapping.foreign_key import ForeignKey, foreign_key
 from microorm.model import Model
-from microorm.query.prefetch import Prefetch, prefetch
+from microorm.query.prefetch import Prefetch, aprefetch, prefetch
 from microorm.query.query import Query
 from microorm.registry import Registry, default_registry
 from microorm.relations.many_to_many import ManyToMany, many_to_many, through
@@ -45,16 +51,20 @@ __version__ = "0.1.0"
 
 configure = default_databases.configure
 close = default_databases.close
+aclose = default_databases.aclose
 atomic = default_databases.atomic
 on_commit = default_databases.on_commit
 using = default_databases.using
 connection = default_databases.connection
+aconnection = default_databases.aconnection
 create_all = default_registry.create_all
 drop_all = default_registry.drop_all
+acreate_all = default_registry.acreate_all
+adrop_all = default_registry.adrop_all
 
 
 def setup(entries: list[str] | tuple[str, ...]) -> None:
-    """Set up the applications of this process; see `microorm.apps.Apps.setup`."""
+    """Set up the applications of this process, by the *entries* of each; see `microorm.apps.Apps.setup`."""
     from microorm import apps  # noqa: PLC0415 not every program has applications
 
     apps.setup(entries)
@@ -79,12 +89,14 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AfterCommitError",
+    "Annotation",
     "CommitOutcomeUnknown",
     "ConfigurationError",
     "CrossDatabaseRelation",
     "Databases",
     "Field",
     "FieldError",
+    "FixtureError",
     "ForeignKey",
     "InvalidValue",
     "LazyLoadError",
@@ -96,6 +108,7 @@ __all__ = [
     "MultipleObjectsReturned",
     "NotUpdated",
     "ObjectDoesNotExist",
+    "OutboxError",
     "Prefetch",
     "Query",
     "ReceiverLostWarning",
@@ -106,10 +119,18 @@ __all__ = [
     "Router",
     "ScopeWarning",
     "Signal",
+    "StaleUpdate",
+    "TenantError",
     "TransactionError",
     "TransactionSharedError",
     "UnknownAlias",
     "UnsavedError",
+    "aclose",
+    "aconnection",
+    "acreate_all",
+    "adrop_all",
+    "annotation",
+    "aprefetch",
     "atomic",
     "close",
     "configure",
@@ -130,4 +151,5 @@ __all__ = [
     "setup",
     "through",
     "using",
+    "version_field",
 ]

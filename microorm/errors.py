@@ -9,14 +9,23 @@
     ├── ObjectDoesNotExist
     ├── MultipleObjectsReturned
     ├── NotUpdated
+    ├── StaleUpdate
     ├── UnsavedError (ValueError)
     ├── LazyLoadError
     ├── RestrictedError
     ├── CrossDatabaseRelation (ValueError)
+    ├── TenantError
     ├── TransactionError
     │   ├── CommitOutcomeUnknown
     │   └── TransactionSharedError
     ├── AfterCommitError
+    ├── OutboxError
+    │   ├── IncompatibleEvent
+    │   ├── InvalidEvent
+    │   ├── PublishError
+    │   ├── RedeliveredError
+    │   └── UnknownReceiver
+    ├── FixtureError
     └── MigrationError
 
 Errors of the database are SQLAlchemy's (`IntegrityError`, `OperationalError`, …), and invalid arguments are a `TypeError`
@@ -25,8 +34,13 @@ or `ValueError`.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+CONFIGURE_FIRST = "call configure() first"
+_MAX_NAMED = 20
+"""How many aliases an error names."""
 
 
 class MicroormError(Exception):
@@ -38,16 +52,39 @@ class ConfigurationError(MicroormError):
 
 
 class UnknownAlias(ConfigurationError):
-    """No database has the alias; *alias* is the unknown one, *known* are the configured ones."""
+    """No database has the alias; *alias* is the unknown one, *known* are the configured ones.
 
-    def __init__(self, alias: object, known: Iterable[str]) -> None:
+    *closed*: there are none, because the databases were closed. *removed*: there was one, which was removed. *remedy*: what to
+    do if there are none.
+    """
+
+    def __init__(
+        self,
+        alias: object,
+        known: Iterable[str],
+        closed: bool = False,
+        removed: bool = False,
+        remedy: str = CONFIGURE_FIRST,
+    ) -> None:
         self.alias = alias
         self.known = tuple(sorted(known))
-        configured = ", ".join(map(repr, self.known)) or "none; call configure() first"
-        super().__init__(f"no database named {alias!r}; configured: {configured}{nearest(alias, self.known)}")
+        self.closed = closed
+        self.removed = removed
+        self.remedy = remedy
+        near = self.known
+        if len(near) > _MAX_NAMED:  # names that begin alike stand together
+            place = bisect(near, alias) if isinstance(alias, str) else 0
+            near = near[max(0, place - _MAX_NAMED // 2) :][:_MAX_NAMED]
+        configured = ", ".join(map(repr, near))
+        if not near:
+            configured = f"none{', since the databases were closed' if closed else ''}; {remedy}"
+        elif near is not self.known:
+            configured += f" and {len(self.known) - len(near):,} more"
+        gone = "; it was removed" if removed else ""
+        super().__init__(f"no database named {alias!r}{gone}; configured: {configured}{nearest(alias, near)}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.alias, self.known))
+        return (type(self), (self.alias, self.known, self.closed, self.removed, self.remedy))
 
 
 class ModelError(MicroormError):
@@ -61,16 +98,20 @@ class FieldError(MicroormError, ValueError):
 class InvalidValue(FieldError):
     """The values of some fields are invalid, and nothing was written; or a row has a value that its field cannot hold.
 
-    *problems* maps the name of each field to what is wrong with its value.
+    *model* is the name of the model. *problems* maps the name of each field to what is wrong with its value, as the message
+    has it. *errors* is the same for a form: where a validator has refused the value, its own words alone.
     """
 
-    def __init__(self, model: str, problems: Mapping[str, str]) -> None:
+    def __init__(
+        self, model: str, problems: Mapping[str, str], errors: Mapping[str, str] | None = None
+    ) -> None:
         self.model = model
         self.problems = dict(problems)
+        self.errors = self.problems | dict(errors or {})
         super().__init__("; ".join(f"{model}.{name} {problem}" for name, problem in self.problems.items()))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.model, self.problems))
+        return (type(self), (self.model, self.problems, self.errors))
 
 
 class ObjectDoesNotExist(MicroormError):
@@ -85,18 +126,32 @@ class NotUpdated(MicroormError):
     """An UPDATE of one row found none; each model has its own subclass, `Model.NotUpdated`."""
 
 
+class StaleUpdate(MicroormError):
+    """A row has another version than was read, or is gone, so that it was neither updated nor deleted.
+
+    *message* names them. *objects* are the stale instances. Each model has its own subclass, `Model.StaleUpdate`.
+    """
+
+    def __init__(self, message: str, objects: Iterable[object] = ()) -> None:
+        super().__init__(message)
+        self.objects = tuple(objects)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.objects))
+
+
 class UnsavedError(MicroormError, ValueError):
     """An operation needs a saved instance, and the instance has no key."""
 
 
 class LazyLoadError(MicroormError):
-    """A value would be loaded lazily inside `microorm.testing.no_lazy_loads()`."""
+    """A value would be loaded lazily inside `microorm.testing.no_lazy_loads()`, or in a coroutine."""
 
 
 class RestrictedError(MicroormError):
     """A row cannot be deleted while others refer to it.
 
-    *objects* are instances of these rows, loaded with their keys and foreign keys.
+    *message* names them. *objects* are instances of these rows, loaded with their keys and foreign keys.
     """
 
     def __init__(self, message: str, objects: Iterable[object] = ()) -> None:
@@ -109,6 +164,10 @@ class RestrictedError(MicroormError):
 
 class CrossDatabaseRelation(MicroormError, ValueError):
     """Instances of different databases cannot be related."""
+
+
+class TenantError(MicroormError):
+    """A model of tenants is used while no tenant is current, or an instance of another tenant than the current one."""
 
 
 class TransactionError(MicroormError):
@@ -138,13 +197,21 @@ def is_interrupt(error: BaseException) -> bool:
     return not isinstance(error, Exception) or isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
-def outcome_unknown(message: str, error: BaseException) -> CommitOutcomeUnknown:
-    """Return the error that tells that *error* has left the outcome of a commit unknown."""
+def outcome_unknown(message: str, error: BaseException) -> BaseException:
+    """Return the error that tells that *error* has left the outcome of a commit unknown.
+
+    A cancellation stays what it is, since event loops compare its class; a note tells of the outcome.
+    """
+    unknown = CommitOutcomeUnknown(message)
     if isinstance(error, KeyboardInterrupt):
-        return _KeyboardInterrupt(message)
-    if isinstance(error, SystemExit):
-        return _SystemExit(message)
-    return CommitOutcomeUnknown(message)
+        unknown = _KeyboardInterrupt(message)
+    elif isinstance(error, SystemExit):
+        unknown = _SystemExit(message)
+    elif not isinstance(error, Exception):
+        error.add_note(message)
+        return error
+    unknown.__cause__ = error
+    return unknown
 
 
 class TransactionSharedError(TransactionError):
@@ -154,9 +221,9 @@ class TransactionSharedError(TransactionError):
 class AfterCommitError(MicroormError):
     """A function or receiver that ran after a commit has failed; the rows are stored.
 
-    The cause is the error of the first that failed, and *function* is its name; *alias* is where the commit was. The notes
-    tell of further errors. What is raised is an instance of the cause's class as well, so that an `except` for that goes on
-    to work.
+    The cause is the error of the first that failed, *function* is its name, and *failure* says what it was; *alias* is
+    where the commit was. The notes tell of further errors. What is raised is an instance of the cause's class as well,
+    so that an `except` for that goes on to work.
     """
 
     def __init__(self, alias: str, function: str, failure: str) -> None:
@@ -190,10 +257,59 @@ def after_commit(alias: str, function: str, error: BaseException, failure: str) 
     return made
 
 
+class OutboxError(MicroormError):
+    """An event for a durable receiver cannot be stored, so that the write that it belongs to has failed as a whole."""
+
+
+class IncompatibleEvent(OutboxError):
+    """A stored event does not fit the model, or the version of microorm, of this process; another process may deliver it."""
+
+
+class InvalidEvent(OutboxError):
+    """A stored event cannot be delivered, now or later: what is stored is not what a save has written."""
+
+
+class PublishError(OutboxError):
+    """A broker has not confirmed that it has an event, which stays in the outbox and is published again."""
+
+
+class RedeliveredError(OutboxError):
+    """A broker has delivered an event for the second time: the process that had it was killed, or took too long."""
+
+
+class UnknownReceiver(OutboxError):
+    """No durable receiver has the `dispatch_uid` of a stored event in this process."""
+
+
+class FixtureError(MicroormError):
+    """A file of rows cannot be read or loaded, and nothing was loaded; or rows cannot be dumped.
+
+    *message* says what is wrong. *file* is its name, *number* that of the object in it, from 1; None where the error is
+    not about one. *problems* maps the name of each invalid field to what is wrong with its value.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        file: str | None = None,
+        number: int | None = None,
+        problems: Mapping[str, str] | None = None,
+    ) -> None:
+        self.message = message
+        self.file = file
+        self.number = number
+        self.problems = dict(problems or {})
+        where = [file, None if number is None else f"object {number}"]
+        super().__init__(": ".join(filter(None, [", ".join(filter(None, where)), message])))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.message, self.file, self.number, self.problems))
+
+
 class MigrationError(MicroormError):
     """Migrations cannot be read or written, or a migration failed.
 
-    *at* maps the alias of each database to its current revisions, as far as they are known.
+    *message* says why. *at* maps the alias of each database to its current revisions, as far as they are known.
     """
 
     def __init__(self, message: str, at: Mapping[str, tuple[str, ...]] | None = None) -> None:

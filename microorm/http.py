@@ -7,13 +7,14 @@ and `request_finished` once, at the end. The sender is the class of the middlewa
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from microorm.db.blocks import end_scopes
-from microorm.db.context import Scope, open_scopes
+from microorm.db.aio import twins
+from microorm.db.blocks import AtomicBlock, end_scopes
+from microorm.db.context import Scope, begun_by_tasks, open_scopes
 from microorm.db.databases import Databases, default_databases
 from microorm.signals import got_request_exception, request_finished, request_started
 
@@ -29,7 +30,7 @@ _ASGIApplication = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 class WSGISignals:
-    """WSGI middleware that sends the request signals with `environ`.
+    """WSGI middleware that sends the request signals with `environ`: `app.wsgi_app = WSGISignals(app.wsgi_app)` for Flask.
 
     `request_finished` is sent when the server closes the body, even if it was not read to its end, and when *app* fails.
     Blocks of *databases* that *app* leaves open are then rolled back. Exceptions, including those of receivers, are passed
@@ -43,6 +44,7 @@ class WSGISignals:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         request = _WSGIRequest(type(self), self.databases, environ)
+        self.databases.drop_lost_connections()
         try:
             request.start()
             body = request.call(self.app, environ, start_response)
@@ -53,11 +55,12 @@ class WSGISignals:
 
 
 class SignalsMiddleware:
-    """ASGI middleware that sends the request signals with `scope`.
+    """ASGI middleware that sends the request signals with `scope`: `app.add_middleware(SignalsMiddleware)` for FastAPI.
 
     `request_finished` is sent when *app* returns, fails or is cancelled, which includes a client that disconnects. Blocks
-    of *databases* that *app* leaves open are then rolled back. Scopes of other types than `http` are passed on. Exceptions,
-    including those of receivers, are passed on to the server.
+    of *databases* that *app* leaves open are then rolled back, also those of tasks that it has started and that have ended,
+    and the connections of `async with` blocks are returned without stopping the event loop. Scopes of other types than
+    `http` are passed on. Exceptions, including those of receivers, are passed on to the server.
     """
 
     def __init__(self, app: _ASGIApplication, *, databases: Databases = default_databases) -> None:
@@ -69,7 +72,8 @@ class SignalsMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sender, request = type(self), _Request(self.databases)
+        sender, request = type(self), _ASGIRequest(self.databases)
+        await request.drop_lost_connections()
         try:
             with request.receivers:
                 await request_started.asend(sender=sender, scope=scope)
@@ -77,48 +81,110 @@ class SignalsMiddleware:
                 with request.application:
                     await self.app(scope, receive, send)
             except Exception as error:
-                with request.after_application():
+                async with request.after_application():
                     await got_request_exception.asend(sender=sender, exception=error, scope=scope)
                 raise
         finally:
-            with request.ending():
+            async with request.ending():
                 await request_finished.asend(sender=sender, scope=scope)
 
 
 class _Opened:
-    """The scopes of *databases* that were opened in `with` blocks of this object and not closed."""
+    """The scopes of *databases* that were opened in `with` blocks of this object and not closed.
+
+    Tasks that are started there have scopes of their own, of which nothing is seen here. So their transactions are noted.
+    """
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self._before: set[Scope] = set()
         self._found: set[Scope] = set()
+        self._begun: dict[int, Any] = {}
+        self._noted_before: dict[int, Any] | None = None
 
     def __enter__(self) -> None:
         self._before = set(open_scopes(self._databases))
+        self._noted_before = begun_by_tasks.get()
+        begun_by_tasks.set(self._begun)
 
     def __exit__(self, *exc: object) -> None:
+        begun_by_tasks.set(self._noted_before)
         self._found.update(set(open_scopes(self._databases)) - self._before)
 
-    def end(self) -> None:
-        """Close the scopes that are still open; blocks are rolled back, and logged."""
-        for alias in end_scopes(self._found):
-            _log.warning("a request left a block on %r open; it was rolled back", alias)
+    def left(self) -> list[Scope]:
+        """Return the scopes that are still open, except those of tasks that have not ended."""
+        blocks = [transaction.blocks[0] for transaction in self._begun.values() if transaction.blocks]
+        found = {
+            block for block in blocks if block.owner is self._databases and block.transaction.owner.ended
+        }
+        return [scope for scope in self._found | found if not scope.closed]
+
+
+def _end(scopes: list[Scope]) -> None:
+    """Close *scopes*; blocks are rolled back, and logged."""
+    for alias in end_scopes(scopes):
+        _log.warning("a request left a block on %r open; it was rolled back", alias)
 
 
 class _Request:
     """One request, which closes what its application and receivers leave open, but no block of the caller."""
 
     def __init__(self, databases: Databases) -> None:
-        databases.drop_lost_connections()
         self._databases = databases
         self.application = _Opened(databases)
         self.receivers = _Opened(databases)
+
+
+class _ASGIRequest(_Request):
+    """A request to an ASGI application."""
+
+    @asynccontextmanager
+    async def after_application(self) -> AsyncIterator[None]:
+        """Close what the application has left open, then run the block, which sends a signal."""
+        try:
+            await self._end(self.application)
+        finally:
+            with self.receivers:
+                yield
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """Run the block, which sends the last signal, and leave nothing open."""
+        try:
+            async with self.after_application():
+                yield
+        finally:
+            await self._end(self.receivers)
+            await self.drop_lost_connections()
+
+    async def drop_lost_connections(self) -> None:
+        """Close the idle connections of each alias that has lost one."""
+        if self._databases.lost_in_coroutines():
+            await twins.run(self._databases.drop_lost_connections)
+        else:
+            self._databases.drop_lost_connections()
+
+    async def _end(self, opened: _Opened) -> None:
+        scopes = opened.left()
+        if any(isinstance(scope, AtomicBlock) and scope.transaction.database.is_async for scope in scopes):
+            await twins.run(_end, scopes)
+        else:
+            _end(scopes)
+
+
+class _WSGIRequest(_Request):
+    """A request to a WSGI application."""
+
+    def __init__(self, sender: type[WSGISignals], databases: Databases, environ: WSGIEnvironment) -> None:
+        super().__init__(databases)
+        self._sender = sender
+        self._environ = environ
 
     @contextmanager
     def after_application(self) -> Iterator[None]:
         """Close what the application has left open, then run the block, which sends a signal."""
         try:
-            self.application.end()
+            _end(self.application.left())
         finally:
             with self.receivers:
                 yield
@@ -130,17 +196,8 @@ class _Request:
             with self.after_application():
                 yield
         finally:
-            self.receivers.end()
+            _end(self.receivers.left())
             self._databases.drop_lost_connections()
-
-
-class _WSGIRequest(_Request):
-    """A request to a WSGI application."""
-
-    def __init__(self, sender: type[WSGISignals], databases: Databases, environ: WSGIEnvironment) -> None:
-        super().__init__(databases)
-        self._sender = sender
-        self._environ = environ
 
     def start(self) -> None:
         """Send `request_started`."""

@@ -47,6 +47,15 @@ def brief_value(value: object) -> str:
     return _shown(_of_values, value)
 
 
+def printable(text: str) -> str:
+    """Return *text* as one line of which a terminal shows each character: any other is replaced by its escape, as in a `repr`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
+    )
+
+
 def _shown(shorten: Brief, value: object) -> str:
     try:
         return shorten.repr(value)

@@ -18,22 +18,26 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL
 
 from microorm.apps import Apps, default_apps
-from microorm.db.databases import ALIAS, Databases
-from microorm.db.engine import Database, is_memory, read_url
+from microorm.db.databases import ALIAS, Databases, default_databases
+from microorm.db.limits import Limits
+from microorm.db.urls import is_memory, read_url
 from microorm.errors import ConfigurationError, nearest
+from microorm.messages import brief
 
-__all__ = ["KEYS", "Project", "expand", "expand_url", "read_project", "read_tool_table"]
+__all__ = ["KEYS", "Project", "configured_by", "expand", "expand_url", "read_project", "read_tool_table"]
 
 FILE_NAME = "pyproject.toml"
-KEYS = ("apps", "databases", "migrations", "routers")
+KEYS = ("apps", "databases", "idle_timeout", "max_connections", "migrations", "routers", "tenants")
 DEFAULT_MIGRATIONS = "migrations"
 
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|(\$)|)")
 _URL_HOST = re.compile(r"[^:/]*://(?:[^:/@]*(?::[^@]*)?@)?([^/?]*)")
 
-# The project that configured each `Databases`, and the result: shows whether they were changed or closed since.
-_configured: WeakKeyDictionary[Databases, tuple[Project, list[Database]]] = WeakKeyDictionary()
+# The project that configured each `Databases`, and in which generation: shows whether they were changed or closed since.
+_configured: WeakKeyDictionary[Databases, tuple[Project, int]] = WeakKeyDictionary()
+# Those with tenants, and in which generation these were added.
+_with_tenants: WeakKeyDictionary[Databases, int] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Project:
 
     *apps* are the entries of `microorm.setup`; *databases* maps each alias to its `url` and the options of
     `create_engine`; *routers* are dotted paths; *migrations* is a folder, which need not exist. Paths are absolute.
-    `repr` shows no URL.
+    *tenants* is the dotted path of a function that returns more databases. *max_connections* and *idle_timeout* are those of
+    `microorm.configure`. `repr` shows no URL.
     """
 
     path: Path
@@ -50,20 +55,26 @@ class Project:
     databases: Mapping[str, Mapping[str, Any]] = field(repr=False)
     routers: tuple[str, ...]
     migrations: Path
+    max_connections: int | None = None
+    idle_timeout: float | None = None
+    tenants: str | None = None
 
     @property
     def folder(self) -> Path:
         """The folder of pyproject.toml: relative paths start here, and packages are imported from here."""
         return self.path.parent
 
-    def set_up(self, apps: Apps = default_apps) -> None:
-        """Configure the databases and routers of *apps*, then set up the applications.
+    def set_up(
+        self, apps: Apps = default_apps, *, instead: Mapping[str, Any] | None = None, tenants: bool = True
+    ) -> None:
+        """Configure the databases and routers of *apps*, then set up the applications, then add the *tenants*.
 
-        Without applications, the module `models` of the folder is imported, if there is one. Puts the folder first on `sys.path` unless it is there. Does nothing if this project is set up already.
+        *instead*: the settings by alias to use in place of those of the file and of the tenants, such as those of a test run. Without applications, the module `models` of the folder is imported, if there is one. Puts the folder first on `sys.path` unless it is there. Does nothing if this project is set up already.
         Raises `ConfigurationError` for routers and applications that cannot be found, for databases that are open
-        with another configuration, and as `microorm.setup` does. Errors raised by modules of the project are passed on.
+        with another configuration, and as `microorm.setup` and `add_tenants` do. Errors raised by modules of the project are
+        passed on.
         """
-        self.configure(apps.registry.databases)
+        self.configure(apps.registry.databases, instead=instead)
         try:
             apps.setup(self.apps)
         except ModuleNotFoundError as error:
@@ -78,39 +89,75 @@ class Project:
             raise _error(self.path, str(error), "apps") from error
         if not self.apps and (self.folder / "models.py").is_file():
             import_module("models")
+        databases = apps.registry.databases
+        if instead is None and tenants and _with_tenants.get(databases) != databases.generation:
+            self.add_tenants(databases)
 
-    def configure(self, databases: Databases) -> None:
+    def add_tenants(self, databases: Databases = default_databases) -> None:
+        """Add the databases that the function *tenants* returns: a mapping as for `configure`. Do nothing without one.
+
+        Call it again for those that have come since. Raises `ConfigurationError` if there is no such function, if it returns
+        something else, and as `Databases.add` does. Errors of the function are passed on.
+        """
+        if self.tenants is None:
+            return
+        found = self._imported(self.tenants, "function", "tenants")
+        listed = found() if callable(found) else found
+        if not isinstance(listed, Mapping):
+            text = f"{self.tenants!r} must return a mapping of aliases to URLs, not {brief(listed)}"
+            raise _error(self.path, text, "tenants")
+        for alias, settings in listed.items():
+            databases.add(alias, settings)
+        _with_tenants[databases] = databases.generation
+
+    def configure(self, databases: Databases, *, instead: Mapping[str, Any] | None = None) -> None:
         """Configure the aliases and routers of *databases*, without setting up the applications.
 
-        Raises as `set_up` does.
+        *instead*: as in `set_up`. Later calls for this project do nothing. Raises as `set_up` does.
         """
         if (folder := str(self.folder)) not in sys.path:
             sys.path.insert(0, folder)
-        if _configured.get(databases) == (self, _all_of(databases)):
+        if instead is None and configured_by(databases) == self:
             return
         routers = [self._router(index, path) for index, path in enumerate(self.routers)]
-        databases.configure(self.databases, routers=routers)
-        _configured[databases] = (self, _all_of(databases))
+        databases.configure(
+            self.databases if instead is None else instead,
+            routers=routers,
+            max_connections=self.max_connections,
+            idle_timeout=self.idle_timeout,
+        )
+        _configured[databases] = (self, databases.generation)
 
     def _router(self, index: int, path: str) -> object:
-        def error(text: str) -> ConfigurationError:
-            return _error(self.path, text, "routers", index)
+        router = self._imported(path, "router", "routers", index)
+        if not isinstance(router, type):
+            return router
+        try:
+            return router()
+        except TypeError as cause:
+            text = f"the router {path!r} cannot be created without arguments: {cause}"
+            raise _error(self.path, text, "routers", index) from cause
 
+    def _imported(self, path: str, kind: str, *keys: str | int) -> object:
+        """Return what the dotted *path* of the value at *keys* names."""
         module_name, _, name = path.rpartition(".")
         try:
             module = import_module(module_name)
         except ModuleNotFoundError as cause:
             if not _is_parent(cause.name, module_name):
                 raise
-            raise error(f"no router {path!r}: there is no module {cause.name!r}") from cause
-        if (router := getattr(module, name, None)) is None:
-            raise error(f"no router {path!r}: {module_name!r} has no {name!r}{nearest(name, vars(module))}")
-        if not isinstance(router, type):
-            return router
-        try:
-            return router()
-        except TypeError as cause:
-            raise error(f"the router {path!r} cannot be created without arguments: {cause}") from cause
+            text = f"no {kind} {path!r}: there is no module {cause.name!r}"
+            raise _error(self.path, text, *keys) from cause
+        if (found := getattr(module, name, None)) is None:
+            text = f"no {kind} {path!r}: {module_name!r} has no {name!r}{nearest(name, vars(module))}"
+            raise _error(self.path, text, *keys)
+        return found
+
+
+def configured_by(databases: Databases) -> Project | None:
+    """Return the project that has configured *databases*; None if there is none, or if they were changed since."""
+    project, generation = _configured.get(databases, (None, None))
+    return project if generation == databases.generation else None
 
 
 def read_project(start: str | Path | None = None) -> Project:
@@ -135,7 +182,7 @@ def read_project(start: str | Path | None = None) -> Project:
 
 
 def read_tool_table(path: Path) -> Mapping[str, Any]:
-    """Return the table `tool` of a TOML file, empty if it has none.
+    """Return the table `tool` of the TOML file at *path*, empty if it has none.
 
     Raises `ConfigurationError` for a file that cannot be read or is not valid TOML.
     """
@@ -171,6 +218,9 @@ class _Reader:
             databases=self._databases(),
             routers=self._dotted_paths("routers", "shop.routers.Archive"),
             migrations=self._migrations(),
+            max_connections=self._limit("max_connections"),
+            idle_timeout=self._limit("idle_timeout"),
+            tenants=self._tenants(),
         )
 
     def _error(self, text: str, *keys: str | int) -> ConfigurationError:
@@ -189,15 +239,27 @@ class _Reader:
         entries = self._section.get(key, [])
         if not isinstance(entries, list):
             raise self._wrong_type("must be an array of dotted paths", entries, key)
-        paths = []
-        for index, entry in enumerate(entries):
-            if not isinstance(entry, str):
-                raise self._wrong_type("must be a dotted path", entry, key, index)
-            path = self._expand(entry, key, index)
-            if not _DOTTED_PATH.fullmatch(path) or (key == "routers" and "." not in path):
-                raise self._error(f"must be a dotted path such as {example!r}, not {path!r}", key, index)
-            paths.append(path)
-        return tuple(paths)
+        return tuple(self._dotted_path(each, example, key, index) for index, each in enumerate(entries))
+
+    def _dotted_path(self, entry: object, example: str, *keys: str | int) -> str:
+        if not isinstance(entry, str):
+            raise self._wrong_type("must be a dotted path", entry, *keys)
+        path: str = self._expand(entry, *keys)
+        if not _DOTTED_PATH.fullmatch(path) or ("apps" not in keys and "." not in path):
+            raise self._error(f"must be a dotted path such as {example!r}, not {path!r}", *keys)
+        return path
+
+    def _tenants(self) -> str | None:
+        entry = self._section.get("tenants")
+        return None if entry is None else self._dotted_path(entry, "shop.tenants.databases", "tenants")
+
+    def _limit(self, key: str) -> Any:
+        value = self._section.get(key)
+        try:
+            Limits(**{key: value})
+        except ConfigurationError as error:
+            raise self._error(str(error).removeprefix(f"{key}= "), key) from None
+        return value
 
     def _migrations(self) -> Path:
         folder = self._section.get("migrations", DEFAULT_MIGRATIONS)
@@ -239,7 +301,7 @@ class _Reader:
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:
-    """Return *value* with each `${NAME}` in its strings replaced by the variable, and each `$$` by `$`.
+    """Return *value* with each `${NAME}` in its strings replaced by the variable of *environment*, and each `$$` by `$`.
 
     Lists and dictionaries are copied with their strings expanded. Raises `ConfigurationError` for a variable that is
     not set and for any other dollar sign; the error repeats no value.
@@ -255,9 +317,10 @@ def expand(value: Any, environment: Mapping[str, str]) -> Any:
 
 
 def expand_url(url: str, environment: Mapping[str, str]) -> str:
-    """Return *url* with its variables replaced, percent-encoded except in the driver, the host and the port.
+    """Return *url* with its variables replaced by those of *environment*.
 
-    A variable that is the whole URL is used unchanged. Raises as `expand` does.
+    They are percent-encoded, except in the driver, the host and the port.     A variable that is the whole URL is used
+    unchanged. Raises as `expand` does.
     """
     host, scheme = _URL_HOST.match(url), url.find("://")
 
@@ -299,10 +362,6 @@ def _error(path: Path, text: str, *keys: str | int) -> ConfigurationError:
     """Return an error that names the file and the dotted key below `tool.microorm`."""
     key = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
     return ConfigurationError(f"{path}: tool.microorm{key}: {text}")
-
-
-def _all_of(databases: Databases) -> list[Database]:
-    return [databases.database(alias) for alias in databases.aliases]
 
 
 def _is_parent(module: str | None, path: str) -> bool:

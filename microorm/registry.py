@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy import ColumnElement, Connection, MetaData, inspect, literal_column, select, text
 from sqlalchemy.schema import sort_tables_and_constraints
 
+from microorm.db.aio.twins import twin
 from microorm.db.databases import Databases, default_databases
 from microorm.errors import ConfigurationError, ModelError, TransactionError, nearest
 from microorm.fields.types import MARIADB
@@ -24,13 +25,18 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 VERSION_TABLE = "alembic_version"  # the table in which alembic stores the revisions of a database
+OUTBOX_TABLES = frozenset({"microorm_outbox", "microorm_outbox_dead", "microorm_outbox_done"})
+"""The tables of durable receivers, which stay when the last one is gone: they may hold events."""
+
 _TO_CLASS_STATEMENT = 5
+_TO_CALL_OF_CREATE_ALL = 3
 
 
 class Registry:
     """A set of models and the databases they use, by default `default_databases`.
 
-    Tests, or a second application in the same process, make their own registry.
+    Tests, or a second application in the same process, make their own registry, and give it to an abstract base:
+    `class Base(Model, abstract=True, registry=mine)`.
     """
 
     def __init__(self, databases: Databases | None = None) -> None:
@@ -52,9 +58,15 @@ class Registry:
 
     @property
     def metadata(self) -> MetaData:
-        """The tables of all models. Raises `ModelError` if a model uses a name that is not defined."""
+        """The tables of all models.
+
+        Raises `ModelError` if a model uses a name that is not defined, or if a relation has no other side.
+        """
         for model in list(self._postponed.values()):
             _ = model.__schema__
+        for model in list(self.models.values()):
+            for relation in model.__schema__.relations.values():
+                relation.check()
         return self.tables
 
     def known(self) -> dict[str, Any]:
@@ -156,7 +168,7 @@ class Registry:
         return self.models.get(label)
 
     def postpone(self, model: Any, label: str) -> None:
-        """Register *model*, which uses undefined names and is prepared at its first use."""
+        """Register *model* under its *label*; it uses undefined names and is prepared at its first use."""
         self.check_free(model, label)
         self._postponed[label] = model
 
@@ -188,7 +200,7 @@ class Registry:
                 self.forget_waiting(label, function)
 
     def take_back(self, model: Any, label: str, older: Any) -> None:
-        """Unregister *model*, whose class statement failed, and register *older* again, if there is one."""
+        """Unregister *model*, whose class statement failed, and give its *label* back to *older*, if there is one."""
         if self.models.get(label) is model:
             self.tables.remove(self.models.pop(label).__table__)
             self._referring.clear()
@@ -234,15 +246,26 @@ class Registry:
                 yield from [(label, function) for function in functions]
 
     def create_all(self, using: str | None = None) -> None:
-        """Create the missing tables on all aliases, or on *using*, as far as the routers allow it.
+        """Create the missing tables of managed models on all aliases, or on *using*, as far as the routers allow it.
 
-        Raises `UnknownAlias`, `ConfigurationError` if no database is configured or if migrations manage the tables, and
-        `TransactionError` inside a block on MariaDB, which would commit it.
+        Warns of receivers whose sender is a label that no model has, if that of a model is much like it. Raises `UnknownAlias`,
+        `ConfigurationError` if no database is configured or if migrations manage the tables, `ModelError` for a name that is not
+        defined, and `TransactionError` inside a block on MariaDB, which would commit it.
         """
+        self._warn_of_labels()
         self._change_tables(using, self.metadata.create_all, existing=False)
 
+    def _warn_of_labels(self) -> None:
+        for label, function in self.waiting():
+            if getattr(function, "alive", True) and (near := nearest(label, self.known())):
+                warnings.warn(
+                    f"no model is labelled {label!r}, to which {function!r} is connected{near}",
+                    RuntimeWarning,
+                    stacklevel=_TO_CALL_OF_CREATE_ALL,
+                )
+
     def drop_all(self, using: str | None = None) -> None:
-        """Drop the existing tables on all aliases, or on *using*, as far as the routers allow it.
+        """Drop the existing tables of managed models on all aliases, or on *using*, as far as the routers allow it.
 
         Raises the same errors as `create_all`.
         """
@@ -255,10 +278,15 @@ class Registry:
 
         self._change_tables(using, drop, existing=True)
 
+    acreate_all = twin(create_all)
+    adrop_all = twin(drop_all)
+
     def _change_tables(self, using: str | None, change: Callable[..., None], *, existing: bool) -> None:
         """Call *change* for each alias, unless migrations manage a table of it whose existence is *existing*."""
-        for alias, tables in self._tables_by_alias(using):
+        for alias, tables in self.tables_by_alias(using):
             database = self.databases.database(alias)
+            if database.row_alias != alias:  # a copy gets its tables from the original
+                continue
             if database.dialect in MARIADB and self.databases.transaction(database) is not None:
                 raise TransactionError(
                     f"{alias!r} would commit the open block, since MariaDB commits when tables are created or dropped"
@@ -269,12 +297,16 @@ class Registry:
                     _refuse_migrated(alias, connection)
                 change(connection, tables=tables)
 
-    def _tables_by_alias(self, using: str | None) -> list[tuple[str, list[Any]]]:
+    def tables_by_alias(self, using: str | None = None) -> list[tuple[str, list[Any]]]:
+        """Return each alias, or *using* alone, with the tables that the routers allow there.
+
+        Raises `UnknownAlias`, and `ConfigurationError` if no database is configured.
+        """
         _ = self.metadata  # prepares all models
         databases = self.databases
         aliases = databases.aliases if using is None else (databases.database(using).alias,)
         if not aliases:
-            raise ConfigurationError("no database is configured; call configure() first")
+            raise ConfigurationError(f"no database is configured; {databases.remedy}")
         models = self.models.items()
         tables = self.tables.tables  # not model.__table__, which may have been copied
         return [
@@ -283,7 +315,7 @@ class Registry:
                 [
                     tables[m.__table__.key]
                     for label, m in models
-                    if databases.allows_migration(alias, label, m)
+                    if m.__schema__.managed and databases.allows_migration(alias, label, m)
                 ],
             )
             for alias in aliases

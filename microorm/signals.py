@@ -6,9 +6,9 @@ A model signal takes a model or its label as sender, and has four more options: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from weakref import ReferenceType, WeakValueDictionary, ref
 
 from sqlalchemy.sql import ClauseElement
@@ -16,8 +16,17 @@ from sqlalchemy.sql import ClauseElement
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import connection_created
 from microorm.db.routing import postpone
-from microorm.dispatch.receivers import Connection, check_receiver, connection_key, source_location, warn_at
+from microorm.dispatch.receivers import (
+    Connection,
+    Route,
+    check_receiver,
+    connection_key,
+    source_location,
+    warn_at,
+)
 from microorm.dispatch.signal import Signal, muted, receiver, run_coroutine
+from microorm.dispatch.stored import STORED, stored_delivery
+from microorm.instrumentation import NOTHING, STORE, Step, note, watchers
 from microorm.messages import brief
 from microorm.registry import Registry, check_label, default_registry
 
@@ -44,6 +53,11 @@ __all__ = [
     "request_finished",
     "request_started",
 ]
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from microorm.outbox.options import DurableArguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,11 +113,15 @@ class ModelSignal(Signal):
 
     # Concurrent receivers could open savepoints on one connection at the same time.
     concurrent: ClassVar[bool] = False
+    instead: ClassVar[str] = "; await the call, as in `await book.asave()` for `book.save()`"
 
     def __init__(
         self, arguments: Iterable[str] | None = None, *, postponable: bool = False, through: bool = False
     ) -> None:
-        """*postponable*: sent after a write. *through*: sent by the through models of many-to-many relations only."""
+        """*arguments*: the names of what is sent; any if None. *postponable*: sent after a write.
+
+        *through*: sent by the through models of many-to-many relations only.
+        """
         super().__init__(arguments)
         self._postponable = postponable
         self._through = through
@@ -130,25 +148,31 @@ class ModelSignal(Signal):
         weak: bool = True,
         dispatch_uid: object = None,
         *,
-        delivery: Literal["immediate", "on_commit"] = "immediate",
+        delivery: Literal["immediate", "on_commit", "durable"] = "immediate",
         robust: bool = False,
         subclasses: bool = False,
         skip_raw: bool = False,
         registry: Registry | None = None,
+        **durable: Unpack[DurableArguments],
     ) -> F:
         """Connect *receiver* to the signals of *sender*: a model, a label `"app.Model"`, or None for all models.
 
         The model of a label may be defined later, in *registry* (by default the default one); a model that replaces it
         gets its connections. *delivery*: `"on_commit"` calls the receiver after the commit, with copies of the
-        arguments, and never after a rollback; *robust*: an error of such a receiver is logged. *subclasses*: also connect to models derived from *sender*. *skip_raw*:
-        ignore raw saves. Other arguments and the return value are those of `Signal.connect`.
+        arguments, and never after a rollback; `"durable"` stores the call in the same transaction, and a relay makes
+        it, again and again until it succeeds. *robust*: an error of an `"on_commit"` receiver is logged. *subclasses*:
+        also connect to models derived from *sender*. *skip_raw*: ignore raw saves. *durable*: options of a durable
+        receiver, see `microorm.outbox`. The other arguments (*weak*, *dispatch_uid*) and the return value are those of
+        `Signal.connect`.
 
-        Raises `ValueError` for an unknown delivery, a signal without `"on_commit"`, *robust* without it, and an invalid label; `TypeError`
-        for a sender that is neither a class nor a label. Warns of a class that never sends the signal, such as an abstract
+        Raises `ValueError` for an unknown delivery, a signal without it, *robust* without `"on_commit"`, an invalid label, and
+        a durable receiver without a `dispatch_uid` of its own; `TypeError` for an unknown option, and for a sender that is neither a class nor a label. Warns of a class that never sends the signal, such as an abstract
         model without *subclasses*.
         """
-        if delivery not in ("immediate", "on_commit"):
-            raise ValueError(f"delivery= must be 'immediate' or 'on_commit', not {brief(delivery)}")
+        if delivery not in ("immediate", "on_commit", *STORED):
+            raise ValueError(
+                f"delivery= must be 'immediate', 'on_commit' or 'durable', not {brief(delivery)}"
+            )
         if delivery == "on_commit" and not self._postponable:
             raise ValueError("delivery='on_commit' is only available for signals sent after a write")
         if robust and delivery != "on_commit":
@@ -157,6 +181,13 @@ class ModelSignal(Signal):
         flags = {"robust": robust, "subclasses": subclasses, "skip_raw": skip_raw}
         options |= {name: True for name, given in flags.items() if given}
         self._check_sender(sender)
+        if delivery in STORED:
+            checked = stored_delivery(delivery).check(self, receiver, dispatch_uid, durable)
+            options |= {**checked, "stored": True}
+            if sender is None:
+                stored_delivery(delivery).connected(registry or default_registry)
+        elif durable:
+            raise TypeError(f"{next(iter(durable))}= needs delivery='durable'")
         if isinstance(sender, str):
             self._connect_label(receiver, sender, weak, dispatch_uid, options, registry or default_registry)
         else:
@@ -171,10 +202,10 @@ class ModelSignal(Signal):
         *,
         registry: Registry | None = None,
     ) -> bool:
-        """Remove a connection; return whether there was one.
+        """Remove the connection of *receiver*, or of *dispatch_uid*, to *sender*; return whether there was one.
 
-        A label removes it from all models that have, had or will have the label; a class also from later models that
-        replace it.
+        *registry*: that of a label, by default the default one. A label removes it from all models that have, had or
+        will have the label; a class also from later models that replace it.
         """
         key, registry = connection_key(receiver, None, dispatch_uid), registry or default_registry
         if not isinstance(sender, str):
@@ -205,10 +236,28 @@ class ModelSignal(Signal):
             return True
         return any(each.identity[:2] == (registry, sender) and each.alive for each in self._following())
 
+    def receivers_for(
+        self, sender: object = None, *, registry: Registry | None = None
+    ) -> tuple[Connection, ...]:
+        """Return the connections that a signal of *sender*, a model or its label in *registry*, would reach.
+
+        As `Signal.receivers_for` does. Of a label that no model has yet: those of all senders, then those that wait for it.
+        """
+        self._check_sender(sender)
+        if not isinstance(sender, str):
+            return super().receivers_for(sender)
+        registry = registry or default_registry
+        if (model := registry.labelled(sender)) is not None:
+            return super().receivers_for(model)
+        waiting = [
+            each.held for each in self._following() if each.identity[:2] == (registry, sender) and each.alive
+        ]
+        return (*super().receivers_for(None), *waiting)
+
     def _connect_label(
         self, receiver: Any, label: str, weak: bool, uid: object, options: dict[str, Any], registry: Registry
     ) -> None:
-        check_receiver(receiver, self._arguments)
+        check_receiver(receiver, self._arguments_for(options))
         held = Connection(receiver, None, uid, options, weak=weak, flag=self._dead.append)
         key = connection_key(receiver, None, uid)
         self._prune()
@@ -245,9 +294,16 @@ class ModelSignal(Signal):
         self, receiver: Any, sender: Any, weak: bool, dispatch_uid: object, options: Mapping[str, Any]
     ) -> None:
         super()._connect(receiver, sender, weak, dispatch_uid, options)
+        if "stored" in options and (model_options := getattr(sender, "__options__", None)) is not None:
+            stored_delivery(options["delivery"]).connected(model_options.registry or default_registry)
         if sender is not None and "subclasses" not in options and (reason := self._silence_of(sender)):
             module, name, file, line = source_location(receiver)
             warn_at(f"receiver {name} will not be called: {reason}", RuntimeWarning, module, file, line)
+
+    def _arguments_for(self, options: Mapping[str, Any]) -> frozenset[str] | None:
+        if "stored" not in options or self._arguments is None:
+            return self._arguments
+        return self._arguments | stored_delivery(options["delivery"]).arguments
 
     def _silence_of(self, sender: Any) -> str | None:
         """Return why *sender*, a class, never sends this signal; None if it may."""
@@ -286,6 +342,31 @@ class ModelSignal(Signal):
     def _accepts(self, connection: Connection, named: Mapping[str, Any]) -> bool:
         return not (named.get("raw") and "skip_raw" in connection.options)
 
+    def _call(self, route: Route, sender: Any, named: dict[str, Any], catch: Any) -> list[tuple[Any, Any]]:
+        """Store the calls of stored receivers first: what the others change is not part of this event."""
+        if route.stored:
+            self._store(route, sender, [named])
+        return super()._call(route, sender, named, catch)
+
+    def _store(self, route: Route, sender: Any, calls: Sequence[dict[str, Any]]) -> None:
+        """Store *calls* of the stored receivers of *route*; all of them are raw, or none is."""
+        stored = self._accepting(route.stored, calls[0]) if calls[0].get("raw") else route.stored
+        if stored:
+            with Step(STORE, stored, alias=calls[0]["using"]) if watchers else NOTHING:
+                stored_delivery(stored[0].options["delivery"]).store(self, stored, sender, calls)
+
+    def _store_calls(self, sender: type[Any], calls: Sequence[dict[str, Any]]) -> None:
+        """Store what several sends would store, all at once; each of *calls* has the arguments of a send."""
+        if calls and not self._muted(sender):
+            self._store(self._route(sender), sender, calls)
+
+    def _send_unstored(self, sender: type[Any], **named: Any) -> list[tuple[Any, Any]]:
+        """Send as `send` does, to the receivers whose calls are not stored."""
+        route = self._route(sender)
+        if not route.stored:
+            return self.send(sender, **named)
+        return self._send(Route(each for each in route if not each.stored), sender, named, ())
+
     def _deliver(self, connection: Connection, receiver: Any, sender: Any, named: Mapping[str, Any]) -> Any:
         if "delivery" not in connection.options:
             return receiver(signal=self, sender=sender, **named)
@@ -303,7 +384,10 @@ class ModelSignal(Signal):
             ReceiverScope(databases, alias).run(call, held)
 
         deliver.__qualname__ = connection.qualname
+        deliver.__dict__["connection"] = connection  # what is called, for those that watch
         if postpone(databases, alias, deliver, "robust" in connection.options):
+            if watchers:
+                note(waits=True)
             return None
         return ReceiverScope(databases, alias).run(receiver, signal=self, sender=sender, **sent)
 

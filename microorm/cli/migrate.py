@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ NO_MODELS = (
 _STEPS = re.compile(r"[-+]\d+")
 _IDENTIFIER = re.compile(r"^revision(?:\s*:\s*str)?\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
 _NOTE = re.compile(r"^\s+# (.+ is required and has no default: .+)$", re.MULTILINE)
+_KINDS = ("add_column", "drop_column", "create_table", "drop_table")
 _NO_OPERATIONS = ("f", "batch_alter_table")
 
 
@@ -87,9 +88,10 @@ def makemigrations(invocation: Invocation, message: str, renames: Sequence[str],
         click.echo("no changes" if invocation.registry.models else NO_MODELS)
         return
     click.echo(f"wrote {display_path(path)}")
-    for operation in operations(path):
+    found = operations(path)
+    for operation in found:
         click.echo(f"  {operation}")
-    for note in notes(path):
+    for note in (*notes(path), *rename_notes(found)):
         click.echo(f"note: {note}")
 
 
@@ -118,6 +120,37 @@ def notes(path: Path) -> list[str]:
     """Return the notes on required columns in the `upgrade` function of a revision."""
     upgrade, _, _ = path.read_text().partition("def upgrade()")[2].partition("\ndef downgrade()")
     return _NOTE.findall(upgrade)
+
+
+def rename_notes(found: Iterable[str]) -> Iterator[str]:
+    """Yield a note for each table with a column that may have been renamed, and for tables, by the *found* operations."""
+    names = {
+        kind: [each.split()[1:] for each in dict.fromkeys(found) if each.startswith(f"{kind} ")]
+        for kind in _KINDS
+    }
+    for table in dict.fromkeys(table for table, *_ in names["add_column"]):
+        dropped = [
+            f"{table}.{column}"
+            for each, *columns in names["drop_column"]
+            if each == table
+            for column in columns
+        ]
+        added = [column for each, *columns in names["add_column"] if each == table for column in columns]
+        yield from _rename_note("column", dropped, added)
+    yield from _rename_note(
+        "table", *([name for name, *_ in names[kind]] for kind in ("drop_table", "create_table"))
+    )
+
+
+def _rename_note(what: str, dropped: list[str], added: list[str]) -> Iterator[str]:
+    """Yield a note if one of the *dropped* may have been renamed to one of the *added*."""
+    if not (dropped and added):
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 start-up time
+
+    pairs = [(old, new) for old in dropped for new in get_close_matches(old.rpartition(".")[2], added, n=1)]
+    old, new = pairs[0] if pairs else (dropped[0], added[0])
+    yield f"if the {what} {old!r} was renamed to {new!r}, delete the file, and repeat the command with --rename {old}:{new}"
 
 
 def _name_of(argument: ast.expr) -> str:

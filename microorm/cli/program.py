@@ -59,22 +59,28 @@ class Invocation:
         self._opened = self._opened or not databases.aliases
         self.project.configure(databases)
 
-    def set_up(self) -> None:
+    def set_up(self, aliases: Sequence[str | None] = ()) -> None:
         """Configure the databases, set up the applications and resolve relations to models given by name.
 
-        Raises as `Project.set_up` does, and `ModelError` for a name that no model has.
+        *aliases*: those that the command was given. The tenants are not listed if all of these are in pyproject.toml, since their
+        list may be in a table that is still to be made. Raises `UnknownAlias`, as `Project.set_up` does, and `ModelError` for a
+        name that no model has.
         """
+        given = [alias for alias in aliases if alias is not None]
+        others = [alias for alias in given if alias not in self.project.databases]
+        if others and self.project.tenants is None:
+            raise UnknownAlias(others[0], self.project.databases)
         self.configure()
-        self.project.set_up(self.apps)
+        self.project.set_up(self.apps, tenants=bool(others or not given))
+        for alias in others:
+            self.registry.databases.database(alias)
         _ = self.registry.metadata
 
     def migrations(self, alias: str | None = None) -> Migrations:
         """Set up the project and return its migrations. Raises `UnknownAlias`, `MigrationError`, and as `set_up` does."""
         from microorm.migrations import Migrations  # noqa: PLC0415 loads alembic, which `--help` does without
 
-        if alias is not None and alias not in self.project.databases:
-            raise UnknownAlias(alias, self.project.databases)
-        self.set_up()
+        self.set_up([alias])
         return Migrations(self.project.migrations, self.registry)
 
     def close(self) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import click
 
-from microorm import signals as builtin_signals
+from microorm.cli.graph import FORMATS, WRITERS, Graph
 from microorm.cli.output import EMPTY, display_path, print_table
 from microorm.cli.program import Invocation, completer, json_option
 from microorm.dispatch.receivers import Connection
-from microorm.dispatch.signal import Signal
 from microorm.errors import nearest
 from microorm.registry import Registry
 from microorm.signals import ModelSignal
+from microorm.tracing.names import find_signals
 
 COLUMNS = ("signal", "receiver", "sender", "where", "delivery", "weak", "dispatch_uid", "async", "options")
 
@@ -73,9 +72,19 @@ def _labels(invocation: Invocation) -> Iterable[str]:
     shell_complete=completer(_labels),
     help="Only the receivers of this model's signals, for example shop.Book.",
 )
+@click.option("--graph", is_flag=True, help="Draw senders, signals and receivers instead.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help="How to write the graph: mermaid (the default), dot for Graphviz, or svg, which Graphviz's program makes.",
+)
 @json_option
 @click.pass_obj
-def signals(invocation: Invocation, label: str | None, as_json: bool) -> None:
+def signals(
+    invocation: Invocation, label: str | None, graph: bool, format_: str | None, as_json: bool
+) -> None:
     """List the receivers of each signal.
 
     Sets up the applications first, which connects their receivers. Lists the signals of microorm.signals and every
@@ -83,24 +92,35 @@ def signals(invocation: Invocation, label: str | None, as_json: bool) -> None:
     they run: synchronous ones first, then as connected; those with delivery "on_commit" run after the commit. The
     sender is "*" for every sender; "(waiting)" marks the label of a model that is not defined.
 
+    A graph leads from each sender to its signals, and from these to the receivers. The arrow is dotted to one that
+    runs after the commit, and thick to a durable one.
+
     \b
     Examples:
       microorm signals
       microorm signals --model shop.Book
       microorm signals --json
+      microorm signals --graph > signals.mmd
+      microorm signals --graph --format svg > signals.svg
 
     \b
     Exit status:
       0  the receivers were listed, or there are none
-      1  no model has the label, or a module of the project raises
+      1  no model has the label, a module of the project raises, or Graphviz is not installed
     """
+    if graph and as_json:
+        raise click.UsageError("--graph and --json cannot be combined")
+    if format_ is not None and not graph:
+        raise click.UsageError("--format is for --graph")
     invocation.set_up()
     found = list(find_receivers(invocation.registry, label))
     if label is not None and not found and label not in invocation.registry.models:
         waiting = [each.sender for each in find_receivers(invocation.registry) if each.waiting]
         near = nearest(label, filter(None, [*invocation.registry.models, *waiting]))
         raise click.ClickException(f"no model is labelled {label!r}{near}")
-    if as_json:
+    if graph:
+        click.echo(WRITERS[format_ or "mermaid"](Graph(found)))
+    elif as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     elif found:
         print_table(COLUMNS, [each.row() for each in found])
@@ -122,29 +142,6 @@ def find_receivers(registry: Registry, label: str | None = None) -> Iterator[Rec
             yield _receiver_info(name, connection, _sender_name(connection), waiting=False)
         for sender, connection in waiting:
             yield _receiver_info(name, connection, sender, waiting=True)
-
-
-def find_signals() -> dict[str, Signal]:
-    """Return the signals by name: those of `microorm.signals`, then those at the top level of all loaded modules."""
-    names = {
-        f"{module}.{name}": value
-        for module, loaded in list(sys.modules.items())
-        if module.partition(".")[0] != "microorm"
-        for name, value in list(getattr(loaded, "__dict__", {}).items())
-        if _is_signal(value)
-    }
-    found = {name: value for name, value in vars(builtin_signals).items() if _is_signal(value)}
-    known = set(map(id, found.values()))
-    # Of the modules that have imported a signal, one named `signals` counts, or else the alphabetically first.
-    for name in sorted(names, key=lambda name: (name.split(".")[-2] != "signals", name)):
-        if id(names[name]) not in known:
-            known.add(id(names[name]))
-            found[name] = names[name]
-    return found
-
-
-def _is_signal(value: object) -> bool:
-    return issubclass(type(value), Signal)  # isinstance() reads `__class__`, and lazy objects import then
 
 
 def _receiver_info(signal: str, connection: Connection, sender: str | None, *, waiting: bool) -> ReceiverInfo:

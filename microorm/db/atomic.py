@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from microorm.db.blocks import AtomicBlock
-from microorm.db.connection import AutocommitConnection
+from microorm.db.aio import twins
+from microorm.db.blocks import AtomicBlock, ReusableContext, is_elsewhere, warn_left_elsewhere
+from microorm.db.connection import WRITES, AutocommitConnection
 from microorm.db.engine import Database
-from microorm.db.reusable import ReusableContext, is_elsewhere, warn_left_elsewhere
 from microorm.db.snapshots import (
     Batch,
     Snapshot,
@@ -28,6 +28,7 @@ from microorm.db.snapshots import (
     take_snapshot,
 )
 from microorm.db.transaction import Transaction, open_transaction
+from microorm.dispatch.receivers import is_async
 from microorm.errors import CommitOutcomeUnknown, TransactionError
 from microorm.messages import brief
 
@@ -69,36 +70,67 @@ class Atomic(ReusableContext):
         self._readonly = readonly
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate *function*, so that each call runs in a block."""
+        """Decorate *function*, so that each call, or each await of a coroutine function, runs in a block."""
         refuse_unfit(function)
+        called: Any = function
+        if is_async(function):
+
+            @wraps(function)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with self._copy():
+                    return await called(*args, **kwargs)
+
+            return cast(Callable[P, R], awaited)
 
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            # A block of its own, which ends with this call even if an interrupt skips its exit: see `ReusableContext`.
-            with Atomic(
-                self.owner,
-                self._resolve,
-                savepoint=self._savepoint,
-                durable=self._durable,
-                readonly=self._readonly,
-            ):
+            with self._copy():
                 return function(*args, **kwargs)
 
         return wrapper
 
+    def _copy(self) -> Atomic:
+        """Return a block of its own for a call, which ends with it even if an interrupt skips its exit."""
+        return Atomic(
+            self.owner,
+            self._resolve,
+            savepoint=self._savepoint,
+            durable=self._durable,
+            readonly=self._readonly,
+        )
+
     def __enter__(self) -> None:
+        self._enter(id(sys._getframe(1)))
+
+    def __aenter__(self) -> Awaitable[None]:
+        """Begin the block, awaited."""
+        return twins.run(self._enter, id(sys._getframe(1)))
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Awaitable[None]:
+        """Commit or roll back, awaited; a coroutine that is being closed cannot await, so its connection is dropped."""
+        frame = id(sys._getframe(1))
+        if isinstance(error, GeneratorExit):
+            self._leave(frame, error)
+            return _nothing()
+        return twins.run(self._leave, frame, error)
+
+    def _enter(self, frame: int) -> None:
         database = self._resolve()
         transaction = open_transaction(self.owner, database.alias)
         new = transaction is None
-        if not new and self._durable:
+        if transaction is not None and self._durable and not transaction.blocks[-1].of_test:
             raise TransactionError(f"a durable block on {database.alias!r} cannot be inside another")
         block = AtomicBlock(
             self.owner, database.alias, transaction or Transaction(database), readonly=self._readonly
         )
         try:
-            self.entered.append((id(sys._getframe(1)), block))
+            self.entered.append((frame, block))
             if new:
                 block.begin()
+                if database.is_async:
+                    block.end_with_task()
             else:
                 block.join(savepoint=self._savepoint)
         except BaseException:
@@ -110,11 +142,23 @@ class Atomic(ReusableContext):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Commit, or roll back after an *error*, the block that a `with` is about to leave."""
-        block, frame, elsewhere = None, id(sys._getframe(1)), False
+        self._leave(id(sys._getframe(1)), error)
+
+    def left(self, scope: Any) -> None:
+        """Forget the block *scope*, which has ended."""
+        super().left(scope)
+        scope.leave_task()
+
+    def _leave(self, frame: int, error: BaseException | None) -> None:
+        block, elsewhere = None, False
         try:
             block = self._leaving(frame, error)
             if block is not None:
-                elsewhere = is_elsewhere(block)
+                database, home = block.transaction.database, block.transaction.home
+                if error is None:
+                    database.refuse_elsewhere(home)
+                # The garbage collector closes the coroutines of a loop that is closed, outside of their contexts.
+                elsewhere = is_elsewhere(block) and not database.is_over(home)
                 block.end(error)
                 self.left(block)
         except BaseException:
@@ -136,7 +180,10 @@ class Atomic(ReusableContext):
         if block is None or block.closed:
             # It was open in an unfinished generator, and has ended with the surrounding block.
             if error is None:
-                raise TransactionError("this block has already ended, together with the surrounding block")
+                what = "the surrounding block"
+                if block is not None and block.transaction.database.is_async:
+                    what += ", its task or its event loop"
+                raise TransactionError(f"this block has already ended, together with {what}")
             return None
         if block.transaction.owner.forked:
             block.close()
@@ -145,17 +192,20 @@ class Atomic(ReusableContext):
         return block
 
 
+async def _nothing() -> None:
+    pass
+
+
 def refuse_unfit(function: Any) -> None:
-    """Raise `TypeError` for a coroutine or generator function, whose body runs after the call has returned."""
+    """Raise `TypeError` for a generator function, whose body runs after the call has returned."""
     if not callable(function):
         raise TypeError(f"atomic() decorates functions, not {brief(function)}")
     for called in (function, type(function).__call__):
-        if inspect.iscoroutinefunction(called):
-            raise TypeError(f"atomic() cannot decorate {brief(function)}: it is a coroutine function")
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            block = "async with" if inspect.isasyncgenfunction(called) else "with"
             raise TypeError(
                 f"atomic() cannot decorate {brief(function)}: it is a generator function, which runs after the call; "
-                "write `with atomic():` inside it"
+                f"write `{block} atomic():` inside it"
             )
 
 
@@ -197,20 +247,17 @@ class UnitOfWork:
             transaction = Transaction(self.database)
             self._block = AtomicBlock(self._databases, self.database.alias, transaction)
             self._block.begin()
-            self.transaction = transaction
-        if transaction is not None:
-            channel: Any = transaction
+            self.channel = self.transaction = transaction  # which has just begun, and needs no check
+            transaction.wrote = True
         else:
-            channel = AutocommitConnection(self.database, writes=True)
-        self.channel = (
-            channel  # before it acquires a connection, so that it is given up even after an interrupt
-        )
-        channel.__enter__()
+            # Known before it acquires a connection, so that it is given up even after an interrupt.
+            self.channel = transaction or AutocommitConnection(self.database, WRITES)
+            self.channel.__enter__()
         if several:
             for snapshot in self._snapshots:
                 if snapshot[3]:  # values were replaced before there was a channel to remember it
-                    channel.keep((*snapshot[:3], dict(snapshot[3])))
-        return channel
+                    self.channel.keep((*snapshot[:3], dict(snapshot[3])))
+        return self.channel
 
     def check(self) -> None:
         """Raise `TransactionError` if a receiver has doomed the block."""
@@ -259,12 +306,14 @@ class UnitOfWork:
         elif self.transaction is None and self.channel is not None:
             self.channel.__exit__(None, None, None)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, channel: Any = None, *, dirty: bool = False) -> None:
         """Roll back what the unit has begun, doom the open block, and restore the instances.
 
-        After a commit, or if its outcome is unknown, the instances stay as they are. Raises `CommitOutcomeUnknown` if
+        *channel*: what a statement was to run on, if the unit has not begun it itself; *dirty*: it was ready. After a commit, or if its outcome is unknown, the instances stay as they are. Raises `CommitOutcomeUnknown` if
         *error* has interrupted a statement that is committed by itself.
         """
+        if channel is not None:
+            self.channel, self.dirty = channel, self.dirty or dirty
         if self._block is not None:
             transaction = self._block.transaction
             if not (transaction.settled or self._block.closed):

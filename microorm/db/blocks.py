@@ -1,29 +1,181 @@
-"""Blocks: what `atomic()` opens, and how it ends.
+"""Blocks: what `atomic()` and `using()` open, and how it ends.
 
-A block that is left commits or rolls back. Whatever an interrupt, such as Ctrl-C, has left half done is finished by
+A scope belongs to the context in which it was entered. Whoever leaves it ends it: a generator may be closed by another
+thread or task, or by the garbage collector. What has run outside of that context meanwhile was not in the scope, so this
+is warned of (`ScopeWarning`).
+
+A block of `atomic()` that is left commits or rolls back. Whatever an interrupt, such as Ctrl-C, has left half done is finished by
 `abandon()`: before the COMMIT it rolls back, after it the functions that waited for the commit run.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from traceback import clear_frames
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from sqlalchemy import Connection
 
-from microorm.db.context import BLOCK, Scope, held_by_tasks, note_task, refuse_to_wait, run_hooks
-from microorm.db.reusable import Using
-from microorm.db.transaction import Forbidden, Transaction
+from microorm.db.context import (
+    BLOCK,
+    USING,
+    Scope,
+    current_scope,
+    held_by_tasks,
+    note_task,
+    open_scopes,
+    refuse_to_wait,
+    running_task,
+)
+from microorm.db.hooks import run_hooks
+from microorm.db.transaction import Forbidden, Transaction, how_to_go_on
 from microorm.errors import TransactionError
+from microorm.instrumentation import NOTHING, transaction_step, watchers
 from microorm.messages import brief
+
+if TYPE_CHECKING:
+    import asyncio
+
+_log = logging.getLogger("microorm.transactions")
+
+
+class ScopeWarning(UserWarning):
+    """A `using()` or `atomic()` block was left in another context than it was entered in.
+
+    What ran outside of that context meanwhile was not in the block: not routed by it, or not part of its transaction.
+    """
+
+
+class _Exit:
+    """The `__exit__` of a `ReusableContext`; a `with` statement that begins on it is noted."""
+
+    def __get__(self, context: ReusableContext | None, owner: type[ReusableContext]) -> Any:
+        if context is None:
+            return owner.leave
+        context.in_with = True
+        return context.leave
+
+
+class ReusableContext:
+    """A context manager that opens a scope at each entry, so it can be reused, shared and nested in itself.
+
+    *entered*: its scopes, each with the id of the frame of its `with`, in the order in which they were opened. An
+    interrupt, such as Ctrl-C, may come in the first step of `__exit__`, before anything of it has run. So if a `with` has
+    begun on the object, and the last reference to the object is gone, the scopes that are still open are ended.
+    """
+
+    __slots__ = ("entered", "in_with", "owner")
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        self.in_with = False
+        self.entered: list[tuple[int, Any]] = []
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Leave the scope, at the end of a `with`."""
+        raise NotImplementedError
+
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
+
+    else:
+        __exit__ = _Exit()
+
+    def __del__(self) -> None:
+        if getattr(self, "in_with", False):  # missing if the interrupt came in `__init__`
+            for _, scope in self.entered:
+                scope.abandon()
+
+    def leaving(self, frame: int) -> Any:
+        """Return the scope that the `with` of *frame*, an id, has opened, which may have ended; None if it has opened none.
+
+        The frame is not enough if a function such as `ExitStack.enter_context` has entered. The scopes that are open here
+        are not if a generator is closed in another context than the one it was started in.
+        """
+        entered = self.entered[::-1]
+        if entered and entered[0][0] == frame and entered[0][1] is current_scope():
+            return entered[0][1]
+        here = [*open_scopes(self.owner)]
+        for entries in ([entry for entry in entered if entry[0] == frame], entered):
+            for _, scope in entries:
+                if scope in here:
+                    return scope
+            if len(entries) == 1:
+                return entries[0][1]
+        return None
+
+    def left(self, scope: Scope) -> None:
+        """Forget *scope*, which has ended."""
+        self.entered[:] = [entry for entry in self.entered if entry[1] is not scope]
+
+
+_HOW_TO_USE = (
+    "what ran outside that context was not routed by it. A synchronous dependency of a web framework runs in a context of "
+    "its own: write it as `async def`, or put the `with` into the function that uses the database"
+)
+
+
+def is_elsewhere(scope: Scope) -> bool:
+    """Whether *scope* is still open and this thread or task is not in it."""
+    if scope.closed or scope is current_scope():
+        return False
+    return scope not in open_scopes(scope.owner)
+
+
+def warn_left_elsewhere(what: str, how: str) -> None:
+    """Warn the caller's caller that *what* was left in another context than it was entered in; *how* to avoid it."""
+    warnings.warn(
+        f"{what} was left in another context than it was entered in: {how}; see the page 'Requests'",
+        ScopeWarning,
+        stacklevel=3,
+    )
+
+
+class Using(ReusableContext):
+    """`with using(alias)`: route everything in the block to *alias*. Reusable, in several threads at once as well."""
+
+    __slots__ = ("alias",)
+
+    kind = USING
+    name = "using"
+
+    def __init__(self, owner: object, alias: str) -> None:
+        super().__init__(owner)
+        self.alias = alias
+
+    def __enter__(self) -> None:
+        scope = Scope(self.kind, self.owner, self.alias)
+        self.entered.append((id(sys._getframe(1)), scope))
+        scope.open()
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """End the scope."""
+        if (scope := self.leaving(id(sys._getframe(1)))) is not None:
+            elsewhere = is_elsewhere(scope)
+            scope.close()
+            self.left(scope)
+            if elsewhere:
+                warn_left_elsewhere(f"{self.name}({self.alias!r})", _HOW_TO_USE)
 
 
 class AtomicBlock(Scope):
     """An entered `atomic()`: the whole transaction, a savepoint in it, or a part of the surrounding block."""
 
-    __slots__ = ("doomed_by", "hooks_before", "nested", "readonly", "savepoint", "transaction")
+    __slots__ = ("doomed_by", "hooks_before", "nested", "readonly", "savepoint", "task", "transaction")
 
     transaction: Transaction
 
@@ -34,7 +186,7 @@ class AtomicBlock(Scope):
         self.kind = BLOCK
         self.owner = owner
         self.alias = alias
-        self.closed = self.plain = False
+        self.closed = self.plain = self.of_test = False
         self.parent: Scope | None = None
         self.transaction = transaction
         self.readonly = readonly or (bool(transaction.blocks) and transaction.readonly)
@@ -42,6 +194,7 @@ class AtomicBlock(Scope):
         self.hooks_before = len(transaction.hooks)
         self.savepoint: str | None = None
         self.nested: Any = None
+        self.task: ref[asyncio.Task[Any]] | None = None
 
     def begin(self) -> None:
         """Begin the transaction with this block. After an error nothing is open."""
@@ -57,6 +210,37 @@ class AtomicBlock(Scope):
         except BaseException:
             self.abandon()
             raise
+
+    def end_with_task(self) -> None:
+        """Roll this block back if the running task is cancelled and leaves it open: nothing can use it after that."""
+        task = running_task()
+        if task is not None:
+            self.task = ref(
+                task
+            )  # a task that is dropped has this block open, and must not be kept alive by it
+            task.add_done_callback(self._task_done)
+            loop: Any = self.transaction.home
+            loop.blocks.add(self)
+
+    def leave_task(self) -> None:
+        """Undo `end_with_task`, at the end of the block."""
+        if self.task is not None:
+            if (task := self.task()) is not None:
+                task.remove_done_callback(self._task_done)
+            loop: Any = self.transaction.home
+            loop.blocks.discard(self)
+            self.task = None
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.leave_task()
+        if task.cancelled():
+            self.abandon_left_open(f"the task {task.get_name()!r} was cancelled")
+
+    def abandon_left_open(self, why: str) -> None:
+        """Roll this block back if it is still open, and log *why*."""
+        if not self.closed:
+            _log.warning("a block on %r was left open, and is rolled back: %s", self.alias, why)
+            self.abandon()
 
     def join(self, *, savepoint: bool) -> None:
         """Begin this block inside the innermost of the transaction, with a *savepoint* or as a part of it."""
@@ -124,6 +308,7 @@ class AtomicBlock(Scope):
     def _finish_commit(self, error: BaseException | None = None) -> None:
         """Run the functions that waited for the commit, unless its outcome is unknown; *error* is on its way already."""
         transaction = self.transaction
+        transaction.report()
         if not transaction.committed:
             transaction.hooks.clear()
         if transaction.hooks:
@@ -155,6 +340,7 @@ class AtomicBlock(Scope):
         if error is None:
             raise TransactionError(
                 f"the block on {self.alias!r} was rolled back because of an earlier error: {brief(cause)}"
+                f"{how_to_go_on(cause)}"
             ) from cause
 
     def _end_with(self, outer: AtomicBlock, error: BaseException | None) -> None:
@@ -171,20 +357,22 @@ class AtomicBlock(Scope):
         """Set a savepoint, on the driver's cursor if there is one."""
         transaction = self.transaction
         name = f"microorm_{len(transaction.blocks) - 1}"
-        if transaction.cursor is None:
-            self.nested = transaction.connection.begin_nested()
-        else:
-            self._run("SAVEPOINT", name)
+        with self._step("SAVEPOINT", name):
+            if transaction.cursor is None:
+                self.nested = transaction.database.complete(transaction.connection.begin_nested)
+            else:
+                self._run("SAVEPOINT", name)
         transaction.undo.push()
         self.savepoint = name
 
     def _release(self) -> None:
         """Release the savepoint, and keep its changes."""
         try:
-            if self.nested is not None:
-                self.nested.commit()
-            else:
-                self._run("RELEASE SAVEPOINT", self.savepoint)
+            with self._step("RELEASE SAVEPOINT", self.savepoint):
+                if self.nested is not None:
+                    self.transaction.database.complete(self.nested.commit)
+                else:
+                    self._run("RELEASE SAVEPOINT", self.savepoint)
         finally:
             self.transaction.undo.release()
 
@@ -198,21 +386,25 @@ class AtomicBlock(Scope):
             transaction.hooks.pop()
         try:
             if not transaction.lost:
-                if self.nested is not None:
-                    self.nested.rollback()
-                else:
-                    self._run("ROLLBACK TO SAVEPOINT", self.savepoint)
-                    self._run("RELEASE SAVEPOINT", self.savepoint)
+                with self._step("ROLLBACK TO SAVEPOINT", self.savepoint):
+                    if self.nested is not None:
+                        transaction.database.complete(self.nested.rollback)
+                    else:
+                        self._run("ROLLBACK TO SAVEPOINT", self.savepoint)
+                        self._run("RELEASE SAVEPOINT", self.savepoint)
         except Exception as failure:
             return self.doomed_by or failure
         finally:
             transaction.undo.roll_back()
         return error if transaction.lost else None
 
+    def _step(self, verb: str, savepoint: str | None) -> AbstractContextManager[object]:
+        return transaction_step(self.alias, f"{verb} {savepoint}") if watchers else NOTHING
+
     def _run(self, verb: str, savepoint: str | None) -> None:
         transaction, sql = self.transaction, f"{verb} {savepoint}"
         try:
-            transaction.cursor.execute(sql)
+            transaction.database.complete(partial(transaction.cursor.execute, sql))
         except BaseException as error:
             raise transaction.translated(error, sql, None)
 
@@ -261,6 +453,7 @@ def adopted(databases: Any, aliases: tuple[str, ...], connection: Connection) ->
                 transaction.undo.roll_back()
             raise
     for transaction in adopted:
+        transaction.report()
         run_hooks(transaction.hooks, transaction.database.alias)
 
 

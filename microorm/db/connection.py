@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from traceback import clear_frames
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, PoolProxiedConnection
+from sqlalchemy import Connection, CursorResult, Executable, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from microorm.db.context import held_by_tasks, refuse_to_wait
 from microorm.db.engine import BEGIN, Database
+from microorm.db.events import watched_call
+from microorm.db.missing import note_missing
 from microorm.db.pool import close_connection, close_cursor, give_back, switch_autocommit
 from microorm.db.snapshots import Snapshot
 from microorm.errors import MicroormError, outcome_unknown
+from microorm.instrumentation import NOTHING, note_rows, transaction_step, watchers
 
+T = TypeVar("T")
 Bind = Callable[[Any], Any]
 
 _DEFINITE = (MicroormError, SQLAlchemyError, TypeError, ValueError, OverflowError)
@@ -85,24 +90,31 @@ class Channel:
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run *statement* through SQLAlchemy's connection."""
-        self.sent = True
-        try:
-            return self.connection.execute(statement, parameters)
-        except BaseException as error:
-            clear_frames(error.__traceback__)  # those of SQLAlchemy, which have finished, refer to the error
-            raise
+        connection = self.connection
+        return self._stoppable(statement, lambda: connection.execute(statement, parameters))
 
     def fetch(self, statement: Executable, parameters: Any = None) -> Sequence[Any]:
         """Run *statement* through SQLAlchemy's connection, and return all its rows."""
-        result: Any = self.execute(statement, parameters)
-        try:
-            rows: Sequence[Any] = result.fetchall()
-        except BaseException as error:
+        connection = self.connection
+
+        def read() -> Sequence[Any]:
+            result = connection.execute(statement, parameters)
             self.answered = True
-            result = None  # the traceback refers to this frame
-            clear_frames(error.__traceback__)
+            rows: Sequence[Any] = result.fetchall()
+            self.answered = False
+            if watchers:
+                note_rows(len(rows))
+            return rows
+
+        return self._stoppable(statement, read)
+
+    def _stoppable(self, statement: Executable, step: Callable[[], T]) -> T:
+        self.sent = True
+        try:
+            return self.database.stoppable(self.raw, step, reads=statement.is_select)
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # those of SQLAlchemy, which have finished, refer to the error
             raise
-        return rows
 
     def execute_prepared(self, sql: str, row: Any, bind: Bind | None = None, cursor: Any = None) -> Any:
         """Run *sql* on the driver's *cursor*, by default that of the channel, and return it.
@@ -118,7 +130,10 @@ class Channel:
                 raise self.unbound(error, sql, row) from error
         self.sent = True
         try:
-            cursor.execute(sql, parameters)
+            if watchers:
+                watched_call(self.database, cursor.execute, cursor, sql, parameters)
+            else:
+                cursor.execute(sql, parameters)
         except BaseException as error:
             raise self.translated(error, sql, parameters)
         return cursor
@@ -133,7 +148,11 @@ class Channel:
                 raise self.unbound(error, sql, rows) from error
         self.sent = True
         try:
-            self.cursor.executemany(sql, parameters)
+            sent = self.database.for_many(sql)
+            if watchers:
+                watched_call(self.database, self.cursor.executemany, self.cursor, sent, parameters, many=True)
+            else:
+                self.cursor.executemany(sent, parameters)
         except BaseException as error:
             raise self.translated(error, sql, parameters)
         return int(self.cursor.rowcount)
@@ -143,6 +162,8 @@ class Channel:
         cursor = self.execute_prepared(sql, row, bind, cursor)
         try:
             rows: list[Any] = cursor.fetchall()
+            if watchers:
+                note_rows(len(rows))
         except BaseException as error:
             self.answered = True
             failure = self.translated(error, sql, row)
@@ -164,12 +185,14 @@ class Channel:
 
         Invalidates the connection if it was lost, or if *error* has interrupted the driver.
         """
+        if self.database.is_async:
+            clear_frames(error.__traceback__)  # those of the driver, which have finished, refer to the error
         dialect, raw = self.database.engine.dialect, self.raw
         driver = dialect.loaded_dbapi
         if not isinstance(error, driver.Error):
             if not isinstance(error, _DEFINITE) and sql != "COMMIT":
                 # Interrupted in the middle of an exchange: the state of the connection is unknown.
-                _invalidate(raw, error)
+                self._discard(raw, error, interrupted=True)
             return error
         lost = dialect.is_disconnect(error, raw.dbapi_connection, self.cursor)
         wrapped = DBAPIError.instance(
@@ -184,7 +207,8 @@ class Channel:
         )
         if lost:
             self.database.note_lost()
-            _invalidate(raw, error)
+            self._discard(raw, error)
+        note_missing(wrapped)
         wrapped.__cause__ = error
         return wrapped
 
@@ -195,7 +219,7 @@ class Channel:
         if cursor is self.cursor:
             self.cursor = None
             if raw.is_valid:
-                self.cursor = raw.cursor()
+                self.cursor = self.database.cursor(raw)
 
     def unbound(self, error: Exception, sql: str, values: Any) -> BaseException:
         """Return SQLAlchemy's error for *error*, which a column type raised for one of *values*; doom the block."""
@@ -226,12 +250,12 @@ class Channel:
             self._raw, self.cursor, self._deadline = idle
             self._switched = not database.autocommits
             return
-        self._raw = _pooled_connection(database.engine)
+        self._raw = database.reach(partial(_pooled_connection, database))
         try:
             self._deadline = database.idle_connections.deadline()
             if not database.autocommits and (self._deadline or database.dialect == "postgresql"):
                 self._enable_autocommit(self._raw)
-            self.cursor = self._raw.cursor()
+            self.cursor = database.cursor(self._raw)
         except BaseException:
             self._release(idle=False)
             raise
@@ -243,10 +267,22 @@ class Channel:
             idle and self._deadline and self.database.idle_connections.keep(raw, cursor, self._deadline)
         ):
             return
-        try:
-            close_cursor(raw, cursor)  # the traceback of an error may refer to it for long
-        finally:
-            give_back(raw)
+
+        def give_up() -> None:
+            try:
+                close_cursor(raw, cursor)  # the traceback of an error may refer to it for long
+            finally:
+                give_back(raw)
+
+        self.database.complete(give_up)
+
+    def _discard(
+        self, raw: PoolProxiedConnection, error: BaseException | None, *, interrupted: bool = False
+    ) -> None:
+        if not raw.is_valid:  # it was invalidated before
+            return
+        if not (interrupted and self.database.recovers(raw, error)):
+            self.database.discard(raw, error)
 
     def _enable_autocommit(self, raw: PoolProxiedConnection) -> None:
         """Switch to autocommit; a connection that the program has switched is left alone and never kept idle."""
@@ -260,9 +296,13 @@ class Channel:
             switch_autocommit(raw, on=on)
         except BaseException as error:
             failure = self.translated(error, f"SET autocommit = {on:d}", None)
-            _invalidate(raw, error)  # its state is not certain
+            self._discard(raw, error)  # its state is not certain
             raise failure
         self._switched = on
+
+
+READS, WRITES = False, True
+"""*writes* of an `AutocommitConnection`, to be passed by position: a keyword takes as long as all the rest of making it."""
 
 
 class AutocommitConnection(Channel):
@@ -273,7 +313,7 @@ class AutocommitConnection(Channel):
 
     __slots__ = ("_writes",)
 
-    def __init__(self, database: Database, *, writes: bool) -> None:
+    def __init__(self, database: Database, writes: bool) -> None:
         self.database = database
         self._writes = writes
         self._connection = self._raw = self.cursor = self.undo = None
@@ -283,11 +323,23 @@ class AutocommitConnection(Channel):
     def __enter__(self) -> AutocommitConnection:
         if held_by_tasks and (self._writes or self.database.is_memory):
             refuse_to_wait(self.database)
-        if not self.database.statements_listened():
-            self._acquire()
+        try:
+            if not self.database.statements_listened():
+                self._acquire()
+            else:
+                self._connection = autocommit_connection(self.database, committing=self._writes)
+        except Exception as error:
+            instead = self._instead(error)
+            if instead is None:
+                raise
+            self.database = instead
         else:
-            self._connection = autocommit_connection(self.database, committing=self._writes)
-        return self
+            return self
+        return self.__enter__()
+
+    def _instead(self, error: Exception) -> Database | None:
+        """Return where to read after *error* has prevented a connection; None to raise it."""
+        return None if self._writes else self.database.instead(error)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         raw, connection = self._raw, self._connection
@@ -296,6 +348,8 @@ class AutocommitConnection(Channel):
             if error is None and separate_commit and self._writes:
                 self._commit()
         finally:
+            if self._writes and self.sent and self.database.guard is not None:
+                self.database.guard.written()
             if raw is not None:
                 self._release(idle=error is None)
             elif connection is not None:
@@ -313,7 +367,9 @@ class AutocommitConnection(Channel):
                 what = f"a write to {self.database.alias!r} was done, and its answer could not be read"
             elif not isinstance(error, DBAPIError):
                 what = f"a write to {self.database.alias!r} was interrupted, and may have been committed"
-            raise outcome_unknown(what, error) from error
+            unknown = outcome_unknown(what, error)
+            if unknown is not error:
+                raise unknown
 
     def _connect(self) -> Connection:
         """Make SQLAlchemy's connection from the acquired one, without beginning a transaction."""
@@ -324,7 +380,8 @@ class AutocommitConnection(Channel):
     def _commit(self) -> None:
         assert self._raw is not None
         try:
-            self._raw.commit()
+            with transaction_step(self.database.alias, "COMMIT") if watchers else NOTHING:
+                self._raw.commit()
         except BaseException as error:
             raise self._commit_failure(error)
 
@@ -352,9 +409,7 @@ def unknown_commit(alias: str, failure: BaseException) -> BaseException:
         what = f"COMMIT on {alias!r} was interrupted, and may have been done"
     elif failure.connection_invalidated:
         what = f"the connection to {alias!r} was lost while COMMIT ran"
-    unknown = outcome_unknown(what, failure)
-    unknown.__cause__ = failure
-    return unknown
+    return outcome_unknown(what, failure)
 
 
 def is_definite(error: BaseException) -> bool:
@@ -368,7 +423,7 @@ def autocommit_connection(database: Database, *, committing: bool = True) -> Con
     """Return a connection outside any transaction; if *committing*, it commits each statement."""
     if held_by_tasks and database.is_memory:
         refuse_to_wait(database)
-    connection = database.idle_connections.connect(database.engine)
+    connection = database.connect()
     try:
         if database.is_sqlite:
             connection.execution_options(**{BEGIN: ""})
@@ -395,10 +450,12 @@ def close_committed(connection: Connection, *, failed: bool) -> None:
         close_connection(connection)
 
 
-def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
+def _pooled_connection(database: Database) -> PoolProxiedConnection:
     """Return a connection from the pool. Raises SQLAlchemy's error if the driver cannot connect."""
+    engine = database.engine
+    database.idle_connections.expire()
     try:
-        return engine.raw_connection()
+        return database.limits.opening(engine.raw_connection)
     except Exception as error:
         dialect = engine.dialect
         driver = dialect.loaded_dbapi
@@ -413,8 +470,3 @@ def _pooled_connection(engine: Engine) -> PoolProxiedConnection:
             connection_invalidated=dialect.is_disconnect(error, None, None),
             dialect=dialect,
         ) from error
-
-
-def _invalidate(raw: PoolProxiedConnection, error: BaseException) -> None:
-    if raw.is_valid:  # else it was invalidated before
-        raw.invalidate(error)

@@ -8,9 +8,9 @@ Context variables are inherited, so child tasks, threads that run in a copied co
 of their parents. A connection serves one user at a time, so an `Owner` refuses them. Connections that a forked process
 has inherited are dropped without being closed, since the parent continues to use them.
 
-Functions that wait for a commit are run here as well (`run_hooks`). The functions of microorm are synchronous: while one
-waits, no task of its thread runs. If a task holds a block over an `await`, and has locked the database by it, another task
-that needs the lock would wait until the database gives up, so it is refused (`refuse_to_wait`).
+The functions of microorm are synchronous: while one waits, no task of its thread runs. If a task holds a block over an
+`await`, and has locked the database by it, another task that needs the lock would wait until the database gives up, so it is
+refused (`refuse_to_wait`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from operator import call, itemgetter
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from microorm.errors import LazyLoadError, TransactionSharedError, after_commit, is_interrupt
+from microorm.db.hooks import Hook, run_hooks
+from microorm.errors import LazyLoadError, TransactionSharedError
 from microorm.messages import brief
 
 if TYPE_CHECKING:
@@ -44,15 +44,18 @@ USING = "using"
 RECEIVER = "receiver"
 BLOCK = "block"
 EAGER = "eager"
+EXPLICIT = "explicit"
+AWAITED = "awaited"
 
 
 class Scope:
     """An alias of *owner*, a `Databases`, that applies while this scope is open.
 
-    *plain*: this scope and those around it are blocks of one owner, so none of them affects the routing.
+    *plain*: this scope and those around it are blocks of one owner, so none of them affects the routing. *of_test*: a block that
+    a test has opened around the code under test, and that it rolls back.
     """
 
-    __slots__ = ("alias", "closed", "kind", "owner", "parent", "plain")
+    __slots__ = ("alias", "closed", "kind", "of_test", "owner", "parent", "plain")
 
     def __init__(self, kind: str, owner: object, alias: str) -> None:
         self.kind = kind
@@ -60,7 +63,7 @@ class Scope:
         self.alias = alias
         self.closed = False
         self.parent: Scope | None = None
-        self.plain = False
+        self.plain = self.of_test = False
 
     def open(self) -> None:
         """Make this the innermost scope."""
@@ -109,9 +112,13 @@ def innermost() -> Scope | None:
 
 def open_scopes(owner: object) -> Iterator[Any]:
     """Yield the open scopes of *owner*, innermost first."""
+    return (scope for scope in _all_open() if scope.owner is owner)
+
+
+def _all_open() -> Iterator[Any]:
     scope = _innermost.get()
     while scope is not None:
-        if scope.owner is owner and not scope.closed:
+        if not scope.closed:
             yield scope
         scope = scope.parent
 
@@ -141,24 +148,43 @@ def routed_aliases(owner: object) -> tuple[str | None, str | None]:
 
 
 def current_alias(owner: object, *kinds: str) -> str | None:
-    """Return the alias of the innermost open scope of *owner* that is of one of *kinds*, or None."""
+    """Return the alias of the innermost open scope of *owner* that is of one of *kinds*, or None.
+
+    The blocks that a test opens on all aliases do not count: the code under test is routed as it is without them.
+    """
     scope = _innermost.get()
     while scope is not None:
-        if scope.owner is owner and scope.kind in kinds and not scope.closed:
+        if scope.owner is owner and scope.kind in kinds and not (scope.closed or scope.of_test):
             return scope.alias
         scope = scope.parent
     return None
 
 
-def refuse_lazy(instance: object, name: str) -> None:
-    """Raise `LazyLoadError` inside `no_lazy_loads()`, where the attribute *name* must not be loaded on access."""
-    scope = _innermost.get()
+def awaited_call() -> Any:
+    """Return the scope of the awaited call, such as `await book.asave()`, in which this code runs, or None.
+
+    Coroutines that the call awaits, such as async receivers, and tasks that they start are not in it: they can await.
+    """
+    scope: Any = _innermost.get()
     while scope is not None:
-        if scope.kind is EAGER and not scope.closed:
-            raise LazyLoadError(
-                f"{type(instance).__name__}.{name} of {brief(instance)} is not loaded, and no_lazy_loads() is on"
-            )
+        if scope.kind is AWAITED and not scope.closed:
+            return scope if scope.is_running else None
         scope = scope.parent
+    return None
+
+
+def refuse_lazy(instance: Any, name: str, twin: str | None = None) -> None:
+    """Raise `LazyLoadError` where the attribute *name* must not be loaded on access; *twin*: what to await first.
+
+    That is so inside `no_lazy_loads()`, and in a coroutine for an instance that an awaited call has loaded or saved.
+    """
+    why = ""
+    if instance._row_state.awaited and running_task() is not None and awaited_call() is None:
+        why = f"; in a coroutine, await {twin or f'aload({name!r})'} of the instance first"
+    elif next((scope.kind for scope in _all_open() if scope.kind in (EAGER, EXPLICIT)), None) is EAGER:
+        why = ", and no_lazy_loads() is on"
+    if why:
+        raise LazyLoadError(f"{type(instance).__name__}.{name} of {brief(instance)} is not loaded{why}")
 
 
 def warn_write_outside_block(owner: object, alias: str) -> None:
@@ -177,63 +203,6 @@ def warn_write_outside_block(owner: object, alias: str) -> None:
             return
 
 
-Hook = tuple[Callable[[], Any], bool]
-"""A function, and whether it is robust: its errors are logged."""
-
-
-def run_hooks(hooks: deque[Hook], committed: str | None, error: BaseException | None = None) -> None:
-    """Run all *hooks* in order, even if one is interrupted, and remove each from the list as it begins.
-
-    Errors of robust functions are logged. After the last function, the first interrupt is raised, or else the first error:
-    as the cause of an `AfterCommitError` if the functions run after a commit on the alias *committed*. Further errors are
-    its notes. An interrupt *error* that is on its way already gets the notes, and nothing is raised.
-    """
-    failures: list[tuple[BaseException, str]] = []
-    # Removed and called in one step of the interpreter, so that an interrupt neither loses a function nor repeats one.
-    steps = map(call, map(itemgetter(0), iter(hooks.popleft, None)))
-    while hooks:
-        function, robust = hooks[0]
-        try:
-            next(steps)
-        except BaseException as failure:  # noqa: BLE001 logged, or raised after the last
-            name = getattr(function, "__qualname__", None) or brief(function)
-            if robust and not is_interrupt(failure):
-                _log.error("on_commit function %s failed: %s", name, failure, exc_info=True)
-            else:
-                failures.append((failure, name))
-    if failures:
-        failures.sort(key=lambda failure: not is_interrupt(failure[0]))
-        try:
-            _raise_first(failures, committed, error)
-        finally:
-            failures.clear()  # else the error and this frame would refer to each other
-
-
-def _raise_first(
-    failures: list[tuple[BaseException, str]], committed: str | None, error: BaseException | None
-) -> None:
-    first, name = failures[0]
-    raised, others = first, failures[1:]
-    try:
-        if error is not None and is_interrupt(error):
-            raised, others = error, failures
-        elif committed is not None and is_interrupt(first):
-            first.add_note(
-                f"the rows in {committed!r} are committed: the on_commit function {name} was interrupted"
-            )
-        elif committed is not None:
-            raised = after_commit(committed, name, first, brief(first))
-        for other, function in others:
-            raised.add_note(f"the on_commit function {function} failed as well: {brief(other)}")
-        if raised is error:
-            return
-        if raised is first:
-            raise first
-        raise raised from first
-    finally:
-        del first, raised, others, error
-
-
 class ReceiverScope(Scope):
     """The scope of receivers that run because of a write to *alias*.
 
@@ -243,12 +212,12 @@ class ReceiverScope(Scope):
 
     __slots__ = ("committed", "hooks")
 
-    def __init__(self, owner: object, alias: str, *, committed: bool = False) -> None:
+    def __init__(self, owner: object, alias: str, committed: bool = False) -> None:
         # `Scope.__init__` in one call with this, since each save with a receiver makes one.
         self.kind = RECEIVER
         self.owner = owner
         self.alias = alias
-        self.closed = self.plain = False
+        self.closed = self.plain = self.of_test = False
         self.parent = None
         self.committed = committed
         self.hooks: deque[Hook] | None = None
@@ -272,7 +241,9 @@ class ReceiverScope(Scope):
 
     def finish(self, error: BaseException | None = None) -> None:
         """End this scope, and call the postponed functions; *error* is on its way already."""
-        self.close()
+        self.closed = True  # as `close` does, without the cost of a call
+        if _innermost.get() is self:
+            _innermost.set(self.parent)
         if self.hooks is not None:
             run_hooks(self.hooks, self.alias if self.committed else None, error)
 
@@ -313,12 +284,25 @@ class Owner:
     thread: int | None
 
     def __init__(self) -> None:
-        self._take()
+        task = running_task()
+        self._process = _Process.token
+        self._thread = threading.current_thread()
+        self._thread_id = get_ident()
+        self._task = None if task is None else weakref.ref(task)
+        self.thread = self._thread_id if task is None else None
 
     @property
     def forked(self) -> bool:
         """Whether the transaction was inherited through a fork."""
         return self._process is not _Process.token
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task has ended, or the thread if it was no task."""
+        if self._task is None:
+            return not self._thread.is_alive()
+        task = self._task()
+        return task is None or task.done()
 
     def check(self, alias: str) -> None:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
@@ -337,14 +321,6 @@ class Owner:
         """In a forked child, whose thread has the same number: require the full check."""
         self.thread = None
 
-    def _take(self) -> None:
-        task = running_task()
-        self._process = _Process.token
-        self._thread = threading.current_thread()
-        self._thread_id = get_ident()
-        self._task = None if task is None else weakref.ref(task)
-        self.thread = self._thread_id if task is None else None
-
     def _foreign_kind(self) -> str | None:
         """Return the kind of the owner if the caller must not use the transaction, else None.
 
@@ -353,15 +329,10 @@ class Owner:
         if self.forked:
             return "process"
         same_thread = self._thread_id == get_ident()
-        if self._task is None:
-            ended = not self._thread.is_alive()
-        else:
-            task = self._task()
-            if task is not None and task is running_task():
-                return None
-            ended = task is None or task.done()
-        if ended:
-            self._take()
+        if self._task is not None and (task := self._task()) is not None and task is running_task():
+            return None
+        if self.ended:
+            Owner.__init__(self)
             return None
         return "task" if same_thread else "thread"
 
@@ -382,18 +353,31 @@ _watched: dict[int, weakref.ref[Inheritable]] = {}
 _held: list[Inheritable] = []
 held_by_tasks: dict[int, weakref.ref[Any]] = {}
 """The transactions that a task of an event loop has begun and not ended; see `refuse_to_wait`."""
+begun_by_tasks: ContextVar[dict[int, Transaction] | None] = ContextVar("microorm_begun", default=None)
+"""Where this task and its child tasks note the transactions that they have begun and not ended, if anywhere."""
 
 
 def note_task(transaction: Transaction) -> None:
     """Note that *transaction*, which has begun, belongs to a task, until `context.forget` is called for it."""
     held_by_tasks[id(transaction)] = weakref.ref(transaction)
+    if (begun := begun_by_tasks.get()) is not None:
+        begun[id(transaction)] = transaction
+
+
+def held_transactions(home: object) -> list[Transaction]:
+    """Return the transactions that tasks of *home*, an event loop, have begun and not ended."""
+    found = [reference() for reference in list(held_by_tasks.values())]
+    return [each for each in found if each is not None and each.home is home]
 
 
 def refuse_to_wait(database: Database) -> None:
     """Raise `TransactionSharedError` if a task that cannot run now, since this thread would wait, has locked *database*.
 
     That is so on SQLite, where a block locks the whole database as it begins. The servers lock rows, which only they know.
+    An awaited call does not stop the thread while it waits.
     """
+    if database.is_async:
+        return
     for key, reference in list(held_by_tasks.items()):
         transaction = reference()
         if transaction is None:  # it was dropped, not ended
@@ -406,8 +390,8 @@ def refuse_to_wait(database: Database) -> None:
             continue
         raise TransactionSharedError(
             f"{database.alias!r} is locked by the block that the task {task.get_name()!r} has open while it awaits "
-            "something; to wait for it here would stop the event loop, and so that task. Await nothing in a block: "
-            "write a function that is decorated with @atomic, and `await asyncio.to_thread(function)`"
+            "something; to wait for it here would stop the event loop, and so that task. Await the call, as in `await "
+            "book.asave()` for `book.save()`, and write `async with atomic():`"
         )
 
 
@@ -422,11 +406,10 @@ def process() -> object:
     return _Process.token
 
 
-def watch(inheritable: Inheritable) -> None:
-    """Call the methods of *inheritable* at each fork from now on, as long as it is alive."""
-    _watched[id(inheritable)] = weakref.ref(
-        inheritable
-    )  # if it dies, the next object with this id replaces it
+def watch(inheritable: Inheritable, *, dies: bool = False) -> None:
+    """Call the methods of *inheritable* at each fork from now on, as long as it is alive; *dies*: nothing forgets it before."""
+    key = id(inheritable)
+    _watched[key] = weakref.ref(inheritable, (lambda _: _watched.pop(key, None)) if dies else None)
 
 
 def forget(inheritable: Inheritable) -> None:
@@ -434,6 +417,8 @@ def forget(inheritable: Inheritable) -> None:
     _watched.pop(id(inheritable), None)
     if held_by_tasks:
         held_by_tasks.pop(id(inheritable), None)
+        if (begun := begun_by_tasks.get()) is not None:
+            begun.pop(id(inheritable), None)
 
 
 def _before() -> None:

@@ -1,7 +1,7 @@
 """A configured alias: its URL, its SQLAlchemy engines.
 
 A `Database` makes its engine at the first use, not when it is configured, so that a program may configure databases
-that it does not use. Passwords and other secrets of a URL never appear in messages or in `repr`.
+that it does not use. For coroutines there is an `AsyncDatabase` beside it, with an engine for each event loop.
 """
 
 from __future__ import annotations
@@ -12,92 +12,128 @@ import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_engine
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from microorm.db.context import watch
-from microorm.db.drivers import (
-    FORMS,
-    how_to_install,
-    instead_of,
-    note_inherited,
-    refuse_host,
-    refuse_inherited,
-    refuse_missing_folder,
+from microorm.db.events import (
+    EngineListeners,
+    add_listener,
+    count_present,
+    remove_listener,
+    report_statements,
+    stop_reporting,
 )
-from microorm.db.events import EngineListeners, Observers, add_listener, count_present, remove_listener
+from microorm.db.guards import Guard
+from microorm.db.limits import UNLIMITED, Holder, Limits, Turn, pause, thread_or_task
+from microorm.db.missing import note_missing
 from microorm.db.pool import IdleConnections, end_transaction, reset_state
+from microorm.db.sessions import begin_session, session_settings
+from microorm.db.urls import (
+    how_to_install,
+    is_memory,
+    masked,
+    note_inherited,
+    read_settings,
+    refuse_inherited,
+    refuse_isolation,
+    refuse_missing_folder,
+    synchronous,
+)
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text
-from microorm.messages import brief
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from microorm.db.aio.database import AsyncDatabase
 
 E = TypeVar("E")
+T = TypeVar("T")
 
 connection_created = Signal(("alias", "connection"))
 
 BEGIN = "microorm_begin"
 TRANSACTION = "microorm_transaction"
+_POOL_TIMEOUT = 30
+"""What SQLAlchemy takes where an alias has no option of that name."""
 _SERVER_DEFAULTS: Mapping[str, Any] = {"pool_pre_ping": True, "pool_use_lifo": True, "pool_timeout": 5}
-# MariaDB stores the server's time without its zone, and PostgreSQL returns times in the zone of the session. By default
-# MariaDB stores another key instead of 0, and an UPDATE of several columns uses the new values of those it has set already.
-_MARIADB_SESSION = (
-    "SET time_zone = '+00:00', sql_mode = CONCAT_WS(',', NULLIF(@@sql_mode, ''), "
-    "'NO_AUTO_VALUE_ON_ZERO', 'SIMULTANEOUS_ASSIGNMENT')"
-)
-_SESSION = {
-    "postgresql": "SET TIME ZONE 'UTC'",
-    "mysql": _MARIADB_SESSION,
-    "mariadb": _MARIADB_SESSION,
-}
-# The milliseconds are a number, never text of a user.
-_STATEMENT_TIMEOUT: Mapping[str, Callable[[int], str]] = {
-    "postgresql": lambda milliseconds: f"SET statement_timeout = {milliseconds}",
-    "mysql": lambda milliseconds: f"SET max_execution_time = {milliseconds}",
-    "mariadb": lambda milliseconds: f"SET max_statement_time = {milliseconds / 1000:.3f}",
-}
-_ASYNC_DRIVERS = {"sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}
 _BEGUN_ON_CURSOR = ("sqlite", "postgresql", "mysql", "mariadb")
-_log = logging.getLogger("microorm.engines")
 
 
 class Database:
-    """A configured alias: its URL and options, engines, idle connections and compiled statements."""
+    """A configured alias: its URL and options, engine, idle connections and compiled statements.
 
-    def __init__(self, alias: str, settings: Any, announce: Callable[[str, Any], None]) -> None:
-        self.alias = alias
+    *settings*: those of `Databases`, or a database to share the settings of. *limits*: those of all aliases together.
+    *asynchronous*: the same alias for coroutines, if it is used by them.
+    """
+
+    is_async = False
+
+    def __init__(
+        self,
+        alias: str,
+        settings: Any,
+        announce: Callable[[str, Any], None],
+        limits: Limits = UNLIMITED,
+    ) -> None:
+        self.alias = self.row_alias = alias
+        self.settings = settings
+        self.limits = limits
+        self._guard: Guard | None = None
         self.opened = self.lost = self._closed = False
         # The schemas that hold compiled statements of this database. They hold them themselves, so that they can be freed.
         self.planned: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._announce = announce
-        self.idle_connections = IdleConnections()
-        self._announcing: set[int] = set()  # the threads in which receivers of connection_created run
+        self.announce = announce
+        self._announcing: set[int] = (
+            set()
+        )  # the threads and tasks in which receivers of connection_created run
         self._lock = threading.RLock()
+        self.asynchronous: AsyncDatabase | None = None
         self._engine: Engine | None = None
-        self._async_engine: AsyncEngine | None = None
         self._anchor: sqlite3.Connection | None = None
         self._added: list[tuple[Engine, str, Callable[..., Any]]] = []
-        self._given: Engine | None = settings if isinstance(settings, Engine) else None
-        self.url, self.options = self._read(settings)
+        self.given: Engine | None = settings if isinstance(settings, Engine) else None
+        self.configured_url, self.options = self._read(settings)
+        self.url = synchronous(self.configured_url)
         self.dialect = self.url.get_backend_name()
-        self._session = self._session_settings(self.options.pop("statement_timeout", None))
+        self._session = session_settings(alias, self.dialect, self.options.get("statement_timeout"))
         self.is_sqlite = self.dialect == "sqlite"
         self.is_memory = is_memory(self.url)
-        self._listeners = EngineListeners()
-        self.observers = Observers()
+        self._make_idle()
         # Outside a transaction, SQLite in the mode that microorm sets commits each statement; psycopg is switched to it.
-        self.autocommits = self._given is None and self.is_sqlite
+        self.autocommits = self.given is None and self.is_sqlite
         self.needs_commit = self.dialect != "postgresql" and not self.autocommits
         # An engine that the program has made may begin transactions in its own way, and have any driver.
-        self.begins_on_cursor = self._given is None and self.dialect in _BEGUN_ON_CURSOR
+        self.begins_on_cursor = self.given is None and self.dialect in _BEGUN_ON_CURSOR
+
+    @property
+    def guard(self) -> Guard | None:
+        """What a router watches this alias by. A copy of another alias has the `row_alias` of that."""
+        return self._guard
+
+    @guard.setter
+    def guard(self, guard: Guard) -> None:
+        if self._guard is not None:
+            raise ConfigurationError(
+                f"{self.alias!r} is watched by two routers; each alias can belong to one"
+            )
+        self._guard, self.row_alias = guard, guard.copy_of or self.alias
+
+    def reach(self, connect: Callable[[], T]) -> T:
+        """Return the connection that *connect* makes, or takes from the pool; the guard watches it."""
+        return connect() if self._guard is None else self._guard.reach(connect)
+
+    def instead(self, error: BaseException) -> Database | None:
+        """Return where to read instead, after *error* has prevented a connection; None to raise it."""
+        return None if self._guard is None else self._guard.instead(error)
+
+    def _make_idle(self) -> None:
+        self.idle_connections = IdleConnections(self.limits.waiting)
+        self._listeners = EngineListeners()
 
     def __repr__(self) -> str:
         return f"<Database {self.alias!r} {masked(self.url)}>"
@@ -113,28 +149,100 @@ class Database:
                 engine = self._engine = self._engine or self._make_engine()
         return engine
 
-    @property
-    def async_engine(self) -> AsyncEngine:
-        """The asyncio engine of the same database, made at the first use."""
+    def awaited(self, make: Callable[[Database], AsyncDatabase]) -> AsyncDatabase:
+        """Return the same alias for coroutines, which *make* makes at the first use."""
         with self._lock:
-            if self._async_engine is None:
-                self._async_engine = self._make_async_engine()
-            return self._async_engine
+            if self._closed:
+                raise ConfigurationError(f"{self.alias!r} was closed while it was used")
+            if self.asynchronous is None:
+                if self.is_memory:
+                    _ = self.engine  # it keeps the database alive
+                self.asynchronous = make(self)
+            return self.asynchronous
+
+    def is_same(self, other: object) -> bool:
+        """Return whether *other* is this alias, as synchronous code or as coroutines reach it."""
+        return other is self or (other is not None and other is self.asynchronous)
+
+    def connect(self) -> Connection:
+        """Return SQLAlchemy's connection, after making room in the pool."""
+        engine = self.engine
+        return self.reach(partial(self.limits.opening, partial(self.idle_connections.connect, engine)))
+
+    def here(self) -> object:
+        """Return what the connections belong to, besides the process: the running event loop, or None for any thread."""
+        return None
+
+    def refuse_elsewhere(self, home: object) -> None:
+        """Raise `TransactionError` where a transaction that was begun *here*, as *home*, cannot be used."""
+
+    def for_many(self, sql: str) -> str:
+        """Return *sql* as the driver can run it for many rows."""
+        return sql
+
+    def cursor(self, connection: PoolProxiedConnection) -> Any:
+        """Return a cursor of *connection* for compiled statements."""
+        return connection.cursor()
+
+    def is_over(self, home: object) -> bool:
+        """Return whether *home*, which `here` has returned, has ended, so that nothing can run there any more."""
+        return False
+
+    def can_wait(self) -> bool:
+        """Return whether this code can wait for the database; a coroutine that is being closed cannot."""
+        return True
+
+    def complete(self, step: Callable[[], T]) -> T:
+        """Return what *step* returns, which must not be stopped half-way: a cancellation waits until it is done."""
+        return step()
+
+    def stoppable(
+        self,
+        connection: PoolProxiedConnection,
+        step: Callable[[], T],
+        *,
+        reads: bool,
+        undo: Callable[[T], object] | None = None,
+    ) -> T:
+        """Return what *step* returns, which uses *connection*; a cancellation stops it without harm to the transaction.
+
+        *reads*: it changes nothing. *undo* takes what a step returns that could not be stopped.
+        """
+        return step()
+
+    def synchronous_cursor(self, cursor: Any) -> Any:
+        """Return the driver's own *cursor*, which SQLAlchemy has not adapted, as one that is used synchronously."""
+        return cursor
+
+    def recovers(self, connection: PoolProxiedConnection, error: BaseException | None) -> bool:
+        """Return whether *connection* can be used again although *error* has interrupted a statement."""
+        return False
+
+    def discard(self, connection: PoolProxiedConnection, error: BaseException | None) -> None:
+        """Invalidate *connection*, whose state is unknown after *error*."""
+        connection.invalidate(error)
 
     def listened(self, connection: Connection | None = None) -> bool:
         """Return whether there are listeners for statements, savepoints, BEGIN, COMMIT or ROLLBACK, besides microorm's.
 
         *connection*: whose listeners count; by default those of the engine.
         """
-        present = self._listeners.present(self.engine) if connection is None else count_present(connection)
-        return present[1] or self._reported()
+        if connection is None:
+            present = self._listeners.present(self._engine or self.engine)
+        else:
+            present = count_present(connection)
+        return present[1] or self._logged()
+
+    def announced(self) -> bool:
+        """Return whether the first connection of the engine was made, on which SQLAlchemy asks questions of its own."""
+        return self.opened
 
     def statements_listened(self) -> bool:
-        """Return whether the statements of the engine have listeners or observers, or are logged."""
-        return self._listeners.present(self._engine or self.engine)[0] or self._reported()
+        """Return whether the statements of the engine have listeners, or are logged."""
+        return self._listeners.present(self._engine or self.engine)[0] or self._logged()
 
-    def _reported(self) -> bool:
-        return bool(self.observers.told) or (self._engine or self.engine).logger.isEnabledFor(logging.INFO)
+    def _logged(self) -> bool:
+        return (self._engine or self.engine).logger.isEnabledFor(logging.INFO)
 
     def commits_by_itself(self, connection: PoolProxiedConnection) -> bool:
         """Return whether the program has switched *connection* to autocommit, so that it has no transactions."""
@@ -152,6 +260,44 @@ class Database:
             self.lost = False
             self._engine.dispose()
 
+    def in_use(self) -> int:
+        """Return how many connections are used by a block or a statement, in any thread or task."""
+        count = self.idle_connections.in_use()
+        return count if self.asynchronous is None else count + self.asynchronous.in_use()
+
+    def has_idle(self) -> bool:
+        """Return whether a connection is open that nothing uses."""
+        return self.given is None and self.idle_connections.has_idle()
+
+    def shed(self) -> None:
+        """Close the connections that nothing uses, and those in use when they return to the pool."""
+        if (engine := self._engine) is not None and self.given is None:
+            engine.dispose()
+
+    def rest(self) -> bool:
+        """Close the engine, which is made again at the next use; return False, and leave it open, if it is in use.
+
+        A database in memory stays, since it would be lost, and so does an engine that was given. One that the program listens to
+        loses its connections only.
+        """
+        if self.given is not None or self.is_memory:
+            return True
+        with self._lock:
+            if self.idle_connections.in_use():
+                return False
+            engine = self._engine
+            if engine is None or self._listeners.present(engine)[1]:
+                self.shed()
+                return True
+            self.idle_connections.close()
+            self._forget_listeners()
+            self._engine = None
+            self._make_idle()
+            self.idle_connections.forget()  # a connection that is taken at this moment is not kept
+            self.forget_plans()
+        _dispose_for_good(engine)
+        return True
+
     def note_lost(self) -> None:
         """Note that a connection was lost; return the idle ones to the pool, which pings them before the next use."""
         self.lost = True
@@ -159,59 +305,41 @@ class Database:
 
     def close(self) -> None:
         """Close all pooled connections, and so delete a database in memory; leave an engine that was given open."""
+        self.limits.forget(self)
         self.idle_connections.close()
-        self.observers.close()
         with self._lock:
-            for engine, name, listener in self._added:
-                remove_listener(engine, name, listener)
-            self._added.clear()
             self._closed = True
-            if self._engine is not None and self._given is None:
+            asynchronous, self.asynchronous = self.asynchronous, None
+            if asynchronous is not None:
+                asynchronous.close()
+            self._forget_listeners()
+            if self._engine is not None and self.given is None:
                 _dispose_for_good(self._engine)
-            if self._async_engine is not None:
-                self._async_engine.sync_engine.dispose(close=False)
             if self._anchor is not None:
                 self._anchor.close()
-            self._engine = self._async_engine = self._anchor = None
-            for schema in list(self.planned):
-                schema.plans.pop(self, None)
-            self.planned.clear()
+            self._engine = self._anchor = None
+            self.forget_plans()
+
+    def _forget_listeners(self) -> None:
+        for engine, name, listener in self._added:
+            remove_listener(engine, name, listener)
+        for engine in {engine for engine, _, _ in self._added}:
+            stop_reporting(engine, self)
+        self._added.clear()
+
+    def forget_plans(self) -> None:
+        """Free the compiled statements."""
+        for schema in list(self.planned):
+            schema.plans.pop(self, None)
+        self.planned.clear()
 
     def _read(self, settings: Any) -> tuple[URL, dict[str, Any]]:
-        options: dict[str, Any] = {}
-        if isinstance(settings, Engine):
-            return settings.url, options
-        if isinstance(settings, Mapping):
-            options = dict(settings)
-            if "url" not in options:
-                given = ", ".join(sorted(map(repr, options))) or "nothing"
-                raise ConfigurationError(f"database {self.alias!r} has no 'url'; given: {given}")
-            settings = options.pop("url")
-        if not isinstance(settings, (str, URL)):
-            raise ConfigurationError(
-                f"database {self.alias!r} must be a URL, an Engine or a mapping, not {type(settings).__name__}"
-            )
-        return read_url(self.alias, settings), options
-
-    def _session_settings(self, timeout: Any) -> tuple[str, ...]:
-        """Return the SQL that sets up a session; *timeout*: the seconds that a statement may take."""
-        settings = (_SESSION[self.dialect],) if self.dialect in _SESSION else ()
-        if timeout is None:
-            return settings
-        where = f"statement_timeout of database {self.alias!r}"
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0.001 <= timeout < 2**20:
-            raise ConfigurationError(f"the {where} must be a number of seconds above 0, not {brief(timeout)}")
-        if self.dialect not in _STATEMENT_TIMEOUT:
-            raise ConfigurationError(
-                f"{self.dialect} has no timeout of statements, so the {where} cannot be set; "
-                "connect_args={'timeout': ...} says how long SQLite waits for a lock"
-            )
-        return (*settings, _STATEMENT_TIMEOUT[self.dialect](round(timeout * 1000)))
+        return read_settings(self.alias, settings)
 
     def _make_engine(self) -> Engine:
-        if self._given is not None:
-            self._listen(self._given)
-            return self._given
+        if self.given is not None:
+            self._listen(self.given, self.idle_connections)
+            return self.given
         if self.is_memory and self._anchor is None:
             import sqlite3  # noqa: PLC0415 the driver is loaded with the engine, or never
 
@@ -219,119 +347,105 @@ class Database:
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
             )
         engine = self._create(create_engine, self.url)
+        self._listen(engine, self.idle_connections)
         self.idle_connections.allow(engine, autocommit=not self.autocommits)
         return engine
 
-    def _make_async_engine(self) -> AsyncEngine:
-        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 needs greenlet, an extra
-
-        if self.is_memory and self._given is not None:
-            raise ConfigurationError(
-                f"database {self.alias!r} is in memory and was given as an Engine: an asyncio engine cannot reach it"
-            )
-        backend = self.url.get_backend_name()
-        driver = _ASYNC_DRIVERS.get(backend)
-        url = self.url.set(drivername=f"{backend}+{driver}") if driver else self.url
-        _ = self.engine  # it keeps a database in memory alive
-        return self._create(create_async_engine, url)
-
     def _create(self, create: Callable[..., E], url: URL) -> E:
-        """Call *create* and add the listeners to its engine. Raises `ConfigurationError`."""
+        """Return the engine that *create* makes. Raises `ConfigurationError`."""
         try:
-            engine = create(url, **self._engine_options())
+            return create(url, **self._engine_options())
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"the driver of database {self.alias!r} is not installed: {error}{how_to_install(url, error)}"
             ) from error
         except (ArgumentError, InvalidRequestError, TypeError) as error:
             raise ConfigurationError(f"the options of database {self.alias!r} are invalid: {error}") from None
-        sync_engine: Any = getattr(engine, "sync_engine", engine)
-        self._listen(sync_engine)
-        return engine
 
     def _engine_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"hide_parameters": True, "json_serializer": json_text}
+        options |= {} if self.is_sqlite else _SERVER_DEFAULTS
+        options |= {name: value for name, value in self.options.items() if name != "statement_timeout"}
         if self.is_sqlite:
             given = {"isolation_level": None, "check_same_thread": False, "timeout": 5.0}
             given |= self.options.get("connect_args", {})
             refuse_isolation(self.alias, given)
-            return {**options, **self.options, "connect_args": given}
-        return {**options, **_SERVER_DEFAULTS, **self.options}
+            options["connect_args"] = given
+        return options
 
-    def _listen(self, engine: Engine) -> None:
+    def _listen(self, engine: Engine, idle: IdleConnections) -> None:
         listeners: list[tuple[str, Callable[..., Any]]] = [
             ("do_connect", self._refuse_nested),
             ("connect", self._connected),
             ("handle_error", self._doom),
-            ("engine_disposed", self.idle_connections.forget),
+            ("engine_disposed", idle.forget),
             ("reset", reset_state),
         ]
-        if self._given is not None:
+        if self.given is not None:
             listeners.append(("checkout", self._checked_out))  # it may have connections already
         if self.is_sqlite:
             listeners += [("begin", self._begin), ("close", end_transaction)]
         if self.is_sqlite and not self.is_memory:
             for refuse in (refuse_missing_folder, refuse_inherited):
                 listeners.append(("do_connect", partial(refuse, self.alias, self.url)))
-        if self._given is None:
-            add_listener(engine, "checkin", self._checked_in)
+        if self.given is None:
+            add_listener(engine, "checkin", self._holder().checked_in)
+            if self.limits.apply:
+                timeout = self._engine_options().get("pool_timeout", _POOL_TIMEOUT)
+                self.limits.count(engine, self._holder(), timeout, self.pause)
         for name, listener in listeners:
             add_listener(engine, name, listener)
             self._added.append((engine, name, listener))
-        watch(self)
+        report_statements(engine, self)
+        watch(self, dies=True)
 
-    def _checked_out(self, *connection: Any) -> None:
+    def _holder(self) -> Holder:
+        """Return what holds the connections of the engine that is made here."""
+        return self
+
+    def pause(self, turn: Turn, seconds: float) -> None:
+        """Wait for *turn*, for *seconds* at most."""
+        pause(turn, seconds)
+
+    def _checked_out(self, connection: Any, record: ConnectionPoolEntry, *proxy: Any) -> None:
         self.opened = True
+        self.idle_connections.records.add(record)
 
-    def _checked_in(self, connection: Any, record: ConnectionPoolEntry) -> None:
-        """Close a connection that another thread has used while the database was closed."""
-        if self._closed and connection is not None:
+    def checked_in(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """Close a connection that another thread has used while the database was closed, or that another alias waits for."""
+        if connection is not None and (
+            self._closed or self.limits.waiting or self.idle_connections.is_stale(record)
+        ):
             record.invalidate()
 
     def _connected(self, connection: Any, record: ConnectionPoolEntry) -> None:
         self.opened = True
-        if self._given is None:
-            cursor = connection.cursor()
-            self._set_up(connection, cursor)
-            cursor.close()
-        thread = threading.get_ident()
-        self._announcing.add(thread)
+        self.idle_connections.records.add(record)
+        if self.given is None:
+            writable = self.is_sqlite and not self.is_memory and self.url.query.get("mode") != "ro"
+            begin_session(connection, self.alias, self._session, commit=not self.is_sqlite, wal=writable)
+        here = thread_or_task()
+        self._announcing.add(here)
         try:
-            self._announce(self.alias, connection)
+            self.announce(self.alias, connection)
         finally:
-            self._announcing.discard(thread)
+            self._announcing.discard(here)
 
     def _refuse_nested(self, *arguments: Any) -> None:
         """Raise `ConfigurationError` if a receiver of `connection_created` opens another connection.
 
         SQLAlchemy holds a lock while it opens the first one, so the receiver would wait for itself.
         """
-        if threading.get_ident() in self._announcing:
+        if thread_or_task() in self._announcing:
             raise ConfigurationError(
                 f"a receiver of connection_created cannot open another connection to {self.alias!r}; "
                 "use the connection that it gets"
             )
 
-    def _set_up(self, connection: Any, cursor: Any) -> None:
-        for statement in self._session:
-            cursor.execute(statement)
-        if self._session:
-            connection.commit()
-        if not self.is_sqlite:
-            return
-        cursor.execute("PRAGMA foreign_keys=ON")
-        if self.is_memory or self.url.query.get("mode") == "ro":
-            return
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except Exception as error:  # noqa: BLE001 the drivers' errors share no class
-            # Another connection has locked the file. The mode is stored in the file, so a later connection can set it.
-            _log.debug("WAL not set on %r: %s", self.alias, error)
-
     def _begin(self, connection: Connection) -> None:
-        statement = connection.get_execution_options().get(BEGIN, "BEGIN" if self._given is None else "")
+        statement = connection.get_execution_options().get(BEGIN, "BEGIN" if self.given is None else "")
         raw: Any = connection.connection.dbapi_connection
-        if self._given is not None and raw.in_transaction:
+        if self.given is not None and raw.in_transaction:
             # The program begins transactions itself, as in SQLAlchemy's documentation.
             if connection.get_execution_options().get(BEGIN) == "":
                 raw.commit()
@@ -345,6 +459,7 @@ class Database:
         statement = context.execution_context
         if statement is not None and statement.execution_options.get("skip_user_error_events"):
             return  # SQLAlchemy checks for a table in this way, and expects the error
+        note_missing(context.sqlalchemy_exception)
         if context.connection is not None:
             transaction = context.connection.get_execution_options().get(TRANSACTION)
             if transaction is not None:
@@ -364,88 +479,14 @@ class Database:
         """In the child: drop the parent's connections without closing them."""
         self._lock = threading.RLock()  # another thread may have held it
         self.idle_connections.abandon()
-        if self._engine is not None and not (self.is_memory and self._given is not None):
+        if self._engine is not None and not (self.is_memory and self.given is not None):
             self._engine.dispose(close=False)
-        if self._async_engine is not None:
-            self._async_engine.sync_engine.dispose(close=False)
 
 
 def _dispose_for_good(engine: Engine) -> None:
     """Close the pooled connections, and drop the statements that SQLAlchemy has compiled, which refer to models.
 
-    Connections that other threads still use are closed when they return: see `Database._checked_in`.
+    Connections that other threads still use are closed when they return: see `Database.checked_in`.
     """
     engine.dispose()
     engine.clear_compiled_cache()
-
-
-_SECRET = ("pass", "pwd", "secret", "token", "key", "credential", "auth")
-_PUBLIC = frozenset({"auth_plugin", "require_auth"})
-_MASK = "***"
-
-
-def read_url(alias: str, given: str | URL) -> URL:
-    """Return *given* as SQLAlchemy's URL; give a database in memory a name, by which all connections share it.
-
-    Raises `ConfigurationError` for an invalid URL and for an unknown dialect, without showing *given*, which may hold a
-    password.
-    """
-    try:
-        url = make_url(given)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            f"the URL of database {alias!r} cannot be read by SQLAlchemy; {FORMS}"
-        ) from None
-    try:
-        is_async = url.get_dialect().is_async
-    except NoSuchModuleError:
-        raise ConfigurationError(
-            f"the URL of database {alias!r} names {url.drivername!r}, which SQLAlchemy does not know"
-            f"{instead_of(url.drivername)}"
-        ) from None
-    if is_async:
-        raise ConfigurationError(
-            f"the URL of database {alias!r} names {url.drivername!r}, which is for asyncio only; name a synchronous driver"
-        )
-    refuse_host(alias, url)
-    if is_memory(url):
-        # Each connection to ":memory:" would have a database of its own; one with a name is shared.
-        name = (url.database or "").removeprefix("file:").strip("/:")
-        name = f"microorm-{uuid4().hex}" if name in ("", "memory") else name
-        return url.set(database=f"file:/{name}", query={"vfs": "memdb", "uri": "true"})
-    return url
-
-
-def is_memory(url: URL) -> bool:
-    """Return whether *url* names an SQLite database in memory."""
-    if url.get_backend_name() != "sqlite":
-        return False
-    database = url.database or ""
-    return (
-        database in ("", ":memory:", "file::memory:")
-        or url.query.get("mode") == "memory"
-        or url.query.get("vfs") == "memdb"
-    )
-
-
-def refuse_isolation(alias: str, connect_args: Mapping[str, Any]) -> None:
-    """Raise `ConfigurationError` for options by which `sqlite3` would begin and end transactions itself."""
-    for option in ("isolation_level", "autocommit"):
-        if connect_args.get(option) is not None:
-            raise ConfigurationError(
-                f"the connect_args of database {alias!r} set {option!r} to {connect_args[option]!r}; "
-                "leave it out, since microorm begins its transactions itself"
-            )
-
-
-def masked(url: URL) -> str:
-    """Return *url* as text, without its password and without secrets in its query."""
-    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
-        # The rest of a password with an unescaped @ is read as the host.
-        url = url.set(host=_MASK, port=None, database=_MASK)
-    query = {name: _MASK if _is_secret(name) else value for name, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True).replace("%2A%2A%2A", _MASK)
-
-
-def _is_secret(name: str) -> bool:
-    return name not in _PUBLIC and any(word in name.lower() for word in _SECRET)

@@ -5,18 +5,21 @@ event is added to SQLAlchemy's list and stays there; it calls the listeners of t
 
 If the program listens to an engine, its statements run through SQLAlchemy's `Connection`: `EngineListeners` tells.
 
-`Observers` see every statement. Those on SQLAlchemy's `Connection` are reported by an event of the engine. A
-transaction that was open before reports the statements on its driver's cursor by a `WatchedCursor`.
+Each statement is a step for the watchers of `microorm.instrumentation`: on the driver's cursor by `watched_call`, and on
+SQLAlchemy's `Connection` by events of the engine, which is listened to from the first watcher on.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, event
+
+from microorm.instrumentation import STATEMENT, Step, before_watching, innermost, watchers
 
 Listener = Callable[..., object]
 
@@ -39,9 +42,12 @@ class EngineEvents:
         self._listeners[name] = (*(known or ()), listener)
         if known is None:
 
-            def call(*arguments: Any) -> None:
+            def call(*arguments: Any) -> Any:
+                found = None
                 for each in self._listeners[name]:
-                    each(*arguments)
+                    if (returned := each(*arguments)) is not None:
+                        found = returned
+                return found  # the connection, at "do_connect"
 
             event.listen(engine, name, call)
 
@@ -103,27 +109,34 @@ class EngineListeners:
     counting, and every transaction asks.
     """
 
-    __slots__ = ("_collections", "_lengths", "_lists", "_present")
+    __slots__ = ("_dialect", "_empty", "_engine", "_filled", "_lengths", "_present")
 
     def __init__(self) -> None:
-        self._collections: tuple[Any, ...] = ()
-        self._lists: list[Any] = []
+        self._engine: tuple[Any, ...] = ()
+        self._dialect: tuple[Any, ...] = ()
+        self._empty: list[Any] = []
+        self._filled: list[Any] = []
         self._lengths: list[int] = []
         self._present: Present = (False, False)
 
     def present(self, engine: Engine) -> Present:
         """Return whether there are listeners for statements of *engine*, and whether there are any."""
-        dialect: Any = engine.dialect
-        collections = _engine_collections(engine.dispatch) + _dialect_collections(dialect.dispatch)
-        if collections != self._collections or [*map(len, self._lists)] != self._lengths:
-            # The lists of the class, which all engines share, and of the engine.
-            lists = [(each.parent_listeners, each.listeners) for each in collections]
-            self._lists = [
-                each for pair in lists for each in pair if each.__class__ is not tuple
-            ]  # () never changes
-            self._lengths = [*map(len, self._lists)]
-            self._collections = collections
+        of_engine, dialect = _engine_collections(engine.dispatch), engine.dialect
+        of_dialect = _dialect_collections(dialect.dispatch)
+        if (
+            of_engine != self._engine
+            or of_dialect != self._dialect
+            or any(self._empty)
+            or [*map(len, self._filled)] != self._lengths
+        ):
+            # The lists of the class, which all engines share, and of the engine; () never changes.
+            pairs = [(each.parent_listeners, each.listeners) for each in of_engine + of_dialect]
+            lists = [each for pair in pairs for each in pair if each.__class__ is not tuple]
+            self._filled = [each for each in lists if each]
+            self._empty = [each for each in lists if not each]
+            self._lengths = [*map(len, self._filled)]
             self._present = count_present(engine)
+            self._engine, self._dialect = of_engine, of_dialect
         return self._present
 
 
@@ -140,66 +153,103 @@ def _more(engine: Engine, events: Any, names: tuple[str, ...]) -> bool:
     return any(len(getattr(events, name)) > count_added(engine, name) for name in names)
 
 
-Observer = Callable[[str], object]
+class _WatchedEngine:
+    """Reports the statements of *database* on SQLAlchemy's `Connection` to the watchers, each as a step."""
+
+    def __init__(self, database: Any) -> None:
+        self.database = ref(database)  # which refers to the engine
+        self.listening = False
+
+    def listen(self, engine: Engine) -> None:
+        """Listen to *engine*, once and for good: SQLAlchemy's lists must not change while other threads use the engine."""
+        if not self.listening:
+            self.listening = True
+            for name, listener in self.listeners():
+                add_listener(engine, name, listener)
+
+    def listeners(self) -> list[tuple[str, Listener]]:
+        """Return the listeners by event."""
+        return [
+            ("before_cursor_execute", self._before),
+            ("after_cursor_execute", self._after),
+            ("handle_error", self._failed),
+        ]
+
+    def _before(
+        self, connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+    ) -> None:
+        database: Any = self.database() if watchers else None
+        if database is not None and database.announced():  # SQLAlchemy asks questions on the first connection
+            # SQLAlchemy calls an INSERT of many rows `many`, too, whose values are those of one statement.
+            _statement_step(database, sql, parameters, many=many and isinstance(parameters, list)).begin()
+
+    def _after(self, connection: Any, cursor: Any, sql: str, *others: Any) -> None:
+        if (step := self._step()) is not None:  # also if the last watcher has gone meanwhile
+            _note_count(step, cursor, sql)
+            step.end()
+
+    def _failed(self, context: Any) -> None:
+        if context.statement is not None and (step := self._step()) is not None:
+            step.end(context.sqlalchemy_exception or context.original_exception)
+
+    def _step(self) -> Step | None:
+        """Return the statement that has begun, or None."""
+        step = innermost()
+        # That of another alias of the engine, if there are two: each ends one.
+        return step if step is not None and step.kind is STATEMENT else None
 
 
-class Observers:
-    """The functions to call with each statement to one database."""
-
-    __slots__ = ("_engine", "told")
-
-    def __init__(self) -> None:
-        self._engine: Engine | None = None
-        self.told: list[Observer] = []
-
-    def add(self, engine: Engine, observer: Observer) -> None:
-        """Call *observer* with the text of each statement that is sent through *engine* from now on."""
-        if self._engine is not engine:
-            add_listener(engine, "before_cursor_execute", self._before_cursor_execute)
-            self._engine = engine
-        self.told.append(observer)
-
-    def remove(self, observer: Observer) -> None:
-        """Stop calling *observer*."""
-        self.told.remove(observer)
-
-    def close(self) -> None:
-        """Stop listening to the engine."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            remove_listener(engine, "before_cursor_execute", self._before_cursor_execute)
-
-    def tell(self, statement: str) -> None:
-        """Call all observers with *statement*, which is about to be sent."""
-        for observer in tuple(self.told):
-            observer(statement)
-
-    def watched(self, cursor: Any) -> Any:
-        """Return the driver's *cursor*, wrapped so that its statements are observed; None stays None."""
-        return cursor if cursor is None or cursor.__class__ is WatchedCursor else WatchedCursor(cursor, self)
-
-    def _before_cursor_execute(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
-        self.tell(statement)
+_watched_engines: WeakKeyDictionary[Engine, list[_WatchedEngine]] = WeakKeyDictionary()
+_lock = threading.RLock()  # the garbage collector may close a database meanwhile
 
 
-class WatchedCursor:
-    """A driver's cursor whose statements are observed."""
+def report_statements(engine: Engine, database: Any) -> None:
+    """Report the statements on the connections of *engine* as those of *database*, as soon as there are watchers."""
+    watched = _WatchedEngine(database)
+    with _lock:
+        _watched_engines.setdefault(engine, []).append(watched)
+        if watchers:
+            watched.listen(engine)
 
-    __slots__ = ("_cursor", "_observers")
 
-    def __init__(self, cursor: Any, observers: Observers) -> None:
-        self._cursor = cursor
-        self._observers = observers
+def stop_reporting(engine: Engine, database: Any) -> None:
+    """Undo `report_statements`."""
+    with _lock:
+        reported = _watched_engines.get(engine, [])
+        for watched in [each for each in reported if each.database() is database]:
+            reported.remove(watched)
+            if watched.listening:
+                for name, listener in watched.listeners():
+                    remove_listener(engine, name, listener)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
 
-    def execute(self, statement: str, *parameters: Any) -> Any:
-        """Report *statement* to the observers, and send it."""
-        self._observers.tell(statement)
-        return self._cursor.execute(statement, *parameters)
+def _listen_to_all() -> None:
+    with _lock:
+        for engine, reported in list(_watched_engines.items()):
+            for watched in reported:
+                watched.listen(engine)
 
-    def executemany(self, statement: str, parameters: Any) -> Any:
-        """Report *statement* to the observers once, and send it for each of *parameters*."""
-        self._observers.tell(statement)
-        return self._cursor.executemany(statement, parameters)
+
+before_watching.append(_listen_to_all)
+
+
+def watched_call(
+    database: Any, function: Callable[..., Any], cursor: Any, sql: str, parameters: Any, *, many: bool = False
+) -> None:
+    """Call *function*, the `execute` of the driver's *cursor*, or its `executemany` for *many* rows, as a step."""
+    with _statement_step(database, sql, parameters, many=many) as step:
+        function(sql, parameters)
+        _note_count(step, cursor, sql)
+
+
+def _statement_step(database: Any, sql: str, parameters: Any, *, many: bool) -> Step:
+    step = Step(STATEMENT, (database, parameters), alias=database.alias, sql=sql)
+    if many:
+        step.details["many"] = len(parameters)
+    return step
+
+
+def _note_count(step: Step, cursor: Any, sql: str) -> None:
+    """Note how many rows the statement of *step* has changed. Those of a SELECT are noted when they are read."""
+    if not sql.startswith("SELECT") and (count := cursor.rowcount) >= 0:
+        step.details["rows"] = count

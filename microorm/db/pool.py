@@ -8,9 +8,11 @@ their cursor, and on a server in autocommit. They return to the pool before anot
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sized
 from contextlib import suppress
 from time import monotonic
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
@@ -25,29 +27,71 @@ MAX_ROWS = 100
 CHANGED = "microorm_changed"
 """The key in the `info` of a connection under which it is noted what microorm has changed of it."""
 
+OPENED = "microorm_opened"
+"""The key in the `info` of a connection under which it is noted when it was opened."""
+
 IdleConnection = tuple[PoolProxiedConnection, Any, float]
 
 _inherited: list[IdleConnection] = []
 _log = logging.getLogger("microorm.engines")
 
 
-class IdleConnections:
-    """The idle connections of one database, each with its cursor and its deadline; none before `allow()`."""
+class Records:
+    """The open connections of one engine, by the records of its pool, which are not kept alive."""
 
-    __slots__ = ("_autocommit", "_disposed_at", "_engine", "_idle", "_max_idle", "_own_listeners")
+    __slots__ = ("_records",)
 
     def __init__(self) -> None:
+        self._records: dict[int, ref[ConnectionPoolEntry]] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        # A copy in one step of the interpreter, since other threads open connections meanwhile.
+        for reference in tuple(self._records.values()):
+            if (record := reference()) is not None and record.dbapi_connection is not None:
+                yield record
+
+    def add(self, record: ConnectionPoolEntry) -> None:
+        """Note that the connection of *record* was opened."""
+        record.info.setdefault(OPENED, monotonic())
+        for key, reference in tuple(self._records.items()):
+            if reference() is None:
+                self._records.pop(key, None)
+        self._records[id(record)] = ref(record)
+
+
+class IdleConnections:
+    """The idle connections of one database, each with its cursor and its deadline; none before `allow()`.
+
+    *wanted*: connections to be opened, which wait until others are closed; meanwhile none is kept. *records*: all that are open.
+    """
+
+    __slots__ = (
+        "_autocommit",
+        "_disposed_at",
+        "_engine",
+        "_idle",
+        "_max_idle",
+        "_own_checkouts",
+        "_own_listeners",
+        "_wanted",
+        "records",
+    )
+
+    def __init__(self, wanted: Sized = ()) -> None:
         self._idle: list[IdleConnection] = []
         self._engine: Engine | None = None
-        self._max_idle = self._own_listeners = 0
+        self._max_idle = self._own_listeners = self._own_checkouts = 0
         self._autocommit = False
         self._disposed_at = 0.0
+        self._wanted = wanted
+        self.records = Records()
 
     def allow(self, engine: Engine, *, autocommit: bool) -> None:
         """Allow idle connections of *engine*, at most half of its pool; *autocommit*: they are switched to it."""
         pool = engine.pool
         self._engine, self._autocommit = engine, autocommit
         self._own_listeners = count_added(engine, "reset")
+        self._own_checkouts = count_added(engine, "checkout")
         self._max_idle = pool.size() // 2 if isinstance(pool, QueuePool) else 0
 
     @property
@@ -65,23 +109,37 @@ class IdleConnections:
             return 0.0
         events = self._pool.dispatch
         own = self._own_listeners
-        listened = events.checkout or len(events.checkin) > own or len(events.reset) > own
+        listened = (
+            len(events.checkout) > self._own_checkouts or len(events.checkin) > own or len(events.reset) > own
+        )
         return 0.0 if listened else monotonic() + TRUSTED
 
     def take(self) -> IdleConnection | None:
-        """Remove and return an idle connection, or None; return expired ones to the pool."""
+        """Remove and return an idle connection; None if there is none, or it has expired: then see `expire`."""
+        try:
+            idle = self._idle.pop()
+        except IndexError:
+            return None
+        if monotonic() < idle[2]:
+            return idle
+        self._idle.append(idle)
+        return None
+
+    def expire(self) -> None:
+        """Return expired connections to the pool, which can take a round trip each, and so be waited for without end."""
         while True:
             try:
                 idle = self._idle.pop()
             except IndexError:
-                return None
+                return
             if monotonic() < idle[2]:
-                return idle
+                self._idle.append(idle)
+                return
             give_back(idle[0])
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
         """Keep *connection*, which must have no open transaction, until *deadline*; return False if it may not be kept."""
-        if len(self._idle) >= self._max_idle or deadline - TRUSTED < self._disposed_at:
+        if len(self._idle) >= self._max_idle or deadline - TRUSTED < self._disposed_at or self._wanted:
             return False
         if self._autocommit and cursor.rowcount > MAX_ROWS:
             cursor = connection.cursor()
@@ -89,6 +147,20 @@ class IdleConnections:
         if self._engine.pool.overflow() >= 0:  # type: ignore[union-attr]
             self.make_room()  # another thread may be waiting by now
         return True
+
+    def in_use(self) -> int:
+        """Return how many connections are used by a block or a statement."""
+        busy: int = sum(record.in_use for record in self.records)
+        return max(0, busy - len(self._idle))
+
+    def has_idle(self) -> bool:
+        """Return whether a connection is open that nothing uses."""
+        return bool(self._idle) or not all(record.in_use for record in self.records)
+
+    def is_stale(self, record: ConnectionPoolEntry) -> bool:
+        """Return whether the connection of *record* was opened before its engine was disposed, so that no pool uses it again."""
+        opened: float = record.info.get(OPENED, self._disposed_at)
+        return opened < self._disposed_at
 
     def make_room(self) -> None:
         """Return an idle connection to the pool if the pool has none left within its size."""
@@ -115,20 +187,21 @@ class IdleConnections:
             give_back(connection)
 
     def forget(self, *engine: Engine) -> None:
-        """Close the idle connections, since their engine was disposed; those in use cannot be kept any more."""
+        """Close the idle connections without a question to the server; those in use cannot be kept any more."""
         self._disposed_at = monotonic()
         while self._idle:
             try:
                 connection = self._idle.pop()[0]
             except IndexError:
                 return
-            connection.invalidate()
+            if connection.is_valid:
+                connection.invalidate()
             connection.close()
 
     def close(self) -> None:
-        """Return the idle connections to the pool, and keep none from now on."""
+        """Close the idle connections, and keep none from now on."""
         self._max_idle = 0
-        self.clear()
+        self.forget()
 
     def abandon(self) -> None:
         """In a forked child: drop the parent's idle connections without closing them."""

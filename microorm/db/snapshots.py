@@ -143,17 +143,19 @@ class SnapshotLog:
         """Open a level, for a savepoint."""
         self._levels.append({})
 
-    def record(self, snapshot: Snapshot) -> None:
-        """Keep *snapshot* in the innermost level; if the instance has a snapshot there, add the generated values to it."""
-        self._record(self._levels[-1], snapshot)
+    def record(self, snapshot: Snapshot, level: dict[int, Any] | None = None) -> None:
+        """Keep *snapshot* in a *level*, by default the innermost.
 
-    def _record(self, level: dict[int, Any], snapshot: Snapshot) -> None:
+        If the instance has a snapshot there, the generated values are added to that.
+        """
+        if level is None:
+            level = self._levels[-1]
         instance = snapshot[0]()
         key = id(instance)
         entry = level.setdefault(key, snapshot)
         if entry is snapshot:
             return
-        older: Snapshot = _steps(entry)[-1]
+        older: Snapshot = entry[-1] if entry.__class__ is list else entry
         if older[0]() is not instance:
             level[key] = snapshot
             return
@@ -176,7 +178,7 @@ class SnapshotLog:
         for snapshot in snapshots:
             key = id(snapshot[0]())
             if key in level:
-                self._record(level, snapshot)
+                self.record(snapshot, level)
             else:
                 level[key] = snapshot
 
@@ -200,7 +202,7 @@ class SnapshotLog:
                 continue
             for snapshot in _steps(entry):
                 if snapshot[0]() is not None:
-                    self._record(outer, snapshot)
+                    self.record(snapshot, outer)
         self._levels.pop()
 
     def roll_back(self) -> None:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import closing, suppress
+from functools import partial
 from threading import get_ident
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from microorm.db.connection import Channel, rolled_back, unknown_commit
-from microorm.db.context import Hook, Owner, forget, open_block, watch
+from microorm.db.context import Owner, forget, open_block, watch
 from microorm.db.engine import BEGIN, TRANSACTION, Database
+from microorm.db.hooks import Hook
 from microorm.db.pool import close_connection, switch_readonly
 from microorm.db.snapshots import SnapshotLog
 from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError
+from microorm.instrumentation import NOTHING, transaction_step, watchers
 from microorm.messages import brief
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ _log = logging.getLogger("microorm.transactions")
 class Transaction(Channel):
     """A transaction on one alias: its connection, blocks, `on_commit` functions and snapshots.
 
-    *settled*: it was committed, or the outcome of its COMMIT is unknown; the instances keep their state, then.
+    *settled*: it was committed, or the outcome of its COMMIT is unknown; the instances keep their state, then. *wrote*: a
+    write was routed to it, or its connection handed out.
     """
 
     __slots__ = (
@@ -43,10 +47,12 @@ class Transaction(Channel):
         "blocks",
         "committed",
         "handed_out",
+        "home",
         "hooks",
         "owner",
         "settled",
         "warned",
+        "wrote",
     )
 
     def __init__(self, database: Database) -> None:
@@ -54,10 +60,11 @@ class Transaction(Channel):
         self.blocks: list[AtomicBlock] = []
         self.hooks: deque[Hook] = deque()
         self.owner = Owner()
+        self.home = database.here()
         self.undo = SnapshotLog()
-        self.warned = self.handed_out = self._switched = self.sent = self.answered = self.committed = (
-            self.settled
-        ) = False
+        self.warned = self.wrote = self.handed_out = self._switched = self.sent = self.answered = (
+            self.committed
+        ) = self.settled = False
         self._root: RootTransaction | None = None
         self._connection = self._raw = self.cursor = None
         self._deadline = 0.0
@@ -69,6 +76,9 @@ class Transaction(Channel):
         an error nothing is held.
         """
         database = self.database
+        step = None
+        if watchers:
+            step = transaction_step(database.alias, "BEGIN READ ONLY" if readonly else "BEGIN").begin()
         try:
             if readonly or not database.begins_on_cursor or database.listened():
                 self._begin_through_sqlalchemy(readonly)
@@ -76,9 +86,13 @@ class Transaction(Channel):
                 self._acquire()
                 self._begin_on_cursor()
             watch(self)
-        except BaseException:
+        except BaseException as error:
+            if step is not None:
+                step.end(error)
             self._close()
             raise
+        if step is not None:
+            step.end()
 
     @classmethod
     def adopt(cls, database: Database, connection: Connection) -> Transaction:
@@ -89,13 +103,14 @@ class Transaction(Channel):
 
     def __enter__(self) -> Transaction:
         if self.owner.thread != get_ident():
+            self.database.refuse_elsewhere(self.home)
             self.owner.check(self.database.alias)
+            if self.database.is_async:
+                self.owner.thread = None  # the next user is checked, too
         if self.handed_out and (ended := self.ended_elsewhere()) is not None:
             self.doom(ended)
         if (error := self.blocks[-1].doomed_by) is not None:
             raise self._doomed(error) from error
-        if self.database.observers.told:
-            self.cursor = self.database.observers.watched(self.cursor)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -109,6 +124,7 @@ class Transaction(Channel):
     def hand_out(self) -> Connection:
         """Return the connection, for statements of the program; in a doomed block these raise `TransactionError`."""
         self.handed_out = True
+        self.wrote = self.wrote or not self.readonly
         return self.connection
 
     def ended_elsewhere(self) -> TransactionError | None:
@@ -141,7 +157,20 @@ class Transaction(Channel):
 
         Raises `CommitOutcomeUnknown` if the connection is lost, or the program interrupted, during COMMIT.
         """
+        if watchers:
+            with transaction_step(self.database.alias, "COMMIT"):
+                self.database.complete(self._commit)
+        else:
+            self.database.complete(self._commit)
+
+    def _commit(self) -> None:
         try:
+            if (
+                self.database.is_async and self.raw.driver_connection is None
+            ):  # a commit on SQLite would do nothing
+                raise TransactionError(
+                    f"the block on {self.database.alias!r} cannot be committed: the database was closed"
+                )
             if self._connection is not None:
                 self._connection.commit()
             else:
@@ -177,13 +206,13 @@ class Transaction(Channel):
         if self.lost:
             return None
         try:
-            driver: Any = self.raw.dbapi_connection
+            driver: Any = self.raw.driver_connection
             if self.database.is_sqlite:
                 return bool(driver.in_transaction)
             if self.database.dialect == "postgresql":
                 # libpq: 0 is idle, 2 and 3 are in a transaction; 1 waits for an answer
                 return {0: False, 2: True, 3: True}.get(int(driver.info.transaction_status))
-            with closing(driver.cursor()) as cursor:
+            with closing(self.raw.cursor()) as cursor:
                 cursor.execute("SELECT @@in_transaction")
                 # The answer to the COMMIT may still be there; it has no row.
                 row = cursor.fetchone()
@@ -192,11 +221,23 @@ class Transaction(Channel):
             _log.debug("the outcome of COMMIT on %r cannot be found out: %s", self.database.alias, error)
             return None
 
+    def report(self) -> None:
+        """Tell the guard of the database that something was written here and is committed, if that is so."""
+        guard = self.database.guard
+        if guard is not None and self.wrote:
+            guard.written()
+
     def roll_back(self) -> None:
         """Roll back, give up the connection, and restore the instances. Can be repeated after an interrupt."""
+        with transaction_step(self.database.alias, "ROLLBACK") if watchers else NOTHING:
+            self.database.complete(self._roll_back)
+
+    def _roll_back(self) -> None:
         idle = False
         try:
-            if self._connection is not None:
+            if self._connection is not None and not self.lost and not self.database.can_wait():
+                self._discard(self.raw, None)
+            elif self._connection is not None:
                 ended = self._root is not None and not self._root.is_active
                 self._connection.rollback()
                 if ended and not self.lost:
@@ -256,7 +297,7 @@ class Transaction(Channel):
 
     def _begin_through_sqlalchemy(self, readonly: bool) -> None:
         database, dialect = self.database, self.database.dialect
-        connection = self._connection = database.idle_connections.connect(database.engine)
+        connection = self._connection = database.connect()
         self._refuse_autocommit(connection.connection)
         options: dict[str, Any] = {TRANSACTION: self}
         if dialect == "sqlite":
@@ -272,7 +313,7 @@ class Transaction(Channel):
                 switch_readonly(connection)
         self._root = connection.get_transaction()
         if not database.listened(connection):
-            self.cursor = connection.connection.cursor()
+            self.cursor = database.cursor(connection.connection)
 
     def _refuse_autocommit(self, raw: PoolProxiedConnection) -> None:
         if self.database.commits_by_itself(raw):
@@ -289,10 +330,11 @@ class Transaction(Channel):
 
     def _invalidate(self) -> None:
         """Invalidate the connection, whose state is unknown."""
-        if self._connection is not None and not self._connection.closed:
-            self._connection.invalidate()
-        elif self._raw is not None and self._raw.is_valid:
-            self._raw.invalidate()
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            self.database.complete(connection.invalidate)
+        elif self._raw is not None:
+            self._discard(self._raw, None)
 
     def _try_autocommit(self, raw: PoolProxiedConnection, *, on: bool) -> bool:
         """Switch autocommit and return True; invalidate the connection if that fails, and return False."""
@@ -320,13 +362,13 @@ class Transaction(Channel):
             self._raw = None
         self.cursor = None
         if connection is not None:
-            close_connection(connection)
+            self.database.complete(partial(close_connection, connection))
 
     def _doomed(self, error: BaseException) -> TransactionError:
         if isinstance(error, Forbidden):
             return TransactionError(f"{self.database.alias!r} cannot be used: {error}")
         return TransactionError(
-            f"the block on {self.database.alias!r} is doomed by an earlier error: {brief(error)}"
+            f"the block on {self.database.alias!r} is doomed by an earlier error: {brief(error)}{how_to_go_on(error)}"
         )
 
     def _refuse_statement(self, *arguments: Any) -> None:
@@ -334,6 +376,13 @@ class Transaction(Channel):
         # A closed block is being rolled back, which may take a statement.
         if block.doomed_by is not None and not block.closed:
             raise self._doomed(block.doomed_by) from block.doomed_by
+
+
+def how_to_go_on(error: BaseException | None) -> str:
+    """Return how a block can go on after *error*, as the end of a message; nothing for an error that no program expects."""
+    if not isinstance(error, IntegrityError):
+        return ""
+    return "; to go on after such an error, put what may raise it into an atomic() of its own"
 
 
 def open_transaction(owner: object, alias: str) -> Transaction | None:

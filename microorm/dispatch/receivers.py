@@ -36,7 +36,8 @@ class Connection:
     """A receiver connected to a signal, as found in `Signal.receivers`.
 
     *wildcard*: connected to every sender. *ran*: the receiver has been called at least once. *options*: the arguments
-    that a subclass of Signal adds to `connect`. *reference()* returns the receiver, or None once it has been collected.
+    that a subclass of Signal adds to `connect`. *stored*: a send does not call the receiver, but stores what another process
+    will call it with. *reference()* returns the receiver, or None once it has been collected.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Connection:
         "qualname",
         "ran",
         "reference",
+        "stored",
         "successor",
         "volatile",
         "weak",
@@ -78,6 +80,7 @@ class Connection:
         self.weak = weak
         self.options = MappingProxyType(dict(options)) if options else NO_OPTIONS
         self.is_async = is_async(receiver)
+        self.stored = "stored" in self.options
         self.ran = False
         self.successor: Connection | None = None
         self.volatile = weak and _lives_in_a_call(receiver)
@@ -299,19 +302,22 @@ class ReceiverLostWarning(UserWarning):
 class Route(tuple[Connection, ...]):
     """The connections that receive the signals of one sender, in order.
 
-    *sync*, *asynchronous*: the same connections by kind. *optional*: at least one has options. *plain*: there are
-    connections, all of them sync and without options.
+    *sync*, *asynchronous*: the connections to call, by kind. *stored*: the others. *optional*: at least one has options.
+    *plain*: there are connections, all of them sync and without options.
     """
 
     sync: tuple[Connection, ...]
     asynchronous: tuple[Connection, ...]
+    stored: tuple[Connection, ...]
     optional: bool
     plain: bool
 
     def __new__(cls, connections: Iterable[Connection]) -> Route:
         route = super().__new__(cls, connections)
-        route.sync = tuple(connection for connection in route if not connection.is_async)
-        route.asynchronous = tuple(connection for connection in route if connection.is_async)
+        called = [connection for connection in route if not connection.stored]
+        route.sync = tuple(connection for connection in called if not connection.is_async)
+        route.asynchronous = tuple(connection for connection in called if connection.is_async)
+        route.stored = tuple(connection for connection in route if connection.stored)
         route.optional = any(connection.options for connection in route)
         route.plain = bool(route) and not (route.asynchronous or route.optional)
         return route
@@ -320,13 +326,27 @@ class Route(tuple[Connection, ...]):
 EMPTY: Final = Route(())
 
 
+class CachedRoute:
+    """The *route* of the sender that *sender()* returns, until it is collected.
+
+    *references*: those to the receivers of a plain route, once all have run, so that it need not be noted again.
+    """
+
+    __slots__ = ("references", "route", "sender")
+
+    def __init__(self, sender: Callable[[], object], route: Route) -> None:
+        self.sender = sender
+        self.route = route
+        self.references: tuple[Callable[[], Receiver | None], ...] | None = None
+
+
 class Listeners:
     """The connections of one signal, and the routes by sender; the base of `Signal`."""
 
     def __init__(self, arguments: Iterable[str] | None = None) -> None:
         self._arguments = None if arguments is None else frozenset(arguments)
         self._connections: dict[Hashable, Connection] = {}
-        self._routes: dict[int, tuple[Callable[[], object], Route]] = {}
+        self._routes: dict[int, CachedRoute] = {}
         self._dead: deque[object] = deque()
         self._unwarned = 0  # lost connections that a use without warnings has left
         # Re-entrant: a finalizer that disconnects may run in the middle of a connect.
@@ -355,7 +375,7 @@ class Listeners:
     def _connect(
         self, receiver: Receiver, sender: object, weak: bool, dispatch_uid: object, options: Mapping[str, Any]
     ) -> None:
-        check_receiver(receiver, self._arguments)
+        check_receiver(receiver, self._arguments_for(options))
         connection = Connection(receiver, sender, dispatch_uid, options, weak=weak, flag=self._dead.append)
         key = connection_key(receiver, sender, dispatch_uid)
         self._prune()
@@ -367,10 +387,14 @@ class Listeners:
                 self._connections[key] = connection
                 self._forget_routes()
 
+    def _arguments_for(self, options: Mapping[str, Any]) -> frozenset[str] | None:
+        """Return the names of the arguments that a receiver with *options* gets, if they are known."""
+        return self._arguments
+
     def disconnect(
         self, receiver: Receiver | None = None, sender: object = None, dispatch_uid: object = None
     ) -> bool:
-        """Remove the connection made with the same arguments; return whether there was one."""
+        """Remove the connection made with the same *receiver* or *dispatch_uid*, and *sender*; return whether there was one."""
         self._prune()
         with self._lock:
             found = self._connections.pop(connection_key(receiver, sender, dispatch_uid), None)
@@ -381,9 +405,9 @@ class Listeners:
         """Whether a signal of *sender* would be received, muted or not."""
         if len(self._dead) > self._unwarned:
             self._drop_dead(warn=False)
-        entry = self._routes.get(id(sender))
-        if entry is not None and entry[0]() is sender:
-            return bool(entry[1])
+        cached = self._routes.get(id(sender))
+        if cached is not None and cached.sender() is sender:
+            return bool(cached.route)
         return bool(self._find_route(sender))
 
     def _matches(self, connection: Connection, sender: object) -> bool:
@@ -393,9 +417,9 @@ class Listeners:
         """Return the cached connections of *sender*, after removing dead ones; EMPTY if there are none."""
         if self._dead:
             self._prune()
-        entry = self._routes.get(id(sender))
-        if entry is not None and entry[0]() is sender:  # not a new object with the same id
-            return entry[1]
+        cached = self._routes.get(id(sender))
+        if cached is not None and cached.sender() is sender:  # not a new object with the same id
+            return cached.route
         return self._find_route(sender)
 
     def _find_route(self, sender: object) -> Route:
@@ -403,12 +427,18 @@ class Listeners:
         connections = list(self._connections.values())
         route = Route(each for each in connections if each.alive and self._matches(each, sender)) or EMPTY
         if sender is None:
-            routes[key] = (lambda: None, route)
+            routes[key] = CachedRoute(lambda: None, route)
             return route
         # A sender without weak references is not cached, since the cache would keep it alive.
         with contextlib.suppress(TypeError):
-            routes[key] = (weakref.ref(sender, lambda _: routes.pop(key, None)), route)
+            routes[key] = CachedRoute(weakref.ref(sender, lambda _: routes.pop(key, None)), route)
         return route
+
+    def _note_run(self, sender: object, route: Route) -> None:
+        """Note that all receivers of the plain *route* have run."""
+        cached = self._routes.get(id(sender))
+        if cached is not None and cached.route is route and cached.references is None:
+            cached.references = tuple([connection.reference for connection in route])
 
     def _forget_routes(self) -> None:
         # Cleared as well as replaced: the old routes are in a reference cycle with their senders' references.

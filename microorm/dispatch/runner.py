@@ -15,20 +15,28 @@ import selectors
 import sys
 import threading
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 _T = TypeVar("_T")
+Awaiter = Callable[[Coroutine[Any, Any, Any]], Any]
+
+awaiters: list[Callable[[], Awaiter | None]] = []
+"""Functions that return how a coroutine is awaited in the synchronous function that is running, or None if it cannot be."""
+
 _UNSET = object()
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run *coroutine* in this thread and return its result.
 
-    Context variables that it sets are set for the caller, even if it fails. On a running event loop, *coroutine* is
-    closed without being run and RuntimeError is raised.
+    Context variables that it sets are set for the caller, even if it fails. In an awaited call the task of the call awaits
+    it; elsewhere on a running event loop, *coroutine* is closed without being run and RuntimeError is raised.
     """
+    for find in awaiters:
+        if (wait := find()) is not None:
+            return cast(_T, wait(coroutine))
     try:
         refuse_running_loop("a coroutine")
     except RuntimeError:
@@ -68,13 +76,18 @@ async def run_concurrently(coroutines: Sequence[Coroutine[Any, Any, _T]]) -> lis
     raise error  # outside the except clause, which would set its __context__
 
 
-def refuse_running_loop(what: str) -> None:
-    """Raise RuntimeError, which names *what* cannot be run, if this thread runs an event loop."""
+def refuse_running_loop(what: str, instead: str = "") -> None:
+    """Raise RuntimeError, which names *what* cannot be run, if this thread runs an event loop, outside awaited calls.
+
+    *instead*: what to write, as the end of the message.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(f"cannot run {what} synchronously on a running event loop")
+    if any(find() is not None for find in awaiters):
+        return
+    raise RuntimeError(f"cannot run {what} synchronously on a running event loop{instead}")
 
 
 def _copy_changes(before: Context, after: Context) -> None:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Final, TypeVar
 
 from microorm.dispatch.receivers import Connection, Listeners, Receiver, Route
+from microorm.instrumentation import NOTHING, RECEIVER, SIGNAL, Step, exceptions, note, separately, watchers
 from microorm.messages import brief
 
 logger = logging.getLogger("microorm.dispatch")
@@ -46,71 +47,115 @@ class Signal(Listeners):
       without options may be called directly. Its result is awaited if it is awaitable and the receiver async.
     - `_runner(route)`: the function by which `send` runs async receivers. Called before any receiver runs; raises an
       error if coroutines cannot be run here.
+    - `instead`: the end of that error, which says what to write.
     - `concurrent`: run async receivers concurrently, rather than one by one until the first error.
     """
 
     concurrent: ClassVar[bool] = True
+    instead: ClassVar[str] = "; await asend() instead of send()"
 
     def send(self, sender: object, **named: Any) -> _Responses:
         """Call the sync receivers, then the async ones, in order; return `(receiver, response)` pairs.
 
+        Those are called that are connected to *sender* or to all senders, each with *sender* and the arguments *named*.
         The first error is raised unchanged, and later receivers do not run. Async receivers run concurrently in this
-        thread; on a running event loop RuntimeError is raised before any receiver runs.
+        thread; on a running event loop RuntimeError is raised before any receiver runs. Raises TypeError for an argument
+        that is called `signal`, which the receivers get anyway.
         """
-        if not self._connections:
-            return []
-        entry = self._routes.get(id(sender))  # `_route` without the cost of a call
-        known = entry is not None and entry[0]() is sender and not self._dead
-        route = entry[1] if known and entry is not None else self._route(sender)
-        if not route.plain or _mutes.get():
-            return self._send(route, sender, named, _CATCH_NONE)
-        if named.setdefault("signal", self) is not self:
+        cached = self._routes.get(id(sender))  # `_route` without the cost of a call
+        if (
+            cached is None
+            or cached.references is None
+            or cached.sender() is not sender
+            or self._dead
+            or exceptions
+        ):
+            return self._send(self._route(sender), sender, named, _CATCH_NONE) if self._connections else []
+        if "signal" in named:
             raise TypeError(_SIGNAL_GIVEN)
+        named["signal"] = self
         named["sender"] = sender
         responses: _Responses = []  # `_call` without options and errors to handle
-        for connection in route.sync:
-            if (receiver := connection.reference()) is not None:
-                connection.ran = True
+        for reference in cached.references:
+            if (receiver := reference()) is not None:
                 responses.append((receiver, receiver(**named)))
         return responses
 
+    def receivers_for(self, sender: object = None) -> tuple[Connection, ...]:
+        """Return the connections that a signal of *sender* would reach, muted or not, in the order of their calls.
+
+        Sync receivers come before async ones; what is delivered later, such as after a commit, is among them. Raises what
+        `connect` raises for an invalid sender.
+        """
+        self._check_sender(sender)
+        route = self._route(sender)
+        return tuple(each for each in (*route.stored, *route.sync, *route.asynchronous) if each.alive)
+
     def send_robust(self, sender: object, **named: Any) -> _Responses:
-        """Send to all receivers: an Exception is logged and becomes the response of its receiver."""
+        """Send to all receivers: an Exception is logged and becomes the response of its receiver.
+
+        *sender*, the arguments *named* and the return value are those of `send`.
+        """
         return self._send(self._route(sender), sender, named, _CATCH) if self._connections else []
 
     async def asend(self, sender: object, **named: Any) -> _Responses:
         """Send from a coroutine: call sync receivers directly, in order, then run the async ones concurrently.
 
-        If an async receiver fails, the others are cancelled. A single error is raised unchanged, several as an
-        ExceptionGroup.
+        *sender*, the arguments *named* and the return value are those of `send`. If an async receiver fails, the others
+        are cancelled. A single error is raised unchanged, several as an ExceptionGroup.
         """
         return await self._asend(self._route(sender), sender, named, _CATCH_NONE) if self._connections else []
 
     async def asend_robust(self, sender: object, **named: Any) -> _Responses:
-        """Send from a coroutine to all receivers, handling errors as `send_robust` does."""
+        """Send from a coroutine to all receivers, handling errors as `send_robust` does.
+
+        *sender* and the arguments *named* are those of `send`.
+        """
         return await self._asend(self._route(sender), sender, named, _CATCH) if self._connections else []
 
     def _send(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
-        if not route or self._muted(sender):
+        if not route:
+            return []
+        if watchers:
+            with Step(SIGNAL, (self, sender)):
+                return self._send_to(route, sender, named, catch)
+        return self._send_to(route, sender, named, catch)
+
+    def _send_to(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
+        if self._muted(sender):
             return []
         run = self._runner(route) if route.asynchronous else None
         responses = self._call(route, sender, named, catch)
+        if route.plain:
+            self._note_run(sender, route)
         return responses + run(self._acall(route, sender, named, catch)) if run else responses
 
     async def _asend(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
-        if not route or self._muted(sender):
+        if not route:
+            return []
+        with Step(SIGNAL, (self, sender)) if watchers else NOTHING:
+            return await self._asend_to(route, sender, named, catch)
+
+    async def _asend_to(
+        self, route: Route, sender: object, named: dict[str, Any], catch: _Catch
+    ) -> _Responses:
+        if self._muted(sender):
             return []
         responses = self._call(route, sender, named, catch)
         return responses + await self._acall(route, sender, named, catch)
 
     def _muted(self, sender: object) -> bool:
         mutes = _mutes.get()
-        return bool(mutes) and any(mute.silences(self, sender) for mute in mutes)
+        silent = bool(mutes) and any(mute.silences(self, sender) for mute in mutes)
+        if silent and watchers:
+            note(muted=True)
+        return silent
 
     def _call(self, route: Route, sender: object, named: dict[str, Any], catch: _Catch) -> _Responses:
         if "signal" in named:
             raise TypeError(_SIGNAL_GIVEN)
         connections = self._accepting(route.sync, named) if route.optional else route.sync
+        deliver = self._deliver_watched if watchers else self._deliver
         responses: _Responses = []
         for connection in connections:
             receiver = connection.reference()
@@ -118,7 +163,7 @@ class Signal(Listeners):
                 continue
             connection.ran = True
             try:
-                response = self._deliver(connection, receiver, sender, named)
+                response = deliver(connection, receiver, sender, named)
             except catch as error:
                 response = _failed(connection, error)
             responses.append((receiver, response))
@@ -128,9 +173,10 @@ class Signal(Listeners):
         async def call(connection: Connection, receiver: Receiver) -> tuple[Receiver, Any]:
             connection.ran = True
             try:
-                response = self._deliver(connection, receiver, sender, named)
-                if inspect.isawaitable(response):
-                    response = await response
+                with Step(RECEIVER, connection) if watchers else NOTHING:
+                    response = self._deliver(connection, receiver, sender, named)
+                    if inspect.isawaitable(response):
+                        response = await response
             except catch as error:
                 response = _failed(connection, error)
             return receiver, response
@@ -138,7 +184,10 @@ class Signal(Listeners):
         connections = self._accepting(route.asynchronous, named)
         living = [(each, receiver) for each in connections if (receiver := each.reference()) is not None]
         if self.concurrent and len(living) > 1:
-            responses: _Responses = await _runner_module().run_concurrently([call(*pair) for pair in living])
+            calls: list[Any] = [call(*pair) for pair in living]
+            if watchers:
+                calls = list(map(separately, calls))
+            responses: _Responses = await _runner_module().run_concurrently(calls)
             return responses
         return [await call(*pair) for pair in living]
 
@@ -159,9 +208,15 @@ class Signal(Listeners):
     ) -> Any:
         return receiver(signal=self, sender=sender, **named)
 
+    def _deliver_watched(
+        self, connection: Connection, receiver: Receiver, sender: object, named: Mapping[str, Any]
+    ) -> Any:
+        with Step(RECEIVER, connection):
+            return self._deliver(connection, receiver, sender, named)
+
     def _runner(self, route: Route) -> Callable[[Coroutine[Any, Any, _Responses]], _Responses]:
         first = route.asynchronous[0]
-        _runner_module().refuse_running_loop(f"async receiver {first.module}.{first.qualname}")
+        refuse_running_loop(f"async receiver {first.module}.{first.qualname}", self.instead)
         return run_coroutine
 
 
@@ -169,7 +224,9 @@ _Signals = Signal | list[Signal] | tuple[Signal, ...]
 
 
 def receiver(signal_or_signals: _Signals, /, **options: Any) -> Callable[[_R], _R]:
-    """Connect the decorated function to a signal, or to each signal in a list or tuple.
+    """Connect the decorated function to a signal, or to each signal in a list or tuple (*signal_or_signals*).
+
+    Example: `@receiver(post_save, sender=Book, delivery="on_commit")` above the function.
 
     *options* are passed to `connect`. Raises TypeError if an object is not a signal.
     """
@@ -206,6 +263,7 @@ _mutes: ContextVar[tuple[_Mute, ...]] = ContextVar("microorm.dispatch.mutes", de
 def muted(signal_or_signals: _Signals, sender: object = ANY) -> Iterator[None]:
     """Silence one or more signals inside the block, optionally only for one *sender*.
 
+    Example: `with muted(post_save, sender=Book): ...`. *signal_or_signals*: a signal, or a list or tuple of signals.
     This applies to the current thread or task, and to tasks started in the block, until the block ends. Blocks can be
     nested. Connections and `has_listeners` do not change. Raises TypeError if an object is not a signal, and whatever
     `connect` raises for an invalid sender.
@@ -214,11 +272,13 @@ def muted(signal_or_signals: _Signals, sender: object = ANY) -> Iterator[None]:
     if sender is not ANY:
         for signal in mute.signals:
             signal._check_sender(sender)
-    _mutes.set((*_mutes.get(), mute))
     try:
+        exceptions.add(mute)  # while there are none in any context, a send need not look for those of its own
+        _mutes.set((*_mutes.get(), mute))
         yield
     finally:
         mute.over = True
+        exceptions.discard(mute)
         # Not Token.reset: a generator may be closed in a different context from the one that opened it.
         _mutes.set(tuple(each for each in _mutes.get() if each is not mute))
 
@@ -227,6 +287,14 @@ def run_coroutine(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run *coroutine* on this thread's event loop and return its result, as `runner.run` does."""
     result: _T = _runner_module().run(coroutine)
     return result
+
+
+def refuse_running_loop(what: str, instead: str = "") -> None:
+    """Raise RuntimeError if the coroutine function *what* would have to wait for the running event loop.
+
+    *instead*: what to write, as the end of the message.
+    """
+    _runner_module().refuse_running_loop(what, instead)
 
 
 def _runner_module() -> ModuleType:

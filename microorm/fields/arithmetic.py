@@ -259,7 +259,10 @@ class Duration(TypeDecorator[timedelta]):
 
 
 class ExactNumeric(TypeDecorator[Decimal]):
-    """A `Decimal` of fixed precision; SQLite stores it as a float, so more than 15 digits are refused there."""
+    """A `Decimal` of *precision* digits, *scale* of them after the point.
+
+    SQLite stores it as a float, so more than 15 digits are a `ModelError` there.
+    """
 
     impl = Numeric
     cache_ok = True

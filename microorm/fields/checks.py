@@ -28,8 +28,20 @@ MAX_TIMEDELTA = timedelta(microseconds=2**63 - 1)
 class InvalidFieldValue(Exception):
     """A field does not accept a value; the message completes a sentence that begins with the field's name."""
 
+    problem: str
+    """The same without the value, where a validator has refused it, in the validator's words."""
+
     def __init__(self, expected: str, found: str) -> None:
-        super().__init__(f"must be {expected}, not {found}")
+        self.problem = f"must be {expected}, not {found}"
+        super().__init__(self.problem)
+
+
+class RefusedValue(InvalidFieldValue):
+    """A validator of a field does not accept *value*, for the reason *problem*."""
+
+    def __init__(self, problem: str, value: object) -> None:
+        self.problem = problem
+        Exception.__init__(self, f"{problem} ({shown(value)})")
 
 
 class Check(NamedTuple):
@@ -47,10 +59,11 @@ class Check(NamedTuple):
 
 
 def shown(value: Any) -> str:
-    """Format *value* for a message: its type and a short repr."""
+    """Format *value* for a message: its type and a short repr, or the latter alone if it begins with the type."""
     if value is None:
         return "None"
-    return f"{type(value).__name__} {brief_value(value)}"
+    name, text = type(value).__name__, brief_value(value)
+    return text if text.partition("(")[0].rpartition(".")[2] == name else f"{name} {text}"
 
 
 def encodable(text: str) -> bool:

@@ -164,7 +164,10 @@ class Document(JSON[Any]):
             return self._read(AsFloat, Double())
 
         def as_numeric(self, precision: int, scale: int, asdecimal: bool = True) -> Any:
-            """Return a number rounded to *scale* places; NULL for one with more digits, and for any other value."""
+            """Return a number rounded to *scale* places; NULL for one with more digits, and for any other value.
+
+            *precision*: how many digits it may have. It is a `Decimal`, or a `float` unless *asdecimal*.
+            """
             exact = asdecimal and precision <= MAX_NUMERIC
             kind: Any = ExactNumeric(precision, scale) if exact else Numeric(precision, scale, asdecimal)
             limit: Any = literal_column(str(10 ** (int(precision) - int(scale))))

@@ -5,7 +5,8 @@ The quick check of what most conditions are is here, too: a column that is compa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from sqlalchemy.sql.elements import ExpressionClauseList, Grouping
 from sqlalchemy.sql.selectable import Select
 from sqlalchemy.types import NullType
 
-from microorm.fields.checks import InvalidFieldValue
+from microorm.fields.checks import InvalidFieldValue, shown
 from microorm.fields.columns import FieldColumn
 from microorm.fields.families import COMPARISONS, PLAIN, TEXT_OPERATORS, comparable, field_of, of_field
 from microorm.fields.field import FIELD, Field
@@ -47,6 +48,18 @@ def keep_instance(literal: Any, instance: Any) -> None:
 def is_instance(value: Any) -> bool:
     """Return whether *value* is an instance of a model."""
     return hasattr(type(value), "__schema__")
+
+
+def refuse_rows(literals: Iterable[Any]) -> None:
+    """Raise `TypeError` for a model or an instance among the values of *literals*, where nothing says which column is meant.
+
+    MariaDB's drivers would send their `str()`.
+    """
+    for value in chain.from_iterable(values_of(each) for each in literals):
+        if is_instance(value) or (isinstance(value, type) and hasattr(value, "__schema__")):
+            raise TypeError(
+                f"an expression takes columns and values, not {shown(value)}; name a column of it, or its key"
+            )
 
 
 def keys_of(element: Any) -> Keys | None:

@@ -6,8 +6,9 @@ A `Field` is declared in a class body and bound to each model that has it. A bou
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from inspect import iscoroutinefunction
 from types import EllipsisType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, overload
 from weakref import ref
@@ -19,16 +20,19 @@ from sqlalchemy import (
     Computed,
     FetchedValue,
     Identity,
+    Index,
+    UniqueConstraint,
     literal,
     type_coerce,
 )
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.schema import SchemaItem, conv
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
 from microorm.errors import InvalidValue, ModelError, UnsavedError, nearest
 from microorm.fields import types
-from microorm.fields.checks import Check, InvalidFieldValue, encodable, shown
+from microorm.fields.checks import Check, InvalidFieldValue, RefusedValue, encodable, shown
 from microorm.fields.columns import FieldColumn, compared_as_text
 from microorm.fields.type_map import FieldType, InvalidOption, custom_check, field_type, type_name
 from microorm.messages import brief
@@ -47,11 +51,12 @@ MISSING: Final = _Missing()
 FIELD = "microorm.field"
 """The key of a bound field in the `info` of its column."""
 
-_FLAGS = ("primary_key", "unique", "index", "timezone", "init")
+_FLAGS = ("primary_key", "timezone", "init")
+_NAMED = ("unique", "index")  # True, or a name
 _POSITIVE = ("max_length", "max_digits")
 _CALLABLES = ("default_factory", "on_update")
-_OTHERS = ("default", "server_default", "decimal_places", "type_", "column")
-_OPTIONS = (*_FLAGS, *_POSITIVE, *_CALLABLES, *_OTHERS)
+_OTHERS = ("default", "server_default", "decimal_places", "type_", "column", "comment", "validate")
+_OPTIONS = (*_FLAGS, *_NAMED, *_POSITIVE, *_CALLABLES, *_OTHERS)
 _TYPE_SPECIFIC = ("decimal_places", "max_digits", "max_length", "timezone")
 
 
@@ -60,6 +65,8 @@ class Field(Generic[T]):
 
     This is a non-data descriptor: the values of an instance are in its `__dict__`. `__get__` is called for a value that
     is not there: a deferred field is loaded, and a value that the database has yet to generate is None.
+
+    *options* are those of `field`.
     """
 
     name: str
@@ -78,6 +85,8 @@ class Field(Generic[T]):
         self.default_factory: Callable[[], Any] | None = options.get("default_factory")
         self.on_update: Callable[[], Any] | None = options.get("on_update")
         self.server_default: Any = options.get("server_default")
+        self.version: int | None = options.get("version")  # the first of a row, if this counts its updates
+        self.validators: tuple[Callable[[Any], None], ...] = ()
         self.computed: bool = type(self.server_default) in (Computed, FetchedValue)
         self.generated = False
         self.implicit = False  # the key of a model that declares none
@@ -133,7 +142,10 @@ class Field(Generic[T]):
         return self.init and not (self.has_default or self.implicit)
 
     def bind(self, owner: type, name: str, annotation: Any) -> Field[T]:
-        """Return a copy that belongs to *owner* and has a column. `ModelError` if the declaration is invalid."""
+        """Return a copy that is *name* of *owner*, and has a column for its *annotation*.
+
+        Raises `ModelError` if the declaration is invalid.
+        """
         bound = copy(self)
         bound.name = name
         bound.owner = owner
@@ -155,6 +167,22 @@ class Field(Generic[T]):
             raise InvalidFieldValue(self.check.expected, "None")
         return self.check.clean(value)
 
+    def validated(self, value: Any) -> Any:
+        """Return *value*, which is checked, once no validator refuses it; None is not shown to them.
+
+        Raises `InvalidFieldValue` (`RefusedValue`), what a validator raises other than `ValueError`, and `TypeError` for what it returns.
+        """
+        for validator in () if value is None else self.validators:
+            try:
+                returned: object = validator(value)
+            except ValueError as error:
+                raise RefusedValue(str(error) or "is invalid", value) from error
+            if returned is not None:
+                raise TypeError(
+                    f"a validator of {self.label} returned {brief(returned)}; it must return None, or raise ValueError"
+                )
+        return value
+
     def comparable(self, value: Any) -> Any:
         """Validate *value* as an operand of a comparison, and return it as it is compared with the column.
 
@@ -173,7 +201,10 @@ class Field(Generic[T]):
             raise self.invalid(str(refused)) from None
 
     def key_of(self, value: Any) -> Any:
-        """Return the key of *value* if it is an instance and the column is a key or a foreign key, else *value* itself."""
+        """Return the key of *value* if it is an instance and the column is a key or a foreign key, else *value* itself.
+
+        Raises `UnsavedError` for an instance without a key.
+        """
         if not hasattr(type(value), "__schema__"):
             return value
         if self.relation is not None:
@@ -184,9 +215,10 @@ class Field(Generic[T]):
             raise UnsavedError(f"{self.label}: {brief(value)} has no key; save it first")
         return value.pk
 
-    def invalid(self, problem: str) -> InvalidValue:
-        """Return an `InvalidValue` of this field."""
-        return InvalidValue(self.owner.__name__, {self.name: problem})
+    def invalid(self, problem: str | InvalidFieldValue) -> InvalidValue:
+        """Return an `InvalidValue` of this field; *problem* says what is wrong with its value."""
+        short = problem if isinstance(problem, str) else problem.problem
+        return InvalidValue(self.owner.__name__, {self.name: str(problem)}, {self.name: short})
 
     def default_in_rows(self) -> tuple[bool, Any]:
         """Return whether existing rows can be given the default, and the value to store in them."""
@@ -202,8 +234,17 @@ class Field(Generic[T]):
         """Adapt an SQL expression so that every database stores the same value."""
         return types.stored(expression, self.python_type, self.column.type)
 
-    def constraints(self) -> list[CheckConstraint]:
-        """Return the CHECK constraint of an enum or a Literal."""
+    def constraints(self) -> list[SchemaItem]:
+        """Return the unique constraint or index that has a name of its own, and the CHECK of an enum or a Literal."""
+        unique, index = self.options.get("unique"), self.options.get("index")
+        items: list[SchemaItem] = list(self._checks())
+        if isinstance(index, str):
+            items.append(Index(conv(index), self.column, unique=bool(unique)))
+        elif isinstance(unique, str):
+            items.append(UniqueConstraint(self.column, name=conv(unique)))
+        return items
+
+    def _checks(self) -> list[CheckConstraint]:
         kind = field_type(self.python_type)
         if kind is None or self.options.get("type_") is not None:
             return []
@@ -219,6 +260,7 @@ class Field(Generic[T]):
         kind, custom = field_type(self.python_type), self.options.get("type_")
         check_options(self.options)
         self._check_combinations(kind)
+        self.validators = validators_of(self.options.get("validate"))
         if custom is not None:
             column_type = compared_as_text(_type_instance(custom))
             self.check = custom_check(self.python_type, column_type)
@@ -231,13 +273,15 @@ class Field(Generic[T]):
                 f"no column type for {type_name(self.python_type)}; pass a SQLAlchemy type as field(type_=...)"
             )
         self.mutable = kind is None or kind.mutable
+        unique, index = self.options.get("unique"), self.options.get("index")
         self.column = FieldColumn(
             self.options.get("column") or self.name,
             column_type,
             primary_key=self.primary_key,
             nullable=self.nullable,
-            unique=self.options.get("unique") or None,
-            index=self.options.get("index") or None,
+            unique=True if unique is True and not isinstance(index, str) else None,
+            index=True if index is True else None,
+            comment=self.options.get("comment"),
             server_default=self._stored_default(column_type),
             autoincrement=False,
             info={FIELD: ref(self)},  # weak, since a MetaData may keep columns of models that are gone
@@ -265,6 +309,8 @@ class Field(Generic[T]):
             for option in ("primary_key", "unique", "index"):
                 if option in given:
                     raise InvalidOption(f"a {self.python_type.__name__} with {option}=True needs max_length=")
+        if self.version is not None and (self.python_type is not int or self.nullable):
+            raise InvalidOption("a version_field() must be annotated Field[int]")
         if self.primary_key and self.nullable:
             raise InvalidOption("a primary key cannot be None")
         if self.computed and given & {"primary_key", "default", "default_factory", "on_update", "init"}:
@@ -276,16 +322,19 @@ class Field(Generic[T]):
 
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import TypeAlias, TypedDict, Unpack
+
+    _Validators: TypeAlias = Callable[[T], None] | Sequence[Callable[[T], None]]
 
     class _Options(TypedDict, total=False):
-        unique: bool
-        index: bool
+        unique: bool | str
+        index: bool | str
         max_length: int | None
         max_digits: int | None
         decimal_places: int | None
         type_: TypeEngine[Any] | type[TypeEngine[Any]] | None
         column: str | None
+        comment: str | None
         timezone: bool | None
 
     class _AllOptions(_Options, total=False):
@@ -302,14 +351,42 @@ def field(
     on_update: Callable[[], T],
     init: Literal[False] = False,
     server_default: Any = ...,
+    validate: _Validators[T] = ...,
     **options: Unpack[_Options],
 ) -> Any: ...
 @overload
 def field(
-    *, server_default: Any, init: Literal[False] = False, primary_key: bool = ..., **options: Unpack[_Options]
+    *,
+    server_default: Any,
+    init: Literal[False] = False,
+    primary_key: bool = ...,
+    validate: _Validators[Any] = ...,
+    **options: Unpack[_Options],
 ) -> Any: ...
 @overload
-def field(*, default: EllipsisType, **options: Unpack[_AllOptions]) -> Any: ...
+def field(
+    *, default: EllipsisType, validate: _Validators[Any] = ..., **options: Unpack[_AllOptions]
+) -> Any: ...
+@overload
+def field(*, default: T, validate: _Validators[T], **options: Unpack[_AllOptions]) -> Field[T]: ...
+@overload
+def field(
+    *, default: T | None, validate: _Validators[T], **options: Unpack[_AllOptions]
+) -> Field[T | None]: ...
+@overload
+def field(
+    *, default_factory: Callable[[], T], validate: _Validators[T], **options: Unpack[_AllOptions]
+) -> Field[T]: ...
+@overload
+def field(
+    *, default_factory: Callable[[], T | None], validate: _Validators[T], **options: Unpack[_AllOptions]
+) -> Field[T | None]: ...
+@overload
+def field(
+    *, validate: _Validators[T], primary_key: bool = ..., init: bool = ..., **options: Unpack[_Options]
+) -> Field[T]: ...
+@overload
+def field(*, validate: _Validators[T], init: bool = ..., **options: Unpack[_Options]) -> Field[T | None]: ...
 @overload
 def field(*, default: T, **options: Unpack[_AllOptions]) -> Field[T]: ...
 @overload
@@ -323,9 +400,11 @@ def field(**options: Any) -> Any:
     constructor is called without the field. *on_update*: called to set the value at each save that writes the field and
     is not raw; neither `update_fields` without the field nor `Query.update` call it. *server_default*: SQL or a string
     by which the database generates the value, which is read back; with `Computed` or `FetchedValue` the database computes
-    it at each write, and microorm only reads it. *unique*, *index*: of this column alone. *max_length*:
-    in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for `Decimal`. *type_*: a SQLAlchemy type
-    to use instead of the default one. *column*: the name of the column, if not the name of the field.
+    it at each write, and microorm only reads it. *validate*: a function, or a list of them, that is called with each value
+    to write but None, once it has passed the checks of its type; it raises `ValueError` for one to refuse, and returns
+    None. *unique*, *index*: of this column alone; a string is the name of the constraint or index. *comment*: what the
+    database keeps with the column. *max_length*: in characters, or bytes for `bytes`. *max_digits*, *decimal_places*: for
+    `Decimal`. *type_*: a SQLAlchemy type to use instead of the default one. *column*: the name of the column, if not the name of the field.
     *timezone=False*: a naive `datetime`. *init=False*: no argument of the constructor. *default=...*: no default; only type
     checkers take the argument for one that may be left out.
 
@@ -348,6 +427,13 @@ def check_options(options: Mapping[str, Any]) -> None:
     for option in _FLAGS:
         if type(given.get(option, False)) is not bool:
             raise InvalidOption(f"{option}= must be a bool, not {shown(given[option])}")
+    for option in _NAMED:
+        if type(value := given.get(option, False)) is not bool and not (isinstance(value, str) and value):
+            raise InvalidOption(f"{option}= must be a bool, or its name, not {shown(value)}")
+    if isinstance(given.get("unique"), str) and given.get("index"):
+        raise InvalidOption(
+            "unique= cannot be a name beside index=, which makes one unique index; write unique=True, index=name"
+        )
     for option in _POSITIVE:
         number = given.get(option, 1)
         if type(number) is not int or number < 1:
@@ -355,6 +441,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     for option in _CALLABLES:
         if not callable(given.get(option, len)):
             raise InvalidOption(f"{option}= must be a callable, not {shown(given[option])}")
+    if not isinstance(given.get("comment", ""), str):
+        raise InvalidOption(f"comment= must be a str, not {shown(given['comment'])}")
     column = given.get("column", "name")
     if not isinstance(column, str) or not column:
         raise InvalidOption(f"column= must be a name, not {shown(column)}")
@@ -364,6 +452,17 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise InvalidOption("default= cannot be combined with default_factory=")
     if isinstance(options.get("default"), (dict, list, set, bytearray)):
         raise InvalidOption("a mutable default would be shared by all instances; use default_factory=")
+
+
+def validators_of(given: Any) -> tuple[Callable[[Any], None], ...]:
+    """Return the functions of the option `validate=`: one, or a sequence of them. Raises `InvalidOption`."""
+    found = () if given is None else tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    for each in found:
+        if not callable(each):
+            raise InvalidOption(f"validate= must be a function or a list of them, not {shown(each)}")
+        if iscoroutinefunction(each) or iscoroutinefunction(type(each).__call__):
+            raise InvalidOption(f"validate= must be a function that is not async, not {shown(each)}")
+    return found
 
 
 def split_optional(annotation: Any) -> tuple[Any, bool]:

@@ -70,18 +70,18 @@ class Literals:
             return field.comparable(value)
         try:
             if known.exact and field is not None:
-                return field.clean(field.key_of(value))
+                return field.validated(field.clean(field.key_of(value)))
             if known.family == "datetime" and not isinstance(known.type, UtcDateTime):
                 return checks.NAIVE.clean(value)
             return CHECKS[known.family](value)
         except InvalidFieldValue as refused:
-            return self.refuse(field, str(refused))
+            return self.refuse(field, refused)
 
     def refuse_families(self, one: Term, other: Term) -> NoReturn:
         """Raise an error for two operands of different kinds."""
         there = f"{other.field.label}, which is {other.family}" if other.field is not None else other.family
         self.refuse(one.field, f"is {one.family} and cannot be compared with {there}; cast() one of them")
 
-    def refuse(self, field: Field[Any] | None, problem: str) -> NoReturn:
+    def refuse(self, field: Field[Any] | None, problem: str | InvalidFieldValue) -> NoReturn:
         """Raise `InvalidValue` for *field*, or `FieldError` where none is known."""
         raise FieldError(f"an expression {problem}") if field is None else field.invalid(problem)

@@ -36,6 +36,7 @@ from microorm.fields.elements import (
     check_comparison,
     keys_of,
     operands_of,
+    refuse_rows,
     results_of,
     value_of,
     values_of,
@@ -63,7 +64,7 @@ from microorm.fields.families import (
 )
 from microorm.fields.field import Field
 from microorm.fields.literals import Literals
-from microorm.fields.rebuilt import CLOCKS, Rebuilt, become, rebuilt, set_cast, set_clock
+from microorm.fields.rebuilt import CLOCKS, Rebuilt, aggregated, become, rebuilt, set_cast, set_clock, set_sum
 from microorm.fields.types import Choice, ExactNumeric, UtcDateTime, UtcNow
 
 
@@ -136,7 +137,7 @@ class _Walk(Literals):
         if isinstance(element, FunctionElement):
             return self._function(element)
         if isinstance(element, (sa.Over, sa.FunctionFilter, sa.WithinGroup)):
-            inner = element.func if isinstance(element, sa.FunctionFilter) else element.element
+            inner = aggregated(element)
             self.visit(each for each in element.get_children() if each is not inner)
             return self.term(inner)
         if isinstance(element, (SelectBase, sa.ScalarSelect)):
@@ -189,11 +190,12 @@ class _Walk(Literals):
 
     def settle(self, term: Term) -> None:
         """Give values that nothing decides about the types that fields with such values have."""
+        if not term.known:
+            refuse_rows(term.literals)
         literals = [each for each in term.literals if not isinstance(each, UtcNow)]
         values = [value for each in literals for value in values_of(each) if value is not None]
-        sample = max(
-            values, key=places_of, default=None
-        )  # the decimal with most places, if there are decimals
+        # The decimal with most places, if there are decimals.
+        sample = max(values, key=places_of, default=None)
         if term.known or (kind := default_type(sample)) is None:
             return
         known = Term(None if isinstance(kind, Choice) else family_of(type(sample)), type=kind)
@@ -243,6 +245,7 @@ class _Walk(Literals):
             self.visit(arguments)
             return self.same([*arguments[:1], *arguments[2:]], element)
         self.visit(arguments)
+        refuse_rows(literal for each in arguments for literal in self.term(each).literals)
         field = self.origin(arguments)
         if name in ("sum", "avg") and arguments:
             return self._total(element, name, arguments[0], field)
@@ -261,6 +264,7 @@ class _Walk(Literals):
     def _total(self, element: Any, name: str, argument: Any, field: Field[Any] | None) -> Term:
         """Return what is known of a sum or an average."""
         of = self.term(argument)
+        self.settle(of)
         if of.family is not None and of.family not in (*NUMBERS, "timedelta"):
             raise FieldError(
                 f"{text_of(element)} has no defined result; {name}() needs numbers, not {of.family}"
@@ -269,6 +273,7 @@ class _Walk(Literals):
             return Term("number" if of.family in NUMBERS else None, field)
         if isinstance(of.type, Choice):
             element.type = of.type.value_type
+        set_sum(element, argument)
         return Term(of.family, field, type=element.type)
 
     def _has_mask(self, parts: Sequence[Any]) -> bool:

@@ -5,7 +5,7 @@ The types of `cast()`, `literal()` and functions are SQLAlchemy's own, whose res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.functions import current_timestamp, now
+from sqlalchemy.sql.functions import sum as sum_function
 from sqlalchemy.types import TypeEngine
 
 from microorm.errors import FieldError
@@ -22,6 +23,7 @@ from microorm.fields.columns import FieldExpression
 from microorm.fields.computed import TemporalCast, is_aware
 from microorm.fields.families import TEMPORAL, Term, default_type, family_in
 from microorm.fields.types import (
+    MARIADB,
     ExactNumeric,
     NaiveUtcNow,
     UtcNow,
@@ -37,6 +39,26 @@ class Rebuilt(FieldExpression):
     """An expression of two operands that was built again; *left* is what it stands for."""
 
     inherit_cache = True
+
+
+class PortableFilter(sa.FunctionFilter[Any]):
+    """An aggregate of the rows that fulfil a condition, on MariaDB, too, which has no FILTER."""
+
+    inherit_cache = True
+
+
+class PortableOver(sa.Over[Any]):
+    """A window function, of which a sum of decimals is exact."""
+
+    inherit_cache = True
+
+
+class ExactSum(sum_function[Any]):
+    """A sum of decimals, which SQLite adds as floats: there it is rounded to the places of its type."""
+
+    inherit_cache = True
+    name = "sum"
+    _register = False  # func.sum stays SQLAlchemy's
 
 
 CLOCKS = (now, current_timestamp, UtcNow)
@@ -116,6 +138,75 @@ def rebuilt(element: Any, operator: Any, terms: Sequence[Term], *, floating: boo
 @compiles(Rebuilt)
 def _rebuilt(element: Rebuilt, compiler: SQLCompiler, **options: Any) -> str:
     return f"({compiler.process(element.left, **options)})"
+
+
+@compiles(PortableFilter)
+def _filtered(element: PortableFilter, compiler: SQLCompiler, **options: Any) -> str:
+    plain: Any = compiler
+    sql: str = plain.visit_funcfilter(element, **options)
+    return sql
+
+
+@compiles(PortableFilter, *MARIADB)
+def _filtered_by_case(element: PortableFilter, compiler: SQLCompiler, **options: Any) -> str:
+    function: Any = element.func
+    condition: Any = element.criterion
+    first, *others = function.clauses
+    repeated = not (isinstance(first, sa.UnaryExpression) and first.operator is operators.distinct_op)
+    value = first if repeated else first.element
+    if isinstance(value, sa.TextClause) or getattr(value, "is_literal", False):  # count(*)
+        value = sa.literal_column("1")
+    value = sa.case((condition, value))
+    made = getattr(sa.func, function.name)(value if repeated else value.distinct(), *others)
+    return compiler.process(made, **options)
+
+
+@compiles(ExactSum, "sqlite")
+def _sum_on_sqlite(element: ExactSum, compiler: SQLCompiler, **options: Any) -> str:
+    plain: Any = compiler
+    return _rounded_sum(element, plain.visit_function, options)
+
+
+@compiles(PortableFilter, "sqlite")
+def _filtered_on_sqlite(element: PortableFilter, compiler: SQLCompiler, **options: Any) -> str:
+    plain: Any = compiler
+    return _rounded_sum(element, plain.visit_funcfilter, options)
+
+
+@compiles(PortableOver, "sqlite")
+def _over_on_sqlite(element: PortableOver, compiler: SQLCompiler, **options: Any) -> str:
+    plain: Any = compiler
+    return _rounded_sum(element, plain.visit_over, options)
+
+
+def _rounded_sum(element: Any, visit: Callable[..., str], options: dict[str, Any]) -> str:
+    """Return the SQL of *element* that *visit* makes; a sum of decimals is rounded, outside of its FILTER and OVER."""
+    inner = element
+    while isinstance(inner, (sa.Over, sa.FunctionFilter)):
+        inner = inner.element if isinstance(inner, sa.Over) else inner.func
+    if not isinstance(inner, ExactSum):
+        return visit(element, **options)
+    within = options.get("rounded_sum") is inner
+    sql = visit(element, **{**options, "rounded_sum": inner})
+    kind: Any = inner.type
+    return sql if within else f"round({sql}, {kind.scale})"
+
+
+def set_sum(element: Any, argument: Any) -> None:
+    """Make *element*, a sum of *argument*, an exact one if it is one of decimals."""
+    if isinstance(element, sum_function) and isinstance(argument.type, ExactNumeric):
+        element.__class__ = ExactSum
+        _retype(element, argument.type)
+
+
+def aggregated(element: Any) -> Any:
+    """Return the function that OVER, FILTER or WITHIN GROUP in *element* belongs to; the first two become portable, in place."""
+    if isinstance(element, sa.Over):
+        element.__class__ = PortableOver
+    if not isinstance(element, sa.FunctionFilter):
+        return element.element
+    element.__class__ = PortableFilter
+    return element.func
 
 
 def become(element: Any, made: Any) -> None:

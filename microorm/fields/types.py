@@ -146,7 +146,7 @@ class UuidText(TypeDecorator[UUID]):
 
 
 class Choice(TypeDecorator[Any]):
-    """A member of an `Enum`, stored as its value, a string or an integer."""
+    """One of the *members* of an `Enum`, stored as its value, a string or an integer."""
 
     impl = String
     cache_ok = True
@@ -169,7 +169,7 @@ class Choice(TypeDecorator[Any]):
 
 
 def value_type(values: tuple[Any, ...]) -> TypeEngine[Any]:
-    """Return the column type for a fixed set of strings or integers."""
+    """Return the column type for a fixed set of *values*, strings or integers."""
     if all(isinstance(value, str) for value in values):
         return text_type(max(1, *map(len, values)))
     made = BigInteger()
@@ -210,7 +210,7 @@ def uuid_type() -> TypeEngine[UUID]:
 
 
 def datetime_type(*, aware: bool) -> TypeEngine[datetime]:
-    """Return a `datetime` type with microseconds, in UTC or without a time zone."""
+    """Return a `datetime` type with microseconds, in UTC if *aware*, else without a time zone."""
     if aware:
         return UtcDateTime()
     naive = DateTime().with_variant(MARIADB_DATETIME, *MARIADB)

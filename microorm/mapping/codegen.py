@@ -38,16 +38,24 @@ def compiled(name: str, source: str, namespace: dict[str, Any]) -> Any:
     return function
 
 
-def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, Any]], Row]:
+def collector(
+    label: str, fields: Sequence[Field[Any]], *, validate: bool = False
+) -> Callable[[dict[str, Any]], Row]:
     """Generate a function from the values of an instance to a checked row; see `clean_all`."""
 
     def clean(values: dict[str, Any]) -> Row:
-        return clean_all(label, fields, values)
+        return clean_all(label, fields, values, validate=validate)
+
+    def validated(row: Row) -> Row:
+        return validate_row(label, fields, row)
 
     if not fields:
         return lambda values: ()
-    namespace: dict[str, Any] = {"clean": clean}
+    namespace: dict[str, Any] = {"clean": clean, "validated": validated}
     reads, conditions = _checks(fields, namespace)
+    row = f"({_variables(fields)})"
+    if validate and any(field.validators for field in fields):
+        row = f"validated({row})"
     source = "\n".join(
         [
             "def collect(values):",
@@ -56,7 +64,7 @@ def collector(label: str, fields: Sequence[Field[Any]]) -> Callable[[dict[str, A
             "    except KeyError:",
             "        return clean(values)",
             f"    if {' and '.join(conditions)}:",
-            f"        return ({_variables(fields)})",
+            f"        return {row}",
             "    return clean(values)",
         ]
     )
@@ -115,10 +123,15 @@ def _variables(fields: Sequence[Field[Any]]) -> str:
     return "".join(f"v{index}, " for index in range(len(fields)))
 
 
-def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) -> Row:
-    """Validate *values* field by field and return the row. `InvalidValue` names every invalid field."""
+def clean_all(
+    label: str, fields: Sequence[Field[Any]], values: dict[str, Any], *, validate: bool = False
+) -> Row:
+    """Check *values* field by field and return the row; *validate*: they are written, so validators are called, too.
+
+    `InvalidValue` names every invalid field.
+    """
     row: list[Any] = []
-    problems: dict[str, str] = {}
+    invalid: dict[str, InvalidValue] = {}
     expressions = False
     for field in fields:
         value = values.get(field.name)
@@ -130,16 +143,41 @@ def clean_all(label: str, fields: Sequence[Field[Any]], values: dict[str, Any]) 
             except InvalidValue as error:
                 if error.model != label:
                     raise
-                problems.update(error.problems)
+                invalid[field.name] = error
         elif value is not None or not field.generated:
             try:
                 value = field.clean(value)
+                if validate:
+                    field.validated(value)
             except InvalidFieldValue as error:
-                problems[field.name] = str(error)
+                invalid[field.name] = field.invalid(error)
         row.append(value)
-    if problems:
-        raise InvalidValue(label, problems)
+    _refuse(label, invalid)
     return ExpressionRow(row) if expressions else tuple(row)
+
+
+def validate_row(label: str, fields: Sequence[Field[Any]], row: Row) -> Row:
+    """Call the validators of *fields* with the values of *row*, which are checked, and return it.
+
+    `InvalidValue` names every invalid field.
+    """
+    invalid: dict[str, InvalidValue] = {}
+    for field, value in zip(fields, row, strict=True):
+        if field.validators:
+            try:
+                field.validated(value)
+            except InvalidFieldValue as error:
+                invalid[field.name] = field.invalid(error)
+    _refuse(label, invalid)
+    return row
+
+
+def _refuse(label: str, invalid: dict[str, InvalidValue]) -> None:
+    """Raise one `InvalidValue` for all of *invalid*, if there are any."""
+    if invalid:
+        problems = {name: text for each in invalid.values() for name, text in each.problems.items()}
+        errors = {name: text for each in invalid.values() for name, text in each.errors.items()}
+        raise InvalidValue(label, problems, errors)
 
 
 def binder(

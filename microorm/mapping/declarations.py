@@ -19,6 +19,7 @@ from typing import Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_o
 from microorm.errors import ModelError
 from microorm.fields.field import MISSING, Field
 from microorm.fields.type_map import plain_type, type_name
+from microorm.mapping.annotation import Annotation
 from microorm.mapping.foreign_key import Relation
 from microorm.messages import brief
 from microorm.registry import LabelledModels, PendingName
@@ -94,6 +95,8 @@ def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict
         label = f"{cls.__name__}.{name}"
         _refuse_name(label, name, reserved)
         written = cls.__dict__.get(name, MISSING)
+        if _declares_annotation(label, annotation, written):
+            continue
         if written is not MISSING and not is_declared(written):
             raise ModelError(
                 f"{label}: {brief(written)} is not a field(); write a default as field(default=...)"
@@ -110,6 +113,18 @@ def read_declarations(cls: type, names: Names, reserved: frozenset[str]) -> dict
                 f"{cls.__name__}.{name}: a {_function(kind)}() without an annotation; annotate it as {kind}[...]"
             )
     return found
+
+
+def _declares_annotation(label: str, written: Any, value: Any) -> bool:
+    """Whether *value*, annotated as *written*, is an attribute for `annotate()`. Raises `ModelError` if one of both is."""
+    annotated = (
+        _written_class(written) == "Annotation"
+        if isinstance(written, str)
+        else get_origin(written) is Annotation
+    )
+    if annotated is not isinstance(value, Annotation):
+        raise ModelError(f"{label}: write {label.rpartition('.')[2]}: Annotation[...] = annotation()")
+    return annotated
 
 
 def is_declared(value: Any) -> bool:

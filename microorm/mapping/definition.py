@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -15,7 +16,14 @@ from typing import Any
 from sqlalchemy import MetaData, Table
 
 from microorm.db.databases import ALIAS
-from microorm.errors import ModelError, MultipleObjectsReturned, NotUpdated, ObjectDoesNotExist, nearest
+from microorm.errors import (
+    ModelError,
+    MultipleObjectsReturned,
+    NotUpdated,
+    ObjectDoesNotExist,
+    StaleUpdate,
+    nearest,
+)
 from microorm.fields.field import Field, split_optional
 from microorm.fields.type_map import type_name
 from microorm.mapping.constructor import make_init
@@ -27,13 +35,23 @@ from microorm.mapping.declarations import (
     read_declarations,
     refuse_overwritten,
 )
-from microorm.mapping.foreign_key import ForeignKey, Reference, Relation
+from microorm.mapping.foreign_key import TYPE_OPTIONS, ForeignKey, Reference, Relation
 from microorm.mapping.schema import Schema, implicit_key, key_type
 from microorm.messages import brief
 from microorm.registry import NAMING, PendingName, Registry, default_registry
 from microorm.signals import class_prepared
 
-KEYWORDS = ("abstract", "app", "database", "registry", "table", "table_args")
+KEYWORDS = (
+    "abstract",
+    "app",
+    "database",
+    "managed",
+    "natural_key",
+    "read_only",
+    "registry",
+    "table",
+    "table_args",
+)
 # A model with undefined names is prepared at its first use, which may be in any thread.
 _preparing = RLock()
 
@@ -43,7 +61,10 @@ class Options:
 
     app: str | None
     database: str | None
+    natural_key: tuple[str, ...] | None
     registry: Registry | None
+    managed: bool | None  # False: neither `create_all` nor migrations touch the table
+    read_only: bool | None
 
     def __init__(self, parents: list[Options], given: dict[str, Any], name: str) -> None:
         if unknown := sorted(given.keys() - set(KEYWORDS)):
@@ -55,7 +76,7 @@ class Options:
         self.table: str | None = given.get("table")
         self.own = given
         # In the method resolution order, like an attribute.
-        for option in ("app", "database", "registry"):
+        for option in ("app", "database", "managed", "natural_key", "read_only", "registry"):
             stated = [each.own[option] for each in (self, *parents) if option in each.own]
             setattr(self, option, stated[0] if stated else None)
         self.own_args: tuple[Any, ...] = given.get("table_args", ())
@@ -74,12 +95,18 @@ class Options:
             raise ModelError(
                 f"{name}: database= must be an alias (letters, digits, underscores), not {brief(self.database)}"
             )
-        if not isinstance(self.abstract, bool):
-            raise ModelError(f"{name}: abstract= must be a bool, not {brief(self.abstract)}")
+        for option in ("abstract", "managed", "read_only"):
+            if not isinstance(value := self.own.get(option, False), bool):
+                raise ModelError(f"{name}: {option}= must be a bool, not {brief(value)}")
         if self.registry is not None and not isinstance(self.registry, Registry):
             raise ModelError(f"{name}: registry= must be a Registry, not {brief(self.registry)}")
         if not isinstance(self.own_args, tuple):
             raise ModelError(f"{name}: table_args= must be a tuple, not {brief(self.own_args)}")
+        natural = self.natural_key
+        if natural is not None and (not isinstance(natural, tuple) or {*map(type, natural)} != {str}):
+            raise ModelError(
+                f"{name}: natural_key= must be a tuple of names, such as ('isbn',), not {brief(natural)}"
+            )
         if self.abstract and self.table is not None:
             raise ModelError(f"{name}: an abstract model cannot have table=")
 
@@ -124,6 +151,7 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
     registry = options.registry or default_registry
     names = Names(cls, enclosing_frames(cls, 3), partial(registry.find, cls))
     refuse_overwritten(cls, iter(inherited(cls)))
+    _refuse_other_objects(cls, root)
     cls.__declarations__ = read_declarations(cls, names, taken_names(root))
     for name, declaration in (cls.__declarations__ if options.abstract else inherited(cls)).items():
         setattr(cls, name, declaration.field)
@@ -145,6 +173,17 @@ def define(cls: Any, root: type, given: dict[str, Any]) -> None:
         raise
 
 
+def _refuse_other_objects(cls: type, root: type) -> None:
+    """Raise `ModelError` if the body of *cls* sets `objects` to anything but what `as_objects()` returns."""
+    made: type = type(vars(root)["objects"])
+    written = vars(cls).get("objects")
+    if written is not None and not isinstance(written, made):
+        raise ModelError(
+            f"{cls.__name__}.objects: {brief(written)} is not what queries begin with; write objects = Class.as_objects() "
+            "for a class that derives from Query"
+        )
+
+
 # How other ORMs write an option in the class body, and the class keyword for it.
 _FOREIGN_OPTIONS = {
     "db_table": "table=",
@@ -162,6 +201,7 @@ _FOREIGN_OPTIONS = {
     "__table_args__": "table_args=",
     "database": "database=",
     "__bind_key__": "database=",
+    "managed": "managed=",
     "ordering": "order_by() of a query",
     "schema": 'table_args=({"schema": …},)',
 }
@@ -240,7 +280,7 @@ def _install(cls: Any, schema: Schema) -> None:
         setattr(cls, each.name, each)
     for relation in schema.relations.values():
         setattr(cls, relation.name, relation)
-    for kind in (ObjectDoesNotExist, MultipleObjectsReturned, NotUpdated):
+    for kind in (ObjectDoesNotExist, MultipleObjectsReturned, NotUpdated, StaleUpdate):
         name = "DoesNotExist" if kind is ObjectDoesNotExist else kind.__name__
         own = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{name}"}
         setattr(cls, name, type(name, (kind,), own))
@@ -259,9 +299,8 @@ def _install(cls: Any, schema: Schema) -> None:
 
 
 def taken_names(root: type) -> frozenset[str]:
-    """Return the names that a field cannot have: the attributes of *root*, and async methods to come."""
-    twins = {"asave", "adelete", "arefresh_from_db"}
-    return (frozenset(name for name in dir(root) if not name.startswith("__")) | twins) - {"id"}
+    """Return the names that a field cannot have: the attributes of *root*."""
+    return frozenset(name for name in dir(root) if not name.startswith("__")) - {"id"}
 
 
 Resolved = Mapping[str, tuple[Any, Any]]  # the field or relation, and its type
@@ -296,13 +335,23 @@ def bound(cls: Any, name: str, declared: Any, kind: Any, registry: Registry, dec
     reference = _reference(f"{cls.__name__}.{name}", target, declared.options["to_field"], registry)
     beside, _ = declarations.get(f"{name}_id", (None, None))
     column = beside if isinstance(beside, Field) else None
-    return declared.bind(cls, name, reference, nullable=nullable, declared=column)
+    made = declared.bind(cls, name, reference, nullable=nullable, declared=column)
+    keys = [each for each, _ in declarations.values() if isinstance(each, Field) and each.primary_key]
+    if keys == [column]:  # it is the whole primary key
+        made.unique = True
+    return made
 
 
-def _reference(where: str, target: Any, name: str | None, registry: Registry) -> Reference:
-    """Return the field *name* of *target*, or its key, for the foreign key *where*. Raises `ModelError`."""
+def _reference(
+    where: str, target: Any, name: str | None, registry: Registry, seen: tuple[Any, ...] = ()
+) -> Reference:
+    """Return the field *name* of *target*, or its key, for the foreign key *where*. Raises `ModelError`.
+
+    *seen*: the models whose keys lead here.
+    """
     # The schema of the target may not exist yet, since the target may refer back.
-    if "__schema__" in vars(target):
+    made = "__schema__" in vars(target)
+    if made:
         known = {field.name: (field, field.python_type) for field in target.__schema__.fields}
     else:
         known = {
@@ -324,9 +373,29 @@ def _reference(where: str, target: Any, name: str | None, registry: Registry) ->
             f"{where}: to_field={name!r} is not a unique field of {target.__name__}{nearest(name, fit)}"
         )
     key, kind = known[name or keys[0].name]
+    key = key if made else _key_to_be(where, target, key, registry, (*seen, target))
     label = registry.label(target, target.__options__.app)
     column = f"{table_key(target)}.{_column_name(target, key)}"
     return Reference(target, label, registry.models, key, kind, column)
+
+
+def _key_to_be(
+    where: str, target: Any, key: Field[Any], registry: Registry, seen: tuple[Any, ...]
+) -> Field[Any]:
+    """Return *key* of *target*, which has no schema yet, with the type of the key that it refers to itself, if it does."""
+    beside = inherited(target).get(key.name.removesuffix("_id"))
+    if beside is None or not isinstance(beside.field, ForeignKey) or key.options.get("type_") is not None:
+        return key
+    further, _ = split_optional(beside.resolved().annotation)
+    if further in seen or not hasattr(further, "__options__"):
+        return key
+    there = _reference(where, further, beside.field.options["to_field"], registry, seen).key
+    typed = copy(key)
+    typed.options = {
+        **key.options,
+        **{each: there.options[each] for each in TYPE_OPTIONS if each in there.options},
+    }
+    return typed
 
 
 def _column_name(target: Any, key: Field[Any]) -> str:

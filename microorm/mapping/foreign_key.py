@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypedDict, TypeVar, Union, overload
 
 from sqlalchemy import ForeignKey as Constraint
 from sqlalchemy.sql import ClauseElement
@@ -26,7 +26,20 @@ M = TypeVar("M")
 R = TypeVar("R")
 
 # The options of a key that determine its type, so that a column which refers to it needs them as well.
-_TYPE_OPTIONS = ("max_length", "max_digits", "decimal_places", "type_", "timezone")
+TYPE_OPTIONS = ("max_length", "max_digits", "decimal_places", "type_", "timezone")
+
+
+class ConstraintOptions(TypedDict, total=False):
+    """The options of a foreign key's constraint in the database, as in SQLAlchemy's `ForeignKey`."""
+
+    name: str
+    ondelete: str
+    onupdate: str
+    deferrable: bool
+    initially: str
+
+
+CONSTRAINT_OPTIONS = tuple(ConstraintOptions.__annotations__)
 
 
 class Reference(NamedTuple):
@@ -60,7 +73,7 @@ class Relation:
         return f"<{type(self).__name__} {getattr(self, 'label', 'unbound')}>"
 
     def through_models(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
-        """Define the through models that the relation *name* of *owner* needs."""
+        """Define the through models that the relation *name* of *owner* to *kind* needs in *registry*: none."""
         return []
 
     def bound_to(self, owner: Any, name: str) -> Any:
@@ -69,6 +82,9 @@ class Relation:
         bound.name, bound.owner = name, owner
         bound.label = f"{owner.__name__}.{name}"
         return bound
+
+    def check(self) -> None:
+        """Raise `ModelError` if what is known already shows that the relation is wrong."""
 
     @property
     def target(self) -> Any:
@@ -110,7 +126,10 @@ class Relation:
 
 
 class ForeignKey(Relation, Generic[R]):
-    """A column with the key of a row of the model R; it is nullable if R includes None."""
+    """A column with the key of a row of the model R; it is nullable if R includes None.
+
+    *options* are those of `foreign_key`.
+    """
 
     is_foreign_key = True
     to_one = True
@@ -119,8 +138,8 @@ class ForeignKey(Relation, Generic[R]):
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.on_delete: str = options.get("on_delete", "restrict")
-        self.unique: bool = options.get("unique", False)
-        self.constrained: bool = options.get("constraint", True)
+        self.unique: bool = bool(options.get("unique", False))
+        self.constrained: bool = options.get("constraint", True) is not False
         self._reference: Any = None
         self._steps = (Step(self, reverse=False),)
 
@@ -207,28 +226,29 @@ class ForeignKey(Relation, Generic[R]):
         nullable: bool,
         declared: Field[Any] | None = None,
     ) -> ForeignKey[R]:
-        """Return a copy that is *name* of *owner*, with a field of the type that it refers to.
+        """Return a copy that is *name* of *owner*, with a field of the type that *reference* leads to.
 
-        *declared*: the field of its column, if the class body declares that, too; its options are added. Raises
-        `ModelError`.
+        *nullable*: whether the key may be NULL. *declared*: the field of its column, if the class body declares that,
+        too; its options are added. Raises `ModelError`.
         """
         bound: ForeignKey[R] = self.bound_to(owner, name)
         bound._reference, bound._steps = reference, (Step(bound, reverse=False),)
         bound._check_options(nullable)
         given, key = self.options, reference.key
-        options = {option: key.options[option] for option in _TYPE_OPTIONS if option in key.options}
+        options = {option: key.options[option] for option in TYPE_OPTIONS if option in key.options}
         if "default" in given:
             options["default"] = given["default"]
         added = {} if declared is None else bound._options_beside(declared, options)
         bound.unique = bool(self.unique or added.get("unique"))
-        options |= {"column": given["column"] or f"{name}_id", "unique": bound.unique}
+        options |= {"column": given["column"] or f"{name}_id", "unique": given["unique"]}
         options["index"] = given.get("index", not bound.unique)
         options |= added
         kind = Union[reference.kind, None] if nullable else reference.kind  # noqa: UP007
         bound.field = Field(**options).bind(owner, f"{name}_id", kind)
         bound.field.relation = bound
         if self.constrained:
-            bound.field.column.append_foreign_key(Constraint(reference.column))
+            stated = given["constraint"] if isinstance(given["constraint"], Mapping) else {}
+            bound.field.column.append_foreign_key(Constraint(reference.column, **stated))
         return bound
 
     def check_alias(self, instance: Any, value: Any) -> None:
@@ -274,12 +294,20 @@ class ForeignKey(Relation, Generic[R]):
             raise FieldError(f"{self.label} is an SQL expression; save the instance to read it")
         return instance._follow(self, key)
 
-    def _options_beside(self, declared: Field[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of the field *declared* for the same column. `ModelError` if they contradict the key."""
+    def _options_beside(self, declared: Field[Any], key_options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of the field *declared* for the same column. `ModelError` if they contradict the key.
+
+        A *type_* of its own, which an existing table may have, counts instead of the type in *key_options*.
+        """
         own = {option: value for option, value in self.options.items() if value not in (None, False)}
-        known = {**options, **own}
+        known = {**key_options, **own}
+        if own_type := declared.options.get("type_"):
+            known = {option: value for option, value in known.items() if option not in TYPE_OPTIONS}
+            for option in TYPE_OPTIONS:
+                key_options.pop(option, None)
+            known["type_"] = own_type
         for option, value in declared.options.items():
-            expected = known.get(option, None if option in _TYPE_OPTIONS else value)
+            expected = known.get(option, None if option in TYPE_OPTIONS else value)
             if repr(expected) != repr(value):  # types of SQLAlchemy are equal only to themselves
                 raise ModelError(
                     f"{self.owner.__name__}.{declared.name}: {option}= contradicts {self.label}, which has the same column"
@@ -296,19 +324,30 @@ class ForeignKey(Relation, Generic[R]):
         required, fulfilled = self.action.requires
         if not fulfilled(self, nullable):
             raise ModelError(f"{self.label}: on_delete={brief(self.on_delete)} needs {required}")
-        for option in ("unique", "index", "constraint"):
-            if type(options.get(option, False)) is not bool:
-                raise ModelError(f"{self.label}: {option}= must be a bool, not {brief(options[option])}")
+        for option in ("unique", "index"):
+            if not isinstance(value := options.get(option, False), (bool, str)) or value == "":
+                raise ModelError(f"{self.label}: {option}= must be a bool, or its name, not {brief(value)}")
+        given = options.get("constraint", True)
+        if type(given) is not bool and not isinstance(given, Mapping):
+            raise ModelError(
+                f"{self.label}: constraint= must be a bool or a dict of its options, not {brief(given)}"
+            )
+        for option in given if isinstance(given, Mapping) else ():
+            if option not in CONSTRAINT_OPTIONS:
+                raise ModelError(
+                    f"{self.label}: constraint= has no option {option!r}; known: {', '.join(CONSTRAINT_OPTIONS)}"
+                    f"{nearest(option, CONSTRAINT_OPTIONS)}"
+                )
 
 
 def foreign_key(
     *,
     on_delete: OnDelete = "restrict",
-    unique: bool = False,
-    index: bool | None = None,
+    unique: bool | str = False,
+    index: bool | str | None = None,
     column: str | None = None,
     to_field: str | None = None,
-    constraint: bool = True,
+    constraint: bool | ConstraintOptions = True,
     default: Any = MISSING,
 ) -> Any:
     """Declare a foreign key: `author: ForeignKey[Author] = foreign_key()`.
@@ -317,8 +356,8 @@ def foreign_key(
     prevents the delete (`"restrict"`), has its key set to NULL (`"set_null"`) or to *default* (`"set_default"`), or is
     left to the database (`"do_nothing"`). *unique*: a one-to-one relation. *index*: whether to index the column; by
     default, unless it is *unique*. *column*: the name of the column, by default the name of the relation and `_id`.
-    *to_field*: a unique field of the other model to refer to, by default its key. *constraint=False*: do not create a
-    constraint in the database. *default*: a key, or None; `...` is no default, and tells type checkers that the argument may
+    *unique* and *index* may be the name of the constraint or index. *to_field*: a unique field of the other model to refer to, by default its key. *constraint=False*: do not create a
+    constraint in the database; a dict has the options of the constraint. *default*: a key, or None; `...` is no default, and tells type checkers that the argument may
     be left out, where the constructor gets the key instead.
 
     Invalid options are a `ModelError` when the class is defined.

@@ -6,10 +6,10 @@ Each path exists once, so two uses of a path need one join.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import BindParameter, ColumnClause, ColumnElement, Exists, FromClause, ScalarSelect, select
 from sqlalchemy.sql import ClauseElement, visitors
@@ -18,6 +18,9 @@ from sqlalchemy.sql.selectable import Join, Select, SelectBase
 from microorm.errors import FieldError, nearest
 
 _alias_lock = Lock()
+
+ALONG = "microorm_along"
+"""The execution option of a SELECT of an aggregate along a path to many rows: the paths that the query around it joins."""
 
 MAX_NESTING = 100
 """How deep an expression may be nested. SQLAlchemy's compiler needs some five calls for each level, of Python's 1000."""
@@ -125,6 +128,15 @@ class Path:
 
     __hash__ = object.__hash__
 
+    is_clause_element = False  # SQLAlchemy asks for it, and a FieldError would be no answer
+
+    def __clause_element__(self) -> NoReturn:
+        """Raise `TypeError` where SQLAlchemy is given the path as a value, as in `func.count(Author.books)`."""
+        key = self._schema.key[0].name
+        raise TypeError(
+            f"{self!r} is a path to rows, not a value; name a column at its end, such as {self._label}.{key}"
+        )
+
 
 def _path_of(model: Any, names: list[str]) -> Path:
     """Return the path along the relations *names* of *model*."""
@@ -171,12 +183,7 @@ def joined(schema: Any, paths: Iterable[Path]) -> FromClause:
         _add_joins(path, needed)
     source: FromClause = schema.table
     for path in needed:
-        step, parent = path._step, path._parent
-        assert step is not None
-        assert parent is not None
-        there = alias_of(path)
-        met = there.c[step.far.column.key] == column_at(parent, step.near)
-        source = source.join(there, met, isouter=path._outer)
+        source = source.join(alias_of(path), _met(path), isouter=path._outer)
     return source
 
 
@@ -213,11 +220,22 @@ def paths_in(schema: Any, given: ClauseElement, lists: list[Any] | None = None) 
                 raise FieldError(f"{schema.name}: {element.name!r} of {path!r} is a column of another table")
             found.add(path)
         elif isinstance(element, (SelectBase, ScalarSelect, Exists)):
+            if (around := joined_around(element)) is not None:
+                found.update(around)
+                continue
             _refuse_deep(schema, element, depth)
             found.update(_unjoined(schema, element) if known else ())
         else:
             deeper += element.get_children()
     return frozenset(found)
+
+
+def joined_around(element: Any) -> frozenset[Path] | None:
+    """Return the paths that the query around *element* joins, if that is an aggregate along a path; else None."""
+    selected = element.element if isinstance(element, ScalarSelect) else None
+    found: frozenset[Path] | None
+    found = selected.get_execution_options().get(ALONG) if isinstance(selected, Select) else None
+    return found
 
 
 def _refuse_deep(schema: Any, nested: ClauseElement, depth: int) -> None:
@@ -268,6 +286,65 @@ def exists_along(schema: Any, condition: ColumnElement[bool], paths: Iterable[Pa
     inner = select(*key).select_from(joined(schema, paths)).where(condition).correlate(None)
     in_key: ColumnElement[bool] = schema.key_in(inner)
     return in_key
+
+
+def rows_along(schema: Any, method: str, paths: Iterable[Path]) -> Path:
+    """Return the path, ending in a step to many rows, to the rows that an aggregate over columns at *paths* is made of.
+
+    Raises `FieldError` for *paths* that part, whose rows would multiply each other.
+    """
+    rows = sorted(map(_many_part, paths), key=_depth)
+    for path in rows:
+        if path not in _lineage(rows[-1]):
+            raise FieldError(
+                f"{method}(): an aggregate of {schema.name} is of the rows along one path, not along both {path!r} and "
+                f"{rows[-1]!r}"
+            )
+    return rows[-1]
+
+
+def select_along(schema: Any, rows: Path, paths: Iterable[Path], selected: Any) -> Select[Any]:
+    """Return a SELECT of *selected*, from the *rows* that belong to one row of *schema* and what else is at *paths*.
+
+    It is correlated with the query around it, which has to join the paths to one row (`joined_around`).
+    """
+    needed: dict[Path, None] = {}
+    for path in sorted({rows, *paths}, key=lambda path: (_depth(path), path._label)):
+        _add_joins(path, needed)
+    inside = [path for path in needed if path._many]
+    around = frozenset(path for path in needed if not path._many)
+    line = _lineage(rows)
+    source = alias_of(inside[0])
+    for path in inside[1:]:
+        source = source.join(alias_of(path), _met(path), isouter=_may_miss(path, line))
+    statement: Select[Any] = select(selected).select_from(source).where(_met(inside[0]))
+    statement = statement.correlate(schema.table, *map(alias_of, around))
+    return statement.execution_options(**{ALONG: around})
+
+
+def _met(path: Path) -> ColumnElement[bool]:
+    """Return the condition by which the rows at the end of *path* are joined."""
+    step, parent = path._step, path._parent
+    assert step is not None
+    assert parent is not None
+    met: ColumnElement[bool] = alias_of(path).c[step.far.column.key] == column_at(parent, step.near)
+    return met
+
+
+def _many_part(path: Path) -> Path:
+    """Return *path*, which leads to many rows, up to its last step to many."""
+    return next(each for each in _lineage(path) if each._step is not None and each._step.many)
+
+
+def _may_miss(path: Path, line: Sequence[Path]) -> bool:
+    """Return whether a row at the end of *line* may have none at *path*, which parts from *line* on its way."""
+    parted = [each for each in _lineage(path) if each not in line]
+    return any(each._step is not None and each._step.optional for each in parted)
+
+
+def _lineage(path: Path | None) -> list[Path]:
+    """Return *path* and all that it continues, the shortest last."""
+    return [] if path is None else [path, *_lineage(path._parent)]
 
 
 def _unjoined(schema: Any, nested: ClauseElement) -> Iterable[Path]:

@@ -27,6 +27,7 @@ from microorm.mapping.foreign_key import Relation
 from microorm.mapping.hints import instead_of
 from microorm.mapping.path import Path
 from microorm.mapping.state import RowLayout
+from microorm.mapping.unique import natural_key_of
 from microorm.messages import brief
 
 new_uuid: Callable[[], uuid.UUID] = getattr(uuid, "uuid7", uuid.uuid4)
@@ -53,6 +54,8 @@ class Schema:
         self.model = model
         self.label = label
         self.home: str | None = model.__options__.database
+        self.managed: bool = model.__options__.managed is not False
+        self.read_only: bool = model.__options__.read_only is True
         self.registry = registry
         self.fields = tuple(fields)
         self.names = tuple(each.name for each in fields)
@@ -64,22 +67,31 @@ class Schema:
         self.key_has_default = any(each.has_default or each.server_default is not None for each in self.key)
         self.server_made = tuple(each.name for each in fields if each.server_made and not each.generated)
         self.updating = tuple(each for each in fields if each.on_update is not None)
+        self.version = _version_of(model, fields)
         self.same_columns = not (
             self.updating or self.server_made
         )  # each save of a new row writes the same ones
         self.mutable = any(each.mutable for each in fields)
+        self.validated = any(each.validators for each in fields)
         self.relations = {each.name: each for each in bound if isinstance(each, Relation)}
         self.foreign_keys: tuple[Any, ...] = tuple(r for r in self.relations.values() if r.is_foreign_key)
         # the name of each field → the name by which it was declared
         self.reported = {f.name: f.name if f.relation is None else f.relation.name for f in fields}
         self.layout = RowLayout(self.names)
         self.table = _make_table(model, table, metadata, fields)
+        try:
+            self.natural_key = natural_key_of(self)
+        except ModelError:
+            metadata.remove(self.table)
+            raise
         self.paths: dict[str, Any] = {}
         self.sides: dict[str, Any] = {}  # by relation
         self.builders: dict[Any, Any] = {}
         self.selects: list[Any] = []
         self.plans: dict[Any, Any] = {}  # the compiled statements, by database
         self.collectors: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = {}
+        self.writers: dict[tuple[str, ...], Callable[[dict[str, Any]], Row]] = {}
+        self.codecs: dict[str, Any] = {}  # of serialization, by field
         self.gatherers: dict[tuple[str, ...], Gather] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -107,6 +119,14 @@ class Schema:
             shown, hint = (repr(name), instead_of(self, name)) if isinstance(name, str) else (str(name), "")
             raise FieldError(f"{self.name} has no field {shown}{hint}")
         return found
+
+    def refuse_write(self) -> None:
+        """Raise `ModelError` if the model is read-only."""
+        if self.read_only:
+            raise ModelError(
+                f"{self.name} is read-only, such as the model of a view; write to the tables that it reads, or declare it "
+                "without read_only=True"
+            )
 
     def key_in(self, keys: Any) -> ColumnElement[bool]:
         """Return the condition that a row has one of *keys*: values, rows of values, or a SELECT of them."""
@@ -147,6 +167,17 @@ class Schema:
             self.collectors[names] = collect
         return collect
 
+    def writer(self, names: tuple[str, ...]) -> Callable[[dict[str, Any]], Row]:
+        """Return what `collector` returns, for values that are written: their validators are called, too."""
+        fields = [self.by_name[name] for name in names]
+        if not any(field.validators for field in fields):
+            return self.collector(names)
+        if (write := self.writers.get(names)) is None:
+            if len(self.writers) >= MAX_COLLECTORS:
+                self.writers.clear()
+            write = self.writers[names] = collector(self.name, fields, validate=True)
+        return write
+
     def gatherer(self) -> Gather:
         """Return the generated function from new instances to rows, without a key that the database generates."""
         key = None if self.generated is None else self.generated.name
@@ -170,6 +201,16 @@ def _key_of(model: Any, fields: list[Field[Any]]) -> tuple[Field[Any], ...]:
         key[0].generated = True
         key[0].column.autoincrement = True
     return key
+
+
+def _version_of(model: Any, fields: Sequence[Field[Any]]) -> Field[Any] | None:
+    """Return the field that counts the updates of a row, if there is one. Raises `ModelError` for two."""
+    found = [each for each in fields if each.version is not None]
+    if len(found) > 1:
+        raise ModelError(
+            f"{model.__name__}: {found[0].name} and {found[1].name} are both versions; a row has one"
+        )
+    return found[0] if found else None
 
 
 def _fields_of(bound: Sequence[Any]) -> list[Field[Any]]:
@@ -239,7 +280,7 @@ def _make_table(model: Any, name: str, metadata: MetaData, fields: list[Field[An
             )
     if name.lower() in (table.lower() for table in metadata.tables):
         raise ModelError(f"{model.__name__}: another model has the table {name!r}")
-    checks = [constraint for each in fields for constraint in each.constraints()]
+    constraints = [constraint for each in fields for constraint in each.constraints()]
     items: list[SchemaItem] = []
     options: dict[str, Any] = {}
     for item in model.__options__.table_args:
@@ -253,7 +294,7 @@ def _make_table(model: Any, name: str, metadata: MetaData, fields: list[Field[An
                 f"{model.__name__}: table_args= must contain constraints and indexes, not {brief(item)}"
             )
     try:
-        table = Table(name, metadata, *columns, *checks, *items, **options)
+        table = Table(name, metadata, *columns, *constraints, *items, **options)
     except (SQLAlchemyError, TypeError) as error:
         raise ModelError(f"{model.__name__}: invalid table {name!r}: {error}") from error
     _refuse_taken_names(model, table)
@@ -340,7 +381,7 @@ class LazyDialectOptions(Mapping[str, Any]):
 
 def _functions(schema: Any) -> Iterator[tuple[str, str]]:
     yield f"{schema.label}: the constructor", _source(schema.model.__init__)
-    for names, collect in schema.collectors.items():
+    for names, collect in (*schema.collectors.items(), *schema.writers.items()):
         yield f"the row to write of {', '.join(names) or 'nothing'}", _source(collect)
     for names, gather in schema.gatherers.items():
         yield f"the rows to write of {', '.join(names)}, of many new instances", _source(gather)

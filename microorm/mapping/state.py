@@ -14,14 +14,18 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.context import awaited_call
 from microorm.fields.field import MISSING, Field
 from microorm.messages import MAX_VALUE, brief_value
 
 
 class RowLayout:
-    """The index and decoder of each field in a loaded row; *partial* if some fields were deferred."""
+    """The index and decoder of each field in a loaded row; *partial* if some fields were deferred.
 
-    __slots__ = ("decoders", "indexes", "names", "partial")
+    *as_json* is what `serialization.encode_row` has made for its rows.
+    """
+
+    __slots__ = ("as_json", "decoders", "indexes", "names", "partial")
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class RowLayout:
         self.partial = partial
         self.indexes = {name: index for index, name in enumerate(names)}
         self.decoders = decoders if decoders is not None and any(decoders) else None
+        self.as_json: Callable[[tuple[Any, ...]], str] | None = None
 
     def value(self, row: tuple[Any, ...], name: str) -> Any:
         """Return the value of the field *name* in *row*; MISSING if it was not loaded."""
@@ -48,7 +53,7 @@ class RowState:
 
     *before* is set while `post_save` receivers run: the state and loaded row from before the save, with which
     `changes()` compares. A copy of the instance keeps it until its first save (*copied*). *plain*: there is no *before*,
-    and no field was deferred.
+    and no field was deferred. *awaited*: an awaited call has loaded or saved the row, by default the one that is running.
     """
 
     __slots__ = (
@@ -56,6 +61,7 @@ class RowState:
         "adding",
         "after_insert",
         "alias",
+        "awaited",
         "before",
         "copied",
         "layout",
@@ -71,8 +77,10 @@ class RowState:
         adding: bool = False,
         before: tuple[RowState, tuple[Any, ...] | None] | None = None,
         copied: bool = False,
+        awaited: bool | None = None,
     ) -> None:
         self.alias = alias
+        self.awaited = awaited_call() is not None if awaited is None else awaited
         self.layout = layout
         self.adding = adding
         self.before = before
@@ -84,14 +92,14 @@ class RowState:
 
     def with_before(self, before: tuple[RowState, tuple[Any, ...] | None]) -> RowState:
         """Return the state for receivers of `post_save`; all new instances share one."""
-        state = RowState(self.alias, self.layout, before=before)
+        state = RowState(self.alias, self.layout, before=before, awaited=self.awaited)
         if before == NOTHING:
             self.after_insert = state
         return state
 
     def without_before(self) -> RowState:
         """The same once its `post_save` receivers have run."""
-        return RowState(self.alias, self.layout, adding=self.adding)
+        return RowState(self.alias, self.layout, adding=self.adding, awaited=self.awaited)
 
     def of_copy(self) -> RowState:
         """Return the state for a copy of the instance; all copies share one."""
@@ -99,16 +107,28 @@ class RowState:
             return self
         if self._of_copies is None:
             self._of_copies = RowState(
-                self.alias, self.layout, adding=self.adding, before=self.before, copied=True
+                self.alias,
+                self.layout,
+                adding=self.adding,
+                before=self.before,
+                copied=True,
+                awaited=self.awaited,
             )
         return self._of_copies
 
     def moved(self, alias: str | None) -> RowState:
         """Return the same state in *alias*."""
-        return RowState(alias, self.layout, adding=self.adding, before=self.before, copied=self.copied)
+        return RowState(
+            alias,
+            self.layout,
+            adding=self.adding,
+            before=self.before,
+            copied=self.copied,
+            awaited=self.awaited,
+        )
 
 
-NEW = RowState(None, None, adding=True)
+NEW = RowState(None, None, adding=True, awaited=False)
 NOTHING = (NEW, None)
 """The state and loaded row of a new instance."""
 
@@ -117,7 +137,7 @@ _new: dict[str, RowState] = {}
 
 def new_in(alias: str) -> RowState:
     """Return the state of a new instance that is to be written to *alias*."""
-    return _new.get(alias) or _new.setdefault(alias, RowState(alias, None, adding=True))
+    return _new.get(alias) or _new.setdefault(alias, RowState(alias, None, adding=True, awaited=False))
 
 
 def placeholder(model: type[Any], alias: str) -> Any:

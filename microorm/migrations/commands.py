@@ -74,7 +74,10 @@ def write_environment(folder: str | Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision: its file, the revisions it follows (*down*), and whether it is *applied*, by alias."""
+    """One revision: its *id*, its *message*, and its file, *path*.
+
+    *down*: the revisions that it follows. *applied*: whether it is, by alias.
+    """
 
     id: str
     message: str
@@ -85,7 +88,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How the database *alias* differs from the models or from the history."""
+    """How the database *alias* differs from the models or from the history, as a line of *text*."""
 
     alias: str
     text: str
@@ -94,14 +97,14 @@ class Difference:
 class Migrations:
     """The history of revisions in *folder*, and the databases of *registry*, or of the default one.
 
-    Raises `MigrationError` if *folder* has no `env.py`.
+    Example: `Migrations("migrations").migrate()`. Raises `MigrationError` if *folder* has no `env.py`.
     """
 
     def __init__(self, folder: str | Path, registry: Registry | None = None) -> None:
         self.folder = Path(folder).absolute()
         self.registry = default_registry if registry is None else registry
         if not (self.folder / "env.py").is_file():
-            raise MigrationError(f"no migrations in {str(folder)!r}: it has no env.py")
+            raise MigrationError(f"no migrations in {str(folder)!r}: it has no env.py; run `microorm init`")
 
     def __repr__(self) -> str:
         return f"<Migrations in {str(self.folder)!r}>"
@@ -109,8 +112,9 @@ class Migrations:
     def make(self, message: str, *, renames: Sequence[str] = (), empty: bool = False) -> Path | None:
         """Write a revision that makes the databases like the models; return its file, or None if they are already.
 
-        *renames* are `"old:new"` for tables and `"table.old:new"` for columns; without them a renamed table
-        or column is dropped and created. *empty* writes a revision without operations.
+        *message* is its title, and a part of the name of the file. *renames* are `"old:new"` for tables and
+        `"table.old:new"` for columns; without them a renamed table or column is dropped and created. *empty* writes a
+        revision without operations.
 
         Raises `MigrationError` if a database is not at the newest revision or cannot be reached, if the
         history has two heads, and if something to rename does not exist. Nothing is written then.
@@ -124,7 +128,10 @@ class Migrations:
         return Path(made.path) if made else None
 
     def plan(self, revision: str = "head", *, using: str | None = None) -> list[Step]:
-        """Return the steps that `migrate` would take, by database. Raises as `migrate` does before it begins."""
+        """Return the steps that `migrate` would take to *revision*, by database, or on that of the alias *using*.
+
+        Raises as `migrate` does before it begins.
+        """
         return self._move(revision, using, execute=False)
 
     def migrate(
@@ -158,8 +165,8 @@ class Migrations:
     def sql(self, revision: str = "head", *, using: str | None = None) -> str:
         """Return the SQL from an empty database to *revision*, or from the first to the second of `"from:to"`.
 
-        It is returned for each database; none is connected to. Raises `MigrationError` for an unknown
-        revision.
+        It is returned for each database, or for that of the alias *using*; none is connected to. Raises
+        `MigrationError` for an unknown revision.
         """
         history = self._history()
         start, colon, end = revision.rpartition(":")
@@ -214,7 +221,10 @@ class Migrations:
         return found
 
     def merge(self, message: str) -> Path:
-        """Write a revision that joins all heads; return its file. Raises `MigrationError` if there is only one."""
+        """Write a revision with this *message* that joins all heads; return its file.
+
+        Raises `MigrationError` if there is only one.
+        """
         history = self._history()
         if len(history.heads) < 2:
             raise MigrationError(

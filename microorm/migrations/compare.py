@@ -22,6 +22,7 @@ from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqlalchemy.schema import CreateTable, SchemaItem, conv
 from sqlalchemy.sql import ClauseElement, operators
 from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.types import TypeEngine
 
 from microorm.errors import MigrationError
 from microorm.migrations.dialects import compile_sql, dialect_name, literal_text, render_item, sql_for
@@ -40,6 +41,10 @@ from microorm.registry import NAMING
 TEMPORARY_TABLE = "microorm_temporary"
 
 _PLUGINS = ("alembic.autogenerate.*", "~alembic.autogenerate.defaults", "microorm.migrations")
+_DEFAULTS = sa.text(
+    "SELECT column_name, column_default FROM information_schema.columns WHERE table_schema = DATABASE()"
+    " AND table_name = :table AND column_default <> 'NULL' AND extra NOT LIKE '%GENERATED%'"
+)
 _NOT_COMPARED = re.compile(
     r"""[\s()'"`]"""
 )  # of an expression, which servers quote and bracket in their own way
@@ -50,20 +55,20 @@ def compare_options(
     target: Target,
     metadata: sa.MetaData,
     known: Set[str],
-    views: Set[str],
+    ignored: Set[str],
     renames: tuple[Rename, ...],
 ) -> dict[str, Any]:
     """Return the options of `alembic.context.configure` that compare *target* with *metadata*.
 
     *known* are the tables that belong or belonged to a model. Other tables of the database are ignored, and
-    models of *views*.
+    models of *ignored*: views, and tables that others migrate.
     """
     schemas = {None, *(table.schema for key, table in metadata.tables.items() if target.allows(key))}
     return {
         TARGET: target,
         RENAMES: renames,
         "target_metadata": metadata,
-        **_filters(target, metadata, known, views, renames, schemas),
+        **_filters(target, metadata, known, ignored, renames, schemas),
         "include_schemas": len(schemas) > 1,
         "compare_type": True,
         "render_as_batch": True,  # SQLite changes a table by building a new one
@@ -76,7 +81,7 @@ def _filters(
     target: Target,
     metadata: sa.MetaData,
     known: Set[str],
-    views: Set[str],
+    ignored: Set[str],
     renames: tuple[Rename, ...],
     schemas: Set[str | None],
 ) -> dict[str, Callable[..., bool]]:
@@ -95,7 +100,7 @@ def _filters(
     def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
         if kind == "index":
             return name not in indexes
-        apart = kind == "table" and (item.key in compared_apart or item.key in views)
+        apart = kind == "table" and (item.key in compared_apart or item.key in ignored)
         return kind != "table" or reflected or (target.allows(item.key) and not apart)
 
     return {"include_name": include_name, "include_object": include_object}
@@ -122,12 +127,45 @@ def compare_table(
     if wanted is not None and connection is not None:
         names = incomparable_indexes(wanted.metadata, dialect_name(connection.dialect.name))
         changes.ops.extend(compare_indexes(connection, stored, wanted, names))
+    if stored is not None and wanted is not None and connection is not None:
+        _accept_sqlite(connection, changes, stored, wanted)
     if stored is not None and connection is not None:
         changes.ops[:] = [complete_drop(connection, stored, each) for each in changes.ops]
         for each in changes.ops:
             if isinstance(each, ops.DropConstraintOp) and each.constraint_name is None:
                 each.constraint_name = _made_name(each)
     return PriorityDispatchResult.CONTINUE
+
+
+def _accept_sqlite(
+    connection: sa.Connection, changes: ops.ModifyTableOps, stored: sa.Table, wanted: sa.Table
+) -> None:
+    """Remove from *changes* what only seems to differ in a table of SQLite that others have made.
+
+    That is a unique constraint without a name, which models always have, and a key that is not declared NOT NULL.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    unnamed = {each.columns for each in table_ddl(connection, stored.name).uniques if each.name is None}
+    uniques = {
+        tuple(each.columns.keys()) for each in wanted.constraints if isinstance(each, sa.UniqueConstraint)
+    }
+
+    def seems(operation: MigrateOperation) -> bool:
+        if isinstance(operation, ops.AlterColumnOp) and operation.column_name in stored.primary_key.columns:
+            operation.modify_nullable = None
+            return not operation.has_changes()
+        if isinstance(operation, ops.CreateUniqueConstraintOp | ops.DropConstraintOp):
+            constraint: Any = operation.to_constraint()
+            named = isinstance(operation, ops.DropConstraintOp) and constraint.name is not None
+            return (
+                isinstance(constraint, sa.UniqueConstraint)
+                and tuple(column.name for column in constraint.columns) in unnamed & uniques
+                and not named
+            )
+        return False
+
+    changes.ops[:] = [each for each in changes.ops if not seems(each)]
 
 
 def _made_name(operation: ops.DropConstraintOp) -> str:
@@ -196,7 +234,7 @@ def _differing(checks: dict[str, str], present: dict[str, str]) -> dict[str, str
 
 def _read_back(connection: sa.Connection, table: sa.Table, checks: dict[str, str]) -> dict[str, str]:
     """Return *checks* of *table* as the database rewrites them."""
-    columns = [sa.Column(column.name, column.type) for column in table.columns]
+    columns = [sa.Column(column.name, _known(column.type)) for column in table.columns]
     constraints = [sa.CheckConstraint(literal_text(sql), name=name) for name, sql in checks.items()]
     with temporary_table(connection, *columns, *constraints):
         return stored_checks(connection, TEMPORARY_TABLE)
@@ -248,7 +286,8 @@ def _refuse_computed(
     if before is not None and after is not None:
         if not compare_expressions:
             return
-        found, expected = str(before.sqltext), _computed_as(connection, wanted)
+        found = _as_written(connection, stored.table.name, stored.name, str(before.sqltext))
+        expected = _computed_as(connection, wanted)
         if _NOT_COMPARED.sub("", found.lower()) == _NOT_COMPARED.sub("", expected.lower()):
             return
         problem = f"is computed as {found} in the database, and as {expected} by the model"
@@ -266,12 +305,25 @@ def _refuse_computed(
 def _computed_as(connection: sa.Connection, wanted: sa.Column[Any]) -> str:
     """Return the expression of *wanted* in the words of the database."""
     columns = [
-        sa.Column(each.name, each.type, *([] if each.computed is None else [_copied(each.computed)]))
+        sa.Column(each.name, _known(each.type), *([] if each.computed is None else [_copied(each.computed)]))
         for each in wanted.table.columns
     ]
     with temporary_table(connection, *columns) as inspector:
         (found,) = [each for each in inspector.get_columns(TEMPORARY_TABLE) if each["name"] == wanted.name]
-    return str(found.get("computed", {}).get("sqltext"))
+        reflected = str(found.get("computed", {}).get("sqltext"))
+        return _as_written(connection, TEMPORARY_TABLE, wanted.name, reflected)
+
+
+def _as_written(connection: sa.Connection, table: str, column: str, reflected: str) -> str:
+    """Return the expression of a computed *column*: on SQLite from the DDL, since SQLAlchemy has *reflected* it by pattern."""
+    if connection.dialect.name != "sqlite":
+        return reflected
+    return table_ddl(connection, table).generated.get(column, reflected)
+
+
+def _known(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return *type_*, or text for one that SQLAlchemy does not know and has no DDL for."""
+    return sa.Text() if isinstance(type_, sa.types.NullType) else type_
 
 
 def _copied(computed: sa.Computed) -> sa.Computed:
@@ -286,15 +338,24 @@ def differing_defaults(connection: sa.Connection, stored: sa.Column[Any], wanted
         return before is not None
     # A default that the database does not report is None here and below.
     text = str(getattr(before.arg, "text", before.arg)) if isinstance(before, sa.DefaultClause) else None
+    known = unreported_defaults(connection, stored.table.name).get(stored.name) if text is None else text
     if isinstance(after.arg, ClauseElement):
         literal = after.arg.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-        if str(literal) == text:
+        if str(literal) == known:
             return False
     default: Any = after.arg
-    column = sa.Column(wanted.name, wanted.type, server_default=default)
+    column = sa.Column(wanted.name, _known(wanted.type), server_default=default)
     with temporary_table(connection, column) as inspector:
         (read_back,) = inspector.get_columns(TEMPORARY_TABLE)
-    return _without_brackets(read_back["default"]) != _without_brackets(text)
+    made = read_back["default"]
+    return _without_brackets(made) != _without_brackets(text if made is None else known)
+
+
+def unreported_defaults(connection: sa.Connection, table: str) -> dict[str, str]:
+    """Return the defaults of *table* on MariaDB, by column; SQLAlchemy's pattern misses those of bits, sequences and invisible columns."""
+    if dialect_name(connection.dialect.name) != "mariadb":
+        return {}
+    return {str(name): str(default) for name, default in connection.execute(_DEFAULTS, {"table": table})}
 
 
 def _without_brackets(sql: str | None) -> str | None:
@@ -351,7 +412,7 @@ def compare_indexes(
         if index.name not in names or (connection.dialect.name != "sqlite" and _order(index) is None):
             continue
         if stored is not None and index.name in present:
-            order, found = _order(index), _stored_order(connection, stored, str(index.name))
+            order, found = _order(index), stored_order(connection, stored, str(index.name))
             if order is None or (order, bool(index.unique)) == found:
                 continue
             yield ops.DropIndexOp.from_index(_index(stored, str(index.name), *found))
@@ -381,7 +442,9 @@ def _order(index: sa.Index) -> Order | None:
     return order
 
 
-def _stored_order(connection: sa.Connection, table: sa.Table, index: str) -> tuple[Order, bool]:
+def stored_order(
+    connection: sa.Connection, table: sa.Table | sa.TableClause, index: str
+) -> tuple[Order, bool]:
     """Return the columns of an index that exists in their order, and whether it is unique."""
     if connection.dialect.name == "sqlite":
         quoted = connection.dialect.identifier_preparer.quote(index)
@@ -400,7 +463,7 @@ def complete_drop(
     """Return *operation*; if it drops an index with a descending column, one that can be reversed."""
     if not isinstance(operation, ops.DropIndexOp) or connection.dialect.name == "postgresql":
         return operation
-    order, unique = _stored_order(connection, stored, str(operation.index_name))
+    order, unique = stored_order(connection, stored, str(operation.index_name))
     if not any(descending for _, descending in order):
         return operation
     return ops.DropIndexOp.from_index(_index(stored, str(operation.index_name), order, unique))

@@ -84,7 +84,7 @@ def _compile_by_dialect(element: ByDialect, compiler: SQLCompiler, **options: An
 
 
 def by_dialect(**sql: str) -> ByDialect:
-    """Return SQL for each dialect, for a default or a CHECK: `by_dialect(sqlite="…", postgresql="…", mariadb="…")`."""
+    """Return *sql* for each dialect, for a default or a CHECK: `by_dialect(sqlite="…", postgresql="…", mariadb="…")`."""
     return ByDialect(sql)
 
 

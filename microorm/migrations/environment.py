@@ -31,9 +31,17 @@ from microorm.migrations.history import History
 from microorm.migrations.plan import merge
 from microorm.migrations.renames import Rename, check_renames, remove_followed_keys, suspend_foreign_keys
 from microorm.migrations.report import Progress, Step, behind, failure, first_line
-from microorm.migrations.targets import Target, labels_by_table, locked, models_by_table, restricted, targets
+from microorm.migrations.targets import (
+    Target,
+    labels_by_table,
+    locked,
+    models_by_table,
+    restricted,
+    targets,
+    unmanaged_tables,
+)
 from microorm.project import read_project
-from microorm.registry import Registry, default_registry
+from microorm.registry import OUTBOX_TABLES, Registry, default_registry
 from microorm.signals import post_migrate, pre_migrate
 
 ATTRIBUTE = "microorm"  # of alembic's configuration, for the request
@@ -61,7 +69,7 @@ class Request:
     progress: Callable[[Step], object] | None = None
     steps: list[Step] = field(default_factory=list)
     needs: list[tuple[Target, UpgradeOps]] = field(default_factory=list)
-    elsewhere: set[str] = field(default_factory=set)  # tables in databases that do not hold them
+    present: dict[Target, frozenset[str]] = field(default_factory=dict)  # the tables that a database has
 
     def add(self, step: Step) -> None:
         """Note a step that is done."""
@@ -79,9 +87,10 @@ class Request:
 def known_tables(history: History, registry: Registry, *, check: bool = False) -> frozenset[str]:
     """Return the tables that belong or belonged to a model.
 
-    Before the first revision, which creates all tables, there is none, unless databases are *check*ed.
+    Before the first revision, which creates all tables, there is none, unless databases are *check*ed. The tables of the
+    outbox belong to no model when the last durable receiver is gone, and are kept, since they may hold events.
     """
-    known = frozenset({*history.labels, *models_by_table(registry)})
+    known = frozenset({*(history.labels.keys() - OUTBOX_TABLES), *models_by_table(registry)})
     return known if history.revisions or check else frozenset()
 
 
@@ -244,12 +253,12 @@ class Environment:
     def _options(self, target: Target, connection: Connection | None = None) -> dict[str, Any]:
         request = self.request
         known = known_tables(self.history, request.registry, check=request.on_visit is not None)
-        views: set[str] = set()
+        ignored = set(unmanaged_tables(request.registry))
         if connection is not None:
-            views.update(inspect(connection).get_view_names())
+            ignored.update(inspect(connection).get_view_names())
             connection.rollback()  # alembic begins its transactions itself
         return {
-            **compare_options(target, request.registry.metadata, known - views, views, request.renames),
+            **compare_options(target, request.registry.metadata, known - ignored, ignored, request.renames),
             "transactional_ddl": target.dialect in ("sqlite", "postgresql"),
             "transaction_per_migration": target.dialect != "sqlite",
             "process_revision_directives": lambda migration, revision, scripts: self._gather(
@@ -265,8 +274,7 @@ class Environment:
         request.needs.append((target, upgrade))
         if migration.bind is not None:
             suspend_foreign_keys(upgrade, migration.bind, registry.metadata, request.renames)
-            tables = inspect(migration.bind).get_table_names()
-            request.elsewhere.update(table for table in tables if not target.allows(table))
+            request.present[target] = frozenset(inspect(migration.bind).get_table_names())
         if target is not self.targets[-1]:
             return
         check_renames(request.renames, [needed for _, needed in request.needs], registry.metadata)
@@ -274,7 +282,7 @@ class Environment:
             request.needs,
             registry.metadata,
             lambda table, column: default_for_rows(registry, table, column),
-            frozenset(request.elsewhere),
+            request.present,
         )
         script.upgrade_ops = upgrade
         if "template_args" in migration.opts:
@@ -311,6 +319,8 @@ def _expected_warnings_ignored() -> Iterator[None]:
         warnings.filterwarnings("ignore", "Cannot correctly sort tables")
         # Indexes on expressions are compared by name, and kept when a table is rebuilt.
         warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+        # A type that SQLAlchemy does not know is not compared.
+        warnings.filterwarnings("ignore", "Did not recognize type")
         warnings.filterwarnings("ignore", "autogenerate skipping metadata-specified expression-based index")
         yield
 
@@ -328,6 +338,18 @@ def _refuse_dangling(target: Target, connection: Connection, before: set[Any]) -
         raise MigrationError(f"row {row} of {table!r} would refer to a missing row of {other!r}")
 
 
+@contextmanager
+def _empty_database() -> Iterator[Connection]:
+    """Give a connection to a database in memory, which is gone at the end; its literals can be printed."""
+    engine = create_engine("sqlite://")
+    print_all_literals(engine.dialect)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 def print_sqlite(
     target: Target, command: Command, options: dict[str, Any], write: Callable[[str], object]
 ) -> None:
@@ -337,8 +359,6 @@ def print_sqlite(
     """
     start: Any = context.get_starting_revision_argument()
     script = context.script
-    engine = create_engine("sqlite://")
-    print_all_literals(engine.dialect)
 
     def configure(connection: Connection, command: Command) -> MigrationContext:
         return MigrationContext.configure(connection, opts={**options, "fn": command, "script": script})
@@ -348,7 +368,7 @@ def print_sqlite(
             write(f"{sql};\n")
 
     with (
-        engine.connect() as connection,
+        _empty_database() as connection,
         forbidden(target.databases, PRINTING, but=target.aliases),
         adopted(target.databases, target.aliases, connection),
     ):
@@ -365,7 +385,6 @@ def print_sqlite(
             migration.run_migrations()
         write("COMMIT;\n\nPRAGMA foreign_keys=ON;\n")
         connection.rollback()
-    engine.dispose()
 
 
 def _literal(statement: Any, rows: list[Any], connection: Connection) -> Iterator[str]:

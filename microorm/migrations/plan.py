@@ -7,10 +7,11 @@ for a dialect, if all databases of that dialect need it, or for the aliases that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,12 +68,15 @@ class Change:
 
 
 def merge(
-    needs: Needs, metadata: sa.MetaData, default_for: Defaults, elsewhere: frozenset[str] = frozenset()
+    needs: Needs,
+    metadata: sa.MetaData,
+    default_for: Defaults,
+    present: Mapping[Target, Container[str]] = MappingProxyType({}),
 ) -> tuple[ops.UpgradeOps, ops.DowngradeOps]:
     """Return the operations that all targets need, and those that reverse them.
 
     *default_for* returns whether the column of a table has a default for rows that exist, and which. New
-    tables that are *elsewhere*, in a database that no longer holds them, were moved by a router: a database
+    tables that are *present* in another database are on this one by a change of the routers: a database
     that runs the whole history has them from an earlier revision.
 
     Raises `MigrationError` if a table has another primary key than its model.
@@ -83,9 +87,10 @@ def merge(
             raise MigrationError(f"{change.operation}; no revision can be made for that")
         _combine(change, metadata)
     targets = [target for target, _ in needs]
-    moved = elsewhere & {each.table for each in changes if isinstance(each.operation, ops.CreateTableOp)}
+    moved = frozenset(each.table for each in changes if _is_moved(each, present))
     steps: list[MigrateOperation] = []
-    for condition, run in groupby(sort_changes(changes), lambda change: _condition(change, targets, moved)):
+    ordered = _together(sort_changes(changes), moved)
+    for condition, run in groupby(ordered, lambda change: _condition(change, targets, moved)):
         operations = build(list(run), metadata, default_for)
         steps.extend([ConditionalOps(operations, condition)] if condition else operations)
     upgrade = ops.UpgradeOps(steps)
@@ -191,6 +196,27 @@ def _condition(change: Change, targets: list[Target], moved: frozenset[str]) -> 
     if all(target in change.targets for target in holders if target.dialect in dialects):
         return {"dialect": tuple(sorted(dialects))}
     return {"alias": tuple(target.alias for target in change.targets)}
+
+
+def _is_moved(change: Change, present: Mapping[Target, Container[str]]) -> bool:
+    """Return whether *change* creates a table that a database has which does not need it."""
+    if not isinstance(change.operation, ops.CreateTableOp):
+        return False
+    return any(change.table in tables for target, tables in present.items() if target not in change.targets)
+
+
+def _together(changes: list[Change], moved: frozenset[str]) -> list[Change]:
+    """Put the indexes of *moved* tables beside what creates the tables, which are not missing any more after that."""
+    indexes = [
+        each for each in changes if each.table in moved and isinstance(each.operation, ops.CreateIndexOp)
+    ]
+    ordered: list[Change] = []
+    for change in changes:
+        if change not in indexes:
+            ordered.append(change)
+        if change.table in moved and isinstance(change.operation, ops.CreateTableOp):
+            ordered += [each for each in indexes if each.table == change.table]
+    return ordered
 
 
 def sort_changes(changes: list[Change]) -> list[Change]:

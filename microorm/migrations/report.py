@@ -23,7 +23,10 @@ _READING = ("SELECT", "PRAGMA", "SHOW", "DESCRIBE", "SAVEPOINT", "BEGIN")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One revision of one database: applied, reverted (*down*), or planned."""
+    """One *revision* of the database *alias*: applied, reverted (*down*), or planned.
+
+    *message* is its title. *seconds*: how long it took, 0 if it is planned.
+    """
 
     alias: str
     revision: str
@@ -33,7 +36,7 @@ class Step:
 
     @classmethod
     def of(cls, target: Target, info: Any, seconds: float = 0.0) -> Step:
-        """Describe alembic's step *info* on *target*."""
+        """Describe alembic's step *info* on *target*, which took so many *seconds*."""
         script = info.up_revision  # None for a stamp at base
         revision, message = (script.revision, script.doc or "") if script is not None else ("base", "")
         return cls(target.alias, revision, message, not info.is_upgrade, seconds)

@@ -23,7 +23,8 @@ from sqlalchemy import table as table_clause
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.databases import Databases
-from microorm.db.engine import BEGIN, Database, is_memory
+from microorm.db.engine import BEGIN, Database
+from microorm.db.urls import is_memory
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.migrations.dialects import dialect_name
 from microorm.migrations.history import name_revisions
@@ -100,13 +101,15 @@ def targets(registry: Registry, labels: Mapping[str, str], alias: str | None = N
     Raises `UnknownAlias`, and `ConfigurationError` if no database is configured.
     """
     databases = registry.databases
-    if alias is not None:
-        databases.database(alias)
+    if alias is not None and (original := databases.database(alias).row_alias) != alias:
+        raise ConfigurationError(f"{alias!r} is a copy of {original!r}, where its tables are migrated")
     if not databases.aliases:
         raise ConfigurationError("no database is configured")
     groups: dict[Any, list[str]] = {}
     for each in databases.aliases:
-        groups.setdefault(identity(databases.database(each).url), []).append(each)
+        database = databases.database(each)
+        if database.row_alias == each:  # a copy gets its tables from the original
+            groups.setdefault(identity(database.url), []).append(each)
     return [
         Target(registry, tuple(aliases), labels)
         for aliases in groups.values()
@@ -131,6 +134,13 @@ def models_by_table(registry: Registry) -> dict[str, Any]:
     """Return the models by the keys of their tables in the metadata: the name, after that of a schema if there is one."""
     _ = registry.metadata  # also creates the tables of models that wait for another model
     return {model.__table__.key: model for model in registry.models.values()}
+
+
+def unmanaged_tables(registry: Registry) -> frozenset[str]:
+    """Return the names of the tables that another program migrates: those of models with `managed=False`."""
+    return frozenset(
+        table for table, model in models_by_table(registry).items() if not model.__schema__.managed
+    )
 
 
 def labels_by_table(registry: Registry) -> dict[str, str]:

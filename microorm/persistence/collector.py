@@ -195,7 +195,7 @@ class Collection:
         for batch in batches(channel, wanted, lambda value: (value,), None):
             statement = select(*columns).where(key.field.column.in_(batch))
             found = channel.fetch(statement)
-            yield from hydrate(schema, found, channel.database.alias, names)
+            yield from hydrate(schema, found, channel.database.row_alias, names)
 
     def _refuse_restricted(self) -> None:
         remaining: dict[Any, dict[Row, Any]] = {}
@@ -231,11 +231,12 @@ def _parent(key: Any, child: Any, values: Values) -> CollectedRow:
 
 def _shown(key: Any, rows: Sequence[Row]) -> str:
     """Describe the rows that refer by *key*: their number, model and first keys."""
-    keys = ", ".join(repr(row[0] if len(row) == 1 else row) for row in rows[:_KEYS_SHOWN])
+    keys = "key " if len(rows) == 1 else "keys "
+    keys += ", ".join(repr(row[0] if len(row) == 1 else row) for row in rows[:_KEYS_SHOWN])
     more = ", …" if len(rows) > _KEYS_SHOWN else ""
     refer = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
     verb = "refers" if len(rows) == 1 else "refer"
-    return f"{refer} of {key.owner.__schema__.label} {verb} to {key.target.__name__} by {key.name!r}: {keys}{more}"
+    return f"{refer} of {key.owner.__schema__.label} ({keys}{more}) {verb} to {key.target.__name__} by {key.name!r}"
 
 
 T = TypeVar("T", bound=Hashable)

@@ -17,6 +17,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
+from microorm.db.connection import WRITES, AutocommitConnection, Channel
 from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
 from microorm.db.snapshots import Snapshot, apply_generated, restore, take_snapshot
@@ -24,6 +25,7 @@ from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.errors import UnsavedError
 from microorm.fields.types import MARIADB
+from microorm.instrumentation import DELETE, watchers
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.persistence.collector import (
@@ -36,9 +38,11 @@ from microorm.persistence.collector import (
 )
 from microorm.persistence.refresh import complete, is_own_row
 from microorm.persistence.save import runs_at_once
+from microorm.persistence.steps import as_step
+from microorm.persistence.versions import increments, read_version, stale, stale_among, version_of
 from microorm.signals import post_delete, pre_delete
 from microorm.sql.batches import batches
-from microorm.sql.statements import key_row, plans_of
+from microorm.sql.statements import Plans, key_row, plans_of
 
 Counts = tuple[int, dict[str, int]]
 Loaded = tuple[Any, Any]  # row state and loaded row of an instance, which a save replaces
@@ -50,8 +54,13 @@ Find = Callable[[tuple[str, ...] | None], list[Any]]
 def delete(instance: Any, *, using: str | None = None) -> Counts:
     """Delete the row of *instance*, and what depends on it, completely or not at all; return the numbers of rows.
 
-    Raises `UnsavedError` if it has no key, `RestrictedError` if rows refer to it that must not be deleted.
+    Raises `UnsavedError` if it has no key, `StaleUpdate` if its row has another version, `RestrictedError` if rows refer to it
+    that must not be deleted.
     """
+    return _watched_delete(instance, using) if watchers else _delete(instance, using)
+
+
+def _delete(instance: Any, using: str | None) -> Counts:
     schema: Schema = instance.__schema__
     for name in schema.key_names:
         if instance.__dict__.get(name) is None:
@@ -71,6 +80,9 @@ def delete(instance: Any, *, using: str | None = None) -> Counts:
     return total, ({schema.label: total} if total else {})
 
 
+_watched_delete = as_step(DELETE)(_delete)
+
+
 def _delete_row(
     schema: Schema, database: Database, transaction: Transaction | None, instance: Any, after: Route
 ) -> int:
@@ -78,43 +90,68 @@ def _delete_row(
 
     Returns the number of rows.
     """
-    databases = schema.registry.databases
     if after:
         _load_for_receivers(schema, database, instance)
-    loaded = _loaded(instance)
-    snapshot: Snapshot = (ref(instance), *loaded, {})
+    state, row = instance._row_state, instance._row
+    snapshot: Snapshot = (ref(instance), state, row, {})
     # The receivers still see the key. The row of another database does not lose it.
-    generated = None if after or loaded[0].alias not in (None, database.alias) else schema.generated
-    work = UnitOfWork(databases, database, transaction, snapshot)
+    generated = None if after or state.alias not in (None, database.alias) else schema.generated
+    channel = entered = None
     try:
         plans = schema.plans.get(database) or plans_of(schema, database)
         statement, key = plans.statements.get("delete") or plans.delete(), key_row(schema, instance)
-        channel = work.begin(several=False)
-        work.dirty = True
-        total = int(statement.run(channel, key).rowcount)
+        read = None if schema.version is None else read_version(schema, instance)
+        channel = transaction or AutocommitConnection(database, WRITES)
+        entered = channel.__enter__()
+        if read is None:
+            total = int(statement.run(channel, key).rowcount)
+        else:
+            total = _delete_version(schema, plans, channel, instance, key, read)
         if generated is not None:
             snapshot[3][generated.name] = (key[0], None)
         if transaction is not None:
             transaction.undo.record(snapshot)
         if generated is not None:
             instance.__dict__[generated.name] = None
-        work.succeed()
+        if transaction is None:
+            channel.__exit__(None, None, None)
     except BaseException as error:
         try:
-            work.fail(error)
+            work = UnitOfWork(schema.registry.databases, None, transaction, snapshot)
+            work.fail(error, channel, dirty=entered is not None)
         finally:
             restore(snapshot)  # also if the outcome is unknown: the key is needed to look for the row
         raise
     if after:
-        try:
-            if total:
-                ReceiverScope(databases, database.alias, committed=True).run(
-                    post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
-                )
-        finally:
-            if schema.generated is not None:
-                _forget_key(schema.generated.name, database, instance, key, snapshot, loaded)
+        _send_deleted(schema, database, instance, total, key, snapshot)
     return total
+
+
+def _delete_version(
+    schema: Schema, plans: Plans, channel: Channel, instance: Any, key: Row, read: int
+) -> int:
+    """Delete the row of *instance* if it has the version that was *read*, and return the number of rows.
+
+    Raises `StaleUpdate` if there is one of another version.
+    """
+    total = int(plans.delete(checked=True).run(channel, (*key, read)).rowcount)
+    if not total and (found := version_of(schema, channel, key)) is not None:
+        raise stale(schema, channel, [(instance, key, read, found)])
+    return total
+
+
+def _send_deleted(
+    schema: Schema, database: Database, instance: Any, total: int, key: Row, snapshot: Snapshot
+) -> None:
+    """Send `post_delete` of *instance*, whose delete is committed, if there was a row; then it loses its *key*."""
+    try:
+        if total:
+            ReceiverScope(schema.registry.databases, database.alias, committed=True).run(
+                post_delete.send, schema.model, instance=instance, using=database.alias, origin=instance
+            )
+    finally:
+        if schema.generated is not None:
+            _forget_key(schema.generated.name, database, instance, key, snapshot, snapshot[1:3])
 
 
 def counts(schema: Schema, total: int) -> Counts:
@@ -160,6 +197,8 @@ class Deletion:
         steps, nulled = self._announce()
         if self._held is not None and post_delete._route(type(self._held)):
             _load_for_receivers(self._held.__schema__, self._channel.database, self._held)
+        if self._held is not None:
+            self._refuse_stale(self._held)
         self._delete_unseen()
         self._change_references(nulled)
         for step in steps:
@@ -176,6 +215,16 @@ class Deletion:
                 _forget_key(name, database, row.instance, row.key, snapshot, loaded)
             self._channel.undo.record(snapshot)
         return sum(self._counts.values()), {label: count for label, count in self._counts.items() if count}
+
+    def _refuse_stale(self, instance: Any) -> None:
+        """Lock the row of *instance*, and raise `StaleUpdate` if it has another version than was read."""
+        schema: Schema = instance.__schema__
+        if (read := read_version(schema, instance)) is None:
+            return
+        self._work.dirty = True
+        found = stale_among(schema, self._channel, [(instance, key_row(schema, instance), read)])
+        if found and found[0][3] is not None:  # else it is deleted already
+            raise stale(schema, self._channel, found)
 
     def _announce(self) -> tuple[list[Step], NulledKeys]:
         """Send `pre_delete` for each row, and return what is to be deleted after that, in order.
@@ -242,10 +291,11 @@ class Deletion:
             table, column = key.owner.__schema__.table, key.field.column
             value = key.action.value(key)
             for batch in batches(self._channel, list(values), _as_row, None):
-                self._run(None, sql_update(table).values({column: value}).where(column.in_(batch)))
+                change = sql_update(table).values({column: value} | increments(key.owner.__schema__))
+                self._run(None, change.where(column.in_(batch)))
         for key, rows in nulled.items():
             schema: Schema = key.owner.__schema__
-            change = sql_update(schema.table).values({key.field.column: None})
+            change = sql_update(schema.table).values({key.field.column: None} | increments(schema))
             for batch in batches(self._channel, [row.key for row in rows], tuple, None):
                 self._run(None, change.where(schema.key_in(batch)))
 

@@ -23,12 +23,11 @@ def get_or_create(query: Any, defaults: Mapping[str, Any] | None, asked: dict[st
     for name in sorted(_names(schema, asked) & _names(schema, given)):
         raise TypeError(f"{schema.name}.{schema.reported[name]} is asked for, and defaults= has it, too")
     _refuse_computed(schema, asked, given)
-    query = _pinned(query)
-    wanted = query.filter(**asked)
+    wanted = _wanted(query, asked)
     if (found := wanted.one_or_none()) is not None:
         return found, False
     try:
-        return _create(query, asked, given), True
+        return _create(query, wanted._using, asked, given), True
     except AfterCommitError:
         raise  # of the class of a function's error, which may be an IntegrityError, too
     except IntegrityError:
@@ -56,19 +55,18 @@ def update_or_create(
         if name == "pk" or schema.field(name).primary_key:
             raise FieldError(f"{schema.name}.{name} is the primary key, which an update does not change")
     _refuse_computed(schema, asked, given, new)
-    query = _pinned(query)
-    wanted = query.filter(**asked)
+    wanted = _wanted(query, asked)
     asked = _without(schema, asked, replaced)
     # MariaDB locks the gap of a missing row: two transactions that lock it and then insert would wait for each other.
-    there = _locks_rows_only(query) or wanted.one_or_none() is not None
-    if there and (found := _update(wanted, given)) is not None:
+    there = _locks_rows_only(wanted) or wanted.one_or_none() is not None
+    if there and (found := _update(query, wanted, given)) is not None:
         return found, False
     try:
-        return _create(query, asked, new), True
+        return _create(query, wanted._using, asked, new), True
     except AfterCommitError:
         raise  # of the class of a function's error, which may be an IntegrityError, too
     except IntegrityError:
-        if (found := _update(wanted, given)) is None:
+        if (found := _update(query, wanted, given)) is None:
             raise
         return found, False
 
@@ -92,10 +90,15 @@ def _names(schema: Schema, values: Mapping[str, Any]) -> set[str]:
     return names.union(schema.key_names) if "pk" in values else names
 
 
-def _refuse_computed(schema: Schema, *values: Mapping[str, Any]) -> None:
-    """Raise `FieldError` for a field that the database computes: a new row would not have the value."""
-    for each in values:
+def _refuse_computed(schema: Schema, asked: Mapping[str, Any], *given: Mapping[str, Any]) -> None:
+    """Raise `FieldError` for what a new row would not have: a field that the database computes, and a version in *asked*."""
+    for each in (asked, *given):
         schema.refuse_computed(_names(schema, each))
+    if schema.version is not None and schema.version.name in _names(schema, asked):
+        raise FieldError(
+            f"{schema.name}.{schema.version.name} is the version, and a new row begins with its own; "
+            "update_or_create() compares one in defaults="
+        )
 
 
 def _without(schema: Schema, asked: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
@@ -109,9 +112,10 @@ def _without(schema: Schema, asked: Mapping[str, Any], names: set[str]) -> dict[
     }
 
 
-def _pinned(query: Any) -> Any:
-    """Return *query* with its reads going to the database that it writes to."""
-    return query.using(query._write_database().alias)
+def _wanted(query: Any, asked: Mapping[str, Any]) -> Any:
+    """Return the rows of *query* with the values *asked*, read from the database that they are written to."""
+    wanted = query.filter(**asked)
+    return wanted.using(wanted._write_database().alias)
 
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,12 +123,13 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value() if callable(value) else value for name, value in given.items()}
 
 
-def _create(query: Any, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Insert a row in a block of its own, so that an `IntegrityError` does not doom the surrounding block.
+def _create(query: Any, alias: str, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Insert a row in a block of its own on *alias*, so that an `IntegrityError` does not doom the surrounding block.
 
-    An error of a function that runs after the commit is an `AfterCommitError`.
+    Routers are asked about the row as for any other: it may have values that belong elsewhere. An error of a function that
+    runs after the commit is an `AfterCommitError`.
     """
-    with query._schema.registry.databases.atomic(query._using):
+    with query._schema.registry.databases.atomic(alias):
         return query.create(**asked, **_values(given))
 
 
@@ -142,8 +147,8 @@ def _latest(wanted: Any) -> Any:
     return wanted._one_or_none(wanted._made(rows, database))
 
 
-def _update(wanted: Any, given: Mapping[str, Any]) -> Any:
-    """Lock the row, save *given* in it and return the instance; None if there is no such row."""
+def _update(query: Any, wanted: Any, given: Mapping[str, Any]) -> Any:
+    """Lock the row *wanted*, save *given* in it, where *query* writes it, and return the instance; None if there is no such row."""
     schema: Schema = wanted._schema
     with schema.registry.databases.atomic(wanted._using):
         instance = wanted.for_update().one_or_none()
@@ -152,7 +157,7 @@ def _update(wanted: Any, given: Mapping[str, Any]) -> Any:
         for name, value in _values(given).items():
             setattr(instance, name, value)
         names = {schema.field(name).name for name in given} | {each.name for each in schema.updating}
-        instance.save(using=wanted._using, update_fields=names)
+        instance.save(using=query._using, update_fields=names)
     return instance
 
 

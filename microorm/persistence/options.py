@@ -16,9 +16,9 @@ from microorm.signals import post_save
 
 
 class SaveOptions:
-    """The checked arguments of one call of `save()`."""
+    """The checked arguments of one call of `save()`; *checked*: an UPDATE compares the version of the row."""
 
-    __slots__ = ("fields", "force_insert", "force_update", "raw")
+    __slots__ = ("checked", "fields", "force_insert", "force_update", "raw")
 
     def __init__(
         self,
@@ -27,8 +27,10 @@ class SaveOptions:
         raw: bool = False,
         force_insert: bool = False,
         force_update: bool = False,
+        checked: bool = False,
     ) -> None:
         self.fields = fields
+        self.checked = checked
         self.raw = raw
         self.force_insert = force_insert
         self.force_update = force_update
@@ -36,6 +38,7 @@ class SaveOptions:
 
 PLAIN = SaveOptions()
 INSERT = SaveOptions(force_insert=True)
+CHECKED = SaveOptions(checked=True)
 
 
 def options_of_partial(
@@ -88,3 +91,12 @@ def refuse_conflict(fields: frozenset[str] | None, *, force_insert: bool, force_
 def refuse_unsaved(schema: Schema, instance: Any) -> None:
     if any(instance.__dict__.get(field.name) is None for field in schema.key):
         raise UnsavedError(f"{schema.name} has no key yet, and an update needs one")
+
+
+def inserts_at_once(schema: Schema, instance: Any, options: SaveOptions) -> bool:
+    """Return whether to insert a row that has a key without trying an UPDATE first."""
+    if options.force_insert:
+        return True
+    if options.force_update or options.checked:
+        return False
+    return instance._row_state.adding and schema.key_has_default and not options.raw

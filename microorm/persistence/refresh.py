@@ -6,7 +6,7 @@ its key has been changed since. They then count as loaded. A rollback of the ope
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -43,8 +43,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
         names = frozenset(schema.field(name).name for name in fields)
     databases = schema.registry.databases
     chosen = using if using is not None else current_alias(databases, USING)
-    alias = chosen if chosen is not None else instance._row_state.alias
-    database: Database = databases.for_read(schema.model, schema.home, alias, instance)
+    database = _database(instance) if chosen is None else databases.database(chosen)
     fresh = _row_of(schema, database, instance, names)
     loaded = merge_loaded(instance, fresh)
     snapshot = take_snapshot(instance)
@@ -54,7 +53,7 @@ def refresh(instance: Any, using: str | None, fields: Iterable[Any] | None) -> N
             drop_related(instance, name)
     instance._row = tuple(loaded.values())
     instance._row_state = RowState(
-        database.alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
+        database.row_alias, RowLayout(tuple(loaded), partial=instance._row_state.partial)
     )
     if (transaction := databases.transaction(database)) is not None:
         # The block may be rolled back, and with it the values that were read.
@@ -104,18 +103,19 @@ def load_deferred(instance: Any, name: str) -> Any:
     if name in instance._row_state.layout.indexes:
         return None
     refuse_lazy(instance, name)
-    complete(instance, (name,))
+    complete(instance, (name,), _database(instance))
     return instance.__dict__[name]
 
 
-def complete(instance: Any, names: Sequence[str] | None = None) -> None:
+def complete(instance: Any, names: Sequence[str] | None = None, database: Database | None = None) -> None:
     """Load the deferred fields of *instance*, or those among *names*, by one statement.
 
-    Raises `Model.DoesNotExist` if the row is gone.
+    *database*: where to read them; by default that of the row, as for values that are about to be written. Raises
+    `Model.DoesNotExist` if the row is gone.
     """
     if wanted := _deferred(instance, names):
         schema, key = instance.__schema__, _loaded_key(instance)
-        database = _database(instance)
+        database = database or _own_database(instance)
         load = plans_of(schema, database).select(schema.key_names, wanted=schema.key_names + wanted)
         with schema.registry.databases.channel(database, writes=False) as channel:
             found = load.values(channel, key)
@@ -130,7 +130,7 @@ def load_replaced(instance: Any) -> None:
     schema: Schema = instance.__schema__
     if not (wanted := _replaced(instance)):
         return
-    database = _database(instance)
+    database = _own_database(instance)
     load = plans_of(schema, database).select(schema.key_names, wanted=wanted)
     with schema.registry.databases.channel(database, writes=False) as channel:
         found = load.values(channel, _loaded_key(instance))
@@ -143,9 +143,9 @@ def load_replaced(instance: Any) -> None:
 
 
 def refuse_lazy_changes(instance: Any) -> None:
-    """Raise `LazyLoadError` inside `no_lazy_loads()` if `changes()` has to load values."""
+    """Raise `LazyLoadError` where lazy loads are refused, if `changes()` has to load values."""
     for name in _replaced(instance):
-        refuse_lazy(instance, name)
+        refuse_lazy(instance, name, "achanges()")
 
 
 def _replaced(instance: Any) -> tuple[str, ...]:
@@ -156,12 +156,12 @@ def _replaced(instance: Any) -> tuple[str, ...]:
     return tuple(name for name in instance.__schema__.names if name in values and name not in known)
 
 
-def complete_all(instances: Iterable[Any], names: Sequence[str] | None = None) -> None:
+def complete_all(instances: Iterable[Any], names: Collection[str] | None = None) -> None:
     """Call `complete` for *instances* of one model, by one statement for many of them."""
     groups: dict[tuple[Database, tuple[str, ...]], list[Any]] = {}
     for instance in instances:
         if instance._row_state.partial and (wanted := _deferred(instance, names)):
-            groups.setdefault((_database(instance), wanted), []).append(instance)
+            groups.setdefault((_own_database(instance), wanted), []).append(instance)
     for (database, wanted), group in groups.items():
         for start in range(0, len(group), MAX_KEYS):
             _complete_many(database, wanted, group[start : start + MAX_KEYS])
@@ -183,7 +183,7 @@ def computed_rows(schema: Schema, channel: Channel, keys: Sequence[Row]) -> dict
     """Return the values of the fields that the database computes, by key, in the rows with *keys*."""
     key = [field.column for field in schema.key]
     computed = [schema.by_name[name].column for name in schema.computed]
-    found = channel.execute(select(*key, *computed).where(schema.key_in(keys)))
+    found = channel.fetch(select(*key, *computed).where(schema.key_in(keys)))
     return {tuple(row[: len(key)]): tuple(row[len(key) :]) for row in found}
 
 
@@ -215,17 +215,27 @@ def refuse_computed(instance: Any) -> None:
         raise InvalidValue(schema.name, problems)
 
 
-def _deferred(instance: Any, names: Sequence[str] | None) -> tuple[str, ...]:
+def _deferred(instance: Any, names: Collection[str] | None) -> tuple[str, ...]:
     return tuple(name for name in missing(instance) if names is None or name in names)
 
 
-def _database(instance: Any) -> Database:
-    """Return the database that *instance* was loaded from."""
+def _own_database(instance: Any) -> Database:
+    """Return the database of the row of *instance*."""
     schema: Schema = instance.__schema__
     database: Database = schema.registry.databases.for_read(
         schema.model, schema.home, instance._row_state.alias, instance
     )
     return database
+
+
+def _database(instance: Any) -> Database:
+    """Return where to read the row of *instance*: in its own database, or where routers read the copies of that."""
+    schema: Schema = instance.__schema__
+    databases = schema.registry.databases
+    if instance._row_state.alias not in databases.copied:
+        return _own_database(instance)
+    database: Database = databases.for_read(schema.model, schema.home, None, instance)
+    return database if database.row_alias == instance._row_state.alias else _own_database(instance)
 
 
 def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row | None) -> None:
@@ -245,7 +255,7 @@ def _take(instance: Any, database: Database, wanted: tuple[str, ...], found: Row
 def is_own_row(schema: Schema, database: Database, instance: Any) -> bool:
     """Return whether a save of *instance* to *database* writes the row that it was loaded from."""
     state = instance._row_state
-    if state.alias != database.alias or state.adding:
+    if state.alias != database.row_alias or state.adding:
         return False
     key = tuple(map(instance.__dict__.get, schema.key_names))
     return not any(isinstance(value, ClauseElement) for value in key) and key == _loaded_key(instance)

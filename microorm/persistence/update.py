@@ -14,19 +14,19 @@ from microorm.db.context import ReceiverScope
 from microorm.db.engine import Database
 from microorm.db.snapshots import Snapshot, note_generated, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
+from microorm.instrumentation import BULK_UPDATE, UPDATE
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
 from microorm.persistence.conflicts import note_object
+from microorm.persistence.expressions import write_expressions
 from microorm.persistence.foreign_keys import refresh_all_foreign_keys
 from microorm.persistence.options import SaveOptions, field_names
 from microorm.persistence.refresh import check_results, complete_all, computed_rows
-from microorm.persistence.save import (
-    SavePlan,
-    collect,
-    mark_saved,
-    write_expressions,
-)
+from microorm.persistence.save import SavePlan, collect
+from microorm.persistence.steps import as_step
+from microorm.persistence.versions import known_version, stale, stale_among
+from microorm.persistence.written import mark_saved
 from microorm.signals import post_update, pre_update
 from microorm.sql.batches import MAX_PARAMETERS, Progress, batches, check_instances, current_read, sliced
 from microorm.sql.hydration import decoded, entries_of
@@ -44,6 +44,7 @@ class Planned(NamedTuple):
     snapshot: Snapshot
 
 
+@as_step(UPDATE)
 def update_found(
     schema: Schema,
     database: Database,
@@ -81,6 +82,7 @@ def update_found(
     return count
 
 
+@as_step(BULK_UPDATE)
 def bulk_update(
     schema: Schema,
     database: Database,
@@ -96,24 +98,24 @@ def bulk_update(
     Instances without a row stay unchanged. *using*: the alias that was asked for. Without it, an instance is refused
     whose own save would go elsewhere.
     """
-    names = field_names(schema, fields, "fields")
-    if not names:
-        raise ValueError("bulk_update() needs at least one field")
+    options = _options(schema, fields)
     objects = check_instances(schema, "bulk_update", instances)
     written = Progress(progress, len(objects))
     _check_aliases(schema, database, using, objects)
     _check_keys(schema, objects)
     if not objects:
         return 0
-    options = SaveOptions(names)
     total = 0
     databases = schema.registry.databases
     with unit_of_work(databases, database, begin=False) as work:
         refresh_all_foreign_keys(schema, work, database.alias, "bulk_update", objects)
-        complete_all(objects, tuple(names))
+        complete_all(objects, options.fields)
         work.begin()
         try:
-            for plan, planned in _groups(schema, work, objects, options):
+            groups = _groups(schema, work, objects, options)
+            if schema.version is not None:
+                _refuse_stale(schema, work, groups)
+            for plan, planned in groups:
                 for batch in batches(work.channel, planned, lambda item: item.row, batch_size):
                     work.check()  # the progress function may have doomed the block
                     work.dirty = True
@@ -123,6 +125,16 @@ def bulk_update(
             note_object(error, schema, "bulk_update", objects)
             raise
     return total
+
+
+def _options(schema: Schema, fields: Iterable[Any]) -> SaveOptions:
+    """Return the options for an UPDATE of *fields*, and of the version."""
+    names = field_names(schema, fields, "fields")
+    if not names:
+        raise ValueError("bulk_update() needs at least one field")
+    if schema.version is None:
+        return SaveOptions(names)
+    return SaveOptions(names | {schema.version.name}, checked=True)
 
 
 def _check_keys(schema: Schema, objects: Sequence[Any]) -> None:
@@ -156,18 +168,29 @@ def _groups(
     schema: Schema, work: UnitOfWork, objects: Sequence[Any], options: SaveOptions
 ) -> list[tuple[SavePlan, list[Planned]]]:
     """Collect and check all rows, and group them by plan and by whether they hold SQL expressions."""
-    plans = plans_of(schema, work.channel.database)
     groups: dict[tuple[tuple[str, ...], type], tuple[SavePlan, list[Planned]]] = {}
     for index, instance in enumerate(objects):
         snapshot = work.snapshot(instance)
         try:
-            plan, row = collect(schema, plans, instance, options, snapshot)
+            plan, row = collect(schema, work.database, instance, options, snapshot)
         except InvalidValue as error:
             error.add_note(f"in object {index} of bulk_update()")
             raise
         planned = groups.setdefault((plan.names, row.__class__), (plan, []))[1]
         planned.append(Planned(instance, row, snapshot))
     return list(groups.values())
+
+
+def _refuse_stale(schema: Schema, work: UnitOfWork, groups: Iterable[tuple[SavePlan, list[Planned]]]) -> None:
+    """Lock all rows, and raise `StaleUpdate` for those that have another version than their objects, or are gone."""
+    work.dirty = True
+    known = [
+        (each.instance, each.row[-len(schema.key) :], known_version(schema, each.instance) - 1)
+        for _, planned in groups
+        for each in planned
+    ]
+    if found := stale_among(schema, work.channel, known):
+        raise stale(schema, work.channel, found)
 
 
 def _update_batch(
@@ -238,4 +261,4 @@ def _existing_keys(schema: Schema, channel: Channel, batch: Sequence[Planned]) -
     columns = [field.column for field in schema.key]
     keys = [each.row[-len(columns) :] for each in batch]
     found = current_read(channel, select(*columns).where(schema.key_in(keys)))
-    return {tuple(row) for row in channel.execute(found)}
+    return {tuple(row) for row in channel.fetch(found)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import Boolean, ColumnClause, ColumnElement, Label, and_, select
 
 from microorm.errors import FieldError, InvalidValue
 from microorm.fields.field import Field
@@ -14,6 +14,7 @@ from microorm.mapping.codegen import Row, clean_all
 from microorm.mapping.path import Path, column_at, exists_along, follow, paths_in, refuse_foreign, root
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
+from microorm.query.aggregates import has_window, per_row
 from microorm.sql.cache_key import CacheableExpressions, cacheable
 from microorm.sql.long_lists import has_long_list, with_long_lists
 
@@ -24,6 +25,15 @@ NO_EQUAL: Equal = ((), ())
 NO_PATHS: frozenset[Path] = frozenset()
 
 
+class Annotated(NamedTuple):
+    """An expression that a query annotates its rows with."""
+
+    name: str
+    given: Any  # the expression as it was given
+    column: Label[Any]
+    paths: frozenset[Path]  # to be joined for it
+
+
 class Conditions(NamedTuple):
     """What one call of `filter` or `exclude` asks for."""
 
@@ -31,6 +41,7 @@ class Conditions(NamedTuple):
     equal: Equal  # names of fields, and the value that each must have
     paths: frozenset[Path]  # to be joined for *where*
     instances: tuple[Any, ...]  # that relations were compared with
+    windows: bool = False  # whether *where* contains window functions
 
 
 def conditions(
@@ -54,8 +65,13 @@ def conditions(
         given = [_bound_lists(schema, method, each, instances) for each in expressions]
     if equal is None:
         equal = _equalities(schema, method, equalities, given, instances)
+    windows = any(has_window(each) for each, _ in given)
+    if windows and (path := next((p for e, paths in given if has_window(e) for p in paths if p._many), None)):
+        raise FieldError(
+            f"{method}(): a window function is of rows of {schema.name}, and {path!r} leads to many"
+        )
     where, paths = _joined_or_exists(schema, given)
-    return Conditions(cacheable(schema, where), equal, paths, tuple(instances))
+    return Conditions(cacheable(schema, where), equal, paths, tuple(instances), windows)
 
 
 def plain_equalities(schema: Schema, equalities: dict[str, Any]) -> Equal | None:
@@ -106,6 +122,8 @@ def _equalities(
             given.append((compared, expression(schema, method, compared, instances=instances)))
             continue
         for field, wanted in key_values(schema, value) if name == "pk" else [(schema.field(name), value)]:
+            if hasattr(type(wanted), "__schema__"):
+                instances.append(wanted)
             if wanted is None:
                 given.append((field.column.is_(None), NO_PATHS))
             elif isinstance(wanted, ColumnElement):
@@ -151,12 +169,24 @@ def _many(paths: frozenset[Path]) -> bool:
 
 
 def _bound_lists(
-    schema: Schema, method: str, given: Any, instances: list[Any] | None = None
+    schema: Schema,
+    method: str,
+    given: Any,
+    instances: list[Any] | None = None,
+    known: Mapping[Any, Any] | None = None,
 ) -> tuple[Any, frozenset[Path]]:
-    """Return *given* with each long list of values as one parameter, and the paths that it uses, as `expression` does."""
+    """Return *given* with each long list of values as one parameter, and the paths that it uses, as `expression` does.
+
+    Aggregates along paths to many rows become sub-selects.
+    """
     lists: list[Any] = []
     paths = expression(schema, method, given, lists, instances)
-    return (with_long_lists(given) if any(map(has_long_list, lists)) else given), paths
+    if any(map(has_long_list, lists)):
+        given = with_long_lists(given)
+    if _many(paths):
+        given = per_row(schema, method, given, known)
+        paths = paths_in(schema, given)
+    return given, paths
 
 
 def expression(
@@ -198,24 +228,48 @@ def _instead_of(schema: Schema, method: str, given: Any) -> str:
 
 
 def columns(
-    schema: Schema, method: str, given: Sequence[Any], instances: list[Any] | None = None
+    schema: Schema,
+    method: str,
+    given: Sequence[Any],
+    instances: list[Any] | None = None,
+    annotated: Sequence[Annotated] = (),
 ) -> tuple[list[Any], frozenset[Path]]:
     """Return the columns for *given* expressions or names of fields, and the paths to be joined for them.
 
-    The instances that the expressions use are added to *instances*. Raises as `expression` does, and `FieldError` for a path to many rows, whose join would repeat rows.
+    The names of *annotated* expressions are known, too. The instances that the expressions use are added to *instances*. A
+    condition on a path to many rows is whether one of these rows fulfils it. Raises as `expression` does, and `FieldError`
+    for any other column of a path to many rows, whose join would repeat rows.
     """
     found: list[Any] = []
     needed: frozenset[Path] = frozenset()
+    named = {each.name: each for each in annotated}
+    known = {each.given: each.column for each in annotated}
     for each in given:
-        column = schema.field(each).column if isinstance(each, str) else each
         paths: frozenset[Path] = frozenset()
         if not isinstance(each, str):
-            column, paths = _bound_lists(schema, method, each, instances)
+            column, paths = _bound_lists(schema, method, each, instances, known)
+        elif each in named:
+            column, paths = named[each].column, named[each].paths
+        else:
+            column = schema.field(each).column
         if many := [path for path in paths if path._many]:
-            raise FieldError(f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}")
+            if not _is_condition(column) or method in _PER_GROUP:
+                raise FieldError(
+                    f"{method}(): {many[0]!r} leads to many rows of {many[0]._schema.name}; aggregate them, as in "
+                    "func.count(…)"
+                )
+            column, paths = exists_along(schema, column, paths), NO_PATHS
         found.append(column)
         needed |= paths
     return found, needed
+
+
+_PER_GROUP = ("aggregate", "having")
+
+
+def _is_condition(expression: Any) -> bool:
+    """Return whether *expression* is a condition, and not a column of truth values."""
+    return isinstance(expression.type, Boolean) and not isinstance(expression, (ColumnClause, Label))
 
 
 def own_names(schema: Schema, method: str, given: Sequence[Any]) -> frozenset[str]:
@@ -257,17 +311,19 @@ def window(offset: int, limit: int | None, part: slice) -> tuple[int, int | None
     return offset + start, left
 
 
-def described(where: Where, equal: Equal) -> str:
-    """Return the conditions as text, for the message of an error."""
+def described(schema: Schema, where: Where, equal: Equal) -> str:
+    """Return the conditions as text on one line, for the message of an error."""
     shown = [f"{name}={brief(value)}" for name, value in zip(*equal, strict=True)] + [
-        _with_values(each) for each in where
+        _with_values(schema, each) for each in where
     ]
     return f" with {', '.join(shown)}" if shown else ""
 
 
-def _with_values(condition: ColumnElement[bool]) -> str:
-    compiled = condition.compile()
-    return f"{compiled} ({brief(compiled.params)})" if compiled.params else str(compiled)
+def _with_values(schema: Schema, condition: ColumnElement[bool]) -> str:
+    # In a SELECT of the table, so that a sub-select refers to its row.
+    compiled = select(schema.table).where(condition).compile()
+    text = " ".join(str(compiled).partition("WHERE ")[2].split())
+    return f"{text} ({brief(compiled.params)})" if compiled.params else text
 
 
 def key_values(schema: Schema, value: Any) -> list[tuple[Field[Any], Any]]:
@@ -298,12 +354,15 @@ def assignments(schema: Schema, values: Mapping[str, Any]) -> dict[Any, Any]:
             )
         if field.computed:
             raise FieldError(f"{schema.name}.{field.name} is computed by the database")
+        if field.version is not None:
+            raise FieldError(f"{schema.name}.{field.name} is the version, which each update increments")
         if isinstance(value, ColumnElement):
+            if _many(paths_in(schema, value)):
+                value = per_row(schema, "update", value)
             refuse_foreign(schema, value)
         elif name in schema.relations and value is not None:
             value = schema.relations[name].key_of(value)
         row[field.name] = value
     fields = [schema.by_name[name] for name in row]
-    return {
-        field.column: value for field, value in zip(fields, clean_all(schema.name, fields, row), strict=True)
-    }
+    checked = clean_all(schema.name, fields, row, validate=True)
+    return {field.column: value for field, value in zip(fields, checked, strict=True)}

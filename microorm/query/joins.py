@@ -188,7 +188,7 @@ def load_related(instance: Any, relation: Any, key: Any) -> Any:
     """
     refuse_lazy(instance, relation.name)
     step = relation.steps[-1]
-    rows = step.schema.model.objects
+    rows = step.schema.model._all_rows
     found = rows._with(_equal=((step.far.name,), (key,)), _owner=instance).all()
     if not found:
         return None

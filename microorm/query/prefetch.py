@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.connection import AutocommitConnection
+from microorm.db.aio.twins import function_twin
+from microorm.db.connection import READS, AutocommitConnection
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
@@ -27,8 +28,9 @@ MAX_COMPARED = 100
 class Prefetch:
     """Related rows that are loaded by *query*: `Prefetch(Author.books, Book.objects.order_by("title"))`.
 
-    Of many related rows, only those that *query* finds are kept. A single one that it does not find is loaded when the
-    attribute is read. Raises `TypeError` unless *query* is a query that is neither limited nor grouped.
+    *path*: the relation, as a path or its dotted name. Of many related rows, only those that *query* finds are kept. A
+    single one that it does not find is loaded when the attribute is read. Raises `TypeError` unless *query* is a query
+    that is neither limited nor grouped.
     """
 
     __slots__ = ("path", "query")
@@ -84,6 +86,8 @@ def fetches_of(schema: Schema, known: tuple[Fetch, ...], given: Sequence[Any]) -
 def prefetch(instances: Iterable[Any], *paths: type[Any] | str | Prefetch) -> None:
     """Load the related rows of *instances*, all of one model, along *paths*, as `Query.prefetch_related` does.
 
+    Example: `prefetch(authors, Author.books)`; then `author.books.all()` sends no statement.
+
     Rows that are loaded already are not loaded again, except by a `Prefetch`. Raises `TypeError` for instances of several
     models, and what `prefetch_related` and the database raise.
     """
@@ -96,6 +100,9 @@ def prefetch(instances: Iterable[Any], *paths: type[Any] | str | Prefetch) -> No
     if (other := next((each for each in found if type(each) is not model), None)) is not None:
         raise TypeError(f"prefetch() takes instances of one model, not {brief(found[0])} and {brief(other)}")
     prefetch_related(found, fetches_of(model.__schema__, (), paths), None)
+
+
+aprefetch = function_twin(prefetch)
 
 
 def prefetch_related(instances: Sequence[Any], fetches: Iterable[Fetch], using: str | None) -> None:
@@ -121,15 +128,19 @@ def _load(level: Level, instances: list[Any], using: str | None) -> None:
     relation, query = level.relation, level.query
     if query is not None and query._using is not None:
         using = query._using
+    rows: Any = query
+    further = level.further
+    if query is None:  # a single row is found as by its attribute, without a default filter
+        rows = relation.target._all_rows if relation.to_one else relation.target.objects
+        further = [*rows._prefetched, *further]
     if owners := _owners(instances, relation, anew=query is not None):
         first = next(iter(owners.values()))[0]
-        rows = relation.target.objects if query is None else query
         # The relations that follow determine which fields are needed; they are loaded after all rows are there.
-        rows = rows._with(_owner=first, _using=using, _prefetched=tuple(level.further))._completed()
+        rows = rows._with(_owner=first, _using=using, _prefetched=tuple(further))._completed()
         rows = rows._with(_prefetched=())
         (_set_one if relation.to_one else _set_many)(relation, owners, rows)
-    if level.further and (related := _related(instances, relation)):
-        prefetch_related(related, level.further, using)
+    if further and (related := _related(instances, relation)):
+        prefetch_related(related, further, using)
 
 
 def _owners(instances: Iterable[Any], relation: Any, *, anew: bool) -> Owners:
@@ -186,7 +197,7 @@ def _set_many(relation: Any, owners: Owners, query: Any) -> None:
     else:
         pairs = list(_found_through(query, relation.steps, owners))
     first = next(iter(owners.values()))[0]
-    same_alias = type(first).objects._with(_using=first._row_state.alias)
+    same_alias = type(first)._all_rows._with(_using=first._row_state.alias)
     equal = _equal_in_database(same_alias, step.near.column, {value for value, _ in pairs} - owners.keys())
     lists: dict[Any, dict[int, Any]] = {key: {} for key in owners}
     for value, each in pairs:
@@ -218,8 +229,8 @@ def _equal_in_database(query: Any, column: Any, keys: Iterable[Any]) -> dict[Any
                 for index, text in enumerate(part)
             ]
         )
-        with transaction or AutocommitConnection(database, writes=False) as channel:
-            rows: Any = channel.execute(pairs).fetchall()
+        with transaction or AutocommitConnection(database, READS) as channel:
+            rows: Any = channel.fetch(pairs)
             found |= {part[index]: value for index, value in rows}
     return found
 
@@ -264,7 +275,7 @@ def _executed(
     """Yield the rows of *statement*, which have *entries*, whose *column* is one of the keys of *owners*, in as many parts as needed."""
     database, transaction = place
     for keys in _batches(database, statement, list(owners)):
-        with transaction or AutocommitConnection(database, writes=False) as channel:
+        with transaction or AutocommitConnection(database, READS) as channel:
             rows = fetched(channel, statement.where(column.in_(keys)), entries)
         yield rows
 

@@ -10,14 +10,18 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 from sqlalchemy.sql import ClauseElement
 
+from microorm.db.aio.twins import twin
 from microorm.db.engine import Database
+from microorm.instrumentation import DELETE
 from microorm.mapping.constructor import create_instance
 from microorm.messages import brief
 from microorm.persistence.collector import has_receivers, referred_to
 from microorm.persistence.delete import counts, delete_found
+from microorm.persistence.steps import as_step
+from microorm.persistence.versions import increments
 from microorm.query.filters import assignments, key_values
-from microorm.query.results import Results
-from microorm.sql.batches import check_batch_size
+from microorm.query.objects import Begun
+from microorm.sql.batches import check_batch_size, check_instances
 from microorm.sql.statements import assigned
 
 if TYPE_CHECKING:
@@ -26,12 +30,19 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Any")
 
 
-class Query(Results[M]):
+class Query(Begun[M]):
     """The rows of a model that fulfil conditions. A query is immutable and lazy.
 
     Methods such as `filter` return a new query; `all`, `get`, `first`, iteration and the like run it. It reads from the alias
     given by `using()`, by default from where the read is routed at that moment.
+
+    Derive from it for methods of your own, which `as_objects()` gives to a model.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_shown" not in vars(cls):
+            cls._shown = cls.__name__
 
     def create(self, /, **values: Any) -> M:
         """Make an instance of *values*, which may include the key, and insert it.
@@ -45,7 +56,7 @@ class Query(Results[M]):
                 if values.setdefault(field.name, value) is not value:
                     raise TypeError(f"create() got two values for {schema.name}.{field.name}")
         instance: M = create_instance(schema, values)
-        database = self._write_database()
+        database = self._write_database(instances=[instance])
         self._refuse_relating(values, database)
         instance.save(using=database.alias, force_insert=True)
         return instance
@@ -53,7 +64,7 @@ class Query(Results[M]):
     def get_or_create(
         self, /, defaults: Mapping[str, Any] | None = None, **equalities: Any
     ) -> tuple[M, bool]:
-        """Return the one row with these values, or a new one that also has *defaults*; and whether it is new.
+        """Return the one row with these *equalities*, or a new one that also has *defaults*; and whether it is new.
 
         Functions in *defaults* are called when a row is made. Of several programs at once, one makes the row and the others
         get it, if the values are unique together in the database; no block around is doomed by that. Reads from where it
@@ -72,7 +83,7 @@ class Query(Results[M]):
         create_defaults: Mapping[str, Any] | None = None,
         **equalities: Any,
     ) -> tuple[M, bool]:
-        """Return the one row with these values, updated with *defaults*, or a new one; and whether it is new.
+        """Return the one row with these *equalities*, updated with *defaults*, or a new one; and whether it is new.
 
         A new row has *create_defaults*, by default *defaults*; both may have a field of the lookup, too:
         `update_or_create(name="a", defaults={"name": "b"})` renames. An existing row is locked, if the database can do
@@ -121,7 +132,8 @@ class Query(Results[M]):
         options = BulkOptions(check_batch_size(batch_size), upsert, each=signals == "each")
         if options.each and upsert is not None:
             raise ValueError("signals='each' cannot be combined with on_conflict=")
-        return bulk_create(self._schema, self._write_database(), objects, options, progress)
+        database, objects = self._database_for("bulk_create", objects)
+        return bulk_create(self._schema, database, objects, options, progress)
 
     def bulk_update(
         self,
@@ -133,20 +145,22 @@ class Query(Results[M]):
     ) -> int:
         """Write *fields* of all of *objects* to their rows, or of none; return the number of rows.
 
-        An object whose row is gone is not counted and stays as it was. No signal is sent. *batch_size* and *progress* are as
+        An object whose row is gone is not counted and stays as it was; with a version it is a `Model.StaleUpdate`, as is one
+        whose row has another version. No signal is sent. *batch_size* and *progress* are as
         in `bulk_create`. Raises `UnsavedError` for an object without a key, `ValueError` for two objects of one row
         and for one whose save would go to another alias (`using()` names the alias to write to), `TypeError` for other models' instances and on a query with conditions, `FieldError`, `InvalidValue` (a note names
         the object), what *progress* raises, and the database's errors. Nothing is written then.
         """
         from microorm.persistence.update import bulk_update  # noqa: PLC0415 not every program needs it
 
-        if self._limited or self._conditions():
+        if self._limited or self._has_conditions:
             raise TypeError(
                 "bulk_update() finds rows by their keys; the query cannot have conditions or a limit"
             )
+        database, objects = self._database_for("bulk_update", objects)
         return bulk_update(
             self._schema,
-            self._write_database(),
+            database,
             objects,
             fields,
             using=self._using,
@@ -156,6 +170,8 @@ class Query(Results[M]):
 
     def update(self, /, **values: Any) -> int:
         """Set *values*, which may be expressions, in all rows of the query; return the number of rows.
+
+        Example: `Book.objects.filter(Book.price < 5).update(price=Book.price + 1)`.
 
         Sends `pre_update` and `post_update`, but not the signals of saves. Raises `FieldError`, `InvalidValue`,
         `UnsavedError` and `CrossDatabaseRelation` for instances that cannot be related, and `TypeError` for two values of
@@ -168,14 +184,15 @@ class Query(Results[M]):
         columns = assignments(schema, values)
         if not columns:
             raise TypeError("update() needs at least one value")
-        statement = self._targeted(sql_update(schema.table).values(assigned(columns)))
-        database = self._write_database()
-        self._refuse_relating(values, database)
+        statement = self._targeted(sql_update(schema.table).values(assigned(columns | increments(schema))))
         fields = {schema.field(name): value for name, value in values.items()}
+        database = self._write_database(changes={field.name: value for field, value in fields.items()})
+        self._refuse_relating(values, database)
         told = {schema.reported[field.name]: value for field, value in fields.items()}
         expressions = [field.name for field in fields if isinstance(columns[field.column], ClauseElement)]
         return update_found(schema, database, statement, self, told, tuple(expressions))
 
+    @as_step(DELETE)
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete all rows of the query, and what `on_delete` of foreign keys says, all or nothing.
 
@@ -187,12 +204,27 @@ class Query(Results[M]):
         self._refuse_sliced("delete")
         database, databases = self._write_database(), schema.registry.databases
         if has_receivers(schema) or referred_to(schema):
-            rows = self._with(_lock=None, _related=(), _prefetched=(), _using=database.alias)
+            rows = self._with(_lock=None, _related=(), _prefetched=(), _annotated=(), _using=database.alias)
             return delete_found(schema, database, lambda names: rows._with(_names=names).all(), self)
         statement = self._targeted(sql_delete(schema.table))
         with databases.channel(database, writes=True) as channel:
             total = int(channel.execute(statement).rowcount)
         return counts(schema, total)
+
+    acreate = twin(create)
+    aget_or_create = twin(get_or_create)
+    aupdate_or_create = twin(update_or_create)
+    abulk_create = twin(bulk_create)
+    abulk_update = twin(bulk_update)
+    aupdate = twin(update)
+    adelete = twin(delete)
+
+    def _database_for(self, method: str, objects: Iterable[M]) -> tuple[Database, Iterable[M]]:
+        """Return the database that *method* writes *objects* to, and the objects: a list, if routers were shown them."""
+        if not self._schema.registry.databases.routers:
+            return self._write_database(), objects
+        instances = check_instances(self._schema, method, objects)
+        return self._write_database(instances=instances), instances
 
     def _refuse_relating(self, values: Mapping[str, Any], database: Database) -> None:
         """Raise `CrossDatabaseRelation` if a row in *database* would refer to an instance of another alias."""

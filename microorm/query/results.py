@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from enum import Enum
@@ -15,11 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import operators
 
-from microorm.db.connection import AutocommitConnection
+from microorm.db.aio import twins
+from microorm.db.connection import READS, WRITES, AutocommitConnection
+from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, InvalidValue, MicroormError
 from microorm.fields.type_map import field_type
+from microorm.instrumentation import QUERY, Step, watchers
+from microorm.mapping.annotation import set_annotations
 from microorm.mapping.codegen import Row
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
@@ -35,6 +39,7 @@ from microorm.query.filters import (
 )
 from microorm.query.joins import joined_instances
 from microorm.query.prefetch import prefetch_related
+from microorm.query.stream import Stream
 from microorm.query.values import Rows
 from microorm.sql.batches import sliced
 from microorm.sql.cache_key import NO_EXPRESSIONS, CacheableExpressions, cacheable
@@ -59,24 +64,29 @@ class Results(Rows[M]):
         """Run the query and iterate over its instances."""
         return iter(self.all())
 
-    def iterate(self, chunk: int = 1000) -> Iterator[M]:
-        """Iterate over the instances, with *chunk* of them in memory at a time. The query runs at the first step.
+    async def __aiter__(self) -> AsyncIterator[M]:
+        """Run the query, awaited, and iterate over its instances."""
+        for instance in await twins.run(self.all):
+            yield instance
+
+    def iterate(self, chunk: int = 1000) -> Stream[M]:
+        """Iterate by `for` or `async for`, with *chunk* instances in memory at a time. The query runs at the first step.
 
         Outside a block, the stream has a connection of its own until it is read to the end or closed. Writes and blocks
         meanwhile use another, and the stream does not see them. Inside a block, PostgreSQL streams, while SQLite and MariaDB
         return all rows at once, of which instances are made chunk by chunk. An SQLite database without WAL mode, such as one
         in memory, does so outside a block, too, since a reader would block writers. Rows that are left when the block ends
-        cannot be read (`TransactionError`).
+        cannot be read (`TransactionError`). Raises `TypeError` and `ValueError` if *chunk* is no positive int.
         """
         if type(chunk) is not int:
             raise TypeError(f"iterate() takes an int, not {brief(chunk)}")
         if chunk < 1:
             raise ValueError(f"iterate() takes a positive number, not {chunk}")
         self._refuse_grouped("iterate")
-        return self._stream(chunk)
+        return Stream(self._chunks(chunk))
 
     def get(self, /, *expressions: sa.ColumnElement[bool], **equalities: Any) -> M:
-        """Return the one instance that also fulfils these conditions, given as to `filter`.
+        """Return the one instance that also fulfils *expressions* and *equalities*, given as to `filter`.
 
         Raises `Model.DoesNotExist`, `Model.MultipleObjectsReturned`, and what `filter` and the database raise.
         """
@@ -159,26 +169,37 @@ class Results(Rows[M]):
         raise TypeError("a query has no `in`, which would load all of its rows; use filter(...).exists()")
 
     def raw(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[M]:
-        """Return the instances of the rows that *sql* selects; `:name` stands for the value of a parameter.
+        """Return the instances of the rows that *sql* selects; `:name` stands for a value of *parameters*.
 
         It must select the columns of the model, in any order. Raises `FieldError` for a missing or another column, and what
         the database raises.
         """
-        return raw_instances(self._schema, *self._place(), sql, parameters)
+        with self._step():
+            return raw_instances(self._schema, *self._place(), sql, parameters)
+
+    aall = twins.twin(all)
+    aget = twins.twin(get)
+    aone_or_none = twins.twin(one_or_none)
+    afirst = twins.twin(first)
+    alast = twins.twin(last)
+    ain_bulk = twins.twin(in_bulk)
+    araw = twins.twin(raw)
 
     def _one_or_none(self, found: list[M]) -> M | None:
         if len(found) > 1:
             raise self._not_one(found, self._equal)
         return found[0] if found else None
 
-    def _stream(self, chunk: int) -> Iterator[M]:
+    def _chunks(self, chunk: int) -> Generator[list[M], None, None]:
         database, transaction = self._place()
         query = self._whole
-        with closing(chunks(database, transaction, query.statement, chunk)) as parts:
-            for rows in query._readable(parts):
-                yield from self._made(rows, database)
+        stream = chunks(database, transaction, query.statement, chunk)
+        # Both are closed here, since Python ignores the errors of a generator that it closes by itself.
+        with closing(stream), closing(query._readable(stream)) as parts:
+            for rows in parts:
+                yield self._made(rows, database)
 
-    def _readable(self, parts: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def _readable(self, parts: Iterator[Sequence[Any]]) -> Generator[Sequence[Any], None, None]:
         """Yield *parts* of the rows. Raises `InvalidValue` for a value that a field cannot hold."""
         try:
             yield from parts
@@ -191,11 +212,15 @@ class Results(Rows[M]):
 
     def _made(self, rows: Sequence[Any], database: Database) -> list[M]:
         """Return the instances of *rows* of the query's statement, all of them or one chunk."""
+        names = [each.name for each in self._annotated]
         if self._related:
-            return self._with_prefetched(
-                joined_instances(self._schema, self._related, rows, database.alias, self._names)
-            )
-        return self._with_prefetched(hydrate(self._schema, rows, database.alias, self._names))
+            made = joined_instances(self._schema, self._related, rows, database.row_alias, self._names)
+        else:
+            own = [row[: -len(names)] for row in rows] if names else rows
+            made = hydrate(self._schema, own, database.row_alias, self._names)
+        if names:
+            set_annotations(made, names, rows)
+        return self._with_prefetched(made)
 
     def _with_prefetched(self, instances: list[M]) -> list[M]:
         if self._prefetched and instances:
@@ -218,7 +243,7 @@ class Results(Rows[M]):
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _not_one(self, found: list[M], equal: Equal) -> Exception:
-        which, (database, _) = described(self._where, equal), self._place()
+        which, (database, _) = described(self._schema, self._where, equal), self._place()
         kind, number = self._model.DoesNotExist, "no"
         if found:
             kind, number = self._model.MultipleObjectsReturned, "more than one"
@@ -240,33 +265,43 @@ def _reversed(order: Any) -> Any:
     return sa.desc(order)
 
 
-_PLAIN = frozenset({"_model", "_equal", "_using"})
+_PLAIN = frozenset({"_model", "_equal", "_using", "_default"})
 """The attributes of a query whose SQL depends only on the names of the fields that are compared with values."""
 
 
-def fetch(query: Results[M], equal: Equal, most: int | None = None) -> list[M]:
+def fetch(query: Results[M], equal: Equal, most: int | None = None, step: Step | None = None) -> list[M]:
     """Run *query*, with the conditions *equal* instead of its own, and return its instances, at most *most*.
 
     The SELECT is compiled once for all queries that differ only in values. One without a cache key, and any while the
-    engine has listeners for statements, goes through SQLAlchemy's `Connection`.
+    engine has listeners for statements, goes through SQLAlchemy's `Connection`. *step*: that of the query, which has begun.
     """
+    if watchers and step is None:
+        with Step(QUERY, model=query._model.__schema__.label) as step:
+            instances = fetch(query, equal, most, step)
+            step.details["rows"] = len(instances)
+        return instances
     schema: Schema = query._model.__schema__
     key: tuple[Any, ...] | None
+    databases: Databases = schema.registry.databases
     plain = len(query.__dict__) == 1 or query.__dict__.keys() <= _PLAIN
     if plain:
-        database, transaction = schema.registry.databases.place(schema, query._using, writes=False)
+        if databases.routers:
+            database, transaction = query._place(equal)
+        else:
+            database, transaction = databases.place(schema, query._using, writes=False)
         key, row = ("select", equal[0], most), equal[1]
     else:
         query._refuse_grouped("all")
-        database, transaction = query._place()
+        database, transaction = query._place(equal)
         key, row = _key_and_row(query, equal, most)
-    with transaction or AutocommitConnection(database, writes=False) as channel:
+    with transaction or AutocommitConnection(database, READS) as channel:
         if key is None or channel.cursor is None:
             limited = query._with(_equal=equal, _limit=_limit(query, equal, most))._whole
             return query._made(fetched(channel, limited.statement, query._entries), database)
-        plans = schema.plans.get(database) or plans_of(schema, database)
+        # The channel may lead elsewhere, as a database that does not answer knows too little to compile anything.
+        plans = schema.plans.get(database) or plans_of(schema, channel.database)
         select = plans.statements.get(key) or plans.cached(
-            key, partial(CompiledQuery, query, equal, most, database)
+            key, partial(CompiledQuery, query, equal, most, channel.database)
         )
         found: list[M] = select.instances(channel, row + select.constants)
     return found if plain else query._with_prefetched(found)
@@ -287,6 +322,7 @@ def _key_and_row(query: Results[Any], equal: Equal, most: int | None) -> tuple[t
     if (
         query._lock is not None
         or query._related
+        or query._annotated
         or not isinstance(where, CacheableExpressions)
         or not isinstance(order, CacheableExpressions)
     ):
@@ -361,8 +397,9 @@ def raw_instances(
         if isinstance(value, _CONVERTED) and field_type(type(value)) is not None
     ]
     statement = sa.text(sql).bindparams(*converted)
-    # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it.
-    with transaction or AutocommitConnection(database, writes=True) as channel:
+    # The SQL may write. Outside a block it is committed; in a read-only block the database refuses it, and so does a copy.
+    writes = WRITES if database.row_alias == database.alias else READS
+    with transaction or AutocommitConnection(database, writes) as channel:
         result = channel.execute(statement, plain)
         if not result.returns_rows:
             raise FieldError(f"raw(): the SQL for {schema.name} selects nothing")

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, Never, Self, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, select
 
-from microorm.db.connection import AutocommitConnection
+from microorm.db.connection import READS, AutocommitConnection
 from microorm.db.databases import Databases
 from microorm.db.engine import Database
 from microorm.db.transaction import Transaction
-from microorm.errors import CrossDatabaseRelation, FieldError, TransactionError
+from microorm.errors import CrossDatabaseRelation
 from microorm.fields.types import IsNotTrue
-from microorm.mapping.path import Path, alias_of, joined
+from microorm.mapping.annotation import refuse_clash
+from microorm.mapping.path import Path, joined
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
 from microorm.messages import brief
-from microorm.query.filters import NO_EQUAL, NO_PATHS, Equal, columns, conditions, non_negative, own_names
+from microorm.query.aggregates import before_groups, has_window, of_groups, refuse_mixed
+from microorm.query.filters import (
+    NO_EQUAL,
+    NO_PATHS,
+    Annotated,
+    Conditions,
+    Equal,
+    columns,
+    conditions,
+    non_negative,
+    own_names,
+)
 from microorm.query.joins import Branch, branches_of, columns_of
+from microorm.query.locks import Lock, lock_of, refuse_unlockable
 from microorm.query.prefetch import Fetch, Prefetch, fetches_of
 from microorm.sql.cache_key import cacheable, concatenated
 from microorm.sql.hydration import Entry, entries_of, fields_of
@@ -45,10 +58,14 @@ class Selection(Generic[M]):
     _distinct: bool = False
     _lock: Lock | None = None
     _names: tuple[str, ...] | None = None  # the fields to load, if not all
+    _annotated: tuple[Annotated, ...] = ()  # expressions that are loaded beside the fields
     _related: tuple[Branch, ...] = ()  # loaded in the same statement
+    _read: tuple[Any, ...] = ()  # what is read instead of instances, for routers
     _prefetched: tuple[Fetch, ...] = ()  # loaded afterwards, by one statement each
     _owner: Any = None  # the instance whose related rows these are, for routers
     _using: str | None = None
+    _default: Any = None  # which conditions are those of the default filter, see `objects.Begun`
+    _shown = "Query"  # the name of the class, in texts
 
     def __init__(self, model: type[M]) -> None:
         self._model = model
@@ -59,7 +76,7 @@ class Selection(Generic[M]):
             sql = " ".join(str(self).split())
         except Exception as error:  # noqa: BLE001 a debugger must be able to show any query
             sql = f"no SQL: {type(error).__name__}"
-        return f"<Query of {self._model.__name__}: {sql}>"
+        return f"<{self._shown} of {self._model.__name__}: {sql}>"
 
     def __str__(self) -> str:
         """Return the SQL with names of parameters instead of values. The dialect of a database may differ from it."""
@@ -67,7 +84,7 @@ class Selection(Generic[M]):
         return re.sub(r"__\[POSTCOMPILE_(\w+)\]", r":\1", str(self.statement))
 
     def _in_messages(self) -> str:
-        return f"<Query of {self._model.__name__}>"
+        return f"<{self._shown} of {self._model.__name__}>"
 
     def __copy__(self) -> Self:
         return self  # a query never changes
@@ -81,15 +98,20 @@ class Selection(Generic[M]):
         )
 
     def filter(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
-        """Return a query of the rows for which all *expressions* are true and the fields have these values.
+        """Return a query of the rows for which all *expressions* are true and the fields have the values of *equalities*.
 
         None means NULL, `pk=` is the key, an instance stands for its key. A condition on a path to many rows
         (`Author.books.title`) is true if one of these rows fulfils it; all such conditions of one call must be fulfilled by
-        the same row. No row is found twice. Raises `FieldError` for an unknown name and a column of another table,
+        the same row. No row is found twice. A condition on a window function chooses among the rows that the query and the
+        other conditions find. Raises `FieldError` for an unknown name and a column of another table,
         `InvalidValue` for a value that the field cannot have, `UnsavedError` for an instance without a key, `TypeError` for
         anything but an expression.
         """
+        if self._annotated and equalities:
+            expressions, equalities = self._by_name(expressions, equalities)
         found = conditions(self._model.__schema__, "filter", expressions, equalities)
+        if found.windows:
+            return self._chosen(found)
         (names, values), (more_names, more_values) = self._equal, found.equal
         equal = (names + more_names, values + more_values)
         if not (found.where or found.instances):
@@ -102,8 +124,15 @@ class Selection(Generic[M]):
         )
 
     def exclude(self, /, *expressions: ColumnElement[bool], **equalities: Any) -> Self:
-        """Return a query of the rows that `filter` with the same arguments would not find, those with NULLs included."""
+        """Return a query of the rows that `filter` with the same arguments would not find, those with NULLs included.
+
+        *expressions*, *equalities* and errors are those of `filter`.
+        """
+        if self._annotated and equalities:
+            expressions, equalities = self._by_name(expressions, equalities)
         found = conditions(self._schema, "exclude", expressions, equalities)
+        if found.windows:
+            return self._chosen(found, excluded=True)
         refused = [*found.where, *self._equal_expressions(found.equal)]
         if not refused:
             return self
@@ -120,19 +149,42 @@ class Selection(Generic[M]):
         for a path to many rows.
         """
         instances = list(self._instances)
-        found, paths = columns(self._schema, "order_by", order, instances)
+        found, paths = columns(self._schema, "order_by", order, instances, self._annotated)
         return self._with(_order=tuple(found), _order_paths=frozenset(paths), _instances=tuple(instances))
+
+    def annotate(self, /, *unnamed: Never, **expressions: ColumnElement[Any]) -> Self:
+        """Return a query whose rows also have the values of *expressions*, as attributes of the instances.
+
+        An aggregate over a path to many rows, such as `func.count(Author.books.id)`, is that of the rows of each instance;
+        without any of them, a count is 0 and the others are None. A condition on such a path is whether one of the rows
+        fulfils it. `order_by`, `group_by`, `values` and `filter` know the names, and `filter` the expressions themselves. The values are
+        not saved, and stay as they are until the query runs again. Raises `FieldError` for a name that the model uses
+        otherwise and for columns of other tables, `TypeError` for anything but expressions with a name (*unnamed*).
+        """
+        if unnamed:
+            raise TypeError(
+                f"annotate() takes expressions by name, annotate(number=…), not {brief(unnamed[0])}"
+            )
+        schema, instances = self._schema, list(self._instances)
+        known = {each.name: each for each in self._annotated}
+        for name, given in expressions.items():
+            refuse_clash(schema, name)
+            if isinstance(given, str):
+                raise TypeError(f"annotate() takes column expressions, not {brief(given)}")
+            (column,), paths = columns(schema, "annotate", [given], instances, self._annotated)
+            known[name] = Annotated(name, given, column.label(name), paths)
+        return self._with(_annotated=tuple(known.values()), _instances=tuple(instances))
 
     def group_by(self, *groups: ColumnElement[Any] | str) -> Self:
         """Return a query with one row for each combination of *groups*, for `values` and `scalars`. Raises `FieldError`."""
         instances = list(self._instances)
-        found, paths = columns(self._schema, "group_by", groups, instances)
+        found, paths = columns(self._schema, "group_by", groups, instances, self._annotated)
         return self._with(_group=tuple(found), _paths=self._paths | paths, _instances=tuple(instances))
 
     def having(self, *expressions: ColumnElement[bool]) -> Self:
         """Return a query of the groups for which all *expressions* are true. Raises `FieldError`."""
         instances = list(self._instances)
-        found, paths = columns(self._schema, "having", expressions, instances)
+        found, paths = columns(self._schema, "having", expressions, instances, self._annotated)
         having = self._having + tuple(found)
         return self._with(_having=having, _paths=self._paths | paths, _instances=tuple(instances))
 
@@ -166,7 +218,7 @@ class Selection(Generic[M]):
         return self._loading(frozenset(loaded) - deferred)
 
     def select_related(self, *paths: type[Any] | str) -> Self:
-        """Return a query that loads the one row at the end of each path, and those on the way, in the same statement.
+        """Return a query that loads the one row at the end of each of *paths*, and those on the way, in the same statement.
 
         A path (`Book.author.country`) or its dotted name (`"author.country"`). All that are related to one row get the same
         instance of it. Adds to an earlier `select_related`. Raises `FieldError` for an unknown name and for a path to many
@@ -175,7 +227,7 @@ class Selection(Generic[M]):
         return self._with(_related=branches_of(self._schema, self._related, paths))._completed()
 
     def prefetch_related(self, *paths: type[Any] | str | Prefetch) -> Self:
-        """Return a query that loads the rows at the end of each path, and those on the way, by one statement a relation.
+        """Return a query that loads the rows at the end of each of *paths*, and those on the way, by one statement a relation.
 
         A path (`Author.books.tags`), its dotted name, or a `Prefetch` with a query of its own. They are read after the
         query's rows, or after each chunk of them, and from the same alias unless routed elsewhere. Adds to an earlier
@@ -204,11 +256,18 @@ class Selection(Generic[M]):
     def statement(self) -> Select[Any]:
         """The query as SQLAlchemy's `Select` of the columns that it loads: the model's, then those of `select_related`."""
         schema, branches = self._schema, self._related
-        if branches or self._names is not None:
+        if branches or self._names is not None or self._annotated:
             own = [field.column for field in fields_of(schema, self._names)]
+            added = [each.column for each in self._annotated]
+            paths = frozenset([branch.path for branch in branches])
             return self._select(
-                *own, *columns_of(branches), paths=frozenset([branch.path for branch in branches])
+                *own,
+                *columns_of(branches),
+                *added,
+                paths=paths.union(*[each.paths for each in self._annotated]),
             )
+        if self._order:
+            refuse_mixed(self._key_columns, self._order)
         if not schema.selects:  # made once for all queries of the model
             schema.selects.append(select(*[field.column for field in schema.fields]))
         return self._completed_select(schema.selects[0], NO_PATHS)
@@ -221,7 +280,7 @@ class Selection(Generic[M]):
         for branch in self._related:
             there = branch.path._schema
             found += entries_of(there, there.fields, branch.path)
-        return found
+        return found + [None] * len(self._annotated)
 
     @property
     def _schema(self) -> Schema:
@@ -232,17 +291,45 @@ class Selection(Generic[M]):
     def _key_columns(self) -> tuple[ColumnElement[Any], ...]:
         return tuple(field.column for field in self._schema.key)
 
+    def _chosen(self, found: Conditions, *, excluded: bool = False) -> Self:
+        """Return a query of the rows that fulfil *found*, with conditions on window functions, or of the others if *excluded*.
+
+        SQL computes these functions after it has chosen rows, so it is by key that these conditions choose among the rows of
+        the query so far.
+        """
+        where = [*found.where, *self._equal_expressions(found.equal)]
+        rows = self._with(
+            _order=(), _order_paths=NO_PATHS, _limit=None, _offset=0, _distinct=False, _lock=None
+        )
+        rows = rows._with(_paths=self._paths | found.paths, _instances=self._instances + found.instances)
+        plain = () if excluded else tuple(each for each in where if not has_window(each))
+        rest = and_(*[each for each in where if excluded or has_window(each)])
+        rows = rows._with(_where=(*self._where, *plain))
+        kept = case((rest, 1), else_=0).label("kept")
+        computed = rows._select(*self._key_columns, kept).subquery()
+        *key, kept_column = computed.c
+        chosen = self._schema.key_in(select(*key).where(kept_column == int(not excluded)))
+        default = None if self._default is None else self._default._replace(chosen=True)
+        return self._with(_where=(*self._where, chosen), _instances=rows._instances, _default=default)
+
+    def _by_name(self, expressions: tuple[Any, ...], equalities: dict[str, Any]) -> Any:
+        """Return *expressions* with conditions for the names of annotations in *equalities*, and the other equalities."""
+        named = {each.name: each.column.element for each in self._annotated}
+        added = [named[name] == value for name, value in equalities.items() if name in named]
+        return (*expressions, *added), {name: v for name, v in equalities.items() if name not in named}
+
     def _with(self, **changes: Any) -> Self:
         query = object.__new__(type(self))
         query.__dict__ = self.__dict__ | changes
         return query
 
     def _loading(self, loaded: frozenset[str]) -> Self:
-        """Return a query that loads the fields *loaded*, the key, and the fields with which related rows are found."""
+        """Return a query that loads the fields *loaded*, the key, the version, and the fields with which related rows are found."""
         schema = self._schema
         first = {branch.relation for branch in self._related} | {fetch.chain[0] for fetch in self._prefetched}
         found_by = {each.steps[0].near.name for each in first if each.owner is schema.model}
-        needed = loaded.union(schema.key_names, found_by)
+        version = () if schema.version is None else (schema.version.name,)  # a save compares it
+        needed = loaded.union(schema.key_names, version, found_by)
         names = tuple(name for name in schema.names if name in needed)
         return self._with(_names=None if names == schema.names else names)
 
@@ -250,12 +337,16 @@ class Selection(Generic[M]):
         """Return the query so that the fields with which related rows are found are loaded, too."""
         return self if self._names is None else self._loading(frozenset(self._names))
 
-    def _place(self) -> tuple[Database, Transaction | None]:
-        """Return the database to read from, and its open transaction; with a lock, those to write to."""
+    def _place(self, equal: Equal | None = None) -> tuple[Database, Transaction | None]:
+        """Return the database to read from, and its open transaction; with a lock, those to write to.
+
+        *equal*: as in `_hints`.
+        """
         schema = self._schema
         databases: Databases = schema.registry.databases
         using = self._using if self._lock is None else self._write_database().alias
-        place = databases.place(schema, using, self._owner, writes=False)
+        hints = self._hints(equal) if databases.routers and using is None else None
+        place = databases.place(schema, using, self._owner, writes=False, hints=hints)
         if self._lock is not None:
             refuse_unlockable(self._lock, *place)
         for each in self._instances:
@@ -265,22 +356,32 @@ class Selection(Generic[M]):
     def _channel(self) -> Transaction | AutocommitConnection:
         """Return a context manager that reaches the database to read from, for statements of SQLAlchemy."""
         database, transaction = self._place()
-        return transaction or AutocommitConnection(database, writes=False)
+        return transaction or AutocommitConnection(database, READS)
 
-    def _write_database(self) -> Database:
+    def _hints(self, equal: Equal | None = None) -> dict[str, Any]:
+        """Return the hints for routers: this query, and the values that fields must have.
+
+        *equal*: the conditions that are used instead of its own.
+        """
+        names, row = self._equal if equal is None else equal
+        return {"query": self, "values": dict(zip(names, row, strict=True))}
+
+    def _write_database(self, **hints: Any) -> Database:
+        """Return the database to write to. *hints*: more hints for routers, besides the query."""
         schema = self._schema
-        database: Database = schema.registry.databases.for_write(
-            schema.model, schema.home, self._using, self._owner
-        )
+        schema.refuse_write()
+        databases: Databases = schema.registry.databases
+        told = {**self._hints(), **hints} if databases.routers and self._using is None else None
+        database = databases.for_write(schema.model, schema.home, self._using, self._owner, told)
         for each in self._instances:
             self._refuse_elsewhere(each, database)
         return database
 
     def _refuse_elsewhere(self, instance: Any, database: Database) -> None:
         """Raise `CrossDatabaseRelation` if *instance*, used in a condition, is of another alias and routers forbid it."""
-        if instance._row_state.alias in (None, database.alias):
+        if instance._row_state.alias in (None, database.row_alias):
             return
-        row = placeholder(self._schema.model, database.alias)
+        row = placeholder(self._schema.model, database.row_alias)
         if not self._schema.registry.databases.allows_relation(row, instance):
             # The instance that stands for a query has no key.
             used = f"a query of {type(instance).__name__}" if instance.pk is None else brief(instance)
@@ -302,6 +403,10 @@ class Selection(Generic[M]):
 
     def _select(self, *selected: Any, paths: frozenset[Path] = NO_PATHS) -> Select[Any]:
         """Return a SELECT of *selected* from the rows of the query; *paths* are joined for them."""
+        if self._group:
+            selected = tuple(of_groups(self._group, selected))
+        else:
+            refuse_mixed(selected, (*self._order, *self._having))
         statement: Any = select(*selected).select_from(self._schema.table)
         return self._completed_select(statement, paths)
 
@@ -310,10 +415,15 @@ class Selection(Generic[M]):
         statement = self._found(statement, paths)
         if self._group:
             statement = statement.group_by(*self._group)
-        if self._having:
-            statement = statement.having(*self._having)
-        if self._order:
-            statement = statement.order_by(*self._order)
+        order, having = self._order, self._having
+        if self._group:
+            order, having = (tuple(of_groups(self._group, each)) for each in (order, having))
+            early, having = before_groups(having)
+            statement = statement.where(*early)
+        if having:
+            statement = statement.having(*having)
+        if order:
+            statement = statement.order_by(*order)
         if self._limit is not None:
             statement = statement.limit(self._limit)
         if self._offset:
@@ -341,52 +451,3 @@ class Selection(Generic[M]):
     @property
     def _limited(self) -> bool:
         return self._limit is not None or bool(self._offset) or self._distinct
-
-
-class Lock(NamedTuple):
-    """How `for_update` locks rows; *of*: the tables whose rows are locked, if any were given."""
-
-    nowait: bool
-    skip_locked: bool
-    of: tuple[FromClause, ...]
-
-
-def lock_of(
-    schema: Schema, *, nowait: bool, skip_locked: bool, of: Sequence[Any]
-) -> tuple[Lock, frozenset[Path]]:
-    """Return the lock, checked, and the paths to be joined for it."""
-    if nowait and skip_locked:
-        raise ValueError("for_update(): nowait= cannot be combined with skip_locked=")
-    if not isinstance(of, (tuple, list)):
-        raise TypeError(f"for_update(): of= must be a list, not {brief(of)}")
-    tables: dict[FromClause, None] = {}
-    needed: frozenset[Path] = frozenset()
-    for each in of:
-        if each is schema.model:
-            tables[schema.table] = None
-            continue
-        if isinstance(each, Path):
-            if each._many or each._root is not schema:
-                raise FieldError(f"for_update(): {brief(each)} does not lead from {schema.name} to one row")
-            tables[alias_of(each)] = None
-            needed |= {each}
-            continue
-        (column,), paths = columns(schema, "for_update", [each])
-        if getattr(column, "table", None) is None:
-            raise FieldError(f"for_update(): of= takes columns, and {column} is an expression")
-        tables[column.table] = None
-        needed |= paths
-    return Lock(nowait, skip_locked, tuple(tables)), needed
-
-
-def refuse_unlockable(lock: Lock, database: Database, transaction: Transaction | None) -> None:
-    """Raise `TransactionError` where rows of *database* cannot be locked now, or not in this way."""
-    alias, dialect = database.alias, database.dialect
-    if transaction is None:
-        raise TransactionError(f"for_update() needs an open block, and none is open on {alias!r}")
-    if transaction.readonly:
-        raise TransactionError(f"for_update() needs a block that may write; that on {alias!r} is read-only")
-    if dialect == "sqlite" and (lock.nowait or lock.skip_locked or lock.of):
-        raise TransactionError(f"for_update(): {alias!r} is SQLite, which cannot lock single rows")
-    if dialect != "postgresql" and lock.of:
-        raise TransactionError(f"for_update(): {alias!r} locks rows of all tables; of= is for PostgreSQL")

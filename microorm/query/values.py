@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, overload
 
 from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, func, literal, select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
-from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
-from microorm.db.connection import AutocommitConnection, Channel
+from microorm.db.aio.twins import twin
+from microorm.db.connection import READS, AutocommitConnection, Channel
+from microorm.errors import FieldError
 from microorm.fields.elements import KEYS, Keys
 from microorm.fields.types import MARIADB
+from microorm.instrumentation import NOTHING, QUERY, Step, watchers
+from microorm.mapping.path import Path
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
 from microorm.messages import brief
+from microorm.query.aggregates import is_per_row
 from microorm.query.filters import NO_EQUAL, NO_PATHS, columns, expression
 from microorm.query.selection import Selection
 from microorm.sql.hydration import Entry, fetched
@@ -70,12 +75,12 @@ class Rows(Selection[M]):
         def values(self, *given: C[Any] | str) -> list[AnyRow]: ...
 
     def values(self, *given: Any) -> Any:
-        """Return SQLAlchemy's rows of these columns, expressions or names; by default of all fields.
+        """Return SQLAlchemy's rows of what is *given*: columns, expressions or names; by default of all fields.
 
         A column has the name of its field in them. Raises `FieldError` and `TypeError` as `filter` does, `FieldError` for a
         path to many rows, and what the database raises.
         """
-        return self._rows("values", given or self._schema.names)
+        return self._rows("values", given or (*self._schema.names, *[each.name for each in self._annotated]))
 
     @overload
     def scalars(self, column: ColumnElement[T1], /) -> list[T1]: ...
@@ -85,11 +90,52 @@ class Rows(Selection[M]):
         """Return a list of the values of one column, an expression or a name. Raises what `values` raises."""
         return [row[0] for row in self._rows("scalars", [column])]
 
+    if TYPE_CHECKING:  # the other twins keep their types by themselves; a function with overloads does not
+
+        @overload
+        async def avalues(self, a: C[T1], /) -> list[Row[T1]]: ...
+        @overload
+        async def avalues(self, a: C[T1], b: C[T2], /) -> list[Row[T1, T2]]: ...
+        @overload
+        async def avalues(self, a: C[T1], b: C[T2], c: C[T3], /) -> list[Row[T1, T2, T3]]: ...
+        @overload
+        async def avalues(self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], /) -> list[Row[T1, T2, T3, T4]]: ...
+        @overload
+        async def avalues(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], /
+        ) -> list[Row[T1, T2, T3, T4, T5]]: ...
+        @overload
+        async def avalues(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6]]: ...
+        @overload
+        async def avalues(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7]]: ...
+        @overload
+        async def avalues(
+            self, a: C[T1], b: C[T2], c: C[T3], d: C[T4], e: C[T5], f: C[T6], g: C[T7], h: C[T8], /
+        ) -> list[Row[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+        @overload
+        async def avalues(self, *given: C[Any] | str) -> list[AnyRow]: ...
+        async def avalues(self, *given: Any) -> Any: ...
+
+        @overload
+        async def ascalars(self, column: ColumnElement[T1], /) -> list[T1]: ...
+        @overload
+        async def ascalars(self, column: str, /) -> list[Any]: ...
+        async def ascalars(self, column: Any, /) -> Any: ...
+
+    else:
+        avalues = twin(values)
+        ascalars = twin(scalars)
+
     def aggregate(self, /, *unnamed: Never, **expressions: ColumnElement[Any]) -> AnyRow:
         """Return one row with the values of *expressions*, such as `func.sum(Book.pages)`, over all rows of the query.
 
-        The rows of a limited query are those within its limit. Raises `TypeError` without an expression, for expressions
-        that do not result in one row, and for a grouped query, `FieldError`, and what the database raises.
+        The rows of a limited query are those within its limit. Raises `TypeError` without an expression, for one
+        without a name (*unnamed*), for expressions that do not result in one row, and for a grouped query,
+        `FieldError`, and what the database raises.
         """
         self._refuse_grouped("aggregate")
         if unnamed:
@@ -104,21 +150,25 @@ class Rows(Selection[M]):
             if isinstance(each, str):  # elsewhere the name of a field, here an error
                 expression(self._schema, "aggregate", each)
         instances: list[Any] = []
-        found, paths = columns(self._schema, "aggregate", list(expressions.values()), instances)
+        found, paths = columns(
+            self._schema, "aggregate", list(expressions.values()), instances, self._annotated
+        )
+        if any(map(is_per_row, found)):
+            raise FieldError(
+                "aggregate(): an aggregate along a path is a number of each row; aggregate these, as in "
+                "func.sum(func.count(…))"
+            )
         query = self._unlimited() if self._limited else self
         selected: Any = select(*found)
         statement = query._found(selected.select_from(query._schema.table), paths)
-        with self._with(_lock=None)._tied_to(instances)._channel() as channel:
-            try:
-                row = channel.execute(statement).one()
-            except (NoResultFound, MultipleResultsFound) as error:
-                number = "none" if isinstance(error, NoResultFound) else "several"
-                raise TypeError(
-                    f"aggregate() needs expressions that result in one row, not {number}"
-                ) from None
+        with self._step(), self._with(_lock=None)._tied_to(instances, paths, found)._channel() as channel:
+            rows = channel.fetch(statement)
+        if len(rows) != 1:
+            number = "several" if rows else "none"
+            raise TypeError(f"aggregate() needs expressions that result in one row, not {number}")
         # The names do not become a part of the SQL.
         named = SimpleResultMetaData(list(expressions))
-        return IteratorResult(named, iter([tuple(row)])).one()
+        return IteratorResult(named, iter([tuple(rows[0])])).one()
 
     def count(self) -> int:
         """Return the number of rows, or of the groups of a grouped query."""
@@ -135,15 +185,21 @@ class Rows(Selection[M]):
     def explain(self, *, analyze: bool = False, verbose: bool = False, format: Format | None = None) -> str:
         """Return the database's execution plan as text. *analyze*: run the query and include what was measured.
 
-        PostgreSQL has all options, MariaDB *analyze* and the formats text and json, SQLite the format text. Raises
-        `ValueError` for an option that the database does not have.
+        *verbose*: include more about each step. *format*: that of the plan. PostgreSQL has all options, MariaDB
+        *analyze* and the formats text and json, SQLite the format text. Raises `ValueError` for an option that the
+        database does not have.
         """
         self._refuse_grouped("explain")
         query = self._with(_lock=None)
         database, transaction = query._place()
         verb = explanation_verb(database.dialect, analyze=analyze, verbose=verbose, format=format)
-        with transaction or AutocommitConnection(database, writes=False) as channel:
+        with transaction or AutocommitConnection(database, READS) as channel:
             return execution_plan(channel, verb, query.statement)
+
+    aaggregate = twin(aggregate)
+    acount = twin(count)
+    aexists = twin(exists)
+    aexplain = twin(explain)
 
     def __clause_element__(self) -> Select[Any] | ScalarSelect[Any]:
         """Return the SELECT of the keys of the query's rows, which SQLAlchemy asks for where a query is an operand of `in_`."""
@@ -155,13 +211,19 @@ class Rows(Selection[M]):
         keys = keys.correlate(None).execution_options(**{KEYS: Keys(self._model, self._tied())})
         return keys if len(self._key_columns) > 1 else keys.scalar_subquery()
 
-    def _tied_to(self, instances: list[Any]) -> Self:
-        """Return a query that must be of the alias of *instances*, too."""
-        return self._with(_instances=(*self._instances, *instances)) if instances else self
+    def _tied_to(self, instances: list[Any], paths: frozenset[Path], read: Sequence[Any]) -> Self:
+        """Return a query that must be of the alias of *instances*, too, joins *paths*, too, and reads *read*, as routers ask."""
+        if not (instances or paths or self._schema.registry.databases.routers):
+            return self
+        instances = [*self._instances, *instances]
+        return self._with(_instances=tuple(instances), _paths=self._paths | paths, _read=tuple(read))
 
     def _tied(self) -> tuple[Any, ...]:
         """Return the instances that tie the query to an alias; one without a key stands for `using()`."""
-        using = () if self._using is None else (placeholder(self._model, self._using),)
+        using: tuple[Any, ...] = ()
+        if self._using is not None:
+            alias = self._schema.registry.databases.database(self._using).row_alias
+            using = (placeholder(self._model, alias),)
         return (*self._instances, *using, *(() if self._owner is None else (self._owner,)))
 
     @property
@@ -175,9 +237,9 @@ class Rows(Selection[M]):
     def _rows(self, method: str, given: Sequence[Any]) -> Sequence[Any]:
         schema = self._schema
         instances: list[Any] = []
-        found, paths = columns(schema, method, given, instances)
+        found, paths = columns(schema, method, given, instances, self._annotated)
         statement = self._select(*[_named(schema, each) for each in found], paths=paths)
-        with self._tied_to(instances)._channel() as channel:
+        with self._step(), self._tied_to(instances, paths, found)._channel() as channel:
             return fetched(channel, statement, [_entry(schema, each) for each in found])
 
     def _ones(self) -> Any:
@@ -194,8 +256,11 @@ class Rows(Selection[M]):
         return self._with(_where=(in_rows,), _equal=NO_EQUAL, _limit=None, _offset=0, _distinct=False)
 
     def _scalar(self, statement: Any) -> Any:
-        with self._with(_lock=None)._channel() as channel:
-            return channel.execute(statement).scalar_one()
+        with self._step(), self._with(_lock=None)._channel() as channel:
+            return channel.fetch(statement)[0][0]
+
+    def _step(self) -> AbstractContextManager[object]:
+        return Step(QUERY, model=self._schema.label) if watchers else NOTHING
 
 
 def _named(schema: Schema, column: Any) -> Any:

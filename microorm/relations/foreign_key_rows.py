@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -15,7 +15,8 @@ from microorm.fields.checks import shown
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import drop_related, kept_related, new_in, placeholder
 from microorm.messages import brief
-from microorm.persistence.save import mark_saved
+from microorm.persistence.versions import NO_VERSION, next_version
+from microorm.persistence.written import mark_saved
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
 from microorm.sql.batches import sliced
@@ -50,7 +51,7 @@ class ForeignKeyRows:
         if not self._databases.allows_relation(row, self._owner):
             raise CrossDatabaseRelation(f"{self._shown} cannot have rows in {self._database.alias!r}")
         drop_related(self._owner, self._relation.name)
-        return Query.create(self._query, **values, **{self._foreign_key.name: self._owner})
+        return self._query._insert(**values, **{self._foreign_key.name: self._owner})
 
     def add(self, objects: Sequence[Any]) -> None:
         """Set the foreign key of *objects* to the owner."""
@@ -97,12 +98,13 @@ class ForeignKeyRows:
             self._relate(whole, new, self._owner)
             for each in objects:
                 if each.pk in present:
-                    self._mark_written(whole, each, take_snapshot(each), self._owner)
+                    self._mark_written(whole, each, take_snapshot(each), self._owner, changed=False)
 
     @property
     def _rows(self) -> Query[Any]:
-        """The rows that refer to the owner, in the database that is written to."""
-        return Query(self._schema.model).using(self._database.alias).filter(**{self._field: self._key})
+        """The rows that refer to the owner, and that its relation shows, in the database that is written to."""
+        rows: Query[Any] = self._schema.model.objects
+        return rows.using(self._database.alias).filter(**{self._field: self._key})
 
     @property
     def _shown(self) -> str:
@@ -187,25 +189,39 @@ class ForeignKeyRows:
 
     def _batches(self, keys: list[Any], *, related: bool) -> Iterator[Query[Any]]:
         """Yield queries of the rows of *keys*, as many as a statement takes; *related*: of the owner's rows only."""
-        rows = self._rows if related else Query(self._schema.model).using(self._database.alias)
+        rows: Query[Any] = self._schema.model._all_rows.using(self._database.alias)
+        if related:
+            rows = rows.filter(**{self._field: self._key})
         for part in sliced(keys, MAX_VALUES // len(self._schema.key)):
             yield rows._with(_where=(self._schema.key_in(part),))
 
-    def _refer(self, whole: UnitOfWork, instance: Any, owner: Any, image: Snapshot | None = None) -> None:
+    def _refer(
+        self,
+        whole: UnitOfWork,
+        instance: Any,
+        owner: Any,
+        image: Snapshot | None = None,
+        version: Mapping[str, int] = NO_VERSION,
+    ) -> None:
         """Let *instance* refer to *owner*, or to no row; a rollback restores it from *image*, or as it is now."""
         key = None if owner is None else self._key
-        whole.change(instance, {self._field: key}, image, related={self._foreign_key.name: (key, owner)})
+        related = {self._foreign_key.name: (key, owner)}
+        whole.change(instance, {self._field: key, **version}, image, related=related)
 
-    def _mark_written(self, whole: UnitOfWork, instance: Any, image: Snapshot, owner: Any) -> None:
-        """Note in *instance* that its row refers to *owner* now, or to no row."""
+    def _mark_written(
+        self, whole: UnitOfWork, instance: Any, image: Snapshot, owner: Any, *, changed: bool = True
+    ) -> None:
+        """Note in *instance* that its row refers to *owner* now, or to no row; *changed*: it was updated."""
         self._forget_previous(whole, instance)
         plans = plans_of(self._schema, self._database)
         key = None if owner is None else self._key
+        version = next_version(self._schema, instance) if changed else NO_VERSION
 
         def keep(snapshot: Snapshot) -> None:
-            self._refer(whole, instance, owner, snapshot)
+            self._refer(whole, instance, owner, snapshot, version)
 
-        mark_saved(self._schema, plans, instance, (self._field,), (key,), image, keep)
+        names, row = (self._field, *version), (key, *version.values())
+        mark_saved(self._schema, plans, instance, names, row, image, keep)
 
     def _forget_previous(self, whole: UnitOfWork, instance: Any) -> None:
         """Drop the related rows that the previous owner of *instance* has loaded, if that owner is known."""

@@ -20,7 +20,10 @@ M = TypeVar("M")
 
 
 class ManyToMany(ToMany[M]):
-    """A relation to rows of another model, each of which may be related to many rows of this one."""
+    """A relation to rows of another model, each of which may be related to many rows of this one.
+
+    *through*, *through_fields* and *symmetrical* are those of `many_to_many`.
+    """
 
     waits = True
     many_to_many = True
@@ -34,7 +37,10 @@ class ManyToMany(ToMany[M]):
         self._target: Any = None
 
     def through_models(self, owner: Any, name: str, kind: Any, registry: Any) -> list[Any]:
-        """Return the through model that is made for the relation: none where one was given."""
+        """Return the through model that is made for the relation *name* of *owner* to *kind*: none where one was given.
+
+        It is a model of *registry*.
+        """
         if self._through is not None:
             return []
         model = _make_through(owner, name, kind, registry)
@@ -49,6 +55,11 @@ class ManyToMany(ToMany[M]):
         if self._through is None:
             bound._through = self._made
         return bound
+
+    @property
+    def makes_through(self) -> bool:
+        """Whether the through model was made for the relation."""
+        return hasattr(self, "_made")
 
     @property
     def target(self) -> Any:

@@ -12,9 +12,11 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from microorm.db.aio.twins import twin
 from microorm.db.context import refuse_lazy
 from microorm.mapping.state import drop_related, keep_related, kept_related
 from microorm.messages import brief
+from microorm.query.objects import query_class_of
 from microorm.query.query import Query
 from microorm.relations.foreign_key_rows import ForeignKeyRows
 from microorm.relations.through_rows import ThroughRows, many_to_many_of
@@ -34,6 +36,7 @@ class RelatedQuery(Query[M]):
 
     __slots__ = ("_key", "_refined", "_relation")
 
+    _shown = "Query"
     _relation: Any
     _key: Any  # of the instance
     _refined: bool  # by more than `using()`
@@ -67,6 +70,11 @@ class RelatedQuery(Query[M]):
         Raises what a save raises, and `TypeError` for a value of the foreign key, which is set already.
         """
         made: M = self._writer("create", defaults=through_defaults).create(values)
+        return made
+
+    def _insert(self, /, **values: Any) -> M:
+        """Insert an instance of *values*, which does not relate it yet."""
+        made: M = super().create(**values)
         return made
 
     def add(
@@ -116,7 +124,7 @@ class RelatedQuery(Query[M]):
         given = tuple(objects)
         self._writer("set", bulk, through_defaults).set(given, clear=clear)
 
-    def bulk_create(self, objects: Iterable[M], **options: Any) -> list[M]:
+    def bulk_create(self, /, objects: Iterable[M], **options: Any) -> list[M]:
         """Raise `TypeError`, since the rows would not be related to the instance."""
         raise TypeError(
             f"bulk_create() does not relate rows, and this is a query of {self._relation.label}; "
@@ -136,6 +144,18 @@ class RelatedQuery(Query[M]):
             return super().delete()
         finally:
             drop_related(self._owner, self._relation.name)
+
+    acreate = twin(create)
+    aadd = twin(add)
+    aremove = twin(remove)
+    aclear = twin(clear)
+    aset = twin(set)
+    abulk_create = twin(bulk_create)
+
+    def _begun(self) -> Self:
+        query = super()._begun()
+        query._refined = False  # the default filter is a part of the relation
+        return query
 
     @property
     def _known(self) -> list[M] | None:
@@ -182,3 +202,22 @@ class RelatedQuery(Query[M]):
         query._relation, query._key = self._relation, self._key
         query._refined = self._refined or tuple(changes) != ("_using",)
         return query
+
+
+def related_query_of(model: Any) -> RelatedQuery[Any]:
+    """Return a query of the rows of *model* that are related to an instance, with the methods of its `objects`."""
+    kind: type[RelatedQuery[Any]] | None = model.__dict__.get("__related_query__")
+    if kind is None:
+        kind = _combined(query_class_of(model))
+        type.__setattr__(model, "__related_query__", kind)
+    return kind(model)
+
+
+def _combined(kind: type[Any]) -> type[RelatedQuery[Any]]:
+    """Return `RelatedQuery` with the methods of *kind*."""
+    if issubclass(RelatedQuery, kind):
+        return RelatedQuery
+    if issubclass(kind, RelatedQuery):
+        return kind
+    body = {"__module__": kind.__module__, "__doc__": kind.__doc__, "_shown": kind._shown}
+    return type(kind.__name__, (RelatedQuery, kind), body)

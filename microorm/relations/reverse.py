@@ -60,6 +60,14 @@ class Reverse(Relation):
         bound._kind = kind
         return bound
 
+    def check(self) -> None:
+        """Raise `ModelError` if the other model is defined, and has no relation of this name that leads here."""
+        try:
+            self._kind()
+        except (PendingName, ModelError):  # it may be defined later
+            return
+        _ = self.reverse_of
+
     @property
     def target(self) -> Any:
         """The model that it leads to."""
@@ -107,7 +115,10 @@ class Related(Reverse, ToMany[M]):
 
 
 class RelatedOne(Reverse, Generic[R]):
-    """A relation to the one row that refers to a row by a unique foreign key; R includes None if it may be missing."""
+    """A relation to the one row that refers to a row by a unique foreign key; R includes None if it may be missing.
+
+    *via* is that of `related`.
+    """
 
     to_one = True
 
@@ -162,7 +173,7 @@ def related(via: str, *, init: Literal[False] = False) -> Any:
     *via*: the name of the foreign key or many-to-many relation of the other model. Annotate `RelatedOne[...]` if the
     foreign key is unique. *init* is for type checkers: the constructor takes no such argument.
 
-    Raises `ModelError` at the first use if the other model has no such relation.
+    Raises `TypeError` if *via* is no name, and `ModelError` at the first use if the other model has no such relation.
     """
     if not isinstance(via, str):
         raise TypeError(f"related() takes the name of a relation, not {brief(via)}")
@@ -175,10 +186,10 @@ def rows_of(instance: Any, relation: Any) -> RelatedQuery[Any]:
     key = getattr(instance, steps[0].near.name)
     if key is None:
         raise UnsavedError(f"{relation.label}: {brief(instance)} has no key yet; save it first")
-    from microorm.relations.related_query import RelatedQuery  # noqa: PLC0415 not every program needs it
+    from microorm.relations.related_query import related_query_of  # noqa: PLC0415 not every program needs it
 
-    query: RelatedQuery[Any] = RelatedQuery(relation.target)
+    query: RelatedQuery[Any] = related_query_of(relation.target)
     query._relation, query._owner, query._key, query._refined = relation, instance, key, False
     if len(steps) == 1:
         query._equal = ((steps[0].far.name,), (key,))
-    return query
+    return query._begun()

@@ -18,12 +18,12 @@ from microorm.fields.checks import shown
 from microorm.mapping.constructor import create_instance
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import placeholder
+from microorm.mapping.unique import unique_sets
 from microorm.messages import brief
 from microorm.query.query import Query
 from microorm.query.results import MAX_VALUES
 from microorm.signals import m2m_changed
 from microorm.sql.batches import sliced
-from microorm.sql.upsert import unique_sets
 
 
 def many_to_many_of(relation: Any) -> Any:
@@ -50,6 +50,7 @@ class ThroughRows:
         self._raw = raw
         self._defaults = self._checked_defaults(defaults)
         self._databases: Databases = self._schema.registry.databases
+        self._schema.refuse_write()
         self._database: Database = self._databases.for_write(
             self._through, self._schema.home, query._using, self._owner
         )
@@ -61,7 +62,7 @@ class ThroughRows:
         self._refuse_elsewhere(placeholder(self._model, database.alias))
         self._row(self._key, None)  # raises what the constructor raises before anything is written
         with unit_of_work(self._databases, database) as made, self._unit([]) as whole:
-            instance = Query.create(self._query, **values)
+            instance = self._query._insert(**values)
             made.dirty = whole.dirty = True
             self._add(whole, self._keys("create", [instance]))
         return instance
@@ -97,9 +98,17 @@ class ThroughRows:
             new = [key for key in wanted if key not in present]
             rows = self._rows(new, self._reversed(whole, new))
             if surplus := [key for key in present if key not in set(wanted)]:
-                self._remove(whole, surplus)
+                self._remove(whole, self._shown_ones(surplus))
             if new:
                 self._insert(whole, new, rows)
+
+    def _shown_ones(self, keys: list[Any]) -> list[Any]:
+        """Return those of *keys* whose rows the relation shows: all, unless their model has a default filter."""
+        rows = self._model.objects.using(self._database.alias)
+        if rows._default is None:
+            return keys
+        column = self._far.to.column
+        return [key for part in _parts(keys) for key in rows.filter(column.in_(part)).scalars(column)]
 
     def _add(self, whole: UnitOfWork, wanted: list[Any]) -> None:
         new = wanted
@@ -186,7 +195,7 @@ class ThroughRows:
         found: dict[Any, None] = {}
         for part in _parts(wanted):
             statement = select(far.field.column).where(self._condition(near, far, part))
-            found.update(dict.fromkeys(whole.channel.execute(statement).scalars()))
+            found.update(dict.fromkeys(row[0] for row in whole.channel.fetch(statement)))
         return found
 
     def _condition(self, near: Any, far: Any, keys: Sequence[Any] | None) -> ColumnElement[bool]:

@@ -19,7 +19,6 @@ from sqlalchemy import Select, bindparam
 
 from microorm.db.connection import Channel
 from microorm.db.engine import Database
-from microorm.db.events import WatchedCursor
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.messages import brief
@@ -136,8 +135,20 @@ def _bytes(row: Row) -> int:
 
 def _sqlite_limit(channel: Channel) -> int | None:
     """Return how many parameters this connection accepts; None where the driver cannot tell."""
-    getlimit = getattr(channel.raw.dbapi_connection, "getlimit", None)
+    driver: Any = channel.raw.dbapi_connection
+    if driver is not None and channel.database.is_async:
+        return _library_limit()  # aiosqlite does not tell
+    getlimit = getattr(driver, "getlimit", None)
     return None if getlimit is None else int(getlimit(_VARIABLE_NUMBER))
+
+
+@cache
+def _library_limit() -> int:
+    """Return how many parameters SQLite's library accepts."""
+    import sqlite3  # noqa: PLC0415 other databases do not need it
+
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return connection.getlimit(_VARIABLE_NUMBER)
 
 
 def has_triggers(schema: Schema, channel: Channel) -> bool:
@@ -146,9 +157,13 @@ def has_triggers(schema: Schema, channel: Channel) -> bool:
         f"SELECT 1 FROM {master} WHERE type = 'trigger' AND tbl_name = ?"
         for master in ("sqlite_master", "sqlite_temp_master")
     ]
-    with closing(channel.raw.cursor()) as cursor:  # the driver's, since the statement is not to be counted
-        sql, names = f"{' UNION ALL '.join(parts)} LIMIT 1", (schema.table.name, schema.table.name)
-        return bool(channel.fetch_prepared(sql, names, cursor=cursor))
+    sql, names = f"{' UNION ALL '.join(parts)} LIMIT 1", (schema.table.name, schema.table.name)
+    try:  # on a cursor of the driver, since the statement is not to be counted
+        with closing(channel.raw.cursor()) as cursor:
+            cursor.execute(sql, names)
+            return bool(cursor.fetchall())
+    except BaseException as error:  # noqa: BLE001 as in a channel
+        raise channel.translated(error, sql, names)  # noqa: B904 it has its cause
 
 
 class MultiRowInsert:
@@ -193,9 +208,7 @@ class MultiRowInsert:
 
     def insert(self, channel: Channel, rows: Sequence[Row]) -> list[Row]:
         """Insert *rows*; return the values of `made` of each, in order."""
-        cursor = _raw_class(channel)(channel.raw.driver_connection)
-        if channel.cursor.__class__ is WatchedCursor:
-            cursor = channel.database.observers.watched(cursor)
+        cursor = channel.database.synchronous_cursor(_raw_class(channel)(channel.raw.driver_connection))
         made: list[Row] = []
         for part in sliced(rows, self._rows):
             made += self._insert(channel, cursor, part)
@@ -260,6 +273,8 @@ def _raw_class_of(driver: Any, factory: Any) -> Any:
     """Return a raw variant of *factory*, the class of cursors, which the program may have chosen itself."""
     if factory is driver.Cursor:
         return driver.RawCursor
+    if factory is driver.AsyncCursor:
+        return driver.AsyncRawCursor
     if not issubclass(factory, driver.Cursor) or issubclass(factory, driver.ClientCursor):
         return None  # a ClientCursor puts the values into the text
     return type(f"Raw{factory.__name__}", (factory, driver.RawCursor), {})

@@ -48,9 +48,9 @@ class Hydrator:
         explained = self._explained if any(self._decoders) else None
         self.build = builder(schema.model, self.fields, self._decoders, raw=True, explained=explained)
         names = schema.names if wanted is None else wanted
-        self._alias = database.alias
+        self._alias = database.row_alias
         self._row_state = RowState(
-            database.alias, RowLayout(names, self._decoders, partial=wanted is not None)
+            database.row_alias, RowLayout(names, self._decoders, partial=wanted is not None)
         )
 
     def values(self, rows: Sequence[Row]) -> list[Row]:

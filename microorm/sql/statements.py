@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, exists, insert, literal, select, type_coerce, update
+from sqlalchemy import (
+    Select,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal,
+    literal_column,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -142,7 +153,7 @@ class CompiledSelect(CompiledStatement):
         """Return the instances of the rows that are found with the parameters *row*."""
         if channel.cursor is None:
             rows = self.fetch(channel, row)
-            return hydrate(self._schema, rows, channel.database.alias, self.hydrator.wanted)
+            return hydrate(self._schema, rows, channel.database.row_alias, self.hydrator.wanted)
         return self.hydrator.instances(channel.fetch_prepared(self.sql, row, self.bind))
 
     def _fetched(self, channel: Channel, parameters: dict[str, Any]) -> Sequence[Any]:
@@ -175,36 +186,49 @@ class Plans:
         if state is None:
             if len(states) >= MAX_STATEMENTS:
                 states.clear()
-            state = states[names] = RowState(self._database.alias, RowLayout(names, partial=partial))
+            state = states[names] = RowState(self._database.row_alias, RowLayout(names, partial=partial))
         return state
 
     def insert(self, names: tuple[str, ...]) -> CompiledInsert:
         """Return the INSERT of *names*."""
         return self.cached(("insert", names), lambda: CompiledInsert(self._schema, names, self._database))
 
-    def insert_only(self, names: tuple[str, ...]) -> CompiledStatement:
-        """Return the INSERT of *names* that reads nothing back."""
+    def insert_only(self, names: tuple[str, ...], count: int = 1) -> CompiledStatement:
+        """Return the INSERT of *count* rows of *names* that reads nothing back; it takes their values as one row."""
 
         def make() -> CompiledStatement:
             fields = fields_of(self._schema, names)
-            return self._compile(insert(self._schema.table).inline().values(placeholders(fields)), fields)
+            rows = [placeholders(fields, index * len(fields)) for index in range(count)]
+            statement = insert(self._schema.table).inline().values(rows if count > 1 else rows[0])
+            return self._compile(statement, [*fields] * count)
 
-        return self.cached(("insert only", names), make)
+        return self.cached(("insert only", names, count), make)
 
-    def update(self, names: tuple[str, ...]) -> CompiledStatement:
-        """Return the UPDATE of *names* by key; its row has *names*, then the key."""
+    def update(self, names: tuple[str, ...], *, checked: bool = False) -> CompiledStatement:
+        """Return the UPDATE of *names* by key; its row has *names*, then the key.
+
+        *checked*: it finds the row only with the version before the one among *names*.
+        """
 
         def make() -> CompiledStatement:
-            fields, key = fields_of(self._schema, names), self._schema.key
-            statement = update(self._schema.table).values(placeholders(fields))
-            return self._compile(statement.where(*_equal(key, len(fields))), [*fields, *key])
+            fields, key, version = fields_of(self._schema, names), self._schema.key, self._schema.version
+            values = placeholders(fields)
+            statement = update(self._schema.table).values(values).where(*_equal(key, len(fields)))
+            if checked and version is not None:
+                statement = statement.where(version.column == values[version.column] - literal_column("1"))
+            return self._compile(statement, [*fields, *key])
 
-        return self.cached(("update", names), make)
+        return self.cached(("checked update" if checked else "update", names), make)
 
-    def delete(self) -> CompiledStatement:
-        """Return the DELETE by key; its row is the key."""
-        table, key = self._schema.table, self._schema.key
-        return self.cached("delete", lambda: self._compile(delete(table).where(*_equal(key)), key))
+    def delete(self, *, checked: bool = False) -> CompiledStatement:
+        """Return the DELETE by key; its row is the key, and with *checked* the version that the row must have."""
+        schema, fields = self._schema, [*self._schema.key]
+        if checked and schema.version is not None:
+            fields.append(schema.version)
+        return self.cached(
+            "checked delete" if checked else "delete",
+            lambda: self._compile(delete(schema.table).where(*_equal(fields)), fields),
+        )
 
     def exists(self) -> CompiledStatement:
         """Return the SELECT that finds a row where the key is taken; its row is the key."""

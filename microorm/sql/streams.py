@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -48,19 +49,24 @@ def chunks(database: Database, transaction: Transaction | None, statement: Selec
 
 def _outside_block(database: Database, statement: Select[Any], size: int) -> Stream:
     """Stream outside a block, by a connection that nothing else uses until the stream is closed."""
-    here, connection = process(), _own_connection(database)
+    here = process()
+    database, connection = _own_connection(database)
     result, done = None, False
     try:
         # Without WAL, an open reader would block writes of the loop, so all rows are read at once.
         if database.is_sqlite and connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
-            rows = connection.execute(statement).fetchall()
+            rows = database.stoppable(
+                connection.connection, lambda: connection.execute(statement).fetchall(), reads=True
+            )
             close_committed(connection, failed=False)
             yield from sliced(rows, size)
             return
         if database.dialect in MARIADB:
             connection.exec_driver_sql(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT}")
-        result = connection.execute(statement, execution_options={"yield_per": size})
-        yield from result.partitions()
+        result = _result(database, connection, statement, size)
+        parts = result.partitions()
+        while rows := database.stoppable(connection.connection, lambda: next(parts, ()), reads=True):
+            yield rows
         done = True
         if database.dialect in MARIADB:
             connection.exec_driver_sql("SET SESSION net_write_timeout = DEFAULT")
@@ -73,29 +79,58 @@ def _outside_block(database: Database, statement: Select[Any], size: int) -> Str
             with suppress(SQLAlchemyError):
                 connection.detach()
         else:
-            try:
-                if result is not None and not done:
-                    _abort(database, connection, result)
-            except BaseException:
-                connection.invalidate()
+            # A cancelled task would be cancelled at each further await, and the connection be lost.
+            database.complete(partial(_close, database, connection, None if done else result))
+
+
+def _result(
+    database: Database, connection: Connection, statement: Select[Any], size: int
+) -> CursorResult[Any]:
+    """Return the rows of *statement*, which the driver holds back until they are read."""
+    return database.stoppable(
+        connection.connection,
+        lambda: connection.execute(statement, execution_options={"yield_per": size}),
+        reads=True,
+        undo=lambda late: _abort(database, connection, late),
+    )
+
+
+def _close(database: Database, connection: Connection, unread: CursorResult[Any] | None) -> None:
+    """Close *connection*, and before that a result of which rows are *unread*."""
+    try:
+        if unread is not None:
+            _abort(database, connection, unread)
+    except BaseException:
+        connection.invalidate()
+        raise
+    finally:
+        close_connection(connection)
+
+
+def _own_connection(database: Database) -> tuple[Database, Connection]:
+    """Return a connection for one stream, and the database that it leads to: *database*, or where to read instead."""
+    while True:
+        try:
+            connection = (
+                autocommit_connection(database, committing=False)
+                if database.is_sqlite
+                else database.connect()
+            )
+            break
+        except Exception as error:
+            instead = database.instead(error)
+            if instead is None:
                 raise
-            finally:
-                close_connection(connection)
-
-
-def _own_connection(database: Database) -> Connection:
-    if database.is_sqlite:
-        return autocommit_connection(database, committing=False)
-    connection = database.idle_connections.connect(database.engine)
+            database = instead
     if database.dialect == "postgresql" and database.commits_by_itself(connection.connection):
         # A cursor lives in a transaction.
         connection.execution_options(isolation_level="READ COMMITTED")
-    return connection
+    return database, connection
 
 
 def _abort(database: Database, connection: Connection, result: CursorResult[Any]) -> None:
     """Close *result* before all its rows are read."""
-    driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
+    driver: Any = None if connection.invalidated else connection.connection.driver_connection
     if database.dialect in ("sqlite", "postgresql") or not hasattr(driver, "thread_id"):
         if driver is not None:
             close_cursor(connection.connection, result.cursor)  # SQLAlchemy would ignore an error

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Column, Index, UniqueConstraint, func, literal_column, select, tuple_, union_all
+from sqlalchemy import func, literal_column, select, tuple_, union_all
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
@@ -15,6 +15,7 @@ from microorm.db.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema
+from microorm.mapping.unique import unique_sets
 from microorm.messages import brief
 from microorm.sql.batches import MAX_PARAMETERS, current_read, max_rows, sliced
 from microorm.sql.hydration import fields_of
@@ -26,18 +27,21 @@ OnConflict = Literal["ignore", "update"]
 class Upsert(NamedTuple):
     """What an INSERT does if another row has its values of *unique*: leave that row as it is, or update *fields* of it.
 
-    No *unique* fields: any unique values. *fields* None: all fields that the new row has a value for.
+    No *unique* fields: any unique values. *fields* None: all fields that the new row has a value for. The version of the row,
+    if it has one, is incremented; *raw*: written as it is.
     """
 
     updates: bool
     unique: tuple[str, ...]
     fields: tuple[str, ...] | None
+    raw: bool = False
 
     def updated(self, schema: Schema, names: Sequence[str]) -> tuple[str, ...]:
         """Return the fields that a row of *names* changes in the existing row."""
+        own = self.unique if self.raw or schema.version is None else (*self.unique, schema.version.name)
         if self.fields is not None:
-            return self.fields
-        return tuple(name for name in names if name not in self.unique and name not in schema.key_names)
+            return tuple(name for name in self.fields if name not in own)
+        return tuple(name for name in names if name not in own and name not in schema.key_names)
 
 
 def upsert_of(
@@ -91,33 +95,6 @@ def _default_unique(schema: Schema) -> tuple[str, ...]:
     return known[1]
 
 
-def unique_sets(schema: Schema) -> list[tuple[str, ...]]:
-    """Return the names of each set of fields that are unique together, the key first."""
-    names = {each.column: each.name for each in schema.fields}
-    found = [schema.key_names]
-    constraints = sorted(
-        (
-            each
-            for each in (*schema.table.constraints, *schema.table.indexes)
-            if isinstance(each, UniqueConstraint) or (isinstance(each, Index) and _whole(each))
-        ),
-        key=lambda each: [str(column) for column in each.columns],
-    )
-    for each in constraints:
-        together = tuple(names[column] for column in each.columns if column in names)
-        if frozenset(together) not in map(frozenset, found):
-            found.append(together)
-    return found
-
-
-def _whole(index: Index) -> bool:
-    """Return whether *index* makes columns unique in all rows: it is neither partial nor of expressions."""
-    partial = any(
-        value is not None for name, value in index.dialect_kwargs.items() if name.endswith("_where")
-    )
-    return bool(index.unique) and not partial and all(isinstance(e, Column) for e in index.expressions)
-
-
 def _listed(schema: Schema, names: Iterable[str]) -> str:
     return f"({', '.join(schema.reported[name] for name in names)})"
 
@@ -130,15 +107,21 @@ def statement(schema: Schema, database: Database, upsert: Upsert, names: Sequenc
     """Return the INSERT of *values*, a mapping from the columns of *names*, as *upsert* says."""
     unique = [schema.by_name[name].column for name in upsert.unique]
     columns = [schema.by_name[name].column for name in upsert.updated(schema, names)]
+    version = None if upsert.raw else schema.version
+    counted: dict[Any, Any] = (
+        {} if version is None else {version.column: version.column + literal_column("1")}
+    )
     if database.dialect not in MAX_PARAMETERS:
+        made = {column: _inserted(column) for column in columns} | counted
         return _on_duplicate_key(
-            _insert(database, schema), schema, unique, columns if upsert.updates else [], values
+            _insert(database, schema), schema, unique, made if upsert.updates else {}, values
         )
     insert = _insert(database, schema).inline().values(values)
     if not upsert.updates:
         return insert.on_conflict_do_nothing(index_elements=unique or None)
     # If there is nothing to change, the row still has to be found and locked.
     changed = {column: insert.excluded[column.key] for column in columns or unique}
+    changed |= counted
     return insert.on_conflict_do_update(index_elements=unique, set_=changed)
 
 
@@ -148,7 +131,9 @@ def _insert(database: Database, schema: Schema) -> Any:
     return import_module(f"sqlalchemy.dialects.{dialect}").insert(schema.table)
 
 
-def _on_duplicate_key(insert: Any, schema: Schema, unique: list[Any], columns: list[Any], values: Any) -> Any:
+def _on_duplicate_key(
+    insert: Any, schema: Schema, unique: list[Any], changed: dict[Any, Any], values: Any
+) -> Any:
     """Return the upsert for MariaDB, where any unique value is a conflict: one of other columns is made an error."""
     # The error is a sub-select of two rows. NULL for the key would not be one: MariaDB may make it 0.
     insert = insert.inline().values(values)
@@ -156,9 +141,9 @@ def _on_duplicate_key(insert: Any, schema: Schema, unique: list[Any], columns: l
     same_key: Any = key
     for column in unique:
         same_key = func.if_(column.op("<=>")(_inserted(column)), same_key, _TWO_ROWS)
-    changed: list[tuple[str, Any]] = [(key.key, same_key)]
-    changed += [(column.key, _inserted(column)) for column in columns]
-    return insert.on_duplicate_key_update(changed)
+    pairs: list[tuple[str, Any]] = [(key.key, same_key)]
+    pairs += [(column.key, value) for column, value in changed.items()]
+    return insert.on_duplicate_key_update(pairs)
 
 
 def _inserted(column: Any) -> Any:
@@ -216,12 +201,13 @@ def rows_of(
     found: dict[Row, Row] = {}
     for part in sliced(wanted, max_rows(channel, len(key))):
         condition = key[0].in_([row[0] for row in part]) if len(key) == 1 else tuple_(*key).in_(part)
-        for row in channel.execute(current_read(channel, select(*key, *columns).where(condition))):
+        for row in channel.fetch(current_read(channel, select(*key, *columns).where(condition))):
             found[tuple(row[: len(key)])] = tuple(row[len(key) :])
     for values in wanted:
         if values not in found:  # by its collation, the database has found another value equal
             same = [column == value for column, value in zip(key, values, strict=True)]
-            found[values] = tuple(channel.execute(current_read(channel, select(*columns).where(*same))).one())
+            (row,) = channel.fetch(current_read(channel, select(*columns).where(*same)))
+            found[values] = tuple(row)
     return found
 
 

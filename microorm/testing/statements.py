@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from microorm.db.context import BLOCK, EAGER, RECEIVER, USING, Scope, current_alias
 from microorm.db.databases import Databases, default_databases
+from microorm.db.engine import Database
 from microorm.db.routing import DEFAULT_ALIAS
+from microorm.instrumentation import STATEMENT, Step, add_watcher, remove_watcher
 
-__all__ = ["Statements", "count_statements", "no_lazy_loads"]
+__all__ = ["Statements", "count_statements", "is_counted", "no_lazy_loads", "observed"]
 
 # Statements about transactions, sessions and cursors are not counted.
 _NOT_COUNTED = frozenset(
@@ -35,9 +37,29 @@ class Statements:
         return len(self.statements)
 
     def _add(self, statement: str) -> None:
-        first = statement.split(maxsplit=1)[:1]
-        if first and first[0].rstrip(";").upper() not in _NOT_COUNTED:
+        if is_counted(statement):
             self.statements.append(statement)
+
+
+@contextmanager
+def observed(database: Database, observer: Callable[[str], object]) -> Iterator[None]:
+    """Call *observer* with each statement to *database*, from any thread or task, before it is sent."""
+
+    def watch(step: Step) -> None:
+        if step.kind is STATEMENT and database.is_same(step.subject[0]):
+            observer(step.details["sql"])
+
+    add_watcher(watch)
+    try:
+        yield
+    finally:
+        remove_watcher(watch)
+
+
+def is_counted(statement: str) -> bool:
+    """Return whether *statement* is about rows or tables, and not about transactions, sessions or cursors."""
+    first = statement.split(maxsplit=1)[:1]
+    return bool(first) and first[0].rstrip(";").upper() not in _NOT_COUNTED
 
 
 @contextmanager
@@ -46,30 +68,23 @@ def count_statements(using: str | None = None, databases: Databases | None = Non
 
     *using*: by default that of the innermost open block, `using()` block or running receiver, else `default`.
     *databases*: by default the default ones. Statements that begin or end transactions and savepoints (`BEGIN`,
-    `SAVEPOINT`, `COMMIT`) or change settings (`PRAGMA`, `SET`) are not counted. One call for many rows is one statement.
-    Counted statements are sent through SQLAlchemy's `Connection` rather than the driver's cursor, except in a transaction
-    that is already open; the statements are the same. Connects to the database first, since SQLAlchemy sends some
-    statements on its first connection. Raises `UnknownAlias`, and errors of the connection.
+    `SAVEPOINT`, `COMMIT`) or change settings (`PRAGMA`, `SET`) are not counted, nor are those that SQLAlchemy sends on its first
+    connection. One call for many rows is one statement. Raises `UnknownAlias`.
     """
     databases = default_databases if databases is None else databases
     if using is None:
         using = current_alias(databases, BLOCK, USING, RECEIVER) or DEFAULT_ALIAS
-    database = databases.database(using)
-    if not database.opened:
-        database.engine.connect().close()
     counted = Statements()
-    database.observers.add(database.engine, counted._add)
-    try:
+    with observed(databases.database(using), counted._add):
         yield counted
-    finally:
-        database.observers.remove(counted._add)
 
 
 @contextmanager
 def no_lazy_loads() -> Iterator[None]:
     """Raise `LazyLoadError` if this thread or task would load an attribute lazily inside the block.
 
-    The error names the field and the instance. Values that a save or a bulk write loads do not count as lazy.
+    Use it as `with no_lazy_loads(): ...`, or as a decorator. The error names the field and the instance. Values that a
+    save or a bulk write loads do not count as lazy.
     """
     scope = Scope(EAGER, None, "")
     scope.open()

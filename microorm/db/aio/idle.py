@@ -1,0 +1,100 @@
+"""The idle connections of one event loop, which tasks hand to each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sized
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy.pool import QueuePool
+
+from microorm.db.aio import calls
+from microorm.db.pool import TRUSTED, IdleConnection, IdleConnections
+
+WAIT_FOR_ANOTHER = 0.01
+"""For how many seconds a task waits for the connection of another one: less than it takes to open one on most servers."""
+
+
+class LoopConnections(IdleConnections):
+    """The idle connections of one database on one event loop: as many as the pool keeps open.
+
+    If the pool has none left within its size, a task waits for a moment for the next one that is done with a connection, before
+    it opens one more or waits for the pool. Connections that go from task to task need neither a rollback nor a ping nor a
+    new cursor, each of which is awaited.
+    """
+
+    __slots__ = ("_max_overflow", "_waiting")
+
+    def __init__(self, max_overflow: int, wanted: Sized = ()) -> None:
+        super().__init__(wanted)
+        self._max_overflow = max_overflow
+        self._waiting: deque[asyncio.Future[IdleConnection | None]] = deque()
+
+    def allow(self, engine: Engine, *, autocommit: bool) -> None:
+        """Allow idle connections of *engine*, as many as its pool keeps; *autocommit*: they are switched to it."""
+        super().allow(engine, autocommit=autocommit)
+        pool = engine.pool
+        self._max_idle = pool.size() if isinstance(pool, QueuePool) else 0
+
+    def take(self) -> IdleConnection | None:
+        """Remove and return an idle connection, or None; wait for a moment if the pool has none within its size."""
+        idle = super().take()
+        if idle is not None or self._idle or not self._max_idle:
+            return idle
+        if self._pool.overflow() >= 0 and not self._pool.checkedin():
+            return calls.wait(self._handed())
+        return None
+
+    def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
+        """Give *connection* to a task that waits, or keep it as the connections of threads are kept."""
+        if self._max_idle and deadline - TRUSTED >= self._disposed_at:
+            if monotonic() >= deadline:
+                self._hand_on(None)  # it waits for the pool, to which this connection returns
+            elif self._hand_on((connection, cursor, deadline)):
+                return True
+        return super().keep(connection, cursor, deadline)
+
+    def _hand_on(self, idle: IdleConnection | None) -> bool:
+        """Hand *idle* to the task that waits for the longest time; return False if none does."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(idle)
+                return True
+        return False
+
+    def make_room(self) -> None:
+        """Return an idle connection to the pool if the pool has none left, beyond its size, too."""
+        if self._idle and self._is_exhausted():
+            super().make_room()
+
+    def drop(self) -> None:
+        """Forget the idle connections, whose driver's connections were dropped, so that the last of these can be freed."""
+        self._max_idle = 0
+        while self._idle:
+            connection = self._idle.pop()[0]
+            with suppress(Exception):  # the pool wakes a task of the event loop, which is closed
+                connection.detach()
+                connection.invalidate()
+
+    def _is_exhausted(self) -> bool:
+        pool = self._pool
+        return 0 <= self._max_overflow <= pool.overflow() and not pool.checkedin()
+
+    async def _handed(self) -> IdleConnection | None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            await asyncio.wait([waiting], timeout=WAIT_FOR_ANOTHER)
+        except BaseException:
+            if waiting.done() and (handed := waiting.result()) is not None and not self._hand_on(handed):
+                self._idle.append(handed)
+            raise
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+        return None if waiting.cancelled() else waiting.result()
