@@ -20,16 +20,24 @@ from hypothesis import settings
 from sqlalchemy import event
 
 import microorm
+from tests.awaited import AWAITED, AwaitedTests
 from tests.servers import KINDS, Server, open_server
 
 BACKENDS = ("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 
-# A test that takes `way` reaches the driver by its own cursor, and through SQLAlchemy's `Connection`, where statements
-# are listened to. The pairs here are tried by one test in SAMPLE, chosen by its name, unless the test has one kind only.
-# The quick tests try each on one kind of SQLite and on one server, in one way.
-SELDOM = {("sqlite-file", "listened"), ("sqlite-memory", "driver"), ("mariadb", "listened")}
+# A test that takes `way` reaches the driver by its own cursor, through SQLAlchemy's `Connection`, where statements are
+# listened to, and awaited. The pairs here are tried by one test in SAMPLE, chosen by its name, unless the test has one kind
+# only. The quick tests try each on one kind of SQLite and on one server, in one way, and one in SAMPLE awaited on SQLite.
+SELDOM = {
+    ("sqlite-file", "listened"),
+    ("sqlite-memory", "driver"),
+    ("mariadb", "listened"),
+    ("sqlite-memory", AWAITED),
+    ("mariadb", AWAITED),
+}
 SAMPLE = 4
 FREEZE_AFTER = 100
+COVERAGE_OF_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # by this variable coverage starts in a program
 
 MEMORY = Path(
     "/dev/shm"
@@ -48,6 +56,11 @@ gc.disable()  # until the tests are collected: what that makes stays
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Run the tests that are awaited on event loops."""
+    config.pluginmanager.register(AwaitedTests())
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that touches a database on each kind that it is meant for, and each way to the driver."""
     if "backend" not in metafunc.fixturenames:
@@ -57,38 +70,54 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = named.args if named else tuple(KINDS) if servers_only else BACKENDS
     number = crc32(metafunc.function.__name__.encode())
     module = metafunc.module.__name__.split(".")
-    ways = ("driver", "listened") if "way" in metafunc.fixturenames and not _has_own_ways(metafunc) else ()
+    ways = _ways(metafunc)
     quick_only = metafunc.config.option.markexpr == "not slow"  # the others need not even be collected
     cases = []
     for kinds in ([name for name in names if name not in KINDS], [name for name in names if name in KINDS]):
         tried = list(product(kinds, ways)) if ways else [(kind,) for kind in kinds]
         if len(kinds) > 1 and "failures" not in module and number % SAMPLE:
             tried = [each for each in tried if each not in SELDOM]
-        chosen = tried if "migrations" in module else [tried[number // SAMPLE % len(tried)]] if tried else []
+        chosen = tried if "migrations" in module else _quick(tried, number)
         cases += [_case(*each, slow=each not in chosen) for each in tried if each in chosen or not quick_only]
     metafunc.parametrize(("backend", "way") if ways else ("backend",), cases, indirect=True)
 
 
-def _has_own_ways(metafunc: pytest.Metafunc) -> bool:
-    return any(mark.args[0] == "way" for mark in metafunc.definition.iter_markers("parametrize"))
+def _ways(metafunc: pytest.Metafunc) -> tuple[str, ...]:
+    own = any(mark.args[0] == "way" for mark in metafunc.definition.iter_markers("parametrize"))
+    if own or "way" not in metafunc.fixturenames:
+        return ()
+    behaviour = "behaviour" in metafunc.module.__name__.split(".")  # elsewhere tests look inside
+    awaited = behaviour and metafunc.definition.get_closest_marker("sync_only") is None
+    return ("driver", "listened", AWAITED) if awaited else ("driver", "listened")
+
+
+def _quick(tried: list[tuple[str, ...]], number: int) -> list[tuple[str, ...]]:
+    """Return which of *tried* the quick tests try; *number* is that of the test."""
+    here = [each for each in tried if AWAITED not in each]
+    awaited = [each for each in tried if AWAITED in each and each[0] not in KINDS]
+    chosen = [here[number // SAMPLE % len(here)]] if here else []
+    return chosen + (awaited[:1] if number % SAMPLE == 1 else [])
 
 
 def _case(*values: str, slow: bool) -> Any:
     marks = [pytest.mark.server] if values[0] in KINDS else []
-    return pytest.param(*values, marks=[*marks, pytest.mark.slow, pytest.mark.again] if slow else marks)
+    return pytest.param(*values, marks=[*marks, pytest.mark.slow] if slow else marks)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure no coverage where a quick test ran the same elsewhere: it takes as long as the test itself."""
-    measured = item.config.pluginmanager.getplugin("_cov") if item.get_closest_marker("again") else None
-    if measured is None:
+    """Measure the coverage of the quick tests alone, in programs that they start as well: it takes as long as the test itself."""
+    measured = item.config.pluginmanager.getplugin("_cov") if item.get_closest_marker("slow") else None
+    if measured is None or measured.cov_controller is None:
         return (yield)
+    of_programs = os.environ.pop(COVERAGE_OF_PROGRAMS, None)
     measured.cov_controller.pause()
     try:
         return (yield)
     finally:
         measured.cov_controller.resume()
+        if of_programs is not None:
+            os.environ[COVERAGE_OF_PROGRAMS] = of_programs
 
 
 @pytest.hookimpl(trylast=True)

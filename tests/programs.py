@@ -1,8 +1,13 @@
 """Programs: a project in a folder of its own, and whole programs run on it, as a user would."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +45,32 @@ class Program:
             timeout=250,
         )
         return done.stdout, done.stderr, done.returncode
+
+    @contextmanager
+    def server(self, *arguments: str, **environment: str) -> Iterator[int]:
+        """Run Python with *arguments*, a web server on a free port, which it prints; gives the port.
+
+        It is stopped by Ctrl-C at the end of the block, and has to end without a traceback or a warning.
+        """
+        log = self.folder / "server.log"
+        with log.open("wb") as file:
+            server = subprocess.Popen(
+                [sys.executable, "-W", "error::ResourceWarning", "-X", "dev", "-u", *arguments],
+                cwd=self.folder,
+                env=self.environment() | environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.02)
+            yield int(found[1])
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+        text = log.read_text()
+        assert not re.search("Traceback|Warning|never awaited|destroyed", text), text
 
     def environment(self) -> dict[str, str]:
         """The environment of the programs, which find the package and may keep its bytecode."""

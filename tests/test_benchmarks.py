@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import asynchronous, outbox
 from benchmarks import contestant as roster
 from benchmarks.contestants.core import Core, CoreObjects
 from benchmarks.contestants.driver import Driver
@@ -34,6 +35,7 @@ from benchmarks.report import summary
 from benchmarks.rounds import measure
 from benchmarks.run import main
 from benchmarks.workloads import KEYS, WORKLOADS, chosen
+from tests.servers import KINDS, open_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # whole programs run here
 
@@ -181,6 +183,55 @@ def test_peers_store_and_return_what_the_driver_does(backend: str, fresh_url: An
             assert figures.get("lacks") or figures["wall_median"] > 0, (name, key)
     if kept["missing"]:
         pytest.skip(f"all but {', '.join(kept['missing'])}, which benchmarks/peers.txt would install")
+
+
+@pytest.mark.backends("sqlite-file", "postgresql")
+def test_what_is_awaited_stores_and_returns_what_the_driver_does(
+    backend: str, fresh_url: Any, tmp_path: Path
+) -> None:
+    """In a process of its own, as the peers are."""
+    target = tmp_path / "kept.json"
+    where = ["--database", "postgresql"] if backend == "postgresql" else []
+    sizes = ["--rows", "20", "--rounds", "1", "--json", str(target)]
+    command = [sys.executable, "-m", "benchmarks.asynchronous", "--peers", *sizes, *where]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = json.loads(target.read_text())
+    assert kept["mismatches"] == []
+    assert kept["database"]["clock"] == "wall"
+    for key, workload in kept["workloads"].items():
+        for name, figures in workload["contestants"].items():
+            assert figures.get("lacks") or figures["wall_median"] > 0, (name, key)
+        assert not {"driver", "microorm"} & {
+            name for name, each in workload["contestants"].items() if "lacks" in each
+        }
+    if kept["missing"]:
+        pytest.skip(f"all but {', '.join(kept['missing'])}, which benchmarks/peers.txt would install")
+
+
+@pytest.mark.parametrize("database", outbox.KINDS)
+def test_the_outbox_is_clocked_on_each_database(database: str, tmp_path: Path) -> None:
+    if database in KINDS:
+        server = open_server(database)
+        if isinstance(server, str):
+            pytest.skip(server)
+        server.close()
+    target = tmp_path / "kept.json"
+    arguments = ["--database", database, "--rows", "100", "--rounds", "1", "--json", str(target)]
+    result = CliRunner().invoke(outbox.main, arguments)
+
+    assert result.exit_code == 0, result.output
+    kept = json.loads(target.read_text())[database]
+    assert {len(taken) for taken in kept["seconds"].values()} == {1}
+    assert "durable save / save, a transaction each" in result.output
+
+
+def test_an_unknown_awaited_workload_is_refused() -> None:
+    result = CliRunner().invoke(asynchronous.main, ["--only", "send"])
+
+    assert result.exit_code == 2
+    assert "no workload named 'send'; known: insert, insert_receiver," in result.output
 
 
 @pytest.mark.parametrize("job", JOBS)

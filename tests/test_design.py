@@ -19,7 +19,7 @@ DOTTED = [
     span for span in SPANS if re.fullmatch(r"\w+(\.\w+)+", span) and not span.endswith((".py", ".toml"))
 ]
 NAMES = [found[1] for span in SPANS if (found := re.match(r"([A-Za-z_]\w*)(?:\(\)|=.*)?$", span))]
-MAX_CORE_LINES = 4_800
+MAX_CORE_LINES = 4_900
 
 
 def names_in(source: str) -> Iterator[str]:
@@ -71,8 +71,8 @@ def test_every_room_is_named() -> None:
 
 
 def test_the_core_is_an_afternoon() -> None:
-    """14 files, in the order in which they are to be read."""
+    """13 files, in the order in which they are to be read."""
     section = PAGE.partition("## The core\n")[2].partition("\n## ")[0]
     files = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
     lines = sum(len((PACKAGE / name).read_text().splitlines()) for name in files)
-    assert (len(files), lines < MAX_CORE_LINES) == (14, True)
+    assert (len(files), lines < MAX_CORE_LINES) == (13, True)

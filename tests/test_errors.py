@@ -17,7 +17,7 @@ ALL = [
 
 def test_every_error_is_microorms_and_none_is_the_databases() -> None:
     """What the database itself refuses stays SQLAlchemy's."""
-    assert len(ALL) == 18
+    assert len(ALL) == 27
     assert all(issubclass(each, MicroormError) for each in ALL)
     assert not any(issubclass(each, SQLAlchemyError) for each in ALL)
 
@@ -44,6 +44,13 @@ def test_an_unknown_alias_names_what_is_known(alias: object, known: list[str], w
     error = UnknownAlias(alias, known)
     assert str(error) == f"no database named {alias!r}; configured: {words}"
     assert (error.alias, error.known) == (alias, tuple(sorted(known)))
+
+
+def test_an_unknown_alias_says_that_the_databases_were_closed() -> None:
+    error = pickle.loads(pickle.dumps(UnknownAlias("default", [], closed=True)))
+    assert str(error) == (
+        "no database named 'default'; configured: none, since the databases were closed; call configure() first"
+    )
 
 
 def test_an_invalid_value_names_every_field() -> None:

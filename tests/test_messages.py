@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "microorm"
 
 # What `!r` may show in a message: names and aliases, which are str, and objects of our own.
 PLAIN = {
-    "alias", "column", "database", "due", "example", "key", "module_name", "other", "through", "drivername", "entry", "folder", "format", "fullname", "label", "name", "new", "normalized",
-    "old", "option", "path", "revision", "self", "table", "table_name", "text", "theirs", "via",
+    "alias", "column", "current", "database", "due", "example", "key", "module_name", "other", "through", "drivername", "entry", "folder", "format", "fullname", "here", "label", "loaded", "name", "new", "normalized",
+    "old", "option", "own", "path", "primary", "revision", "self", "table", "table_name", "text", "theirs", "twice", "via",
 }  # fmt: skip
 
 

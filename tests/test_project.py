@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from microorm import Databases, Registry
 from microorm.apps import Apps
-from microorm.db.drivers import FORMS
+from microorm.db.urls import FORMS
 from microorm.errors import ConfigurationError
 from microorm.project import expand, expand_url, read_project
 from tests.programs import Program
@@ -112,7 +112,7 @@ def test_a_missing_project_is_an_error_that_says_where_it_was_searched(write, tm
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("databass = {}", ".databass: unknown key; known: 'apps', 'databases', 'migrations', 'routers'; nearest: 'databases'"),
+        ("databass = {}", ".databass: unknown key; known: 'apps', 'databases', 'idle_timeout', 'max_connections', 'migrations', 'routers', 'tenants'; nearest: 'databases'"),
         ("apps = []", ": the key 'databases' is missing"),
         ("databases = {}", ".databases: must have at least one alias"),
         ("databases = 'sqlite://'", ".databases: must be a table of aliases, not a string"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from types import FunctionType, ModuleType
 from typing import ParamSpec, TypeVar
 
@@ -110,9 +111,84 @@ def public_functions(name: str, value: object) -> Iterator[tuple[str, Callable[.
                 yield from public_functions(f"{name}.{attribute}", getattr(member, "__func__", member))
 
 
+def documented_functions(name: str, value: object) -> Iterator[tuple[str, FunctionType, str]]:
+    """The public functions and methods at and below *value* of this package, inherited ones too, each with its docstring.
+
+    A constructor is documented by its class, and a method by those that it overrides, too. What a method of another
+    library's class does is said there.
+    """
+    if isinstance(value, property):
+        value = value.fget
+    if isinstance(value, FunctionType):
+        yield name, value, inspect.getdoc(value) or ""
+    if not isinstance(value, type):
+        return
+    ours = [base for base in value.__mro__ if base.__module__.split(".")[0] == "microorm"]
+    foreign = [base for base in value.__mro__ if base not in ours and base is not object]
+    members = {attribute: member for base in reversed(ours) for attribute, member in vars(base).items()}
+    for attribute, member in members.items():
+        function = getattr(member, "__func__", member)
+        if attribute == "__init__" and isinstance(function, FunctionType):
+            yield name, function, f"{value.__doc__} {function.__doc__}"
+        elif not attribute.startswith("_") and not any(attribute in vars(base) for base in foreign):
+            overridden = [vars(base)[attribute].__doc__ or "" for base in ours if attribute in vars(base)][1:]
+            for found, documented, docstring in documented_functions(f"{name}.{attribute}", function):
+                yield found, documented, " ".join([docstring, *overridden])
+
+
+DOCUMENTED = {
+    function: (f"{module}: {name}", docstring)
+    for module in LISTED
+    for public in importlib.import_module(module).__all__
+    for value in [getattr(importlib.import_module(module), public)]
+    for name, function, docstring in documented_functions(public, getattr(value, "__func__", value))
+    if function.__module__.startswith("microorm")
+}
+
+
+def raised(function: FunctionType) -> set[str]:
+    """The names of the classes of errors that *function* itself raises."""
+    try:
+        tree = ast.parse(dedent(inspect.getsource(function)))
+    except (OSError, IndentationError):  # it was generated
+        return set()
+    errors = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
+    classes = (error.func if isinstance(error, ast.Call) else error for error in errors)
+    names = (each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in classes)
+    return {name for name in names if name[:1].isupper()}
+
+
+def test_every_public_function_is_documented() -> None:
+    """Also a method that a public class inherits from one that is not public."""
+    assert [name for name, docstring in DOCUMENTED.values() if not docstring.strip()] == []
+
+
+def test_a_docstring_names_each_parameter() -> None:
+    assert len(DOCUMENTED) > 290
+    silent = [
+        (name, parameter)
+        for function, (name, docstring) in DOCUMENTED.items()
+        for parameter in inspect.signature(function).parameters
+        if parameter not in ("self", "cls") and not parameter.startswith("_")
+        if not re.search(rf"\b{parameter}\b", docstring)
+    ]
+    assert silent == []
+
+
+def test_a_docstring_names_the_errors_that_its_function_raises() -> None:
+    silent = [
+        (name, error)
+        for function, (name, docstring) in DOCUMENTED.items()
+        for error in raised(function)
+        if error not in docstring
+    ]
+    assert silent == []
+
+
 def test_an_argument_that_names_an_alias_is_called_using() -> None:
     """Where an alias is the subject and not the target, as in `on(alias="archive")`, it may be called `alias`."""
-    subjects = {"on", "Router.allow_migrate", "Databases.allows_migration", "Databases.receiving"}
+    subjects = {"on", "Databases.allows_migration", "Databases.receiving"}
+    subjects |= {f"{router}.allow_migrate" for router in ("Router", "PrimaryReplica", "Shards", "Tenants")}
     modules = map(importlib.import_module, LISTED)
     functions = [
         found

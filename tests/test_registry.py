@@ -9,9 +9,21 @@ import pytest
 from sqlalchemy import inspect
 
 import microorm
-from microorm import ConfigurationError, Databases, Field, Model, ModelError, Registry, UnknownAlias
+from microorm import (
+    ConfigurationError,
+    Databases,
+    Field,
+    ForeignKey,
+    Model,
+    ModelError,
+    Registry,
+    Related,
+    UnknownAlias,
+    foreign_key,
+    related,
+)
 from microorm.registry import check_label, default_registry
-from microorm.signals import post_save
+from microorm.signals import ModelSignal, post_save
 
 
 class Places:
@@ -197,8 +209,8 @@ def test_without_databases_there_is_nothing_to_make_tables_in() -> None:
         for act in (registry.create_all, registry.drop_all):
             with pytest.raises(ConfigurationError) as caught:
                 act()
-            assert str(caught.value) == "no database is configured; call configure() first"
-    with pytest.raises(ConfigurationError, match="^no database is configured; call "):
+            assert str(caught.value) == f"no database is configured; {registry.databases.remedy}"
+    with pytest.raises(ConfigurationError, match="^no database is configured; "):
         microorm.create_all()
 
 
@@ -278,3 +290,55 @@ def test_a_receiver_that_died_waiting_is_not_connected(Base, registry) -> None:
     del owner
     gc.collect()
     assert not post_save.has_listeners(model_in("shop.models", Base))
+
+
+def test_a_relation_without_another_side_is_an_error_before_tables_are_made(
+    registry: Registry, Base: Any
+) -> None:
+    """One whose model is not defined is not, since it may be in a module that is imported later."""
+
+    class Review(Base):
+        product: ForeignKey["Product"] = foreign_key()
+
+    class Product(Base):
+        name: Field[str]
+        later: Related["Later"] = related("product")
+        reviews: Related["Review"] = related("prodct")
+
+    with pytest.raises(
+        ModelError, match="^Product.reviews: Review has no foreign key .*'prodct'; nearest: 'product'$"
+    ):
+        registry.create_all()
+
+
+def test_a_relation_to_a_model_that_is_not_defined_yet_does_not_keep_tables_from_being_made(
+    registry: Registry, Base: Any
+) -> None:
+    class Product(Base):
+        name: Field[str]
+        later: Related["Later"] = related("product")
+
+    registry.create_all()
+    assert Product(name="a").save().id == 1
+
+
+def test_a_misspelt_label_of_a_sender_is_warned_of_when_tables_are_made(
+    registry: Registry, Base: Any
+) -> None:
+    """Not one that is unlike all labels, whose model may be defined later."""
+
+    class Book(Base, app="shop"):
+        title: Field[str]
+
+    def count(**kwargs: Any) -> None:
+        """Do nothing."""
+
+    signal = ModelSignal()
+    for label in ("shop.Bok", "people.Author", "shop.Book"):
+        signal.connect(count, sender=label, registry=registry)
+    with pytest.warns(RuntimeWarning) as caught:
+        registry.create_all()
+    assert len(caught) == 1
+    assert str(caught[0].message).startswith("no model is labelled 'shop.Bok', to which ")
+    assert str(caught[0].message).endswith("; nearest: 'shop.Book'")
+    assert caught[0].filename == __file__

@@ -116,7 +116,7 @@ def test_delivery_after_the_commit_is_for_what_follows_a_write(name: str) -> Non
     before = signal.receivers
     with pytest.raises(ValueError) as caught:
         signal.connect(quiet, delivery="later")
-    assert str(caught.value) == "delivery= must be 'immediate' or 'on_commit', not 'later'"
+    assert str(caught.value) == "delivery= must be 'immediate', 'on_commit' or 'durable', not 'later'"
     assert signal.receivers == before
     if name in POSTPONABLE:
         assert signal.connect(quiet, delivery="on_commit") is quiet
@@ -629,7 +629,8 @@ def test_an_async_receiver_cannot_be_waited_for_on_a_running_loop(
 
     async def main() -> None:
         with pytest.raises(
-            RuntimeError, match="^cannot run async receiver .* synchronously on a running event loop$"
+            RuntimeError,
+            match=r"^cannot run async receiver .* on a running event loop; await the call, as in `await book\.asave",
         ):
             book.save()
 

@@ -1,10 +1,11 @@
 """The types are a feature: mypy --strict and pyright infer what the pages promise, and refuse what is wrong.
 
 The files `typing/accepts*.py` pass both; in `typing/rejects*.py` the marked lines fail, with the errors that the mark
-names, and no others do.
+names, and no others do. So does the shop of the tutorial, but for its page of mistakes.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import pages
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +80,31 @@ def test_the_checkers_accept_and_reject_what_is_promised(checker) -> None:
     assert len(expected) > 30
     assert {where: said for where, said in found.items() if where not in expected} == {}
     assert sorted(expected - found.keys()) == []
+
+
+@pytest.mark.parametrize("checker", ["mypy --strict .", f"pyright --pythonpath {sys.executable}"])
+@pytest.mark.timeout(2000)
+def test_the_checkers_accept_the_shop_of_the_tutorial_as_it_is_printed(
+    checker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They find mistakes in `wrong.py` alone, whose values are wrong on purpose. The tests are printed without types."""
+    monkeypatch.chdir(tmp_path)
+    pages.write("shop/__init__.py", "")
+    printed = [block for page in pages.TUTORIAL for block in pages.blocks(page) if block.language == "python"]
+    for block in printed:
+        pages.write(block.title, block.text)
+    pages.write("pyrightconfig.json", json.dumps({"extraPaths": [str(ROOT)]}))
+    pages.write("mypy.ini", "[mypy]\nexclude = ^tests/")
+    done = subprocess.run(
+        [sys.executable, "-m", *checker.split()],
+        env=os.environ | {"MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=2000,
+    )
+    found = [line for line in done.stdout.splitlines() if re.search(r":\d+: error|:\d+ - error", line)]
+    assert len(found) >= 3, done.stdout + done.stderr
+    assert [line for line in found if "wrong.py" not in line] == []
 
 
 def test_every_mark_names_both_checkers() -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 import microorm
 from microorm import Field, field
+from tests.awaited import AWAITED, not_awaited
 from tests.behaviour.wire import Wire
 
 
@@ -19,6 +20,8 @@ def wire(way: str, databases: "microorm.Databases") -> Wire:
     wire = Wire()
     for alias in databases.aliases:
         wire.attach(databases.engine(alias))
+        if way == AWAITED:
+            wire.attach(not_awaited(lambda alias=alias: databases.engine(alias)))
     return wire
 
 

@@ -1,17 +1,20 @@
 """Wire: the SQL that really reaches a driver, whichever way it goes there.
 
-The cursors of the three drivers are replaced by ones that note what they are given, so that what is counted is what
+The cursors of the drivers are replaced by ones that note what they are given, so that what is counted is what
 the server got, and listening to it does not change the way.
 """
 
+import inspect
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import asyncmy.cursors
 import psycopg
 import pymysql.cursors
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 VERBS = ("INSERT", "UPDATE", "DELETE", "SELECT")
 QUIET = ("SELECT 1", "SELECT pg_catalog.version()", "SELECT CAST(")
@@ -26,18 +29,28 @@ class Wire:
 
     def attach(self, engine: Engine) -> None:
         """Note all that *engine* sends from now on; it has opened no connection yet."""
-        sqlite_cursor, psycopg_cursor, pymysql_cursor = self._cursors()
+        noting, dialect = self._noting, engine.dialect
+        sqlite_cursor = noting(sqlite3.Cursor)
 
         class Connection(sqlite3.Connection):
             def cursor(self, factory: Any = sqlite_cursor) -> Any:
                 return super().cursor(factory)
 
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "do_connect", lambda d, r, args, options: options.update(factory=Connection))
-        elif engine.dialect.name == "postgresql":
-            event.listen(engine, "connect", lambda raw, _: setattr(raw, "cursor_factory", psycopg_cursor))
-        else:
-            event.listen(engine, "connect", lambda raw, _: setattr(raw, "cursorclass", pymysql_cursor))
+            def execute(self, *args: Any) -> Any:
+                return self.cursor().execute(*args)
+
+        # aiosqlite makes a connection of sqlite3, in a thread of its own; psycopg and asyncmy have cursors for asyncio.
+        option, factory = {
+            "pysqlite": ("factory", Connection),
+            "aiosqlite": ("factory", Connection),
+            "psycopg": (
+                "cursor_factory",
+                noting(psycopg.AsyncCursor if dialect.is_async else psycopg.Cursor),
+            ),
+            "pymysql": ("cursorclass", noting(pymysql.cursors.Cursor)),
+            "asyncmy": ("cursor_cls", noting(asyncmy.cursors.Cursor)),
+        }[dialect.driver]
+        vars(dialect)["connect"] = partial(dialect.connect, **{option: factory})
 
     @contextmanager
     def record(self) -> Iterator[list[str]]:
@@ -63,14 +76,25 @@ class Wire:
         self._inside = True
         self.texts.append(text)
         try:
-            return send()
+            sent = send()
+            if inspect.isawaitable(sent):
+                return self._awaited(sent)
+        except BaseException:
+            self._inside = False
+            raise
+        self._inside = False
+        return sent
+
+    async def _awaited(self, sent: Any) -> Any:
+        try:
+            return await sent
         finally:
             self._inside = False
 
-    def _cursors(self) -> tuple[type, type, type]:
+    def _noting(self, cursor: type) -> type:
         wire = self
 
-        class Noting:
+        class Noting(cursor):  # type: ignore[misc,valid-type]
             def execute(self, query: Any, *args: Any, **options: Any) -> Any:
                 return wire._noted(query, lambda: super(Noting, self).execute(query, *args, **options))
 
@@ -78,16 +102,7 @@ class Wire:
                 many = f"many {query}"
                 return wire._noted(many, lambda: super(Noting, self).executemany(query, *args, **options))
 
-        class SQLite(Noting, sqlite3.Cursor):
-            pass
-
-        class Psycopg(Noting, psycopg.Cursor[Any]):
-            pass
-
-        class PyMySQL(Noting, pymysql.cursors.Cursor):
-            pass
-
-        return SQLite, Psycopg, PyMySQL
+        return Noting
 
 
 def _about_rows(text: str) -> bool:

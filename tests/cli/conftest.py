@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,12 +61,18 @@ def program(project: Program) -> Program:
 
 
 @pytest.fixture
-def invoke(project: Program, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Runs a command on the project as a new process would, but in this one."""
+def invoke(project: Program, monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
+    """Runs a command on the project as a new process would, but in this one, and forgets its modules, also after the test."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file may change twice in a second
     path, modules = list(sys.path), set(sys.modules)
+
+    def forget() -> None:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if name == "clibase" or str(project.folder) in _places_of(sys.modules[name]):
+                del sys.modules[name]
 
     def invoke(*arguments: str, given: str | None = None, **environment: str) -> Result:
         registry = Registry(Databases())
@@ -87,16 +93,17 @@ def invoke(project: Program, monkeypatch: pytest.MonkeyPatch) -> Invoke:
                 catch_exceptions=False,
             )
         finally:
-            sys.path[:] = path
-            for name in set(sys.modules) - modules:
-                if name == "clibase" or str(project.folder) in str(
-                    getattr(sys.modules[name], "__file__", "")
-                ):
-                    del sys.modules[name]
+            forget()
         assert registry.databases.aliases == (), "the command left its databases configured"
         return done
 
-    return invoke
+    yield invoke
+    forget()
+
+
+def _places_of(module: ModuleType) -> str:
+    """Return the file of *module*, or the folders of a package without one, as text."""
+    return f"{getattr(module, '__file__', '')} {getattr(module, '__path__', '')}"
 
 
 class FakeMigrations:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from microorm.cli.migrate import notes, operations
+from microorm.cli.migrate import notes, operations, rename_notes
 from microorm.errors import MigrationError
 from microorm.migrations import Difference, Revision, Step
 from tests.cli.conftest import MODELS
@@ -90,6 +90,8 @@ def test_makemigrations_lists_the_operations(invoke: Any, migrations: Any, tmp_p
         "  create_index book ix_book_price\n"
         "  drop_column book cost\n"
         "  execute\n"
+        "note: if the column 'book.cost' was renamed to 'price', delete the file, and repeat the command with --rename "
+        "book.cost:price\n"
     )
     assert migrations.calls[-1] == ("make", "first", ("a:b", "book.cost:price"), False)
 
@@ -208,6 +210,55 @@ def test_a_note_of_a_revision_is_repeated(invoke: Any, migrations: Any, tmp_path
     )
     assert notes(migrations.answer) == [note]
     assert f"note: {note}\n" in invoke("makemigrations", "-m", "first").stdout
+
+
+@pytest.mark.parametrize(
+    ("found", "rename"),
+    [
+        (
+            ["drop_column book note", "add_column book remark"],
+            ["column 'book.note' was renamed to 'remark', book.note:remark"],
+        ),
+        (
+            [
+                "add_column book title",
+                "add_column book price",
+                "drop_column book prices",
+                "drop_column book cost",
+            ],
+            ["column 'book.prices' was renamed to 'price', book.prices:price"],
+        ),
+        (["drop_column book a", "add_column author b", "create_table author", "drop_index book c"], []),
+        (
+            ["create_table author", "create_table volume", "drop_table volumes"],
+            ["table 'volumes' was renamed to 'volume', volumes:volume"],
+        ),
+    ],
+)
+def test_what_may_be_a_rename_is_noted(found: list[str], rename: list[str]) -> None:
+    """Once for each table, with the names that are most alike."""
+    texts = [f"if the {each}" for each in rename]
+    how = "delete the file, and repeat the command with --rename"
+    assert list(rename_notes(found)) == [each.replace(", ", f", {how} ") for each in texts]
+
+
+def test_a_rename_that_was_forgotten_can_be_declared_as_the_note_says(invoke: Any, project: Any) -> None:
+    project.write({"models.py": MODELS})
+    for command in (("init",), ("makemigrations", "-m", "first"), ("migrate",)):
+        assert invoke(*command).exit_code == 0
+    project.write({"models.py": MODELS.replace("title", "caption")})
+    done = invoke("makemigrations", "-m", "second").stdout
+    note = done.splitlines()[-1]
+    assert note.startswith("note: if the column 'book.title' was renamed to 'caption', delete the file, and ")
+    (project.folder / done.split()[1]).unlink()
+    done = invoke("makemigrations", "-m", "second", *note.split()[-2:]).stdout
+    assert "alter_column book title" in done
+    assert "note" not in done
+
+
+def test_without_migrations_the_error_says_how_to_begin(invoke: Any, project: Any) -> None:
+    project.write({"models.py": MODELS})
+    assert invoke("check").stderr.endswith("it has no env.py; run `microorm init`\n")
 
 
 def test_a_project_without_models_says_so(invoke: Any, migrations: Any) -> None:

@@ -24,6 +24,16 @@ def test_in_a_pipe_a_row_is_a_line(capsys, monkeypatch) -> None:
     assert capsys.readouterr().out == "one\ttwo\na\tfirst line and more\n[bold]b[/]\t:smile:\n"
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_name_cannot_steer_the_terminal(capsys, monkeypatch, terminal: bool) -> None:
+    """A file has a name of any bytes; those that are no text are surrogates, which cannot be printed."""
+    monkeypatch.setenv("FORCE_COLOR", "1" if terminal else "")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(("one",), [("\x1b[2Ja\udcff\u202e",)])
+    assert r"\x1b[2Ja\udcff\u202e" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("no_color", [False, True])
 def test_on_a_terminal_a_table_is_drawn(capsys, monkeypatch, no_color: bool) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -51,6 +61,18 @@ def test_on_a_terminal_a_column_without_a_value_is_left_out(capsys, monkeypatch)
     assert "three" in drawn
 
 
+def test_where_a_table_is_too_wide_no_word_is_broken(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [("shop.signals.refuse_debts", "shop.Customer", "-"), ("shop.signals.note", "-", "-")]
+    print_table(("receiver", "sender", "options"), rows)
+    assert capsys.readouterr().out == (
+        "receiver  shop.signals.refuse_debts\nsender    shop.Customer\n\nreceiver  shop.signals.note\n"
+    )
+    print_table(("revision", "message"), [("0001", "the books have prices and the authors have names")])
+    assert "  the books have prices and  " in capsys.readouterr().out  # wrapped between words
+
+
 def test_a_path_is_relative_to_the_working_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert display_path(tmp_path / "a" / "b.py") == "a/b.py"
@@ -75,6 +97,12 @@ def raised(project: Project, source: str, file: str = "shop/models.py") -> BaseE
     with pytest.raises(Exception) as caught:
         exec(compile(source, str(path), "exec"), {})
     return caught.value
+
+
+def test_the_notes_of_an_error_are_in_its_line() -> None:
+    error = OperationalError("SELECT", {}, Exception("no such table: book"))
+    error.add_note("create\nit")
+    assert format_error(error, None) == "OperationalError: no such table: book; create it"
 
 
 @pytest.mark.parametrize(

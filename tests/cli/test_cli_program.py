@@ -91,8 +91,8 @@ def test_an_error_is_one_line_unless_a_traceback_is_asked_for(invoke: Any, migra
 
 def test_a_missing_configuration_is_an_error_of_every_command(invoke: Any, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").unlink()
-    for name in main.commands.keys() - {"init", "makemigrations"}:
-        done = invoke(name)
+    for name in main.commands.keys() - {"init", "makemigrations", "outbox"}:
+        done = invoke(name, *(["rows.json"] if name == "load" else []))
         text = (
             f"microorm: no pyproject.toml with [tool.microorm] in {str(tmp_path)!r} or its parent folders\n"
         )

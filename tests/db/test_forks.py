@@ -43,14 +43,23 @@ Book(title="first").save()
 """
 
 IDLE = """
+with databases.connection() as connection:
+    pooled = connection.connection.driver_connection
+
+def is_pooled():
+    with databases.connection() as connection:
+        return connection.connection.driver_connection is pooled
+
 child = os.fork()
 if not child:
+    say("child has the pooled connection:", is_pooled())
     Book(title="of the child").save()
     with databases.atomic():
         say("child", titles())
     databases.close()
     sys.exit()
 wait_for(child)
+say("parent has it:", is_pooled())
 Book(title="of the parent").save()
 say("parent", titles())
 """
@@ -128,35 +137,45 @@ FORKED = (
     "child: this process cannot use the file of 'default': it was forked while a block was open on it, in some thread, "
     "and SQLite allows no use after that; fork outside blocks, or start the process by 'spawn'"
 )
-IDLE_SAYS = [
-    "child ['first', 'of the child']",
-    "child ended with 0",
-    "parent ['first', 'of the child', 'of the parent']",
-]
+
+
+def idle_says(backend: str) -> list[str]:
+    """The output of IDLE. The parent closes its connections to a file before the fork."""
+    titles = (
+        ["first", "of the parent"]
+        if backend == "sqlite-memory"
+        else ["first", "of the child", "of the parent"]
+    )
+    return [
+        "child has the pooled connection: False",
+        "child ['first', 'of the child']",
+        "child ended with 0",
+        f"parent has it: {backend != 'sqlite-file'}",
+        f"parent {titles}",
+    ]
 
 
 def test_a_child_leaves_what_its_parent_has_open_alone(url: str, backend: str) -> None:
-    """Idle connections, an open block, which the child can neither use nor end, and a block of another thread.
+    """Idle and pooled connections, an open block, which the child cannot use or end, and a block of another thread.
 
     A memory database is copied by the fork. SQLite's locks are not inherited, so the child of a block cannot use the file.
     """
     is_server = backend in ("postgresql", "mariadb")
-    idle = IDLE_SAYS if backend != "sqlite-memory" else [*IDLE_SAYS[:2], "parent ['first', 'of the parent']"]
     first = (
         ["first", "of the parent"]
         if backend == "sqlite-memory"
         else ["first", "of the child", "of the parent"]
     )
     told = run(IDLE + INSIDE + THREADS, url)
-    assert told[:3] == idle
+    assert told[:5] == idle_says(backend)
     blocks = [*first, "of the block", "after the fork"] + ["of the child 2"] * is_server
-    assert told[3:9] == [
+    assert told[5:11] == [
         *["child: the open block on 'default' belongs to another process"] * 3,
         *([FORKED] * 2 if backend == "sqlite-file" else [f"child works: {first}", "child works: True"]),
         "child ended with 0",
     ]
-    assert told[9] == f"parent {sorted(blocks)}"
-    assert told[10:] == [
+    assert told[11] == f"parent {sorted(blocks)}"
+    assert told[12:] == [
         FORKED if backend == "sqlite-file" else "child has read as many as there are",
         "child ended with 0",
         f"parent {sorted([*blocks, 'before the next fork', 'after the next fork'])}",
@@ -164,9 +183,9 @@ def test_a_child_leaves_what_its_parent_has_open_alone(url: str, backend: str) -
 
 
 @pytest.mark.backends("sqlite-file", "postgresql")
-def test_a_child_leaves_the_connections_of_an_engine_that_was_given_alone(url: str) -> None:
+def test_a_child_leaves_the_connections_of_an_engine_that_was_given_alone(url: str, backend: str) -> None:
     """Its pool is treated like that of other engines."""
-    assert run(IDLE, url, given=True) == IDLE_SAYS
+    assert run(IDLE, url, given=True) == idle_says(backend)
 
 
 class Watched:

@@ -9,8 +9,9 @@ from collections import deque
 
 import pytest
 
-from microorm.db.context import RECEIVER, Hook, ReceiverScope, current_alias, innermost
-from microorm.db.context import run_hooks as run_all
+from microorm.db.context import RECEIVER, ReceiverScope, current_alias, innermost
+from microorm.db.hooks import Hook
+from microorm.db.hooks import run_hooks as run_all
 from microorm.errors import AfterCommitError, outcome_unknown
 
 

@@ -1,6 +1,7 @@
 """Idle connections: which connections stay checked out between two statements."""
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,20 @@ def test_closing_gives_the_spares_back(sqlite_url: str) -> None:
     assert not database.idle_connections.keep(*spare)  # type: ignore[arg-type]
 
 
+def test_a_connection_in_use_while_the_engine_is_disposed_of_is_not_kept(sqlite_url: str) -> None:
+    """It belongs to the old pool, which may have had another password."""
+    databases, note = world(sqlite_url)
+    with databases:
+        note(text="a").save()
+        database, pool = databases.database("default"), databases.engine().pool
+        with AutocommitConnection(database, writes=False):
+            databases.engine().dispose()
+        assert database.idle_connections.take() is None
+        assert note.objects.count() == 1
+        assert checked_out(databases) == 1
+    pool.dispose()
+
+
 def test_a_child_process_forgets_its_parents_spares(sqlite_url: str) -> None:
     databases, note = world(sqlite_url)
     with databases:
@@ -153,7 +168,9 @@ def test_a_spare_goes_through_the_pool_when_its_time_is_over(
         later = pool.monotonic() + 2 * pool.TRUSTED
         monkeypatch.setattr(pool, "monotonic", lambda: later)
         assert checked_out(databases) == 1
-        assert databases.database("default").idle_connections.take() is None
+        idle = databases.database("default").idle_connections
+        assert (idle.take(), checked_out(databases)) == (None, 1)
+        idle.expire()
         assert checked_out(databases) == 0
         note(text="b").save()
         assert checked_out(databases) == 1
@@ -221,3 +238,50 @@ def test_a_spare_does_not_hold_on_to_many_rows(url: str, monkeypatch: pytest.Mon
         assert spare is not None
         assert spare[1].rowcount <= 2
         assert databases.database("default").idle_connections.keep(*spare)
+
+
+class Failing:
+    """A cursor that cannot be closed, and its connection."""
+
+    def __init__(self, error: BaseException, *, is_valid: bool = True) -> None:
+        self.error = error
+        self.is_valid = is_valid
+        self.invalidated: list[BaseException] = []
+
+    def close(self) -> None:
+        """Fail."""
+        raise self.error
+
+    def invalidate(self, error: BaseException) -> None:
+        """Note the error."""
+        self.invalidated.append(error)
+
+
+def test_a_connection_whose_cursor_cannot_be_closed_is_given_up_without_an_error() -> None:
+    """The statement was answered: an error now would make it look as if it had failed."""
+    error = OSError("no answer")
+    connection: Any = Failing(error)
+    pool.close_cursor(connection, connection)
+    assert connection.invalidated == [error]
+    pool.close_cursor(connection, None)
+    lost: Any = Failing(error, is_valid=False)
+    pool.close_cursor(lost, lost)
+    assert lost.invalidated == []
+
+
+def test_a_connection_that_cannot_be_closed_is_given_up_with_its_error() -> None:
+    """SQLAlchemy would keep it checked out."""
+    error = OSError("no answer")
+    raw: Any = Failing(error)
+    wrapping: Any = SimpleNamespace(closed=False, invalidated=False, connection=raw, close=raw.close)
+    with pytest.raises(OSError, match="^no answer$"):
+        pool.close_connection(wrapping)
+    assert raw.invalidated == [error]
+
+
+def test_an_interrupt_while_a_cursor_is_closed_goes_on_and_costs_the_connection() -> None:
+    interrupt = KeyboardInterrupt()
+    connection: Any = Failing(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pool.close_cursor(connection, connection)
+    assert connection.invalidated == [interrupt]

@@ -16,6 +16,11 @@ from microorm.signals import post_save, pre_delete, pre_save
 PRECEDENCE = ("asked", "block", "routed", "loaded", "home", "receiver", "default")
 
 
+def where_and_who(hints: dict[str, Any]) -> dict[str, Any]:
+    """The hints of each call, without those that say what is read or written."""
+    return {name: hints[name] for name in ("in_atomic", "instance") if name in hints}
+
+
 class Recorder(Router):
     """A router that returns given answers and records its calls."""
 
@@ -24,11 +29,11 @@ class Recorder(Router):
         self.asked: list[tuple[str, Any, dict[str, Any]]] = []
 
     def db_for_read(self, model: type[Any], **hints: Any) -> Any:
-        self.asked.append(("read", model, hints))
+        self.asked.append(("read", model, where_and_who(hints)))
         return self.read
 
     def db_for_write(self, model: type[Any], **hints: Any) -> Any:
-        self.asked.append(("write", model, hints))
+        self.asked.append(("write", model, where_and_who(hints)))
         return self.write
 
 

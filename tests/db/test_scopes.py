@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from microorm.db.blocks import ReusableContext, ScopeWarning, Using
 from microorm.db.context import (
     BLOCK,
     RECEIVER,
@@ -18,7 +19,6 @@ from microorm.db.context import (
     open_scopes,
     routed_aliases,
 )
-from microorm.db.reusable import ReusableContext, ScopeWarning, Using
 
 HERE, ELSEWHERE = object(), object()
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from microorm import Field, TransactionSharedError, field
+from microorm import Databases, Field, TransactionSharedError, field
 from microorm.db.context import held_by_tasks
 
 sqlite = pytest.mark.backends("sqlite-file", "sqlite-memory")
@@ -70,9 +71,7 @@ def test_a_write_that_would_wait_for_a_block_of_the_same_loop_is_refused_at_once
 
     text = asyncio.run(main())
     assert text.startswith("'default' is locked by the block that the task 'holder' has open while it awaits")
-    assert text.endswith(
-        "write a function that is decorated with @atomic, and `await asyncio.to_thread(function)`"
-    )
+    assert text.endswith("book.asave()` for `book.save()`, and write `async with atomic():`")
 
 
 @file
@@ -128,6 +127,27 @@ def test_a_thread_waits_for_the_block_of_a_task(databases: Any, Book: Any) -> No
         assert [book.title for book in Book.objects.order_by("id")] == ["held", "later"]
 
     asyncio.run(main())
+
+
+@file
+def test_only_what_would_stop_the_loop_is_refused(databases: Any, Book: Any, url: str) -> None:
+    """A task of another loop waits, and one that has locked the database itself gets the error of the database."""
+
+    def write() -> None:
+        with pytest.raises(OperationalError, match="locked"), impatient.atomic():
+            pass
+
+    async def elsewhere() -> None:
+        write()
+
+    async def main() -> None:
+        async with held(databases, Book):
+            await asyncio.to_thread(asyncio.run, elsewhere())
+        with databases.atomic():
+            write()
+
+    with Databases({"default": {"url": url, "connect_args": {"timeout": 0}}}) as impatient:
+        asyncio.run(main())
 
 
 @file

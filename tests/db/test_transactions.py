@@ -25,8 +25,8 @@ from microorm import (
     field,
 )
 from microorm.db import context as forks
-from microorm.db import drivers as inherited_files
 from microorm.db import transaction as transactions
+from microorm.db import urls as inherited_files
 from microorm.db.context import ReceiverScope, innermost, open_scopes
 from microorm.db.routing import postpone
 from microorm.db.transaction import open_transaction
@@ -772,6 +772,31 @@ def test_a_transaction_that_nobody_ends_lets_go_of_its_connection(databases: Any
     with databases.atomic():
         Book(title="b").save()
     assert Book.objects.count() == 1
+
+
+@memory
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_transaction_that_has_ended_is_freed_without_the_collector(
+    databases: Any, Book: Any, commits: bool
+) -> None:
+    """A program with many small transactions would run the collector often."""
+
+    def run(title: str) -> weakref.ref[Any]:
+        with contextlib.suppress(LookupError), databases.atomic():
+            Book(title=title).save()
+            (opened,) = open_scopes(databases)
+            ended = weakref.ref(opened.transaction)
+            if not commits:
+                raise LookupError
+        return ended
+
+    run("a")  # what is kept for later is made now
+    gc.collect()
+    gc.disable()
+    try:
+        assert run("b")() is None
+    finally:
+        gc.enable()
 
 
 def test_a_statement_sees_what_the_block_did_before(databases: Any, Book: Any) -> None:

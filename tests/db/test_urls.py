@@ -4,8 +4,7 @@ import pytest
 from sqlalchemy import make_url
 
 from microorm import ConfigurationError
-from microorm.db.drivers import FORMS
-from microorm.db.engine import is_memory, masked, read_url
+from microorm.db.urls import FORMS, is_memory, masked, read_url
 
 
 @pytest.mark.parametrize(
@@ -103,10 +102,6 @@ def test_other_urls_stay_as_they_are() -> None:
         (
             "postgresql+nosuch://app:s3cret@db/shop",
             "names 'postgresql+nosuch', which SQLAlchemy does not know; write postgresql+psycopg://",
-        ),
-        (
-            "sqlite+aiosqlite:///s3cret.db",
-            "names 'sqlite+aiosqlite', which is for asyncio only; name a synchronous driver",
         ),
     ],
 )

@@ -161,7 +161,7 @@ def test_on_a_running_loop_a_sync_send_reaches_sync_receivers_only(signal: Signa
         asyncio.run(here())
     assert (
         str(caught.value)
-        == f"cannot run async receiver {__name__}.function synchronously on a running event loop"
+        == f"cannot run async receiver {__name__}.function synchronously on a running event loop; await asend() instead of send()"
     )
     assert calls == ["sync"]
     gc.collect()  # a coroutine that was made and never awaited would warn here

@@ -104,6 +104,18 @@ def test_what_nobody_else_holds_is_gone_at_once(signal: Signal, make: Callable[[
     assert signal.has_listeners() is False
 
 
+def test_a_receiver_that_dies_after_a_warning_of_another_is_noticed(signal: Signal) -> None:
+    """By `has_listeners`, which leaves warnings to the next use that may give them."""
+    signal.connect(nested())
+    with pytest.warns(ReceiverLostWarning):
+        signal.send(Book)
+    receiver = nested()
+    has_run(signal, receiver)
+    assert signal.has_listeners() is True
+    del receiver
+    assert signal.has_listeners() is False
+
+
 @pytest.mark.parametrize("make", [nested, lambda: Shelf().put, Shelf, lambda: Slotted().put])
 def test_a_strong_connection_keeps_its_receiver(signal: Signal, make: Callable[[], Any]) -> None:
     """Until it is disconnected."""
@@ -261,7 +273,7 @@ def test_a_sent_sender_stays_collectable(signal: Signal) -> None:
     assert signal.has_listeners(weak) is True
     del weak, owner
     assert [reference() for reference in gone] == [None, None]
-    assert [each for each in signal._routes.values() if each[0]() is None] == []
+    assert [each for each in signal._routes.values() if each.sender() is None] == []
 
 
 def test_a_sent_signal_does_not_keep_its_receivers(signal: Signal) -> None:
@@ -534,3 +546,38 @@ def test_to_ask_for_listeners_drops_the_dead_and_keeps_the_answer(signal: Signal
     assert signal.has_listeners(Book)
     assert not signal.has_listeners(Shelf)
     assert matched == []
+
+
+def test_a_receiver_that_a_failed_send_has_not_reached_is_lost_when_it_goes(signal: Signal) -> None:
+    """The first send ends at an error, later ones, to another sender, are done."""
+
+    def fail(**kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    signal.connect(fail, sender=Book)
+    note = nested()
+    signal.connect(note, sender=Book)
+    signal.connect(hear)
+    for _ in range(2):
+        assert signal.send(Shelf) == [(hear, "heard")]
+        with pytest.raises(ZeroDivisionError):
+            signal.send(Book)
+    del note
+    gc.collect()
+    with pytest.warns(ReceiverLostWarning):
+        signal.connect(hear, sender=Shelf)
+
+
+def test_each_receiver_of_a_repeated_send_is_known_to_have_run(signal: Signal) -> None:
+    notes = [nested(), nested()]
+    for note in notes:
+        signal.connect(note)
+        for _ in range(3):
+            signal.send(Book)
+    assert [connection.ran for connection in signal.receivers] == [True, True]
+    del note
+    notes.clear()
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert signal.send(Book) == []

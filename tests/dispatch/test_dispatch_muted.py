@@ -85,6 +85,16 @@ def test_another_signal_is_not_muted(signal: Signal) -> None:
         assert signal.send(Book) == HEARD
 
 
+def test_a_block_silences_what_was_sent_before_it(signal: Signal) -> None:
+    signal.connect(hear)
+    for _ in range(3):
+        assert signal.send(Book) == HEARD
+    with muted(signal, sender=Book):
+        assert signal.send(Book) == []
+        assert signal.send(Author) == HEARD
+    assert signal.send(Book) == HEARD
+
+
 def test_a_list_is_read_when_the_block_begins(signal: Signal) -> None:
     signals = [signal]
     signal.connect(hear)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from microorm.dispatch import Signal
-from microorm.dispatch.receivers import EMPTY, Connection, Route
+from microorm.dispatch.receivers import EMPTY, CachedRoute, Connection, Route
 
 
 class Book:
@@ -176,9 +176,9 @@ def test_a_cached_route_goes_with_its_sender(signal: Signal) -> None:
 def test_a_route_of_another_object_at_the_same_address_is_not_believed(signal: Signal) -> None:
     signal.connect(hear, sender=Book)
     impostor = Book()
-    signal._routes[id(Book)] = (weakref.ref(impostor), EMPTY)
+    signal._routes[id(Book)] = CachedRoute(weakref.ref(impostor), EMPTY)
     assert signal.send(Book) == [(hear, "heard")]
-    signal._routes[id(Novel)] = (weakref.ref(Book), signal._route(Book))
+    signal._routes[id(Novel)] = CachedRoute(weakref.ref(Book), signal._route(Book))
     assert signal.send(Novel) == []
 
 

@@ -233,6 +233,8 @@ def test_a_receiver_that_needs_what_a_signal_does_not_have_is_refused() -> None:
         f"receiver needs the argument 'creatd', which this signal does not have: {misspelt!r}; "
         "it has: 'created', 'instance', 'sender', 'signal'; nearest: 'created'"
     )
+    with pytest.raises(ValueError, match=r"'created', 'instance', 'sender', 'signal'; nearest: 'created'$"):
+        Signal(("create", "created", "instance")).connect(misspelt)
     with pytest.raises(ValueError, match="^receiver takes 'instance' by position, but gets keywords: "):
         signal.connect(positional)
     assert signal.receivers == ()

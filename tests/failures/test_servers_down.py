@@ -104,7 +104,10 @@ def test_closed_databases_say_what_is_missing(databases: Any, url: str, Book: An
     ):
         with pytest.raises(UnknownAlias) as caught:
             asked()
-        assert str(caught.value) == "no database named 'default'; configured: none; call configure() first"
+        assert (
+            str(caught.value)
+            == "no database named 'default'; configured: none, since the databases were closed; call configure() first"
+        )
         assert isinstance(caught.value, ConfigurationError)
     assert [look(kept), look(new)] == before
     assert databases.aliases == ()

@@ -99,7 +99,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (int, {"default": None, "default_factory": int}, "default= cannot be combined with default_factory="),
     (int, {"default_factory": 5}, "default_factory= must be a callable, not int 5"),
     (int, {"on_update": "now"}, "on_update= must be a callable, not str 'now'"),
-    (int, {"unique": 1}, "unique= must be a bool, not int 1"),
+    (int, {"unique": 1}, "unique= must be a bool, or its name, not int 1"),
     (int, {"primary_key": "yes"}, "primary_key= must be a bool, not str 'yes'"),
     (int, {"init": 0}, "init= must be a bool, not int 0"),
     (int, {"column": ""}, "column= must be a name, not str ''"),

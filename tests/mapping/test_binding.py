@@ -187,7 +187,11 @@ def test_what_cannot_be_declared_says_so_at_the_class_statement(Author, Base) ->
             foreign_key(on_delete="set_default"),
             "Novel.author: on_delete='set_default' needs default=",
         ),
-        (ForeignKey[Author], foreign_key(unique=1), "Novel.author: unique= must be a bool, not 1"),  # type: ignore[arg-type]
+        (
+            ForeignKey[Author],
+            foreign_key(unique=1),
+            "Novel.author: unique= must be a bool, or its name, not 1",
+        ),  # type: ignore[arg-type]
         (
             ForeignKey[Author],
             foreign_key(on_delete="cascad"),  # type: ignore[arg-type]

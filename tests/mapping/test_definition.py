@@ -58,12 +58,12 @@ def model_in(module: str, Base: type[Model], name: str = "Book", **keywords: Any
 WRONG_KEYWORDS = [
     (
         {"tabel": "books"},
-        "Book: no class keyword 'tabel'; known: abstract, app, database, registry, table, table_args; "
+        "Book: no class keyword 'tabel'; known: abstract, app, database, managed, natural_key, read_only, registry, table, table_args; "
         "nearest: 'table'",
     ),
     (
         {"zzz": 1},
-        "Book: no class keyword 'zzz'; known: abstract, app, database, registry, table, table_args",
+        "Book: no class keyword 'zzz'; known: abstract, app, database, managed, natural_key, read_only, registry, table, table_args",
     ),
     ({"table": ""}, "Book: table= must be a name, not ''"),
     ({"table": 3}, "Book: table= must be a name, not 3"),
@@ -804,7 +804,10 @@ def test_a_superseded_model_that_still_waits_takes_no_place_from_the_newer(Base,
             {"Meta": type("Meta", (), {"ordering": ["a"]})},
             r"order_by\(\) of a query instead of Meta\.ordering$",
         ),
-        ({"Meta": type("Meta", (), {})}, r"known: abstract, app, database, registry, table, table_args$"),
+        (
+            {"Meta": type("Meta", (), {})},
+            r"known: abstract, app, database, managed, natural_key, read_only, registry, table, table_args$",
+        ),
     ],
 )
 def test_options_of_other_orms_name_the_class_keyword(body: dict[str, Any], told: str) -> None:

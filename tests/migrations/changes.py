@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint, func
 
-from microorm import Field, ForeignKey, ManyToMany, Related, foreign_key, many_to_many, related
+from microorm import (
+    Field,
+    ForeignKey,
+    ManyToMany,
+    Related,
+    foreign_key,
+    many_to_many,
+    related,
+    version_field,
+)
 from microorm import field as column
 from tests.migrations.shop import define
 
@@ -159,6 +168,13 @@ CHANGES = (
         PLAIN,
         book(pages=(Field[int], column(server_default="5"))),
         expected={"pages": 5},
+    ),
+    Change(
+        "a new version",
+        PLAIN,
+        book(version=(Field[int], version_field(start=3))),
+        expected={"version": 3},
+        note="existing rows get the first version",
     ),
     Change(
         "a new column with a timestamp as server default",

@@ -1,12 +1,15 @@
 """`bulk_create` gives new instances the keys and states of single saves, and an error restores them."""
 
+import sys
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func
+from sqlalchemy import StaticPool, String, create_engine, func
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.types import TypeDecorator
 
-from microorm import Field, InvalidValue, field
+from microorm import Databases, Field, InvalidValue, Model, Registry, field
 from microorm.persistence.bulk import ROWS_PER_STATEMENT, WORTH_IT
 
 
@@ -97,3 +100,36 @@ def test_objects_that_differ_in_kind_are_written_together(Note: Any) -> None:
     assert {note.text: note.rank for note in Note.objects.all()} == {"a": 1, "k": 1, "b": 7}
     assert (with_key.id, objects[2].rank) == (500, 7)
     assert len({note.id for note in objects}) == 3
+
+
+class Upper(TypeDecorator[str]):
+    """Text that the database stores in capitals."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return func.upper(bindvalue)
+
+
+# Python 3.12 deprecates numeric placeholders of sqlite3, and 3.14 refuses them.
+STYLES = ["qmark", "named", *(["numeric"] if sys.version_info < (3, 12) else [])]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_many_rows_are_written_with_whatever_placeholders_the_engine_has(style: str) -> None:
+    """The text of one row is repeated on SQLite, whatever else is in it."""
+    engine = create_engine("sqlite://", paramstyle=style, poolclass=StaticPool)
+    with Databases(engine) as databases:
+
+        class Odd(Model, registry=Registry(databases)):
+            text: Field[str] = field(type_=Upper(), column=") VALUES (?, :a")
+            at: Field[date]
+
+        Odd.__schema__.registry.create_all()
+        count = WORTH_IT + ROWS_PER_STATEMENT + 1
+        days = [date(2000, 1, 1) + timedelta(number) for number in range(count)]
+        odd = Odd.objects.bulk_create([Odd(text=f"n{number}", at=day) for number, day in enumerate(days)])
+        found = [(each.id, each.text, each.at) for each in Odd.objects.order_by(Odd.id)]
+        assert found == [(each.id, f"N{number}", days[number]) for number, each in enumerate(odd)]
+    engine.dispose()  # an engine that was given is its maker's

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tracemalloc
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -110,7 +109,7 @@ def test_related_models_are_freed_but_for_the_last(databases: microorm.Databases
 
 
 @pytest.mark.slow
-def test_saves_loads_and_deletes_need_no_memory_for_ever(databases: microorm.Databases) -> None:
+def test_saves_loads_and_deletes_leave_no_objects_behind(databases: microorm.Databases) -> None:
     """With receivers, in blocks and outside."""
     Book = define(Registry(databases), tables=True)
     post_save.connect(told, sender=Book)
@@ -122,13 +121,9 @@ def test_saves_loads_and_deletes_need_no_memory_for_ever(databases: microorm.Dat
                 Book.objects.get(id=book.id).save()
             book.delete()
         gc.collect()
-        return tracemalloc.get_traced_memory()[0]
+        return len(gc.get_objects())
 
-    tracemalloc.start()
-    try:
-        before, after = work(200), work(1500)
-    finally:
-        tracemalloc.stop()
+    before, after = work(200), work(1500)
     assert (
-        after - before < 1500 * 256
-    )  # an instance that stays takes more; threads of other tests take some, too
+        after - before < 750
+    )  # one that stays of each save would be 1,500; threads of other tests make some, too

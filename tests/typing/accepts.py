@@ -11,6 +11,7 @@ from typing import Any, Literal, assert_type
 from uuid import UUID, uuid4
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, String, UniqueConstraint, func
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 import microorm
 from microorm import (
@@ -27,9 +28,12 @@ from microorm import (
     on_commit,
     receiver,
     using,
+    version_field,
 )
+from microorm.routers import PrimaryReplica, ReplicaStats, Shards, Tenants, current_tenant, tenant
 from microorm.signals import post_save, pre_save
 from microorm.testing import count_statements
+from microorm.tracing import Step, trace
 
 
 class Colour(Enum):
@@ -57,6 +61,23 @@ class Book(Model, table="books", table_args=(UniqueConstraint("title", "publishe
 
 class Token(Model[UUID]):
     text: Field[str]
+
+
+def not_negative(value: Decimal | int) -> None: ...
+
+
+def not_blank(text: str) -> None: ...
+
+
+class Article(Model):
+    name: Field[str] = field(max_length=20, validate=[not_blank, not_blank])
+    price: Field[Decimal] = field(max_digits=8, decimal_places=2, validate=not_negative)
+    reduced: Field[Decimal | None] = field(
+        default=None, max_digits=8, decimal_places=2, validate=not_negative
+    )
+    stock: Field[int] = field(default=0, validate=(not_negative,))
+    made: Field[datetime] = field(on_update=datetime.now, validate=lambda moment: None)
+    version: Field[int] = version_field()
 
 
 class Own(Model[UUID]):
@@ -144,6 +165,8 @@ def assignments(book: Book) -> None:
 
 def saving(book: Book, visit: Visit) -> None:
     assert_type(book.save(), Book)
+    assert_type(book.to_dict(["title", Book.title]), dict[str, Any])
+    assert_type(Book.from_dict({"title": "x"}, allow=["title", Book.title]), Book)
     assert_type(Book(title="x").save(), Book)
     assert_type(visit.save(using="archive", raw=True), Visit)
     book.save(update_fields=["title", "price"])
@@ -216,7 +239,8 @@ def streams_and_keys() -> None:
     assert_type(Book.objects.last(), Book | None)
     assert_type(Book.objects.in_bulk(), dict[Any, Book])
     assert_type(Book.objects.in_bulk([1, 2]), dict[Any, Book])
-    assert_type(Book.objects.iterate(chunk=10), Iterator[Book])
+    stream: Iterator[Book] = Book.objects.iterate(chunk=10)
+    assert_type(next(stream), Book)
     locked = Book.objects.for_update(skip_locked=True, of=[Book, Book.title, "price"])
     assert_type(locked.get(pk=1), Book)
     assert_type(Book.objects.explain(format="json", analyze=True), str)
@@ -263,8 +287,20 @@ def rows() -> None:
 def own_errors() -> Book | None:
     try:
         return Book.objects.get(title="x")
-    except (Book.DoesNotExist, Book.MultipleObjectsReturned, Book.NotUpdated):
+    except (Book.DoesNotExist, Book.MultipleObjectsReturned, Book.NotUpdated, Book.StaleUpdate):
         return None
+
+
+def article() -> None:
+    made = Article(name="pen", price=Decimal(1))
+    assert_type(made.price, Decimal)
+    assert_type(made.reduced, Decimal | None)
+    assert_type(made.stock, int)
+    assert_type(made.version, int)
+    try:
+        made.save()
+    except microorm.InvalidValue as error:
+        assert_type(error.errors, dict[str, str])
 
 
 def any_model(model: type[Model[Any]], instance: Model[Any]) -> list[Model[Any]]:
@@ -333,6 +369,69 @@ def transactions(book: Book) -> None:
 
 async def asynchronous(book: Book) -> None:
     assert_type(await coroutine(book), int)
+    async with atomic(), atomic(using="archive", savepoint=False):
+        on_commit(sent)
+    on_commit(sent, robust=True)
+
+
+async def sent() -> None: ...
+
+
+async def awaited_instances(book: Book, visit: Visit) -> None:
+    assert_type(await book.asave(), Book)
+    assert_type(await visit.asave(using="archive", update_fields=["page"], raw=True), Visit)
+    assert_type(await book.asave(update_fields=[Book.title], force_update=True), Book)
+    assert_type(await book.adelete(using="archive"), tuple[int, dict[str, int]])
+    assert_type(await book.arefresh_from_db(fields=[Book.title]), None)
+    await book.aload("published")
+    assert_type(book.published, date | None)
+
+
+async def awaited_reads() -> None:
+    books = Book.objects.filter(Book.price < 20)
+    assert_type(await Book.objects.aget(Book.id == 1, title="x"), Book)
+    assert_type(await books.aall(), list[Book])
+    assert_type(await books.afirst(), Book | None)
+    assert_type(await books.alast(), Book | None)
+    assert_type(await books.aone_or_none(), Book | None)
+    assert_type(await books.acount(), int)
+    assert_type(await books.aexists(), bool)
+    assert_type(await books.ain_bulk([1, 2]), dict[Any, Book])
+    assert_type(await books.araw("SELECT * FROM books WHERE id = :id", {"id": 1}), list[Book])
+    assert_type(await books.aexplain(analyze=True, format="json"), str)
+    assert_type((await books.aaggregate(total=func.sum(Book.price))).total, Any)
+    assert_type(await books.avalues(Book.title, Book.price), list[Row[str, Decimal]])
+    assert_type(await books.ascalars(Book.published), list[date | None])
+    assert_type(await books.ascalars("title"), list[Any])
+    async for book in books:
+        assert_type(book, Book)
+    assert_type([book async for book in Book.objects], list[Book])
+    async for book in books.iterate(10):
+        assert_type(book, Book)
+    stream = books.iterate()
+    assert_type(await anext(aiter(stream)), Book)
+    assert_type(await stream.aclose(), None)
+
+
+async def awaited_writes(book: Book) -> None:
+    assert_type(await Book.objects.acreate(title="x", price=Decimal(3)), Book)
+    assert_type(await Book.objects.aget_or_create({"price": 3}, title="x"), tuple[Book, bool])
+    assert_type(await Book.objects.aupdate_or_create(title="x", defaults={"price": 3}), tuple[Book, bool])
+    assert_type(await Book.objects.abulk_create([book], batch_size=10, signals="each"), list[Book])
+    assert_type(await Book.objects.abulk_update([book], [Book.title, "price"]), int)
+    assert_type(await Book.objects.aupdate(price=Book.price + 1), int)
+    assert_type(await Book.objects.filter(title="x").adelete(), tuple[int, dict[str, int]])
+
+
+async def awaited_databases() -> None:
+    async with Databases({"default": "sqlite://"}) as several:
+        assert_type(several, Databases)
+        assert_type(several.async_engine("default"), AsyncEngine)
+        async with several.atomic("default"), several.aconnection("default") as raw:
+            assert_type(raw, AsyncConnection)
+    assert_type(await several.aclose(), None)
+    assert_type(await mine.acreate_all(using="default"), None)
+    assert_type(await mine.adrop_all(), None)
 
 
 class Reading(Router):
@@ -350,7 +449,14 @@ class Duck:
 def databases(engine: Engine, url: URL) -> None:
     microorm.configure("sqlite:///shop.db")
     microorm.configure({"default": url, "archive": engine}, routers=[Reading(), Duck()])
-    microorm.configure({"default": {"url": "sqlite://", "pool_size": 3}})
+    microorm.configure({"default": {"url": "sqlite://", "pool_size": 3}}, max_connections=10, idle_timeout=60)
+    microorm.default_databases.add("tenant_42", {"url": "sqlite://", "pool_size": 3})
+    microorm.default_databases.remove("tenant_42")
+    with tenant("tenant_42"):
+        assert_type(current_tenant(), str | None)
+    microorm.configure(
+        url, routers=[Tenants(shared=["accounts"]), Tenants(models=["shop"], other_aliases={"logs"})]
+    )
     with Databases({"default": "sqlite://"}, routers=[Reading()]) as several:
         assert_type(several.engine("default"), Engine)
         with several.atomic("default"), several.using("default"), several.connection("default") as raw:
@@ -362,7 +468,26 @@ def databases(engine: Engine, url: URL) -> None:
         assert_type(raw, Connection)
     with count_statements(using="default") as sent:
         assert_type(sent.count, int)
+    with trace(parameters=True, max_steps=10) as traced:
+        assert_type(traced.steps, list[Step])
+    assert_type(traced.to_json(indent=2), str)
+    assert_type([step.seconds for step in traced.find("save", "statement")], list[float])
     microorm.create_all()
     mine.create_all(using="default")
     mine.drop_all()
     microorm.close()
+
+
+async def routers(cookie: str | None) -> None:
+    replicas = PrimaryReplica("default", {"near": 2, "far": 1.5}, sticky=1, choose="round_robin", causal=True)
+    shards = Shards({"shop.Order": "customer_id"}, aliases=["east", "west"], pick={1: "east"})
+    microorm.configure({"default": "sqlite://"}, routers=[replicas, shards])
+    with replicas.session(cookie) as session:
+        assert_type(session.token(), str)
+        assert_type(await session.atoken(), str)
+    assert_type(replicas.stats(), ReplicaStats)
+    assert_type(replicas.stats().reads["near"], int)
+    with shards.at(1) as alias:
+        assert_type(alias, str)
+    assert_type([*shards.each()], list[str])
+    assert_type(shards.alias("x"), str)

@@ -128,6 +128,19 @@ def other_sides(ursula: Author, lathe: Book, node: Node, tag: Tag) -> None:
     print(every)
 
 
+async def awaited_rows(ursula: Author, lathe: Book, tag: Tag) -> None:
+    assert_type(await ursula.books.aall(), list[Book])
+    assert_type(await ursula.books.filter(Book.price < 20).afirst(), Book | None)
+    assert_type([tag async for tag in lathe.tags], list[Tag])
+    assert_type(await ursula.books.acreate(title="x"), Book)
+    assert_type(await lathe.tags.aadd(tag, 3), None)
+    assert_type(await lathe.tags.aremove(tag), None)
+    assert_type(await lathe.tags.aset([tag], clear=True), None)
+    assert_type(await ursula.books.aclear(bulk=False), None)
+    await lathe.aload("author")
+    assert_type(lathe.author, Author)
+
+
 def queries(ursula: Author) -> None:
     chilean = Book.objects.filter(Book.author.country.name == "Chile", author=ursula)
     assert_type(chilean.order_by(Book.author.name.desc(), "title").all(), list[Book])

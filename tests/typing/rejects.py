@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from microorm import Field, Model, atomic, field, on_commit, receiver
+from microorm import Field, Model, atomic, field, on_commit, receiver, version_field
 from microorm.signals import post_save
 
 
@@ -38,6 +38,18 @@ class Wrong(Model):
     size: Field[int] = field(default=None)  # error: mypy[arg-type] pyright[reportAssignmentType]
     made: Field[date] = field(default_factory=list)  # error: mypy[arg-type] pyright[reportAssignmentType]
     price: Field[Decimal] = field(digits=8)  # error: mypy[call-overload] pyright[reportCallIssue]
+
+
+def text(value: str) -> None: ...
+
+
+class Validated(Model):
+    stock: Field[int] = field(validate=text)  # error: mypy[arg-type] pyright[reportAssignmentType]
+    size: Field[int | None] = field(validate=[text])  # error: mypy[list-item] pyright[reportAssignmentType]
+    version: Field[int] = version_field()
+
+
+Validated(stock=1, size=2, version=1)  # error: mypy[call-arg] pyright[reportCallIssue]
 
 
 # Constructors
@@ -151,3 +163,52 @@ def calls(author: Author) -> None:
     on_commit("x")  # error: mypy[arg-type] pyright[reportArgumentType]
     post_save.connect(3)  # error: mypy[type-var] pyright[reportArgumentType]
     print(text)
+
+
+# Awaited calls
+
+
+async def awaited(author: Author) -> None:
+    await author.asave("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
+    await author.asave(usin="archive")  # error: mypy[call-arg] pyright[reportCallIssue]
+    await author.asave(update_fields=[3])  # error: mypy[list-item] pyright[reportArgumentType]
+    await author.adelete("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
+    await author.arefresh_from_db("archive")  # error: mypy[call-arg] pyright[reportCallIssue]
+    await author.aload()  # error: mypy[call-arg] pyright[reportCallIssue]
+    await author.aload(3)  # error: mypy[arg-type] pyright[reportArgumentType]
+    token: Token = await author.asave()  # error: mypy[assignment] pyright[reportAssignmentType]
+    unawaited: Author = author.asave()  # error: mypy[assignment] pyright[reportAssignmentType]
+    one: Token = await Author.objects.aget(name="x")  # error: mypy[assignment] pyright[reportAssignmentType]
+    sure: Author = await Author.objects.afirst()  # error: mypy[assignment] pyright[reportAssignmentType]
+    number: str = await Author.objects.acount()  # error: mypy[assignment] pyright[reportAssignmentType]
+    await Author.objects.abulk_create([token])  # error: mypy[list-item] pyright[reportArgumentType]
+    await Author.objects.abulk_update([author])  # error: mypy[call-arg] pyright[reportCallIssue]
+    await Author.objects.aget_or_create(3, name="x")  # error: mypy[arg-type] pyright[reportArgumentType]
+    await Author.objects.ain_bulk(3)  # error: mypy[arg-type] pyright[reportArgumentType]
+    await Author.objects.aaggregate(Author.name)  # error: mypy[arg-type] pyright[reportArgumentType]
+    await Author.objects.aexplain(format="html")  # error: mypy[arg-type] pyright[reportArgumentType]
+    rows = Author.objects
+    ids: list[int] = await rows.ascalars(Author.name)  # error: mypy[arg-type] pyright[reportAssignmentType]
+    async for other in Author.objects:
+        token = other  # error: mypy[assignment] pyright[reportAssignmentType]
+    async for other in Author.objects.iterate("3"):  # error: mypy[arg-type] pyright[reportArgumentType]
+        token = other  # error: mypy[assignment] pyright[reportAssignmentType]
+    for other in Author.objects.aall():  # error: mypy[attr-defined] pyright[reportGeneralTypeIssues]
+        print(other)
+    await Author.objects  # error: mypy[misc] pyright[reportGeneralTypeIssues]
+    async with atomic(3):  # error: mypy[call-overload] pyright[reportArgumentType,reportCallIssue]
+        pass
+    async for _ in atomic():  # error: mypy[attr-defined] pyright[reportGeneralTypeIssues]
+        pass
+    print(unawaited, one, sure, number, ids)
+
+
+@atomic
+async def in_a_block(author: Author) -> int:
+    return author.id
+
+
+async def decorated(author: Author) -> None:
+    await in_a_block("x")  # error: mypy[arg-type] pyright[reportArgumentType]
+    name: str = await in_a_block(author)  # error: mypy[assignment] pyright[reportAssignmentType]
+    print(name)

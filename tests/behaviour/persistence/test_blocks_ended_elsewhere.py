@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, Registry, TransactionError, field
+from microorm.db.engine import Database
 from microorm.signals import post_save
 
 
@@ -113,9 +114,9 @@ def test_a_block_is_not_committed_by_making_a_table(databases: Any, Book: Any) -
 @pytest.mark.backends("sqlite-memory")
 def test_a_block_on_databases_that_were_closed_meanwhile_is_an_error(databases: Any, Book: Any) -> None:
     """Another thread may close them; a block does not continue on the old connections."""
-    database = databases.database("default")
+    database = databases._databases["default"]
     with databases.atomic():
-        databases._databases["default"] = other = type(database)("default", "sqlite://", lambda *_: None)
+        databases._databases["default"] = other = Database("default", "sqlite://", lambda *_: None)
         with pytest.raises(TransactionError) as caught:
             Book(title="a").save()
         assert str(caught.value) == "the databases were closed while a block was open on 'default'"

@@ -20,6 +20,7 @@ from microorm import (
     foreign_key,
     muted,
 )
+from microorm.persistence.bulk import ROWS_PER_STATEMENT, WORTH_IT
 from microorm.signals import post_bulk_create, post_save, post_update, pre_bulk_create, pre_save, pre_update
 
 MEMORY = pytest.mark.backends("sqlite-memory")
@@ -36,6 +37,21 @@ def heard(Book, listen):
     for signal in (pre_bulk_create, post_bulk_create):
         listen(signal, lambda **kwargs: heard.append(kwargs), sender=Book)
     return heard
+
+
+@MEMORY
+@pytest.mark.parametrize("way", ["driver"])
+def test_thousands_of_rows_are_inserted_several_at_a_time(Book, wire):
+    """By one statement that is compiled once; fewer rows are not worth it, unless many were inserted before."""
+    some, many = WORTH_IT - 1, ROWS_PER_STATEMENT + 1
+    with wire.record() as sent:
+        Book.objects.bulk_create([Book(title="t") for _ in range(some)])
+    assert [each.split("(")[0] for each in sent if "INSERT" in each] == ["many INSERT INTO book "]
+    with wire.record() as sent:
+        Book.objects.bulk_create([Book(title="t") for _ in range(many)])
+    several, rest = (each for each in sent if "INSERT" in each)
+    assert several.startswith("INSERT INTO book ")
+    assert several.count("?") == ROWS_PER_STATEMENT * rest.count("?")
 
 
 def test_keys_and_state_come_back_in_order(Book, wire, stored):
@@ -368,6 +384,7 @@ def test_receivers_of_the_commit_get_copies(Book, listen, undone, databases):
 
 
 @MEMORY
+@pytest.mark.sync_only("calls without await, on a loop of its own")
 def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book, listen, wire, databases):
     """For bulk_create and bulk_update; the block stays usable."""
     ran = []

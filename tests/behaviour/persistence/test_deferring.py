@@ -643,6 +643,15 @@ def test_many_objects_written_at_once_are_completed_by_one_statement(Book, shelf
     assert sorted(Book.objects.scalars(Book.pages)) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
+@MEMORY
+def test_in_a_readonly_block_they_are_completed_to_be_written_elsewhere(Book, shelf, registry, databases):
+    """A block on the alias that the rows come from, which are only read."""
+    registry.create_all("other")
+    with databases.atomic(readonly=True):
+        Book.objects.using("other").bulk_create(Book.objects.only("title").all())
+    assert Book.objects.using("other").count() == Book.objects.count() == 5
+
+
 def test_one_of_many_whose_row_is_gone_is_told(Book, shelf) -> None:
     found = Book.objects.only("title").all()
     Book.objects.filter(pk=found[2].id).delete()

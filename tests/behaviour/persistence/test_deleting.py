@@ -434,6 +434,7 @@ class TestOnCommit:
 
 
 @MEMORY
+@pytest.mark.sync_only("calls without await, on a loop of its own")
 def test_on_a_running_loop_async_receivers_are_an_error_before_anything_ran(Book, listen, databases, wire):
     """For an instance and for a query; the block stays usable; without a loop they run."""
     ran = []

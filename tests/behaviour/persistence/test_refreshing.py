@@ -158,6 +158,14 @@ def test_a_refresh_sees_what_the_open_block_wrote(Book, databases, undone):
 
 
 @MEMORY
+def test_a_refresh_may_be_made_in_a_readonly_block(Book, databases):
+    book = Book(title="x").save()
+    Book.objects.update(title="y")
+    with databases.atomic(readonly=True):
+        book.refresh_from_db()
+    assert book.title == "y"
+
+
 def test_a_copy_knows_what_was_loaded(Book):
     """A deep copy has JSON values of its own."""
     book = Book(title="x", tags=["a"]).save()

@@ -537,14 +537,16 @@ class TestAsync:
         turn = ContextVar("turn", default=0)
 
         async def slow(instance, **kwargs):
-            order.append(("slow", threading.get_ident(), Book.objects.count()))
+            order.append(("slow", threading.get_ident(), await Book.objects.acount()))
             turn.set(turn.get() + 1)
             for _ in range(3):
                 await asyncio.sleep(0)
             order.append("slow ends")
 
         async def quick(instance, **kwargs):
-            order.append(("quick", threading.get_ident(), Book.objects.get(id=instance.id) == instance))
+            order.append(
+                ("quick", threading.get_ident(), await Book.objects.aget(id=instance.id) == instance)
+            )
 
         listen(post_save, slow, sender=Book)
         listen(post_save, quick, sender=Book)
@@ -553,6 +555,20 @@ class TestAsync:
         here = threading.get_ident()
         assert order == ["sync", ("slow", here, 1), "slow ends", ("quick", here, True)]
         assert turn.get() == 1
+
+    @pytest.mark.sync_only("its receiver calls without await")
+    def test_of_a_save_that_is_not_awaited_they_may_call_without_await(self, Book, listen, databases):
+        """They are in its transaction as well."""
+        counts = []
+
+        async def count(**kwargs):
+            counts.append(Book.objects.count())
+
+        listen(post_save, count, sender=Book)
+        Book(title="x").save()
+        with databases.atomic():
+            Book(title="y").save()
+        assert counts == [1, 2]
 
     def test_their_error_undoes_the_save(self, Book, listen):
         """Later receivers do not run."""
@@ -572,6 +588,7 @@ class TestAsync:
             book.save()
         assert (Book.objects.count(), book.id, ran) == (0, None, [])
 
+    @pytest.mark.sync_only("calls without await, on a loop of its own")
     @pytest.mark.parametrize("signal", [pre_save, post_save])
     def test_on_a_running_loop_it_is_an_error_before_anything_ran(
         self, Book, listen, wire, databases, signal
@@ -600,6 +617,7 @@ class TestAsync:
         book.save()
         assert sorted(ran) == ["async", "sync"]
 
+    @pytest.mark.sync_only("calls without await, on a loop of its own")
     def test_on_a_running_loop_sync_receivers_are_no_trouble(self, Book, heard):
         """As in notebooks."""
 

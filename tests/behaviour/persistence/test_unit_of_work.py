@@ -76,6 +76,7 @@ def test_what_a_unit_changed_in_instances_is_put_back(Word, databases, undone):
     assert (word.text, word.new, kept_related(word, "known")) == ("c", 1, None)
 
 
+@pytest.mark.sync_only("an interrupt inside a task ends its event loop")
 def test_an_interrupted_commit_leaves_no_transaction_open_on_the_connection(Book, shelf, databases, stored):
     """The next block would commit what was rolled back, or could not begin."""
     engine = databases.engine()
@@ -96,6 +97,7 @@ def test_an_interrupted_commit_leaves_no_transaction_open_on_the_connection(Book
     assert stored(Book, "price")[0] == 7
 
 
+@pytest.mark.sync_only("only an event loop can close a connection of its own, the garbage collector cannot")
 def test_an_idle_connection_that_an_interrupt_has_lost_can_be_used_again(Word, databases, stored):
     """It returns to the pool as it was, in autocommit on a server."""
     Word(text="a").save()

@@ -1,6 +1,7 @@
 """How many rows go over at once."""
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ def test_a_batch_is_no_larger_than_it_was_asked_to_be(channel):
     assert max_rows(channel, 1, MAX_ROWS * 9) == MAX_ROWS
 
 
+@pytest.mark.sync_only("the driver for asyncio cannot lower the limit of a connection")
 def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend):
     """SQLite says how many, PostgreSQL counts in 16 bits, MariaDB does not count them."""
     most = {"postgresql": 65_535, "mariadb": MAX_ROWS * 40}.get(backend)
@@ -46,6 +48,13 @@ def test_a_batch_has_no_more_parameters_than_the_database_takes(channel, backend
             assert max_rows(channel, 101) == 1
         finally:
             driver.setlimit(9, most)
+    assert max_rows(channel, 40) == min(MAX_ROWS, most // 40)
+
+
+@pytest.mark.backends("sqlite-file", "sqlite-memory")
+def test_a_batch_has_no_more_parameters_than_the_library_of_sqlite_takes(channel):
+    with closing(sqlite3.connect(":memory:")) as connection:
+        most = connection.getlimit(9)
     assert max_rows(channel, 40) == min(MAX_ROWS, most // 40)
 
 
@@ -82,6 +91,7 @@ def test_many_wide_rows_are_written_whatever_the_limits(Base, registry, backend,
 
 
 @pytest.mark.backends("sqlite-memory")
+@pytest.mark.sync_only("the driver for asyncio cannot lower the limit of a connection")
 def test_a_library_of_sqlite_that_takes_fewer_is_asked(registry, databases, stored):
     """The limit is the connection's; older libraries take 999."""
 

@@ -200,6 +200,7 @@ def test_several_streams_at_once(Book, shelf, databases):
     assert in_use(databases) == 0
 
 
+@pytest.mark.sync_only("the connection of a stream belongs to the event loop")
 def test_a_stream_may_be_read_by_another_thread(Book, shelf, databases):
     """Outside a block it belongs to nobody."""
     stream, seen = shelf.iterate(chunk=1), []
@@ -303,6 +304,7 @@ def test_mariadb_is_told_to_stop(Book, databases, wire):
 
 
 @pytest.mark.backends("mariadb")
+@pytest.mark.sync_only("about an engine that was given, which is synchronous")
 def test_mariadb_is_told_to_stop_by_a_connection_outside_of_the_pool(url):
     """The stream may have the only one of the pool, and would wait for itself."""
     engine = create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1)

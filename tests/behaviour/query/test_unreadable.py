@@ -80,7 +80,7 @@ def test_dates_and_times_that_python_does_not_have_are_named(Car, databases):
     for name, value, kind in (
         ("day", "str '0000-00-00'", "date"),
         ("at", "str '0000-00-00 00:00:00(.000000)?'", "datetime"),
-        ("hour", r"timedelta .*", "time"),
+        ("hour", r"datetime\.timedelta\(.*\)", "time"),
     ):
         problem = rf"^Car\.{name} must be {kind}, not {value}, in the row with id=2$"
         with pytest.raises(InvalidValue, match=problem):

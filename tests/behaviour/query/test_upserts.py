@@ -9,8 +9,8 @@ from sqlalchemy import Index, String, UniqueConstraint, func, literal
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from microorm import Field, FieldError, ForeignKey, InvalidValue, Model, TransactionError, field, foreign_key
+from microorm.mapping.unique import unique_sets
 from microorm.signals import post_bulk_create, post_save, pre_bulk_create, pre_save
-from microorm.sql.upsert import unique_sets
 
 MEMORY = pytest.mark.backends("sqlite-memory")
 

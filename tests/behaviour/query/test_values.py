@@ -159,6 +159,50 @@ def test_groups_are_counted_summed_and_chosen(Book, shelf):
     assert [whole.count(), whole.exists(), whole.having(func.count() > 5).count()] == [1, True, 0]
 
 
+def test_sums_of_decimals_are_exact(Base, registry):
+    """SQLite adds them as floats: 1.1 + 2.2 is 3.3000000000000003 there."""
+
+    class Account(Base):
+        lines: Related["Entry"] = related("account")
+
+    class Entry(Base):
+        amount: Field[Decimal] = field(max_digits=8, decimal_places=2)
+        account: ForeignKey[Account] = foreign_key()
+
+    registry.create_all("default")
+    first, second = Account().save(), Account().save()
+    amounts = [(first, "1.10"), (first, "2.20"), (second, "3.30")]
+    Entry.objects.bulk_create([Entry(account=each, amount=Decimal(amount)) for each, amount in amounts])
+    whole, total, along = Decimal("3.30"), func.sum(Entry.amount), func.sum(Account.lines.amount)
+    grouped = Entry.objects.group_by(Entry.account_id).order_by(Entry.account_id)
+    for condition in (
+        total == whole,
+        total <= whole,
+        total.filter(Entry.amount > 0) == whole,
+        total * 2 == whole * 2,
+    ):
+        assert grouped.having(condition).scalars(Entry.account_id) == [first.id, second.id]
+    for summed in (
+        Entry.amount + literal(Decimal("0.00")),
+        case(
+            (Entry.amount == whole, Decimal("3.30")),
+            (Entry.amount > 2, Decimal("2.20")),
+            else_=Decimal("1.10"),
+        ),
+    ):
+        assert grouped.having(func.sum(summed) == whole).scalars(Entry.account_id) == [first.id, second.id]
+    assert Account.objects.filter(along == whole).exclude(along > whole).count() == 2
+    assert tuples(Account.objects.group_by(along).values(along, func.count())) == [(whole, 2)]
+    running = total.over(partition_by=Entry.account_id)
+    assert Entry.objects.filter(running == whole).count() == 3
+    positive = total.filter(Entry.amount > 0).over(partition_by=Entry.account_id)
+    assert Entry.objects.scalars(positive) == [whole] * 3
+    assert (
+        tuples(grouped.values(func.rank().over(order_by=total), func.sum(total).over()))
+        == [(1, 2 * whole)] * 2
+    )
+
+
 def test_columns_along_paths_are_joined(Line):
     """Outer where a step may lead nowhere; in values, scalars, groups and aggregates."""
     name, by_id = Line.order.customer.name, Line.objects.order_by("id")
@@ -180,7 +224,7 @@ def test_columns_along_paths_are_joined(Line):
         "total": Decimal("13"),
     }
     order = Line.__schema__.relations["order"].target
-    with pytest.raises(FieldError, match="leads to many rows of Line$"):
+    with pytest.raises(FieldError, match="leads to many rows of Line; aggregate them"):
         order.objects.values(order.lines.price)
 
 

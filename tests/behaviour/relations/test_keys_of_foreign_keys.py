@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import Integer
 
 from microorm import (
     Field,
@@ -96,3 +97,30 @@ def test_a_key_that_is_a_foreign_key_can_be_referred_to(Base, registry):
     assert (profile.pk, image.profile_id) == (user.id, user.id)
     assert Image.objects.select_related("profile.user").get().profile.user.name == "a"
     assert Profile.objects.get(user=user).images.all() == [image]
+
+
+def test_a_key_of_a_model_that_still_waits_for_a_name_has_its_type(Base, registry):
+    """A foreign key to it would have the column of another type, which MariaDB does not accept."""
+
+    class Order(Base):
+        id: Field[int] = field(primary_key=True, type_=Integer())
+
+    class Profile(Base):
+        order: ForeignKey[Order] = foreign_key()
+        order_id: Field[int] = field(primary_key=True)
+        things: ManyToMany["Thing"] = many_to_many(through="Loose")
+
+    class Friend(Base):
+        profile: ForeignKey[Profile] = foreign_key()
+        profile_id: Field[int] = field(primary_key=True)
+
+    class Thing(Base):
+        friends: Related["Loose"] = related("thing")
+
+    class Loose(Base):
+        profile: ForeignKey[Profile] = foreign_key()
+        thing: ForeignKey[Thing] = foreign_key()
+
+    columns = [Profile.__table__.c.order_id, Friend.__table__.c.profile_id, Loose.__table__.c.profile_id]
+    assert [type(each.type) for each in columns] == [Integer] * 3
+    registry.create_all()

@@ -579,6 +579,7 @@ def test_the_deletion_of_an_end_tells_nothing_of_pairs(Post, post, tags, told):
 
 
 @MEMORY
+@pytest.mark.sync_only("calls without await, on a loop of its own")
 def test_an_async_receiver_runs_in_the_same_transaction(Post, post, tags, listen):
     heard = []
 

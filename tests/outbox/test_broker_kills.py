@@ -1,0 +1,36 @@
+"""Kill -9 of producers, relays and consumers on the way through RabbitMQ loses no event and invents none."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.outbox.brokers import required
+from tests.programs import ROOT, Program
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.backends("sqlite-file", "postgresql", "mariadb"),
+]
+
+KILLS = 20
+REPEATED = 0.02
+
+
+def test_kills_on_the_way_through_rabbitmq_lose_nothing_and_invent_nothing(url) -> None:
+    required("rabbit")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.outbox.broker_soak", url, str(KILLS)],
+        cwd=ROOT,
+        env=Program(ROOT).environment(),
+        capture_output=True,
+        text=True,
+        timeout=350,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["lost"], result["phantom"], result["kills"]) == ([], [], KILLS)
+    assert result["saved"] > 100
+    assert result["twice"] <= REPEATED * result["saved"], result
