@@ -159,10 +159,15 @@ class Contestant:
         return (instance.id, *(getattr(instance, column) for column in COLUMNS))
 
 
-def gather(names: Iterable[str], database: str = "sqlite") -> tuple[list[type[Contestant]], dict[str, str]]:
-    """Import the contestants; return those that can be imported, and for each other name the reason."""
+def gather(
+    names: Iterable[str], database: str = "sqlite", roster: Mapping[str, tuple[str, str]] | None = None
+) -> tuple[list[type[Contestant]], dict[str, str]]:
+    """Import the contestants; return those that can be imported, and for each other name the reason.
+
+    *roster* says where their classes are; by default it is that of the contestants that are not awaited.
+    """
     present, missing = [], {}
-    known = HOUSE | PEERS | ASKED | BY_DATABASE.get(database, {})
+    known = roster or HOUSE | PEERS | ASKED | BY_DATABASE.get(database, {})
     for name in names:
         module, kind = known[name]
         try:

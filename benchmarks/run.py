@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +101,14 @@ def main(
     Exits with 1 when rows differ from the driver's, or when one of these four is missing.
     """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    database = _database(kind, url)
+    database = reached(kind, database_of, url)
     names = _with_other(named or [*HOUSE, *(PEERS if peers else ())], other)
     present, missing = gather(names, database.name)
     if processes is None:
         processes = PROCESSES if len(only) == len(WORKLOADS) and database.name == "sqlite" else 0
     imports = {"processes": processes, "found": measure_imports(processes, other)} if processes else None
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"{rounds} rounds", total=_steps(present, only, database) * rounds)
+        task = progress.add_task(f"{rounds} rounds", total=steps(present, only, database) * rounds)
         record = measure(
             present,
             only,
@@ -123,13 +123,14 @@ def main(
     kept = summary(record, present, only, database, missing, settings, samples=samples)
     if imports is not None:
         kept["imports"] = imports
-    _keep(kept, target)
+    keep(kept, target)
     _show(console, kept)
     if kept["mismatches"] or not missing.keys().isdisjoint(HOUSE):
         raise SystemExit(1)
 
 
-def _keep(kept: dict[str, Any], target: Path) -> None:
+def keep(kept: dict[str, Any], target: Path) -> None:
+    """Write all that is kept of a run to the file *target*."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
@@ -146,21 +147,24 @@ def _with_other(names: list[str], other: Path | None) -> list[str]:
     ]
 
 
-def _database(kind: str, url: str | None) -> Database:
+def reached(kind: str, make: Callable[[str, str | None], Database], url: str | None) -> Database:
+    """Return the database that *make* makes of *kind* and *url*; end the command if it does not answer."""
     try:
-        database = database_of(kind, url)
+        database = make(kind, url)
         database.version()
     except (ImportError, ConnectionError) as error:
         raise click.ClickException(f"{kind} cannot be measured: {error}") from None
     return database
 
 
-def _steps(present: Sequence[type[Contestant]], only: Sequence[Workload], database: Database) -> int:
+def steps(present: Sequence[type[Contestant]], only: Sequence[Workload], database: Database) -> int:
+    """Return how many samples a round has."""
     in_memory = "memory" in database.places
     return sum(lacking(each, one, in_memory=in_memory) is None for each in present for one in only)
 
 
-def _show(console: Console, kept: dict[str, Any]) -> None:
+def begin(console: Console, kept: dict[str, Any]) -> None:
+    """Print where and how the figures were made, and show all contestants."""
     machine, settings = kept["machine"], kept["settings"]
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, {machine['python']} "
@@ -169,12 +173,21 @@ def _show(console: Console, kept: dict[str, Any]) -> None:
     )
     console.print(", ".join(f"{name} {version}" for name, version in kept["versions"].items()))
     console.print(comparison(kept))
+
+
+def _show(console: Console, kept: dict[str, Any]) -> None:
+    begin(console, kept)
     if any(OURS in workload["contestants"] for workload in kept["workloads"].values()):
         console.print(closeup(kept))
     if any(BEFORE in workload["contestants"] for workload in kept["workloads"].values()):
         console.print(against(kept))
     if "imports" in kept:
         console.print(table_of_imports(**kept["imports"]))
+    end(console, kept)
+
+
+def end(console: Console, kept: dict[str, Any]) -> None:
+    """Print what was missing, and what was wrong."""
     for name, why in kept["missing"].items():
         console.print(f"[yellow]missing[/]: {name} ({escape(why)})", highlight=False)
     for mismatch in kept["mismatches"]:

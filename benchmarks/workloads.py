@@ -288,17 +288,17 @@ def lacking(kind: type[Contestant], workload: Workload, *, in_memory: bool) -> s
     return kind.lacks.get(workload.key)
 
 
-def chosen(only: str | None) -> list[Workload]:
-    """Pick workloads by key, or by the word that their keys begin with; all where *only* is None.
+def chosen(only: str | None, workloads: Sequence[Workload] = WORKLOADS) -> list[Workload]:
+    """Pick of *workloads* by key, or by the word that their keys begin with; all where *only* is None.
 
     Raises ValueError, with the known keys, for a word that names no workload.
     """
     if only is None:
-        return list(WORKLOADS)
-    picked = set()
+        return list(workloads)
+    keys, picked = [workload.key for workload in workloads], set()
     for word in only.split(","):
-        found = {key for key in KEYS if key == word or key.startswith(f"{word}_")}
+        found = {key for key in keys if key == word or key.startswith(f"{word}_")}
         if not found:
-            raise ValueError(f"no workload named {word!r}; known: {', '.join(KEYS)}")
+            raise ValueError(f"no workload named {word!r}; known: {', '.join(keys)}")
         picked |= found
-    return [workload for workload in WORKLOADS if workload.key in picked]
+    return [workload for workload in workloads if workload.key in picked]

@@ -11,7 +11,7 @@ Prints:
     found: The Lathe of Heaven, 1971-10-01, HARD, ['dream', '1971']
     keys: 1, (7, 'C'), a UUID
     refused title: must be str of at most 20 characters, not str of 27
-    refused price: must be Decimal of 8 digits, 2 after the point, not Decimal Decimal('1.234')
+    refused price: must be Decimal of 8 digits, 2 after the point, not Decimal('1.234')
 """
 
 from datetime import UTC, date, datetime

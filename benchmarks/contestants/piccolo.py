@@ -3,9 +3,7 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from piccolo.columns import BigInt, DoublePrecision, Serial, Varchar
@@ -14,52 +12,44 @@ from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 from piccolo.table import Table
 from sqlalchemy import URL
 
-from benchmarks.contestant import SENDS, Contestant, counting
+from benchmarks.awaited import AsyncContestant
+from benchmarks.contestant import SENDS, counting
 from benchmarks.databases import server_of, set_by
 
 NO_SIGNALS = "it has no signals"
 BATCH = 100
 
 
-class Piccolo(Contestant):
+class Piccolo(AsyncContestant):
     name = "piccolo"
     packages = ("piccolo", "aiosqlite", "asyncpg")
-    lacks = dict.fromkeys(("insert_heard", *SENDS), NO_SIGNALS)
+    lacks = dict.fromkeys(("insert_heard", "insert_receiver", "insert_async_receiver", *SENDS), NO_SIGNALS)
     lacks_in_memory = "it opens a connection for each statement outside a transaction"
 
-    def open(self, url: URL) -> None:
-        self.runner = asyncio.Runner()
+    async def aopen(self, url: URL) -> None:
         if url.get_backend_name() == "sqlite":
             self.engine = SQLiteEngine(path=url.database or ":memory:")
             self.begun = {"transaction_type": TransactionType.immediate}
         else:
             self.engine = PostgresEngine(config=_config(url))
             self.begun = {}
-            self.runner.run(self.engine.start_connection_pool())
+            await self.engine.start_connection_pool()
         self.item = _table(self.engine)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         if isinstance(self.engine, PostgresEngine):
-            self.runner.run(self.engine.close_connection_pool())
-        self.runner.close()
+            await self.engine.close_connection_pool()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        block = self.engine.transaction(**self.begun)
-        self.runner.run(block.__aenter__())
-        yield
-        self.runner.run(block.__aexit__(None, None, None))
+    def atransaction(self) -> Any:
+        return self.engine.transaction(**self.begun)
 
-    def insert(self, records: Sequence[Any]) -> list[int]:
-        async def work() -> list[int]:
-            keys = []
-            for record in records:
-                item = self.item(**record)
-                await item.save()
-                keys.append(item.id)
-            return keys
-
-        return self.runner.run(work())
+    async def ainsert(self, records: Sequence[Any]) -> list[int]:
+        keys = []
+        for record in records:
+            item = self.item(**record)
+            await item.save()
+            keys.append(item.id)
+        return keys
 
     def insert_alone_heard(self, records: Sequence[Any]) -> list[int]:
         async def work() -> list[int]:
@@ -72,7 +62,7 @@ class Piccolo(Contestant):
                 keys.append(item.id)
             return keys
 
-        return self.runner.run(work())
+        return self.run(work())
 
     def insert_alone_on_commit(self, records: Sequence[Any]) -> list[int]:
         async def work() -> list[int]:
@@ -84,52 +74,34 @@ class Piccolo(Contestant):
                 keys.append(item.id)
             return keys
 
-        return self.runner.run(work())
+        return self.run(work())
 
-    def bulk(self, records: Sequence[Any]) -> None:
-        async def work() -> None:
-            items = [self.item(**record) for record in records]
-            # It makes one statement of all, and both databases limit the number of parameters.
-            for start in range(0, len(items), BATCH):
-                await self.item.insert(*items[start : start + BATCH])
+    async def abulk(self, records: Sequence[Any]) -> None:
+        items = [self.item(**record) for record in records]
+        # It makes one statement of all, and both databases limit the number of parameters.
+        for start in range(0, len(items), BATCH):
+            await self.item.insert(*items[start : start + BATCH])
 
-        self.runner.run(work())
+    async def aget(self, keys: Sequence[int]) -> list[Any]:
+        item = self.item
+        return [await item.objects().get(item.id == key) for key in keys]
 
-    def get(self, keys: Sequence[int]) -> list[Any]:
-        async def work() -> list[Any]:
-            item = self.item
-            return [await item.objects().get(item.id == key) for key in keys]
+    async def aload(self) -> list[Any]:
+        return await self.item.objects()
 
-        return self.runner.run(work())
+    async def aby_level(self, levels: Sequence[int]) -> list[list[Any]]:
+        item = self.item
+        return [await item.objects().where(item.level == level) for level in levels]
 
-    def load(self) -> list[Any]:
-        async def work() -> list[Any]:
-            return await self.item.objects()
+    async def achange(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            item = await self.item.objects().get(self.item.id == key)
+            item.amount += 1
+            await item.save()
 
-        return self.runner.run(work())
-
-    def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
-        async def work() -> list[list[Any]]:
-            item = self.item
-            return [await item.objects().where(item.level == level) for level in levels]
-
-        return self.runner.run(work())
-
-    def change(self, keys: Sequence[int]) -> None:
-        async def work() -> None:
-            for key in keys:
-                item = await self.item.objects().get(self.item.id == key)
-                item.amount += 1
-                await item.save()
-
-        self.runner.run(work())
-
-    def delete(self, instances: Sequence[Any]) -> None:
-        async def work() -> None:
-            for item in instances:
-                await item.remove()
-
-        self.runner.run(work())
+    async def adelete(self, instances: Sequence[Any]) -> None:
+        for item in instances:
+            await item.remove()
 
     def listen(self) -> Callable[[], int]:
         # It has no signals: an application calls its function after the statement.

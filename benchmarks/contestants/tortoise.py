@@ -3,9 +3,7 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import URL
@@ -15,7 +13,8 @@ from tortoise.models import Model
 from tortoise.signals import Signals
 from tortoise.transactions import in_transaction
 
-from benchmarks.contestant import SENDS, Contestant, counting
+from benchmarks.awaited import AsyncContestant
+from benchmarks.contestant import SENDS, counting
 from benchmarks.databases import server_of, set_by
 from benchmarks.table import Row
 
@@ -35,51 +34,35 @@ class Item(Model):
         table = "item"
 
 
-class Tortoise(Contestant):
+class Tortoise(AsyncContestant):
     name = "tortoise"
     packages = ("tortoise-orm", "aiosqlite", "asyncpg")
-    lacks = dict.fromkeys(SENDS, NO_SENDER)
+    lacks = dict.fromkeys(SENDS, NO_SENDER) | {"insert_receiver": "its receivers are coroutine functions"}
 
-    def open(self, url: URL) -> None:
-        self.runner = asyncio.Runner()
+    async def aopen(self, url: URL) -> None:
         config = {"connections": {"default": _connection(url)}, "apps": {"models": APP}}
-        self.runner.run(Setup.init(config=config))
+        await Setup.init(config=config)
 
-    def close(self) -> None:
-        self.runner.run(Setup.close_connections())
-        self.runner.close()
+    async def aclose(self) -> None:
+        await Setup.close_connections()
 
-    def plain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
-        async def work() -> list[Row]:
-            connection = connections.get("default")
-            if rows:
-                await connection.execute_many(sql, list(rows))
-                return []
-            return [tuple(row) for row in (await connection.execute_query(sql))[1]]
+    async def aplain(self, sql: str, rows: Sequence[Row]) -> list[Row]:
+        connection = connections.get("default")
+        if rows:
+            await connection.execute_many(sql, list(rows))
+            return []
+        return [tuple(row) for row in (await connection.execute_query(sql))[1]]
 
-        return self.runner.run(work())
+    def atransaction(self) -> Any:
+        return in_transaction()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        async def enter() -> Any:
-            block = in_transaction()
-            await block.__aenter__()
-            return block
-
-        block = self.runner.run(enter())
-        yield
-        self.runner.run(block.__aexit__(None, None, None))
-
-    def insert(self, records: Sequence[Any]) -> list[int]:
-        async def work() -> list[int]:
-            keys = []
-            for record in records:
-                item = Item(**record)
-                await item.save()
-                keys.append(item.id)
-            return keys
-
-        return self.runner.run(work())
+    async def ainsert(self, records: Sequence[Any]) -> list[int]:
+        keys = []
+        for record in records:
+            item = Item(**record)
+            await item.save()
+            keys.append(item.id)
+        return keys
 
     def insert_alone_heard(self, records: Sequence[Any]) -> list[int]:
         # Its save() calls receivers after the row is committed, unless a block is open.
@@ -92,53 +75,35 @@ class Tortoise(Contestant):
                 keys.append(item.id)
             return keys
 
-        return self.runner.run(work())
+        return self.run(work())
 
-    def bulk(self, records: Sequence[Any]) -> None:
-        async def work() -> None:
-            await Item.bulk_create([Item(**record) for record in records])
+    async def abulk(self, records: Sequence[Any]) -> None:
+        await Item.bulk_create([Item(**record) for record in records])
 
-        self.runner.run(work())
-
-    def get(self, keys: Sequence[int]) -> list[Any]:
-        async def work() -> list[Any]:
-            return [await Item.get(id=key) for key in keys]
-
-        return self.runner.run(work())
+    async def aget(self, keys: Sequence[int]) -> list[Any]:
+        return [await Item.get(id=key) for key in keys]
 
     def get_pk(self, keys: Sequence[int]) -> list[Any]:
         async def work() -> list[Any]:
             return [await Item.get(pk=key) for key in keys]
 
-        return self.runner.run(work())
+        return self.run(work())
 
-    def load(self) -> list[Any]:
-        async def work() -> list[Any]:
-            return await Item.all()
+    async def aload(self) -> list[Any]:
+        return await Item.all()
 
-        return self.runner.run(work())
+    async def aby_level(self, levels: Sequence[int]) -> list[list[Any]]:
+        return [await Item.filter(level=level) for level in levels]
 
-    def by_level(self, levels: Sequence[int]) -> list[list[Any]]:
-        async def work() -> list[list[Any]]:
-            return [await Item.filter(level=level) for level in levels]
+    async def achange(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            item = await Item.get(id=key)
+            item.amount += 1
+            await item.save()
 
-        return self.runner.run(work())
-
-    def change(self, keys: Sequence[int]) -> None:
-        async def work() -> None:
-            for key in keys:
-                item = await Item.get(id=key)
-                item.amount += 1
-                await item.save()
-
-        self.runner.run(work())
-
-    def delete(self, instances: Sequence[Any]) -> None:
-        async def work() -> None:
-            for item in instances:
-                await item.delete()
-
-        self.runner.run(work())
+    async def adelete(self, instances: Sequence[Any]) -> None:
+        for item in instances:
+            await item.delete()
 
     def listen(self) -> Callable[[], int]:
         receiver, calls = counting()
@@ -153,6 +118,8 @@ class Tortoise(Contestant):
             return calls()
 
         return stop
+
+    listen_async = listen
 
 
 def _connection(url: URL) -> Any:

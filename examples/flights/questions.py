@@ -1,14 +1,12 @@
-"""Ten questions about the flights. Each is answered by one statement with typed rows or instances.
+"""Questions that counts and sums answer. Each is answered by one statement, whose rows are typed.
 
 The queries follow relations. `Flight.plane.year` joins the planes and keeps the flights whose plane is not listed.
 `Airline.flights.dep_delay > 600` asks whether such a flight exists, so no airline is found twice.
 """
 
-from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, Row, case, cast, func, select
+from sqlalchemy import BigInteger, Float, Row, case, cast, func
 
 from examples.flights.models import Airline, Airport, Flight
 
@@ -26,15 +24,15 @@ def busiest_routes(most: int = 5) -> list[Row[str, str, int]]:
     )
 
 
-def delays(least: int = 1_000) -> list[Row[str, int, int, float]]:
-    """How late do the large airlines arrive, month by month?"""
+def delays(least: int = 1_000) -> list[Row[str, int, float]]:
+    """How late do the large airlines arrive, on average?"""
     arrived = func.count(Flight.arr_delay)
     delay = func.avg(Flight.arr_delay, type_=Float())
     return (
-        Flight.objects.group_by(Flight.carrier.name, Flight.month)
+        Flight.objects.group_by(Flight.carrier.name)
         .having(arrived >= least)
-        .order_by(Flight.month, delay.desc())
-        .values(Flight.carrier.name, Flight.month, arrived, delay)
+        .order_by(delay.desc())
+        .values(Flight.carrier.name, arrived, delay)
     )
 
 
@@ -75,7 +73,7 @@ def never_reached(most: int = 5) -> list[Row[str | None, int]]:
 
 
 def in_the_air() -> Row[*tuple[Any, ...]]:
-    """What are the totals of the month?"""
+    """What are the totals of the flights that were flown?"""
     # On PostgreSQL and MariaDB a sum is a decimal, and dividing it would not give a whole number.
     miles, minutes = (cast(func.sum(column), BigInteger) for column in (Flight.distance, Flight.air_time))
     return Flight.objects.filter(Flight.air_time.is_not(None)).aggregate(
@@ -87,21 +85,6 @@ def in_the_air() -> Row[*tuple[Any, ...]]:
     )
 
 
-def worst_starts() -> list[Row[str, str, int, int | None]]:
-    """Which flight left each airport with the longest delay?"""
-    # The window function comes from SQLAlchemy. A subquery combines it with the statement of a query.
-    rank = func.row_number().over(
-        partition_by=Flight.origin_id, order_by=(Flight.dep_delay.desc(), Flight.id)
-    )
-    left = Flight.objects.filter(Flight.dep_delay.is_not(None)).statement
-    ranked = left.with_only_columns(Flight.id, rank.label("rank")).subquery()
-    return (
-        Flight.objects.filter(Flight.id.in_(select(ranked.c.id).where(ranked.c.rank == 1)))
-        .order_by(Flight.origin.name)
-        .values(Flight.origin.name, Flight.carrier.name, Flight.flight, Flight.dep_delay)
-    )
-
-
 def unlisted() -> list[Row[str, int, int]]:
     """Which destinations are not among the airports?"""
     return (
@@ -109,34 +92,4 @@ def unlisted() -> list[Row[str, int, int]]:
         .group_by(Flight.dest_id)
         .order_by(func.count().desc(), Flight.dest_id)
         .values(Flight.dest_id, func.count(), func.count(Flight.carrier_id.distinct()))
-    )
-
-
-def late_in_a_row() -> list[tuple[str, int]]:
-    """How many flights in a row left late, at most, from each airport?"""
-    # The rows are streamed in chunks, and only two fields of each are loaded.
-    flights = Flight.objects.filter(Flight.dep_delay.is_not(None)).only(Flight.origin_id, Flight.dep_delay)
-    ordered = flights.order_by(Flight.origin_id, Flight.time_hour, Flight.sched_dep_time, Flight.id)
-    return [
-        (airport, max(streaks(group)))
-        for airport, group in groupby(ordered.iterate(), lambda flight: flight.origin_id)
-    ]
-
-
-def streaks(flights: Iterator[Flight]) -> Iterator[int]:
-    """Yield 0, and then the length of each series of late flights in *flights*."""
-    yield 0
-    for late, group in groupby(flights, lambda flight: (flight.dep_delay or 0) >= LATE):
-        if late:
-            yield sum(1 for _ in group)
-
-
-def longest_to_the_west(most: int = 5) -> list[Flight]:
-    """Which flights to the west are in the air for the longest time?"""
-    return (
-        Flight.objects.filter(Flight.dest.tz < Flight.origin.tz, Flight.air_time.is_not(None))
-        .select_related(Flight.carrier, Flight.dest, Flight.plane)
-        .order_by(Flight.air_time.desc(), Flight.id)
-        .limit(most)
-        .all()
     )

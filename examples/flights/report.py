@@ -55,20 +55,27 @@ def figures(totals: Mapping[str, int], codes: Iterable[str]) -> list[str]:
 
 def outcome(totals: Mapping[str, int], loaded: Loaded, compared: int) -> Table:
     """Build the summary of the load."""
-    flights = totals["flight"]
+    flights, cancelled = totals["flight"], sum(totals[name] for name in totals if name.endswith(" cancelled"))
+    never_landed = totals["flight without air_time"]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column()
     speed = f"{loaded.seconds:.1f} s, {flights / loaded.seconds:,.0f} rows per second"
-    table.add_row("Loaded", f"{flights:,} flights with save() and signals in {speed}")
+    table.add_row("Loaded", f"{flights:,} flights, a save() for each, in {speed}")
     table.add_row("", "{airline:,} airlines, {airport:,} airports, {plane:,} planes".format_map(totals))
+    diverted = never_landed - cancelled
+    table.add_row(
+        "Flown",
+        f"{flights - never_landed:,} of the {flights:,}: {cancelled:,} were cancelled, {diverted:,} diverted",
+    )
     table.add_row(
         "Second", "{weather:,} hours of weather, {audit:,} audit rows written by receivers".format_map(totals)
     )
+    undone = f"{loaded.undone:,}"
+    table.add_row("Undone", f"{undone} flights, rolled back on purpose and loaded again: no trace left")
     table.add_row(
-        "Undone", f"{loaded.undone:,} flights rolled back on purpose: no row, audit, total or key left"
+        "Signals", f"{loaded.sent:,} inside a save (with the {undone} undone), {flights:,} after a commit"
     )
-    table.add_row("Signals", f"post_save {loaded.sent:,} times at once, {flights:,} times after a commit")
     table.add_row(
         "Kept",
         f"{totals['planes not listed']:,} flights whose plane is not listed, "
