@@ -142,6 +142,12 @@ def pytest_runtest_logfinish() -> None:
         gc.freeze()
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a test that fails at once: a run that is stopped prints no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.when} failed: {report.nodeid}", flush=True)  # noqa: T201 - that is what it is for
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line per reason, a missing server above all, how many tests did not run."""
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))

@@ -37,7 +37,7 @@ from benchmarks.run import main
 from benchmarks.workloads import KEYS, WORKLOADS, chosen
 from tests.servers import KINDS, open_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # whole programs run here
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # whole programs run here
 
 ROOT = Path(__file__).parent.parent
 HOUSE = (Driver, Mapper, Core, CoreObjects, MicroORM)

@@ -52,14 +52,14 @@ def run(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     run(page, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_the_chapters_of_the_tutorial_build_one_program(tmp_path: Path) -> None:
     assert len(TUTORIAL) == 7
     for page in TUTORIAL:

@@ -97,7 +97,7 @@ def test_the_index_leads_to_every_example() -> None:
     assert [name for name in linked if not (EXAMPLES / name).exists()] == []
 
 
-@pytest.mark.timeout(600)  # some seconds of work, on a machine that may be busy
+@pytest.mark.timeout(300)  # some seconds of work, on a machine that may be busy
 def test_a_month_of_flights_prints_the_totals_it_states(tmp_path: Path) -> None:
     """Exit status 0, the stated summary (27,004 flights, 4,479 and 680 that refer to nothing), nothing left behind."""
     done = flights(tmp_path)
@@ -107,7 +107,7 @@ def test_a_month_of_flights_prints_the_totals_it_states(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_a_month_of_flights_by_coroutines_prints_the_same_summary(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "examples.async_flights")
     summary, _, _ = (EXAMPLES / "flights" / "output.txt").read_text().partition("\n\nFrom where to where")

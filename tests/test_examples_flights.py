@@ -157,7 +157,7 @@ def test_each_question_is_asked_in_sql_too() -> None:
     assert len(SQL) == 10
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_the_questions_are_answered_as_plain_sql_answers_them(loaded: None) -> None:
     """The same rows in the same order, some of them, by one statement each, and nothing of it is loaded later."""
     for name in SQL:

@@ -59,7 +59,7 @@ def metadata(wheel: Path) -> Message:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 @pytest.mark.xdist_group("release")
 class TestPackages:
     """One process builds them, once."""

@@ -73,7 +73,7 @@ def marked(checker: str) -> set[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
-@pytest.mark.timeout(2000)
+@pytest.mark.timeout(300)
 def test_the_checkers_accept_and_reject_what_is_promised(checker) -> None:
     """In one run over all that is to be accepted, the package itself among it, and all that is to be rejected."""
     found, expected = checker(), marked(checker.__name__)
@@ -83,7 +83,7 @@ def test_the_checkers_accept_and_reject_what_is_promised(checker) -> None:
 
 
 @pytest.mark.parametrize("checker", ["mypy --strict .", f"pyright --pythonpath {sys.executable}"])
-@pytest.mark.timeout(2000)
+@pytest.mark.timeout(300)
 def test_the_checkers_accept_the_shop_of_the_tutorial_as_it_is_printed(
     checker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

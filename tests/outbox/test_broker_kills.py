@@ -11,7 +11,7 @@ from tests.programs import ROOT, Program
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(300),
     pytest.mark.backends("sqlite-file", "postgresql", "mariadb"),
 ]
 

@@ -10,7 +10,7 @@ from tests.programs import ROOT, Program
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(300),
     pytest.mark.backends("sqlite-file", "postgresql", "mariadb"),
 ]
 

@@ -137,7 +137,7 @@ def test_many_workers_and_failures_do_not_invert_the_order(shop) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 @pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
 def test_500_rows_8_workers_and_failures_do_not_invert_the_order(shop) -> None:
     seen = deliver(shop, keys=500, saves=4, workers=8)

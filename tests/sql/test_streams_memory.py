@@ -24,7 +24,7 @@ def measured(url: str, end: str) -> dict[str, Any]:
 
 
 @pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_many_rows_take_the_memory_of_a_chunk(backend: str, url: str) -> None:
     """Outside a block; on PostgreSQL inside one as well. All at once they take much more, so that the test can see."""
     for end in ("iterate", "block") if backend == "postgresql" else ("iterate",):
