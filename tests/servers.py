@@ -119,9 +119,10 @@ class PostgreSQL(Server):
     remove = "DROP SCHEMA IF EXISTS {name} CASCADE"
 
     def inside(self, name: str) -> URL:
-        """The URL whose connections see the schema *name* and no other."""
+        """The URL whose connections see the schema *name* and no other, and are named after it."""
         # What a test commits need not survive the machine.
-        return self.url.update_query_dict({"options": f"-csearch_path={name} -csynchronous_commit=off"})
+        options = f"-csearch_path={name} -capplication_name={name} -csynchronous_commit=off"
+        return self.url.update_query_dict({"options": options})
 
     def _empty(self, names: list[str]) -> None:
         """Make those schemas anew that are gone, hold anything, or were granted or commented on."""

@@ -249,7 +249,7 @@ def test_a_cancelled_statement_is_stopped_on_the_server(databases: Any, Base: An
                 await world.Note.objects.araw("SELECT id, title FROM note, pg_sleep(20)")
         active = await world.Note.objects.araw(
             "SELECT count(*) AS id, '' AS title FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE '%pg_sleep(20)%' AND pid <> pg_backend_pid()"
+            " WHERE application_name = current_schema() AND query LIKE '%pg_sleep(20)%' AND pid <> pg_backend_pid()"
             " AND state = 'active'"
         )
         return int(active[0].id)

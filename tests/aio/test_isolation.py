@@ -14,7 +14,7 @@ from tests.aio.test_cancellation import settled
 
 VIEWS = {
     "postgresql": "SELECT count(*) AS id, '' AS owner, 0 AS number FROM pg_stat_activity"
-    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'",
+    " WHERE application_name = current_schema() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'",
     "mariadb": "SELECT count(*) AS id, '' AS owner, 0 AS number FROM information_schema.innodb_trx"
     " JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE db = database()",
 }
