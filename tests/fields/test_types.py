@@ -181,7 +181,7 @@ ROWS = {
     "Literal of int": Row(Literal[1, -5], [1, -5]),
     "Literal of bool": Row(Literal[True, False], [True, False]),
     "dict": Row(dict[str, Any], DICTS),
-    "list": Row(list[Any], [[], [None], [[], {}, 1, 1.0, True], ["🎉", 1e20], nested(31, 1)]),
+    "list": Row(list[Any], [[], [None], [[], {}, 1, 1.0, True], ["🎉", 1e20], [-0.0, [-0.0]], nested(31, 1)]),
     "type_=String(5)": Row(str, ["", "12345"], {"type_": String(5)}),
     "type_=SmallInteger": Row(int, [-(2**15), 2**15 - 1], {"type_": SmallInteger}),
     "type_=Integer": Row(int, [-(2**31), 2**31 - 1], {"type_": Integer()}),
@@ -254,7 +254,17 @@ def model_of(Base, registry, row: Row) -> Any:
 
 def stored(model: Any, value: Any) -> Any:
     """What *value* is once it was stored: the same moment in UTC, a zero without sign, else itself."""
-    return model.__schema__.field("value").clean(value)
+    clean = model.__schema__.field("value").clean(value)
+    return without_signs(clean) if isinstance(clean, (dict, list)) else clean
+
+
+def without_signs(value: Any) -> Any:
+    """Return the document *value* with its negative zeros as zeros."""
+    if isinstance(value, dict):
+        return {key: without_signs(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_signs(each) for each in value]
+    return 0.0 if isinstance(value, float) and not value else value
 
 
 def same(found: Any, wanted: Any) -> bool:
