@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ SELDOM = {
 }
 SAMPLE = 4
 FREEZE_AFTER = 100
-COVERAGE_OF_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # by this variable coverage starts in a program
+MEASURED = 2  # cases of each test, often one on SQLite and one on a server
 
 MEMORY = Path(
     "/dev/shm"
@@ -104,20 +104,14 @@ def _case(*values: str, slow: bool) -> Any:
     return pytest.param(*values, marks=[*marks, pytest.mark.slow] if slow else marks)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure the coverage of the quick tests alone, in programs that they start as well: it takes as long as the test itself."""
-    measured = item.config.pluginmanager.getplugin("_cov") if item.get_closest_marker("slow") else None
-    if measured is None or measured.cov_controller is None:
-        return (yield)
-    of_programs = os.environ.pop(COVERAGE_OF_PROGRAMS, None)
-    measured.cov_controller.pause()
-    try:
-        return (yield)
-    finally:
-        measured.cov_controller.resume()
-        if of_programs is not None:
-            os.environ[COVERAGE_OF_PROGRAMS] = of_programs
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the first quick cases of each test as those that are measured: coverage takes as long as the test itself."""
+    if item.get_closest_marker("slow"):
+        return
+    function = item.nodeid.partition("[")[0]
+    if _cases[function] < MEASURED:
+        item.add_marker(pytest.mark.measured)
+    _cases[function] += 1
 
 
 @pytest.hookimpl(trylast=True)
@@ -132,6 +126,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+_cases: Counter[str] = Counter()
 _run = count()
 
 
