@@ -8,7 +8,7 @@ import gc
 import os
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count, product
 from pathlib import Path
@@ -36,6 +36,7 @@ SELDOM = {
     ("mariadb", AWAITED),
 }
 SAMPLE = 4
+GRID = 3  # where a test has so many cases of its own, or more, each slow way tries one case in three
 FREEZE_AFTER = 100
 MEASURED = 2  # cases of each test, often one on SQLite and one on a server
 
@@ -106,18 +107,42 @@ def _case(*values: str, slow: bool) -> Any:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the first quick cases of each test as those that are measured: coverage takes as long as the test itself."""
-    if item.get_closest_marker("slow"):
-        return
-    function = item.nodeid.partition("[")[0]
-    if _cases[function] < MEASURED:
-        item.add_marker(pytest.mark.measured)
-    _cases[function] += 1
+    function = _function(item)
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        own = sum(number for name, number in item.callspec.indices.items() if name not in {"backend", "way"})
+        _grids[function] = max(_grids[function], own + 1)
+    if not item.get_closest_marker("slow"):
+        if _cases[function] < MEASURED:
+            item.add_marker(pytest.mark.measured)
+        _cases[function] += 1
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest, those with a time-out of their own, so that no process waits for one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow cases of tests with many cases of their own, and begin with the tests that take longest.
+
+    Those have a time-out of their own: no process should wait for one at the end.
+    """
+    if left_out := {item for item in items if _is_left_out(item)}:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Return whether *item* is one of a grid's cases that are tried in fewer ways: in each way one in GRID, not the same ones."""
+    if not isinstance(item, pytest.Function) or not item.get_closest_marker("slow"):
+        return False
+    indices = dict(item.callspec.indices) if hasattr(item, "callspec") else {}
+    if "way" not in indices or _grids[_function(item)] < GRID:
+        return False
+    way = indices.pop("way")
+    indices.pop("backend", None)
+    return (way + sum(indices.values())) % GRID > 0
 
 
 def pytest_collection_finish() -> None:
@@ -127,6 +152,7 @@ def pytest_collection_finish() -> None:
 
 
 _cases: Counter[str] = Counter()
+_grids: dict[str, int] = defaultdict(int)  # how many cases of its own a test has
 _run = count()
 
 

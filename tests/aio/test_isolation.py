@@ -23,8 +23,10 @@ VIEWS = {
 
 @pytest.fixture
 def databases(url: str, other_url: str) -> Iterator[Databases]:
-    """Two aliases. On SQLite a write waits for the others as long as they take, however slow the machine is."""
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    """Two aliases, for whose connections and locks tasks wait as long as it takes, however slow the machine is."""
+    patience: dict[str, Any] = {"pool_timeout": 60}
+    if url.startswith("sqlite"):
+        patience = {"connect_args": {"timeout": 60}}
     urls = {"default": url, "other": other_url}
     with Databases({alias: {"url": each, **patience} for alias, each in urls.items()}) as databases:
         yield databases
