@@ -195,7 +195,9 @@ class RoutedDatabases:
             schema.refuse_write()
         scope: Any = current_scope()
         awaited = False
-        if scope is not None and scope.kind is AWAITED and not scope.closed and scope.is_running:
+        if scope is None or scope.plain:
+            pass  # most calls: there is no scope, or only blocks
+        elif scope.kind is AWAITED and not scope.closed and scope.is_running:
             awaited, scope = True, scope.parent
         if self.routers or not (scope is None or (scope.plain and scope.owner is self)):
             pick = self.for_write if writes else self.for_read
@@ -205,7 +207,9 @@ class RoutedDatabases:
         if alias is None:
             loaded = None if instance is None else instance._row_state.alias
             alias = loaded or schema.home or DEFAULT_ALIAS
-        found = self._databases.get(alias) if alias.__class__ is str else None
+            found = self._databases.get(alias)
+        else:
+            found = self._databases.get(alias) if alias.__class__ is str else None
         if awaited and found is not None:
             twin = found.asynchronous
             known = scope is None or scope.transaction.database is twin

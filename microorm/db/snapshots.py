@@ -159,7 +159,8 @@ class SnapshotLog:
         if older[0]() is not instance:
             level[key] = snapshot
             return
-        if ROW in older[3] and not any(snapshot[2] is row for row in older[3][ROW]):
+        rows = older[3].get(ROW)
+        if rows is not None and snapshot[2] is not rows[0] and snapshot[2] is not rows[1]:
             level[key] = [*_steps(entry), snapshot]
             return
         for name, (before, generated) in snapshot[3].items():
