@@ -144,20 +144,24 @@ def test_receivers_that_run_at_once_do_not_mix_their_trees(Book: Any) -> None:
 
 def test_a_task_that_outlives_a_step_is_in_the_one_around(Book: Any) -> None:
     started: list[asyncio.Task[Any]] = []
+    go_on = asyncio.Event()
 
     @receiver(post_save, sender=Book)
     async def start(**kwargs: Any) -> None:
         started.append(asyncio.create_task(later()))
 
     async def later() -> None:
-        await asyncio.sleep(0.001)
+        await go_on.wait()
         await Book.objects.acount()
 
     async def main() -> Trace:
         with trace() as t:
             await Book(title="a").asave()
+            go_on.set()
             await started[0]
+            go_on.clear()
             await Book(title="b").asave()
+        go_on.set()
         await started[1]
         return t
 
