@@ -37,7 +37,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for block in printed:
         pages.write(block.title, block.text)
     monkeypatch.setenv("MYPYPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    settings = PROJECT["pyright"] | {"extraPaths": [str(ROOT)], "include": ["."]}
+    paths = {"extraPaths": [str(ROOT)]}
+    as_a_reader = paths | {"root": ".", "reportUnusedImport": "none"}  # who does not switch that on
+    settings = PROJECT["pyright"] | paths | {"include": ["."], "executionEnvironments": [as_a_reader]}
     pages.write("pyrightconfig.json", json.dumps(settings))
     return tmp_path
 
