@@ -119,7 +119,7 @@ def run(option: str, program: str, *arguments: str) -> int:
         elif option == FILE:
             os.chdir(Path(program).parent)
             sys.path[0] = os.getcwd()
-            runpy.run_path(program, run_name="__main__")
+            runpy.run_path(Path(program).name, run_name="__main__")
         else:
             exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as error:

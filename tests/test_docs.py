@@ -205,6 +205,25 @@ def test_commands_are_run_only_where_a_page_says_so() -> None:
     assert list(commands_of(block.text)) == [("ls", "a.py\n"), ("python a.py", "")]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("microorm nonsense", "no command named 'nonsense'"),
+        ("python file.py", "the page shows\nshown\n\nand it printed\nprinted\n"),
+        ("python file.py | cat", "the page shows\nshown\n\nand it printed\nprinted\n"),
+    ],
+)
+def test_a_command_that_fails_or_prints_something_else_fails_its_page(
+    command: str, said: str, tmp_path: Path, python: ForkedProgram
+) -> None:
+    (tmp_path / "file.py").write_text("print('printed')")
+    script = tmp_path / "page.py"
+    script.write_text(f"import microorm\nfrom tests import pages\npages.run('$ {command}\\nshown\\n')\n")
+    _, errors, status = python.python(str(script))
+    assert (status, said in errors) == (1, True), errors
+
+
 @pytest.mark.parametrize(
     ("expected", "shown", "same"),
     [
