@@ -282,13 +282,19 @@ def show(console: Console, heading: str, times: Times) -> None:
 
 @click.command()
 @click.option("--database", "kinds", multiple=True, type=click.Choice(KINDS), help="By default all.")
-@click.option("--rows", default=100, show_default=True, type=click.IntRange(BATCH), help="Rows in a sample.")
+@click.option(
+    "--rows",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Rows in a sample, in batches of 100.",
+)
 @click.option("--rounds", default=25, show_default=True, type=click.IntRange(1), help="Rounds that count.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the file of SQLite is made.")
 @click.option("--json", "target", default=RESULTS, type=click.Path(path_type=Path), help="Where to keep it.")
 def main(*, kinds: tuple[str, ...], rows: int, rounds: int, folder: Path | None, target: Path) -> None:
     """Time saves with durable receivers and their delivery, on each database."""
-    rows -= rows % BATCH
+    rows = max(BATCH, rows - rows % BATCH)
     console, kept = Console(width=110), {}
     for kind in kinds or KINDS:
         with opened(kind, folder) as databases:

@@ -29,6 +29,7 @@ PRELOADED = (
     "rich.table",
     "sqlite3",
 )
+FILE = "file"
 
 
 @dataclass
@@ -56,9 +57,10 @@ class ForkedProgram(Program):
         self._server.communicate()
 
     def python(self, *arguments: str, given: str = "", **environment: str) -> tuple[str, str, int]:
-        """Run `python -m …` or `python -c …`: output, errors, exit status."""
+        """Run `python -m …`, `python -c …` or `python ….py`, which is run where it lies: output, errors, exit status."""
         assert not given, "a fork has no input"
-        (result,) = self.at_once([arguments], **environment)
+        named = (FILE, *arguments) if arguments[0].endswith(".py") else arguments
+        (result,) = self.at_once([named], **environment)
         return result
 
     def at_once(self, programs: Sequence[Sequence[str]], **environment: str) -> list[tuple[str, str, int]]:
@@ -72,6 +74,7 @@ class ForkedProgram(Program):
 
 def serve() -> None:
     """Run the programs that each line of the input names, and write how they ended."""
+    sys.modules["tests.forks"] = sys.modules["__main__"]  # for a program that forks again
     for module in PRELOADED:
         importlib.import_module(module)
     gc.freeze()
@@ -92,8 +95,11 @@ def serve() -> None:
 
 def start(arguments: list[str], files: tuple[Path, Path], environment: dict[str, str]) -> int:
     """Fork a child that runs Python with *arguments*, and writes its output and its errors to *files*."""
+    assert sys.__stdout__ is not None
+    sys.__stdout__.flush()
     child = os.fork()
     if child == 0:
+        sys.stdout = sys.__stdout__
         for number, file in enumerate((os.devnull, *files)):
             os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
         os.environ.update(environment)
@@ -104,12 +110,16 @@ def start(arguments: list[str], files: tuple[Path, Path], environment: dict[str,
 
 
 def run(option: str, program: str, *arguments: str) -> int:
-    """Run a module or some code as Python does; return the exit status."""
+    """Run a module, some code or a file as Python does; return the exit status."""
     sys.argv = [program, *arguments]
     status: Any = 0
     try:
         if option == "-m":
             runpy.run_module(program, run_name="__main__", alter_sys=True)
+        elif option == FILE:
+            os.chdir(Path(program).parent)
+            sys.path[0] = os.getcwd()
+            runpy.run_path(Path(program).name, run_name="__main__")
         else:
             exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as error:

@@ -13,8 +13,10 @@ The blocks of a page are one program, in which each line stands where it stands 
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,14 +127,34 @@ def run(console: str) -> None:
     for command, expected in commands_of(console):
         if NOT_RUN.match(command):
             continue
-        done = subprocess.run(
-            command, shell=True, capture_output=True, text=True, timeout=300, env=environment()
-        )
-        shown = done.stdout + done.stderr
-        assert done.returncode == 0, f"$ {command}\n{shown}"
+        shown, status = _forked(command) or _started(command)
+        assert status == 0, f"$ {command}\n{shown}"
         assert not expected or matches(expected, shown), (
             f"$ {command}\nthe page shows\n{expected}\nand it printed\n{shown}"
         )
+
+
+def _started(command: str) -> tuple[str, int]:
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300, env=environment())
+    return done.stdout + done.stderr, done.returncode
+
+
+def _forked(command: str) -> tuple[str, int] | None:
+    """Run a program of Python as a fork of this one, which starts in a tenth of the time; None where that is not the same."""
+    plain = re.fullmatch(r"(microorm|python) [^|&;<>$`*?\\]+", command)
+    forks = sys.modules.get("tests.forks")
+    microorm = sys.modules.get("microorm")
+    if not plain or not forks or not microorm:
+        return None
+    if microorm.default_databases.aliases or list(microorm.default_registry.models):
+        return None  # the page has some of its own
+    name, *arguments = shlex.split(command)
+    program = ["-m", "microorm", *arguments] if name == "microorm" else [forks.FILE, *arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "out"), Path(folder, "err")
+        child = forks.start(program, files, environment())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return files[0].read_text() + files[1].read_text(), status
 
 
 def commands_of(console: str) -> Iterator[tuple[str, str]]:

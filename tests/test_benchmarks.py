@@ -211,14 +211,19 @@ def test_what_is_awaited_stores_and_returns_what_the_driver_does(
 
 
 @pytest.mark.parametrize("database", outbox.KINDS)
-def test_the_outbox_is_clocked_on_each_database(database: str, tmp_path: Path) -> None:
+def test_the_outbox_is_clocked_on_each_database(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In small batches: each commit waits for the disk."""
+    monkeypatch.setattr(outbox, "BATCH", 10)
+    monkeypatch.setattr(outbox, "DRAINED", 20)
     if database in KINDS:
         server = open_server(database)
         if isinstance(server, str):
             pytest.skip(server)
         server.close()
     target = tmp_path / "kept.json"
-    arguments = ["--database", database, "--rows", "100", "--rounds", "1", "--json", str(target)]
+    arguments = ["--database", database, "--rows", "10", "--rounds", "1", "--json", str(target)]
     result = CliRunner().invoke(outbox.main, arguments)
 
     assert result.exit_code == 0, result.output

@@ -10,12 +10,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import microorm
 from microorm.cli import main
+from tests.forks import ForkedProgram
 from tests.pages import CONTINUED, DOCS, ROOT, TUTORIAL, Block, blocks, call_of, commands_of, matches, program
 from tools import reference
 
@@ -35,35 +37,34 @@ def written_by(page: Path) -> set[str]:
     return {block.title.removesuffix(CONTINUED) for each in pages for block in blocks(each)}
 
 
-def run(page: Path, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedProgram]:
+    """Runs programs that find the package imported already."""
+    with ForkedProgram(tmp_path_factory.mktemp("forks")) as python:
+        yield python
+
+
+def run(page: Path, folder: Path, python: ForkedProgram) -> None:
     """Run the program of *page* in *folder*."""
     script = folder / "page.py"
     script.write_text(program(page))
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}{done.stderr}"
+    output, errors, status = python.python(str(script))
+    assert status == 0, f"{name_of(page)}:\n{output}{errors}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
-def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    run(page, tmp_path)
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, python: ForkedProgram) -> None:
+    run(page, tmp_path, python)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_chapters_of_the_tutorial_build_one_program(tmp_path: Path) -> None:
+def test_the_chapters_of_the_tutorial_build_one_program(tmp_path: Path, python: ForkedProgram) -> None:
     assert len(TUTORIAL) == 7
     for page in TUTORIAL:
-        run(page, tmp_path)
+        run(page, tmp_path, python)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -202,6 +203,25 @@ def test_commands_are_run_only_where_a_page_says_so() -> None:
     assert call_of(block, commands=False) == ""
     assert call_of(block, commands=True).startswith("_pages.run(")
     assert list(commands_of(block.text)) == [("ls", "a.py\n"), ("python a.py", "")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("microorm nonsense", "no command named 'nonsense'"),
+        ("python file.py", "the page shows\nshown\n\nand it printed\nprinted\n"),
+        ("python file.py | cat", "the page shows\nshown\n\nand it printed\nprinted\n"),
+    ],
+)
+def test_a_command_that_fails_or_prints_something_else_fails_its_page(
+    command: str, said: str, tmp_path: Path, python: ForkedProgram
+) -> None:
+    (tmp_path / "file.py").write_text("print('printed')")
+    script = tmp_path / "page.py"
+    script.write_text(f"import microorm\nfrom tests import pages\npages.run('$ {command}\\nshown\\n')\n")
+    _, errors, status = python.python(str(script))
+    assert (status, said in errors) == (1, True), errors
 
 
 @pytest.mark.parametrize(

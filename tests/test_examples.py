@@ -1,6 +1,7 @@
 """The examples run, print what they say they print, and the flights notice what is wrong with their data.
 
-An example is run as a reader would run it: in a process of its own, in an empty directory, warnings being errors.
+An example is run as a reader would run it: in a process of its own, in an empty directory, warnings being errors. What is
+run again with other data is a fork of a process that has imported what it needs.
 """
 
 import ast
@@ -13,11 +14,13 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tests.forks import ForkedProgram
 
 pytestmark = pytest.mark.slow
 
@@ -47,8 +50,29 @@ def run(folder: Path, *arguments: str | Path) -> Done:
     )
 
 
-def flights(folder: Path, *options: str | Path) -> Done:
-    return run(folder, "-m", "examples.flights", *options)
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedProgram]:
+    """Runs the flights in an empty directory, in which nothing may be left."""
+    folder = tmp_path_factory.mktemp("flights")
+    with ForkedProgram(folder) as program:
+        yield program
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def python(program: ForkedProgram) -> Callable[..., Done]:
+    """Runs Python with some arguments as such a fork."""
+
+    def python(*arguments: str | Path) -> Done:
+        output, errors, status = program.python(*map(str, arguments), COLUMNS="80", NO_COLOR="1")
+        return Done(arguments, status, output, errors)
+
+    return python
+
+
+@pytest.fixture
+def flights(python: Callable[..., Done]) -> Callable[..., Done]:
+    return lambda *options: python("-m", "examples.flights", *options)
 
 
 def stated(script: str) -> list[str]:
@@ -100,25 +124,48 @@ def test_the_index_leads_to_every_example() -> None:
 @pytest.mark.timeout(300)  # some seconds of work, on a machine that may be busy
 def test_a_month_of_flights_prints_the_totals_it_states(tmp_path: Path) -> None:
     """Exit status 0, the stated summary (27,004 flights, 4,479 and 680 that refer to nothing), nothing left behind."""
-    done = flights(tmp_path)
+    done = run(tmp_path, "-m", "examples.flights")
     wanted = lines((EXAMPLES / "flights" / "output.txt").read_text())
     assert (lines(done.stdout), done.stderr, done.returncode) == (wanted, "", 0)
     assert SECONDS_AND_SPEED.search(done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.timeout(300)
-def test_a_month_of_flights_by_coroutines_prints_the_same_summary(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "examples.async_flights")
-    summary, _, _ = (EXAMPLES / "flights" / "output.txt").read_text().partition("\n\nFrom where to where")
+CUT = """
+import runpy
+import sys
+from pathlib import Path
+
+from examples.flights import __main__ as flights
+from examples.flights.totals import PUBLISHED
+
+PUBLISHED.clear()
+PUBLISHED["flight"] = 1_500
+kind, data = sys.argv[1:]
+if kind == "asynchronous":
+    flights.DATA = Path(data)
+    runpy.run_module("examples.async_flights", run_name="__main__")
+else:
+    flights.main(["--data", data])
+"""
+
+
+def test_flights_by_coroutines_print_the_same_summary(some_data: Path, python: Callable[..., Done]) -> None:
+    """Of a part of the data, and of what is published of it; a batch is rolled back in both."""
+    done = python("-c", CUT, "asynchronous", some_data)
+    wanted = python("-c", CUT, "synchronous", some_data)
+    summary, found, _ = wanted.stdout.partition("\n\nFrom where to where")
+    assert (wanted.stderr, wanted.returncode, found) == ("", 0, "\n\nFrom where to where")
     assert (lines(done.stdout), done.stderr, done.returncode) == (lines(summary), "", 0)
-    assert list(tmp_path.iterdir()) == []
+    assert "1,500" in summary
 
 
 @pytest.mark.servers_only
-def test_flights_load_into_servers(url: str, other_url: str, some_data: Path, tmp_path: Path) -> None:
+def test_flights_load_into_servers(
+    url: str, other_url: str, some_data: Path, flights: Callable[..., Done]
+) -> None:
     """Cut data: all that is wrong is that flights are missing, and nothing is printed as an error but that."""
-    done = flights(tmp_path, "--data", some_data, "--database", url, "--second", other_url)
+    done = flights("--data", some_data, "--database", url, "--second", other_url)
     wrong = dict(line.removeprefix("wrong total: ").split(": ", 1) for line in done.stderr.splitlines())
     assert wrong.keys() == {
         "airport",
@@ -162,9 +209,9 @@ def with_value(number: int, column: str, value: str) -> Callable[[list[list[str]
     return change
 
 
-def test_lost_flights_are_noticed(some_data: Path, tmp_path: Path) -> None:
+def test_lost_flights_are_noticed(some_data: Path, flights: Callable[..., Done]) -> None:
     """The files and the databases agree on 1,500 flights, and both are wrong."""
-    done = flights(tmp_path, "--data", some_data)
+    done = flights("--data", some_data)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "wrong total: flight: 27,004 wanted, 1,500 found" in done.stderr
@@ -197,27 +244,30 @@ BAD_DATA = {
 
 @pytest.mark.parametrize(("change", "complaint"), BAD_DATA.values(), ids=BAD_DATA.keys())
 def test_a_bad_row_is_named_and_ends_the_load(
-    change: Callable[[list[list[str]]], list[list[str]]], complaint: str, some_data: Path, tmp_path: Path
+    change: Callable[[list[list[str]]], list[list[str]]],
+    complaint: str,
+    some_data: Path,
+    flights: Callable[..., Done],
 ) -> None:
     rewrite(some_data / FLIGHTS, lambda rows: change(rows[:40]))
-    done = flights(tmp_path, "--data", some_data)
+    done = flights("--data", some_data)
     assert done.returncode == 1
     assert done.stdout == ""
     assert re.search(f"Error: .*{complaint}", done.stderr), done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_truncated_file_ends_the_load(some_data: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_ends_the_load(some_data: Path, flights: Callable[..., Done]) -> None:
     path = some_data / FLIGHTS
     path.write_bytes(path.read_bytes()[:-2_000])
-    done = flights(tmp_path, "--data", some_data)
+    done = flights("--data", some_data)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.search(rf"Error: {FLIGHTS}, line \d+: Compressed file ended", done.stderr), done.stderr
 
 
-def test_a_missing_file_ends_the_load(some_data: Path, tmp_path: Path) -> None:
+def test_a_missing_file_ends_the_load(some_data: Path, flights: Callable[..., Done]) -> None:
     (some_data / "airlines.csv").unlink()
-    done = flights(tmp_path, "--data", some_data)
+    done = flights("--data", some_data)
     assert (done.returncode, done.stdout) == (1, "")
     assert "airlines.csv" in done.stderr
     assert "Traceback" not in done.stderr
@@ -250,7 +300,7 @@ SABOTAGE = {
 
 @pytest.mark.parametrize(("signal", "statement", "complaint"), SABOTAGE.values(), ids=SABOTAGE.keys())
 def test_the_totals_bite(
-    signal: str, statement: str, complaint: str, some_data: Path, tmp_path: Path
+    signal: str, statement: str, complaint: str, some_data: Path, python: Callable[..., Done]
 ) -> None:
     """What goes wrong between the file and the database, or in the receivers, is a wrong total."""
     program = f"""
@@ -266,7 +316,7 @@ def test_the_totals_bite(
 
         main()
     """
-    done = run(tmp_path, "-c", textwrap.dedent(program), "--data", some_data)
+    done = python("-c", textwrap.dedent(program), "--data", some_data)
     assert done.returncode == 1
     assert re.search(complaint, done.stderr), done.stderr
 
@@ -277,15 +327,17 @@ def tables(file: Path) -> set[str]:
     return {name for (name,) in rows if not name.startswith("sqlite_")}
 
 
-def test_a_second_load_into_kept_databases_is_refused(some_data: Path, tmp_path: Path) -> None:
+def test_a_second_load_into_kept_databases_is_refused(
+    some_data: Path, tmp_path: Path, flights: Callable[..., Done]
+) -> None:
     """The first leaves its two files, with the tables that the router sends there; the second changes nothing."""
     folder = tmp_path / "kept"
-    flights(tmp_path, "--data", some_data, "--keep", folder)
+    flights("--data", some_data, "--keep", folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert files.keys() == {"flights.db", "second.db"}
     assert tables(folder / "flights.db") == {"airline", "airport", "plane", "flight", "alembic_version"}
     assert tables(folder / "second.db") == {"weather", "audit", "alembic_version"}
-    done = flights(tmp_path, "--data", some_data, "--keep", folder)
+    done = flights("--data", some_data, "--keep", folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: the table 'airline' already holds 16 rows" in done.stderr
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
@@ -302,11 +354,13 @@ def test_a_second_load_into_kept_databases_is_refused(some_data: Path, tmp_path:
     ],
     ids=["unknown option", "no URL", "one database for two aliases", "no such directory", "no place for one"],
 )
-def test_wrong_usage_exits_with_2(options: tuple[str, ...], tmp_path: Path) -> None:
-    done = flights(tmp_path, *options)
+def test_wrong_usage_exits_with_2(
+    options: tuple[str, ...], program: ForkedProgram, flights: Callable[..., Done]
+) -> None:
+    done = flights(*options)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: " in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(program.folder.iterdir()) == []
 
 
 def test_the_shipped_data_are_the_counts_of_their_readme() -> None:

@@ -98,7 +98,7 @@ def test_a_round_that_fails_is_the_last_and_says_how_to_run_it_again(tmp_path: P
 
 
 def test_the_tests_of_the_rounds_are_there() -> None:
-    files = [*rounds.ORACLES, *rounds.CANCELLATIONS, rounds.KILLED_MIGRATIONS[0]]
+    files = [*rounds.ORACLES, *rounds.CANCELLATIONS, rounds.KILLED_MIGRATIONS[0], *rounds.DELIVERIES[:2]]
     assert [file for file in files if not (rounds.ROOT / file).is_file()] == []
 
 

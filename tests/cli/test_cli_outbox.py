@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from time import sleep
 from typing import Any
 
 import pytest
@@ -260,17 +262,14 @@ def test_the_tables_come_with_a_migration_where_they_are_needed(orders: Program,
     assert invoke("makemigrations", "-m", "again").stdout == "no changes\n"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_relay_that_gets_a_signal_finishes_and_says_what_it_did(orders: Program, stop: int) -> None:
-    models = MODELS.replace("from clibase import Base", "from microorm import Model as Base")
-    models += "    if instance.name == 'slow':\n        import time\n        time.sleep(1)\n"
-    orders.write({"shop/models.py": models})
-    code = "import microorm; microorm.create_all(); from shop.models import Order; "
-    code += "[Order(name=name).save() for name in ('slow', 'a', 'b')]"
-    assert orders.run("shell", "-c", code)[2] == 0
+@contextmanager
+def relay_of(orders: Program, models: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a relay as a program, with a receiver of its own, until it has called it; what is in the outbox was put there before."""
+    (orders.folder / "shop/models.py").write_text(
+        models.replace("from clibase import Base", "from microorm import Model as Base")
+    )
     relay = subprocess.Popen(
-        [sys.executable, "-m", "microorm", "relay"],
+        [sys.executable, "-m", "microorm", "relay", *options],
         cwd=orders.folder,
         env=orders.environment(),
         stdout=subprocess.PIPE,
@@ -278,48 +277,53 @@ def test_a_relay_that_gets_a_signal_finishes_and_says_what_it_did(orders: Progra
         text=True,
     )
     log = orders.folder / "log"
-    while not log.exists() or not log.read_text():
-        assert relay.poll() is None
-    relay.send_signal(stop)
-    out, err = relay.communicate(timeout=60)
+    try:
+        while not log.exists() or not log.read_text():
+            assert relay.poll() is None
+            sleep(0.01)
+        yield relay
+    finally:
+        relay.kill()
+        relay.communicate()
+    (orders.folder / "shop/models.py").write_text(MODELS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_relay_that_gets_a_signal_finishes_and_says_what_it_did(
+    run: Any, orders: Program, stop: int
+) -> None:
+    save(run, "slow", "a", "b")
+    slow = f"{MODELS}    if instance.name == 'slow':\n        import time\n        time.sleep(1)\n"
+    with relay_of(orders, slow) as relay:
+        relay.send_signal(stop)
+        out, err = relay.communicate(timeout=60)
     assert (out, err, relay.returncode) == ("1 done, 0 failed, 0 dead\n", "", 0)
-    status = json.loads(orders.run("outbox", "status", "--json")[0])
+    status = json.loads(run("outbox", "status", "--json").stdout)
     assert [(each["waiting"], each["claimed"], each["retrying"]) for each in status] == [(2, 0, 0)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_a_relay_whose_receiver_hangs(orders: Program, stop: int, kind: str) -> None:
+def test_a_second_signal_ends_a_relay_whose_receiver_hangs(
+    run: Any, orders: Program, stop: int, kind: str
+) -> None:
     """Its events are free again when the lease is over."""
-    models, _, body = MODELS.replace(
-        "from clibase import Base", "from microorm import Model as Base"
-    ).partition("    if instance")
+    save(run, "a", "b")
+    models, _, body = MODELS.partition("    if instance")
     if kind == "coroutine":
         models = models.replace("def charge", "async def charge")
         body += "    import asyncio\n    await asyncio.Event().wait()\n"
     else:
         body += "    import threading\n    threading.Event().wait()\n"
-    orders.write({"shop/models.py": f"{models}    if instance{body}"})
-    code = "import microorm; microorm.create_all(); from shop.models import Order; "
-    code += "[Order(name=name).save() for name in ('a', 'b')]"
-    assert orders.run("shell", "-c", code)[2] == 0
-    relay = subprocess.Popen(
-        [sys.executable, "-m", "microorm", "relay", "--lease", "1"],
-        cwd=orders.folder,
-        env=orders.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = orders.folder / "log"
-    while not log.exists() or not log.read_text():
-        assert relay.poll() is None
-    relay.send_signal(stop)
-    with pytest.raises(subprocess.TimeoutExpired):
-        relay.wait(0.5)
-    relay.send_signal(stop)
-    assert (relay.communicate(timeout=60)[1], relay.returncode) == ("", -stop)
-    (status,) = json.loads(orders.run("outbox", "status", "--alias", "default", "--json")[0])
+    with relay_of(orders, f"{models}    if instance{body}", "--lease", "1") as relay:
+        relay.send_signal(stop)
+        with pytest.raises(subprocess.TimeoutExpired):
+            relay.wait(0.5)
+        relay.send_signal(stop)
+        assert (relay.communicate(timeout=60)[1], relay.returncode) == ("", -stop)
+    (status,) = json.loads(run("outbox", "status", "--alias", "default", "--json").stdout)
     assert (status["waiting"], status["claimed"]) == (0, 2)
 
 

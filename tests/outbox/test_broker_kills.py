@@ -8,6 +8,7 @@ import pytest
 
 from tests.outbox.brokers import required
 from tests.programs import ROOT, Program
+from tests.thorough import size
 
 pytestmark = [
     pytest.mark.slow,
@@ -15,14 +16,16 @@ pytestmark = [
     pytest.mark.backends("sqlite-file", "postgresql", "mariadb"),
 ]
 
-KILLS = 20
+KILLS, THOROUGH = 6, 20
 REPEATED = 0.02
 
 
 def test_kills_on_the_way_through_rabbitmq_lose_nothing_and_invent_nothing(url) -> None:
+    """Producer, relay and both consumers are killed; more often in `make soak`."""
     required("rabbit")
+    kills = size(KILLS, THOROUGH)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.outbox.broker_soak", url, str(KILLS)],
+        [sys.executable, "-m", "tests.outbox.broker_soak", url, str(kills)],
         cwd=ROOT,
         env=Program(ROOT).environment(),
         capture_output=True,
@@ -31,6 +34,6 @@ def test_kills_on_the_way_through_rabbitmq_lose_nothing_and_invent_nothing(url) 
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["lost"], result["phantom"], result["kills"]) == ([], [], KILLS)
+    assert (result["lost"], result["phantom"], result["kills"]) == ([], [], kills)
     assert result["saved"] > 100
     assert result["twice"] <= REPEATED * result["saved"], result

@@ -329,7 +329,6 @@ def test_each_worker_of_xdist_has_databases_of_its_own(
             pytest.skip(server)
         name = f"plugin_{server.token}"
         urls = [server.url.set(database=f"{name}_{n}").render_as_string(hide_password=False) for n in (1, 2)]
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     pytester.makepyfile(models=MODELS)
     pytester.makeconftest(
         f"import microorm\nmicroorm.configure({{'default': {urls[0]!r}, 'archive': {urls[1]!r}}})\n"
@@ -337,7 +336,7 @@ def test_each_worker_of_xdist_has_databases_of_its_own(
     tests = """
 import os, re
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("kind", ["microorm_db", "microorm_transactional_db"])
 def test_alone(request, kind, number):
     databases = request.getfixturevalue(kind)
@@ -350,8 +349,10 @@ def test_alone(request, kind, number):
 """
     pytester.makepyfile(test_shop=HEAD + tests)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    done = pytester.runpytest_subprocess("-p", "microorm.testing.plugin", "-n", "2", timeout=100)
-    done.assert_outcomes(passed=12)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # each process would import them all
+    plugins = ("-p", "microorm.testing.plugin", "-p", "xdist")
+    done = pytester.runpytest_subprocess(*plugins, "-n", "2", timeout=100)
+    done.assert_outcomes(passed=6)
     assert list(pytester.path.glob("*.db")) == []
     if server is not None:
         listing = "SELECT datname FROM pg_database" if kind == "postgresql" else "SHOW DATABASES"

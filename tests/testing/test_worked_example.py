@@ -99,7 +99,7 @@ def test_broken_code_fails_in_the_tests_of_it_alone(
     tmp_path: Path, right: str, wrong: str, failing: list[str], line: str
 ) -> None:
     assert MODULE.count(right) == 1
-    output, failed = run(tmp_path, MODULE.replace(right, wrong), "-n", "2")
+    output, failed = run(tmp_path, MODULE.replace(right, wrong))
     assert failed == failing
     assert line in output
     assert f"{len(failing)} failed, {TESTS - len(failing)} passed" in output

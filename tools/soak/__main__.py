@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Options], Outcome]] = {
     "oracles": rounds.oracles,
     "cancellations": rounds.cancellations,
     "migrations": rounds.migrations,
+    "deliveries": rounds.deliveries,
     "web": web.run,
     "fixtures": fixtures.run,
     "outbox": outbox.run,

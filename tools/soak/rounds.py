@@ -30,6 +30,13 @@ CANCELLATIONS = (
     "tests/failures/test_interrupts.py",
 )
 KILLED_MIGRATIONS = ("tests/migrations/test_migrations_targets.py", "-k", "kill")
+DELIVERIES = (
+    "tests/outbox/test_ordered.py",
+    "tests/outbox/test_broker_kills.py",
+    "-k",
+    "8_workers or rabbitmq",
+    "--hypothesis-profile=thorough",
+)
 COUNTS = re.compile(r"(\d+) (passed|failed|errors?)")
 
 
@@ -46,6 +53,11 @@ def cancellations(options: Options) -> Outcome:
 def migrations(options: Options) -> Outcome:
     """Kill (-9) a process that migrates, at each of its statements, and go on."""
     return pytest_rounds("migrations", KILLED_MIGRATIONS, options)
+
+
+def deliveries(options: Options) -> Outcome:
+    """Deliver the events of 500 rows in their order by 8 workers, and kill 20 processes on the way through RabbitMQ."""
+    return pytest_rounds("deliveries", DELIVERIES, options)
 
 
 def pytest_rounds(name: str, arguments: tuple[str, ...], options: Options) -> Outcome:
