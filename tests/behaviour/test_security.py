@@ -24,6 +24,7 @@ from microorm import (
     related,
 )
 from tests.behaviour.hostile import CORPUS, MARK, SHAPES, UNFIT
+from tests.behaviour.wire import ONE_WAY
 
 # What the paths of JSON have no way to say: a clear error.
 UNREACHABLE = {"sqlite": '"', "mariadb": "-"}
@@ -153,6 +154,7 @@ def new(shop: Shop) -> Any:
     return shop.Book(title="new", isbn="1", author=shop.author)
 
 
+@ONE_WAY
 @SOME
 def test_a_string_that_names_nothing_is_refused_before_any_sql(shop, stored, wire):
     """Only known names reach SQL. The error is Python's or ours, never the database's."""
@@ -173,6 +175,7 @@ def test_a_string_that_is_no_alias_is_refused_before_any_sql(shop, wire):
                 Databases({name: "sqlite://"})
 
 
+@ONE_WAY
 @APART
 def test_values_are_bound_and_come_back_as_they_were(shop, wire):
     """In conditions, writes, expressions, JSON and in SQL of one's own, whatever is in them."""
@@ -183,6 +186,7 @@ def test_values_are_bound_and_come_back_as_they_were(shop, wire):
     assert shop.books.all() == [shop.book]
 
 
+@ONE_WAY
 @APART
 def test_keys_of_json_are_bound(shop, wire):
     """Or a clear error, where the database has no way to say them."""
@@ -250,6 +254,7 @@ def test_what_no_database_takes_is_refused_before_any_sql(shop, wire):
         assert [statement for statement in sent if MARK in str(statement)] == []
 
 
+@APART
 def test_parameters_of_raw_sql_are_values_whatever_their_names(shop, wire):
     """A name that the SQL has not is an error, or left out; it never becomes a part of the SQL."""
     with wire.everything() as sent:
@@ -262,6 +267,7 @@ def test_parameters_of_raw_sql_are_values_whatever_their_names(shop, wire):
     assert [statement for statement in sent if MARK in str(statement)] == []
 
 
+@ONE_WAY
 def test_labels_are_quoted(shop):
     """The caller's own labels are identifiers of the statement and nothing more."""
     unknown = []

@@ -14,8 +14,12 @@ from typing import Any
 import asyncmy.cursors
 import psycopg
 import pymysql.cursors
+import pytest
 from sqlalchemy import Engine
 
+ONE_WAY = pytest.mark.parametrize(
+    "way", ["driver"]
+)  # for a test of the SQL and the database, however it gets there
 VERBS = ("INSERT", "UPDATE", "DELETE", "SELECT")
 QUIET = ("SELECT 1", "SELECT pg_catalog.version()", "SELECT CAST(")
 

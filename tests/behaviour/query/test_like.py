@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import String, func, not_
 
 from microorm import Field, field
+from tests.behaviour.wire import ONE_WAY
 
 TEXTS = ("a%b", "a_b", "a\\b", "a/b", "axb", "a\\", "%", "_", "\\", "/", "\\%", "'\"", "")
 
@@ -23,6 +24,8 @@ def Word(Base: Any, registry: Any) -> Any:
     return Word
 
 
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
+@ONE_WAY
 def test_a_text_is_searched_for_as_it_is(Word):
     columns = (Word.text, Word.own, Word.long, Word.extra["t"].as_string(), func.coalesce(Word.text, ""))
     for wanted in TEXTS:
