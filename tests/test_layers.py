@@ -4,15 +4,20 @@ That imports point down only is import-linter's contract in pyproject.toml, chec
 """
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "microorm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES: dict[Path, ast.Module] = {}
+NODES: dict[Path, list[ast.AST]] = {}
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 40
 
+INDENTED_IMPORT = re.compile(r"^[ \t].*\bimport\b", re.MULTILINE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # "file.py:function": why this one imports when it runs.
@@ -75,8 +80,13 @@ def tree_of(path: Path) -> ast.Module:
     return TREES[path] if path in TREES else TREES.setdefault(path, ast.parse(path.read_text()))
 
 
-def functions(tree: ast.AST) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of the file, in which these rules look, found once."""
+    return NODES[path] if path in NODES else NODES.setdefault(path, list(ast.walk(tree_of(path))))
+
+
+def functions(nodes: Iterable[ast.AST]) -> Iterator[Function]:
+    return (node for node in nodes if isinstance(node, Function))
 
 
 def length(function: Function) -> int:
@@ -88,9 +98,11 @@ def length(function: Function) -> int:
 
 
 def late_imports(path: Path) -> set[str]:
+    if not INDENTED_IMPORT.search(path.read_text()):  # which saves reading most files
+        return set()
     return {
         f"{name_of(path)}:{function.name}"
-        for function in functions(tree_of(path))
+        for function in functions(nodes_of(path))
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
@@ -100,11 +112,12 @@ def private(name: str) -> bool:
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
 
 
+@cache
 def defined_here() -> set[str]:
     """Every name that the package itself defines, assigns or takes as a parameter, attributes included."""
     names: set[str] = set()
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             match node:
                 case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                     names.add(name)
@@ -115,16 +128,16 @@ def defined_here() -> set[str]:
     return names
 
 
-def foreign_privates(path: Path, ours: set[str]) -> Iterator[str]:
-    for node in ast.walk(tree_of(path)):
+def foreign_privates(name_of_file: str, nodes: Iterable[ast.AST], ours: set[str]) -> Iterator[str]:
+    for node in nodes:
         match node:
             case ast.Attribute(attr=name, lineno=line) if private(name):
                 if name not in ours and name not in PUBLIC_ALL_THE_SAME:
-                    yield f"{name_of(path)}:{line}: {name}"
+                    yield f"{name_of_file}:{line}: {name}"
             case ast.ImportFrom(module=str() as module, names=aliases, lineno=line, level=0):
                 imported = [*module.split("."), *(alias.name for alias in aliases)]
                 if not module.startswith("microorm") and any(map(private, imported)):
-                    yield f"{name_of(path)}:{line}: {module}"
+                    yield f"{name_of_file}:{line}: {module}"
 
 
 DOCUMENTED = {"_unregister_task"}
@@ -140,7 +153,7 @@ def test_a_function_fits_on_a_screen() -> None:
     lengths = {
         f"{name_of(path)}:{function.name}": length(function)
         for path in FILES
-        for function in functions(tree_of(path))
+        for function in functions(nodes_of(path))
     }
     assert {name: lines for name, lines in lengths.items() if lines > LINES_PER_FUNCTION} == {}
 
@@ -152,14 +165,16 @@ def test_imports_stand_at_the_top_of_a_file() -> None:
 
 def test_nothing_private_of_another_library_is_used() -> None:
     ours = defined_here() | DOCUMENTED
-    assert [found for path in FILES for found in foreign_privates(path, ours)] == []
+    found = (foreign_privates(name_of(path), nodes_of(path), ours) for path in FILES)
+    assert list(chain.from_iterable(found)) == []
 
 
 def test_the_rules_see_what_they_forbid() -> None:
     """The checks above find an offender, so that their silence means something."""
     source = 'def f(x):\n    """Long.\n\n    Longer.\n    """\n    import os\n    return x._secret'
     tree = ast.parse(source)
-    assert [length(node) for node in functions(tree)] == [3]
+    assert [length(node) for node in functions(ast.walk(tree))] == [3]
     assert private("_secret")
     assert not private("__table__")
-    assert "_secret" not in defined_here()
+    assert list(foreign_privates("x.py", ast.walk(tree), {"f"})) == ["x.py:7: _secret"]
+    assert INDENTED_IMPORT.search(source)

@@ -43,6 +43,7 @@ def through_json(instance: Any, alias: str = "default") -> Any:
     return load_row(instance.__schema__, decode(text, max_bytes=10_000_000), alias)
 
 
+@pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 @pytest.mark.parametrize("row", ALL_ROWS.values(), ids=ALL_ROWS)
 def test_each_value_survives_a_save_and_json(row, registry, Base, backend) -> None:
     if row in SERVER_ROWS.values() and backend.startswith("sqlite"):

@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-FACTORS = {"quick": 0.3, "microorm": 1, "thorough": 20}
+FACTORS = {"quick": 0.15, "microorm": 0.35, "thorough": 20}
 
 
 def examples(number: int) -> int:

@@ -105,7 +105,7 @@ async def open_transactions(databases: Any, Entry: Any) -> int:
     return int(found)
 
 
-@pytest.mark.parametrize("tasks", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tasks", [15, pytest.param(50, marks=pytest.mark.slow)])
 def test_tasks_do_not_see_or_leave_anything_of_each_other(databases: Any, Entry: Any, tasks: int) -> None:
     """Nested blocks in many tasks at once, with errors, time-outs and cancellations at random moments."""
     crowd = Crowd(databases, Entry, seed=tasks)

@@ -11,7 +11,9 @@ from sqlalchemy import select
 import microorm
 from microorm import Field, field
 from tests.awaited import AWAITED, not_awaited
+from tests.behaviour.on_demand import PatientRegistry
 from tests.behaviour.wire import Wire
+from tests.servers import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +25,14 @@ def wire(way: str, databases: "microorm.Databases") -> Wire:
         if way == AWAITED:
             wire.attach(not_awaited(lambda alias=alias: databases.engine(alias)))
     return wire
+
+
+@pytest.fixture
+def registry(request: pytest.FixtureRequest, backend: str, databases: "microorm.Databases") -> Any:
+    """An empty registry over `databases`."""
+    if backend not in KINDS:
+        return microorm.Registry(databases)
+    return PatientRegistry(databases, request.getfixturevalue("other_url"))
 
 
 @pytest.fixture

@@ -50,6 +50,11 @@ def library(Base: Any) -> SimpleNamespace:
 
 def fill(models: Any, alias: str = "default") -> None:
     """Two countries; three authors, of whom one has a profile, one no country; five books, four tags."""
+    with models.Book.__schema__.registry.databases.atomic(alias):  # one commit for all
+        _fill(models, alias)
+
+
+def _fill(models: Any, alias: str) -> None:
     made = SimpleNamespace()
     made.chile, made.peru = (models.Country(code=code).save(using=alias) for code in ("cl", "pe"))
     isabel = models.Author(name="isabel", country=made.chile).save(using=alias)

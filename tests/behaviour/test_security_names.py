@@ -18,7 +18,9 @@ from microorm import (
     many_to_many,
 )
 from tests.behaviour.hostile import IDENTIFIERS, MARK, SHAPES
+from tests.behaviour.wire import ONE_WAY
 
+APART = pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")  # a file holds what memory does
 ODD = [
     "\0",
     f"{MARK}\0",
@@ -52,6 +54,8 @@ def made(Base: Any, name: str, annotations: dict[str, Any], **options: Any) -> A
     return new_class(name, (Base,), options, lambda namespace: namespace.update(body))
 
 
+@APART
+@ONE_WAY
 def test_hostile_tables_and_columns_are_quoted(Base, registry, dialect, wire):
     """Made, written, read, joined, updated and deleted through, with the name of each as it is."""
     chosen = [name for name in IDENTIFIERS if not unknown_to(dialect, name)]
@@ -137,6 +141,8 @@ def test_names_that_quotes_do_not_help_are_refused_at_the_definition(Base, regis
     assert list(registry.models) == []
 
 
+@APART
+@ONE_WAY
 def test_a_hostile_class_name_is_a_label_and_never_sql(Base, registry, dialect):
     """Of a table that is named after it, it is quoted as any; in messages it is as it is."""
     chosen = [name for name in IDENTIFIERS if not unknown_to(dialect, name)]
@@ -150,6 +156,8 @@ def test_a_hostile_class_name_is_a_label_and_never_sql(Base, registry, dialect):
         assert model.objects.delete() == (1, {model.__schema__.label: 1})
 
 
+@APART
+@ONE_WAY
 def test_members_of_an_enum_and_literals_are_quoted_in_checks(Base, registry, stored):
     """A CHECK that the database understands, and values that come back as they were."""
     values = [each for each in SHAPES if len(each) < 60]
@@ -164,6 +172,8 @@ def test_members_of_an_enum_and_literals_are_quoted_in_checks(Base, registry, st
         assert Item.objects.get(kind=kinds(value), word=value) == instance
 
 
+@APART
+@ONE_WAY
 def test_names_of_constraints_and_indexes_are_quoted(Base, registry, dialect):
     """In `table_args`, where the class body names them."""
     chosen = [name for name in IDENTIFIERS if not unknown_to(dialect, name)]
@@ -192,6 +202,8 @@ def test_names_of_constraints_and_indexes_are_quoted(Base, registry, dialect):
         assert upsert == thing
 
 
+@APART
+@ONE_WAY
 def test_many_to_many_relations_of_hostile_tables(Base, registry, dialect):
     """The table between two is named after the model and the relation; a name in any script will do."""
     chosen = [name for name in IDENTIFIERS if not unknown_to(dialect, name)]

@@ -5,6 +5,7 @@ the server got, and listening to it does not change the way.
 """
 
 import inspect
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,12 @@ from typing import Any
 import asyncmy.cursors
 import psycopg
 import pymysql.cursors
+import pytest
 from sqlalchemy import Engine
 
+ONE_WAY = pytest.mark.parametrize(
+    "way", ["driver"]
+)  # for a test of the SQL and the database, however it gets there
 VERBS = ("INSERT", "UPDATE", "DELETE", "SELECT")
 QUIET = ("SELECT 1", "SELECT pg_catalog.version()", "SELECT CAST(")
 
@@ -103,6 +108,11 @@ class Wire:
                 return wire._noted(many, lambda: super(Noting, self).executemany(query, *args, **options))
 
         return Noting
+
+
+def parameters(text: str) -> int:
+    """How many parameters the statement *text* has, in whichever style the driver takes them."""
+    return len(re.findall(r"\?|%s|%\(|\$\d", text))
 
 
 def _about_rows(text: str) -> bool:

@@ -281,39 +281,41 @@ def same(found: Any, wanted: Any) -> bool:
 
 
 def check_each_way(Thing: Any, row: Row) -> None:
-    objects = Thing.objects
+    objects, edges = Thing.objects, row.edges
+    check_stored([(Thing(value=value).save(), value, None) for value in edges])
+    both = [(objects.create(value=value, perhaps=value), value, value) for value in edges]
+    check_stored(both)
+    for thing, *_ in both:
+        thing.perhaps = None
+        thing.save()
+    check_stored([(thing, value, None) for thing, value, _ in both])
+    many = objects.bulk_create([Thing(value=value, perhaps=value) for value in edges])
+    check_stored([(thing, value, value) for thing, value in zip(many, edges, strict=True)])
+    shifted = list(zip(many, [*edges[1:], edges[0]], strict=True))
+    for thing, value in shifted:
+        thing.value = thing.perhaps = value
+        thing.save(update_fields=["value", "perhaps"])
+    check_stored([(thing, value, value) for thing, value in shifted])
+    again = list(zip(many, edges, strict=True))
+    for perhaps in (False, True):
+        for thing, value in again:
+            assert objects.filter(id=thing.id).update(value=value, perhaps=value if perhaps else None) == 1
+            thing.refresh_from_db()
+        check_stored([(thing, value, value if perhaps else None) for thing, value in again])
+    objects.filter(id=many[0].id).update(perhaps=Thing.value, value=Thing.value)
+    check_stored([(many[0], edges[0], edges[0])])
 
-    def check(key: int, value: Any, perhaps: Any) -> None:
-        found = objects.get(id=key)
+
+def check_stored(written: list[tuple[Any, Any, Any]]) -> None:
+    """Each instance is stored with its value and its other one, and neither it nor what is read counts as changed."""
+    Thing = type(written[0][0])
+    rows = {each.id: each for each in Thing.objects.filter(Thing.id.in_([thing.id for thing, *_ in written]))}
+    assert len(rows) == len(written)
+    for thing, value, perhaps in written:
+        found = rows[thing.id]
         assert same(found.value, stored(Thing, value))
         assert same(found.perhaps, None if perhaps is None else stored(Thing, perhaps))
-        assert found.changes() == {}
-
-    for value in row.edges:
-        alone = Thing(value=value).save()
-        assert alone.changes() == {}
-        check(alone.id, value, None)
-        both = objects.create(value=value, perhaps=value)
-        check(both.id, value, value)
-        both.perhaps = None
-        both.save()
-        assert both.changes() == {}
-        check(both.id, value, None)
-    for thing in (many := objects.bulk_create([Thing(value=v, perhaps=v) for v in row.edges])):
-        assert thing.changes() == {}
-        check(thing.id, thing.value, thing.value)
-    first = many[0]
-    for value in row.edges:
-        first.value = first.perhaps = value
-        first.save(update_fields=["value", "perhaps"])
-        assert first.changes() == {}
-        check(first.id, value, value)
-        assert objects.filter(id=many[-1].id).update(value=value, perhaps=None) == 1
-        check(many[-1].id, value, None)
-        assert objects.filter(id=many[-1].id).update(value=value, perhaps=value) == 1
-        check(many[-1].id, value, value)
-    objects.filter(id=first.id).update(perhaps=Thing.value, value=Thing.value)
-    check(first.id, row.edges[-1], row.edges[-1])
+        assert (found.changes(), thing.changes()) == ({}, {})
 
 
 def check_comparisons(Thing: Any, row: Row) -> None:

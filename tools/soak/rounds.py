@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 ORACLES = (
     "tests/behaviour/persistence/test_bulk_oracle.py",
     "tests/behaviour/persistence/test_collecting_oracle.py",
+    "tests/behaviour/query/test_annotations_oracle.py",
     "tests/behaviour/query/test_operands_oracle.py",
     "tests/behaviour/query/test_paths_oracle.py",
     "tests/behaviour/query/test_query_oracle.py",

@@ -100,51 +100,34 @@ def test_a_validator_sees_each_written_value_once_as_it_is_written(Item, seen, s
     assert stored(Item, "name", "price") == [("Pen", None)]
 
 
-WRITES = [
-    pytest.param(lambda Item, item: item.save(), id="save"),
-    pytest.param(lambda Item, item: item.save(update_fields=["stock"]), id="update_fields"),
-    pytest.param(lambda Item, item: Item.objects.bulk_update([item], ["stock"]), id="bulk_update"),
-    pytest.param(lambda Item, item: Item.objects.bulk_create([Item(name="A", stock=-1)]), id="bulk_create"),
-    pytest.param(
-        lambda Item, item: Item.objects.bulk_create([Item(name="A", stock=-1, price=1)]),
-        id="bulk_create-converted",
-    ),
-    pytest.param(
-        lambda Item, item: Item.objects.bulk_create([item], on_conflict="update", unique_fields=["id"]),
-        id="upsert",
-    ),
-    pytest.param(lambda Item, item: Item.objects.update(stock=-1), id="update"),
-    pytest.param(
-        lambda Item, item: Item.objects.update(stock=case((Item.stock > 3, -1), else_=2)), id="update-case"
-    ),
-    pytest.param(
-        lambda Item, item: Item.objects.update(stock=func.coalesce(Item.stock, -1)), id="update-coalesce"
-    ),
-    pytest.param(lambda Item, item: Item.objects.create(name="A", stock=-1), id="create"),
-    pytest.param(
-        lambda Item, item: Item.objects.get_or_create(name="A", defaults={"stock": -1}), id="get_or_create"
-    ),
-    pytest.param(
-        lambda Item, item: Item.objects.update_or_create(name="Pen", defaults={"stock": -1}),
-        id="update_or_create",
-    ),
-    pytest.param(
-        lambda Item, item: Item.from_dict({"name": "A", "stock": -1}, allow=["name", "stock"]),
-        id="from_dict",
-    ),
-]
+WRITES: dict[str, Any] = {
+    "save": lambda Item, item: item.save(),
+    "update_fields": lambda Item, item: item.save(update_fields=["stock"]),
+    "bulk_update": lambda Item, item: Item.objects.bulk_update([item], ["stock"]),
+    "bulk_create": lambda Item, item: Item.objects.bulk_create([Item(name="A", stock=-1)]),
+    "bulk_create-converted": lambda Item, item: Item.objects.bulk_create([Item(name="A", stock=-1, price=1)]),
+    "upsert": lambda Item, item: Item.objects.bulk_create([item], on_conflict="update", unique_fields=["id"]),
+    "update": lambda Item, item: Item.objects.update(stock=-1),
+    "update-case": lambda Item, item: Item.objects.update(stock=case((Item.stock > 3, -1), else_=2)),
+    "update-coalesce": lambda Item, item: Item.objects.update(stock=func.coalesce(Item.stock, -1)),
+    "create": lambda Item, item: Item.objects.create(name="A", stock=-1),
+    "get_or_create": lambda Item, item: Item.objects.get_or_create(name="A", defaults={"stock": -1}),
+    "update_or_create": lambda Item, item: Item.objects.update_or_create(name="Pen", defaults={"stock": -1}),
+    "from_dict": lambda Item, item: Item.from_dict({"name": "A", "stock": -1}, allow=["name", "stock"]),
+}
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_value_is_refused_wherever_it_is_written(Item, write, stored):
+def test_a_value_is_refused_wherever_it_is_written(Item, stored, subtests):
     item = Item(name="Pen", stock=1).save()
     item.stock = -1
-    with pytest.raises(InvalidValue) as raised:
-        write(Item, item)
-    assert raised.value.errors == {"stock": "must not be negative"}
-    assert str(raised.value) == "Item.stock must not be negative (int -1)"
-    assert stored(Item, "name", "stock") == [("Pen", 1)]
-    assert item.changes() == {"stock": (1, -1)}
+    for name, write in WRITES.items():
+        with subtests.test(name):
+            with pytest.raises(InvalidValue) as raised:
+                write(Item, item)
+            assert raised.value.errors == {"stock": "must not be negative"}
+            assert str(raised.value) == "Item.stock must not be negative (int -1)"
+            assert stored(Item, "name", "stock") == [("Pen", 1)]
+            assert item.changes() == {"stock": (1, -1)}
 
 
 @MEMORY

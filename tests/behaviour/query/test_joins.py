@@ -231,26 +231,26 @@ def test_mutable_values_of_related_rows_are_watched(shop):
     assert book.changes() == {"log": (["x"], ["x", "y"])}
 
 
+NO_PATHS = [
+    (["autor"], FieldError, "Book.autor does not exist; nearest: 'author'"),
+    (["author.contry"], FieldError, "Author.contry does not exist; nearest: 'country'"),
+    (["author_id"], FieldError, "Book.author_id is not a relation"),
+    (["author.name"], FieldError, "Author.name is not a relation"),
+    (["author."], FieldError, "Author. does not exist"),
+    ([""], FieldError, "Book. does not exist"),
+    (["tags"], FieldError, "Book.tags leads to many rows; use prefetch_related"),
+    (["author.books"], FieldError, "Author.books leads to many rows"),
+    ([3], TypeError, "takes paths or dotted names, not 3"),
+    ([None], TypeError, "not None"),
+    ([["author"]], TypeError, "takes paths"),
+]
+
+
 @MEMORY
-@pytest.mark.parametrize(
-    ("paths", "error", "message"),
-    [
-        (["autor"], FieldError, "Book.autor does not exist; nearest: 'author'"),
-        (["author.contry"], FieldError, "Author.contry does not exist; nearest: 'country'"),
-        (["author_id"], FieldError, "Book.author_id is not a relation"),
-        (["author.name"], FieldError, "Author.name is not a relation"),
-        (["author."], FieldError, "Author. does not exist"),
-        ([""], FieldError, "Book. does not exist"),
-        (["tags"], FieldError, "Book.tags leads to many rows; use prefetch_related"),
-        (["author.books"], FieldError, "Author.books leads to many rows"),
-        ([3], TypeError, "takes paths or dotted names, not 3"),
-        ([None], TypeError, "not None"),
-        ([["author"]], TypeError, "takes paths"),
-    ],
-)
-def test_what_is_no_path_to_one_row_is_refused(shop, paths, error, message):
-    with pytest.raises(error, match=message):
-        shop.Book.objects.select_related(*paths)
+def test_what_is_no_path_to_one_row_is_refused(shop):
+    for paths, error, message in NO_PATHS:
+        with pytest.raises(error, match=message):
+            shop.Book.objects.select_related(*paths)
 
 
 @MEMORY

@@ -93,17 +93,17 @@ RESULTS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", RESULTS)
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 def test_an_operation_on_an_expression_has_the_result_and_type_that_one_on_a_column_has(
-    Run: Any, what: str
+    Run: Any, subtests
 ) -> None:
-    make, expected = RESULTS[what]
-    (result,) = Run.objects.scalars(make(Run))
-    assert (result, type(result)) == (expected, type(expected))
-    shared = make(Run)
-    assert Run.objects.filter(shared == expected).exclude(shared != expected).count() == 1
-    assert Run.objects.scalars(shared) == [expected]  # the expression can be used again
+    for what, (make, expected) in RESULTS.items():
+        with subtests.test(what):
+            (result,) = Run.objects.scalars(make(Run))
+            assert (result, type(result)) == (expected, type(expected))
+            shared = make(Run)
+            assert Run.objects.filter(shared == expected).exclude(shared != expected).count() == 1
+            assert Run.objects.scalars(shared) == [expected]  # the expression can be used again
 
 
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")

@@ -28,7 +28,6 @@ from microorm import (
     through,
 )
 from microorm.mapping.state import drop_related, keep_related, kept_related
-from microorm.query.results import MAX_VALUES
 from microorm.relations.through_rows import ThroughRows
 from microorm.signals import (
     m2m_changed,
@@ -611,8 +610,9 @@ def test_fixtures_say_that_they_write_raw(Post, post, tags, listen):
 
 @pytest.mark.backends("sqlite-file")
 @pytest.mark.parametrize("way", ["driver"])  # many rows, which take time
-def test_many_keys_go_over_in_parts(Post, Tag, post, told, wire):
-    number = MAX_VALUES + 100
+def test_many_keys_go_over_in_parts(Post, Tag, post, told, wire, monkeypatch):
+    monkeypatch.setattr("microorm.relations.through_rows.MAX_VALUES", 50)
+    number = 130
     tags = Tag.objects.bulk_create([Tag(name=f"t{number}") for number in range(number)])
     heard = told(Post.tags)
     post.tags.add(*tags)
