@@ -1,7 +1,6 @@
 """Cancellation: a task may be cancelled at any await, and rows, instances, hooks and connections stay in order."""
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
@@ -122,8 +121,8 @@ async def walk(world: World, name: str, times: int, *, all_tasks: bool) -> tuple
     """
     main = asyncio.current_task() if all_tasks else None
     job: Callable[[list[Any]], Awaitable[None]] = getattr(world, name)
-    stored = 0
-    for cancelled in itertools.count():
+    cancelled = stored = 0
+    while True:
         at = 1 + cancelled * (2 if all_tasks or times > 1 else 1)
         notes = [world.Note(title=f"{name} {at} {number}") for number in range(4)]
         world.committed.clear()
@@ -148,6 +147,7 @@ async def walk(world: World, name: str, times: int, *, all_tasks: bool) -> tuple
         stored += task.cancelled() and bool(found)
         if not task.cancelled() and cancelling.awaits < at:
             return cancelled, stored
+        cancelled += 1
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
-GENEROUS = 10  # megabytes; fifty thousand instances take nearly fifty
+GENEROUS = 6  # megabytes; fifty thousand instances take nearly thirty
 
 
 def measured(url: str, end: str) -> dict[str, Any]:
