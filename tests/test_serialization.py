@@ -24,7 +24,7 @@ from microorm.serialization import (
     load_key,
     load_row,
 )
-from tests.fields.test_types import ROWS, SERVER_ROWS, Row, same
+from tests.fields.test_types import ROWS, SERVER_ROWS, Row, same, without_signs
 
 NUMBERS = itertools.count(1)
 ALL_ROWS = {**ROWS, **SERVER_ROWS}
@@ -43,6 +43,11 @@ def through_json(instance: Any, alias: str = "default") -> Any:
     return load_row(instance.__schema__, decode(text, max_bytes=10_000_000), alias)
 
 
+def unsigned(value: Any) -> Any:
+    """Return *value*, a document as it is once it was stored: that of an instance that was saved is as it was given."""
+    return without_signs(value) if isinstance(value, (dict, list)) else value
+
+
 @pytest.mark.backends("sqlite-memory", "postgresql", "mariadb")
 @pytest.mark.parametrize("row", ALL_ROWS.values(), ids=ALL_ROWS)
 def test_each_value_survives_a_save_and_json(row, registry, Base, backend) -> None:
@@ -56,8 +61,8 @@ def test_each_value_survives_a_save_and_json(row, registry, Base, backend) -> No
             loaded = Thing.objects.get(id=saved.id)
             for each in (saved, loaded):
                 copy = through_json(each)
-                assert same(copy.value, loaded.value)
-                assert same(copy.perhaps, loaded.perhaps)
+                assert same(unsigned(copy.value), loaded.value)
+                assert same(unsigned(copy.perhaps), loaded.perhaps)
                 assert (copy == each, copy.changes(), copy._state.db) == (True, {}, "default")
         empty = Thing(value=row.edges[0]).save()
         assert through_json(empty).perhaps is None

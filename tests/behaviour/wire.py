@@ -22,7 +22,14 @@ ONE_WAY = pytest.mark.parametrize(
     "way", ["driver"]
 )  # for a test of the SQL and the database, however it gets there
 VERBS = ("INSERT", "UPDATE", "DELETE", "SELECT")
-QUIET = ("SELECT 1", "SELECT pg_catalog.version()", "SELECT CAST(")
+QUIET = (
+    "SELECT 1",
+    "SELECT CAST(",
+    "SELECT VERSION()",
+    "SELECT DATABASE()",
+    "SELECT @@",
+    "SELECT pg_catalog.version()",
+)
 
 
 class Wire:

@@ -1,4 +1,4 @@
-"""Ctrl-C at every step: an interrupt at each bytecode of an operation leaves nothing open, held, lost or half done.
+"""Ctrl-C at any step: an interrupt at whichever bytecode of an operation leaves nothing open, held, lost or half done.
 
 Signals are handled between bytecodes, so a trace function that raises at the n-th one stands for a signal that comes then.
 """
