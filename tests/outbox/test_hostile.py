@@ -83,19 +83,20 @@ def test_a_hostile_row_dies_at_once_and_the_others_are_delivered(shop, subtests)
             assert not {"os.system", "posix.system"} & (set(sys.modules) - modules)
 
 
-@pytest.mark.parametrize("values", [{"receiver": "os.system"}, {"label": "os.system"}, {"label": "unknown"}])
-def test_a_row_that_names_a_function_calls_none_and_dies_in_the_end(shop, values, monkeypatch) -> None:
+def test_a_row_that_names_a_function_calls_none_and_dies_in_the_end(shop, subtests, monkeypatch) -> None:
     monkeypatch.setattr(os, "system", lambda *arguments, **named: shop.calls.append("called"))
     shop.note()
     shop.registry.create_all()
-    insert(shop, **values)
-    relay = shop.relay()
-    assert relay.run_once() == 1
-    assert len(shop.rows()) == 1, "a receiver of this name may come with a deploy"
-    shop.pass_time()
-    shop.relay(unknown_for=0).run_once()
-    assert (shop.calls, shop.rows()) == ([], [])
-    assert shop.rows("microorm_outbox_dead")[0].error.startswith("UnknownReceiver: ")
+    for values in ({"receiver": "os.system"}, {"label": "os.system"}, {"label": "unknown"}):
+        with subtests.test(str(values)):
+            shop.forget()
+            insert(shop, **values)
+            assert shop.relay().run_once() == 1
+            assert len(shop.rows()) == 1, "a receiver of this name may come with a deploy"
+            shop.pass_time()
+            shop.relay(unknown_for=0).run_once()
+            assert (shop.calls, shop.rows()) == ([], [])
+            assert shop.rows("microorm_outbox_dead")[0].error.startswith("UnknownReceiver: ")
 
 
 @pytest.mark.backends("sqlite-file", "sqlite-memory")
