@@ -19,6 +19,7 @@ from microorm.errors import MigrationError
 from microorm.migrations import Migrations, write_environment
 from microorm.migrations.conversion import converter, keeps_values
 from tests.migrations.shop import define, execute, history, new_base
+from tests.thorough import examples
 
 MOMENT = "2024-01-02 03:04:05.000006"
 DAY = "2024-02-29"
@@ -235,7 +236,7 @@ def stored(databases: Databases) -> list[Any]:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(changes())
 @example((["json", "uuid"], ["bytes", "bytes"], [[{}, uuid.UUID(HEX)]]))
 def test_random_tables_keep_their_values_or_are_left_alone(

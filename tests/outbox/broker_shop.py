@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import billiard.pool
 from celery import Celery
 from faststream import FastStream
 
@@ -31,6 +32,11 @@ RETURNS_SOON = {
     "unacked_mutex_expire": 3,  # held by a worker that was killed while it looked
 }
 """Redis gives back after some seconds what a killed worker had, and not after hours."""
+ENDS_SOON = 10
+"""How often a process of Celery's pool looks at its end whether all its results were read, each 0.1 s.
+
+It would look for half a minute, since a worker that ends does not always read them.
+"""
 
 databases = Databases()
 registry = Registry(databases)
@@ -67,6 +73,7 @@ def open_shop(url: str, file: str, broker: str = "", queue: str = "") -> None:
 def set_broker(broker: str, queue: str) -> None:
     """Make the application of Celery, whose tasks are in *queue*."""
     global app
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = ENDS_SOON
     app = Celery("shop", set_as_current=False)
     app.conf.update(
         broker_url=broker,

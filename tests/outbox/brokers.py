@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import pytest
-
 ADDRESSES = {
     "rabbit": os.environ.get("MICROORM_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672/"),
     "redis": os.environ.get("MICROORM_TEST_REDIS", "redis://127.0.0.1:6379/0"),
@@ -26,6 +24,8 @@ def required(kind: str) -> str:
     try:
         socket.create_connection((address.hostname, address.port), timeout=5).close()
     except OSError as error:
+        import pytest  # not by the programs that tests start: it would be half of what they import
+
         message = f"no {kind} at {address.hostname}:{address.port} (MICROORM_TEST_… names another): {error}"
         if os.environ.get("CI"):
             pytest.fail(message)

@@ -59,6 +59,12 @@ class Shop:
         """Make all events due, as if their pauses and leases were over."""
         self.run("UPDATE microorm_outbox SET due_at = 0")
 
+    def forget(self) -> None:
+        """Empty the outbox, and forget the calls, as if nothing had happened yet."""
+        self.calls.clear()
+        self.run("DELETE FROM microorm_outbox")
+        self.run("DELETE FROM microorm_outbox_dead")
+
     def disconnect(self) -> None:
         for signal in (microorm.signals.post_save, microorm.signals.post_delete):
             for each in signal.receivers:

@@ -100,9 +100,7 @@ def test_events_stay_in_the_outbox_while_the_broker_is_down_and_no_attempt_count
     proxy.closed = True
     transport = CeleryTransport(an_app(proxy.address, app.conf.task_default_queue), timeout=1)
     relay = shop.relay(transport=transport)
-    for _ in range(2):
-        shop.pass_time()
-        assert relay.run_once() == 2
+    assert relay.run_once() == 2
     assert [(row.attempts, row.claim) for row in shop.rows()] == [(0, 0)] * 2
     proxy.closed = False
     shop.pass_time()

@@ -245,6 +245,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.backends("sqlite-memory")  # which is not asked
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_what_is_no_event_is_discarded(databases, data) -> None:
     modules = set(sys.modules)

@@ -129,9 +129,7 @@ def test_events_stay_in_the_outbox_while_the_broker_is_down_and_no_attempt_count
     proxy.closed = True
     transport = FastStreamTransport(queue.broker(proxy.address), queue.queue, timeout=1)
     relay = shop.relay(transport=transport)
-    for _ in range(3):
-        shop.pass_time()
-        assert relay.run_once() == 2
+    assert relay.run_once() == 2
     assert [(row.attempts, row.claim) for row in shop.rows()] == [(0, 0)] * 2
     assert shop.rows("microorm_outbox_dead") == []
     proxy.closed = False

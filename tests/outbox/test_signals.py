@@ -28,7 +28,8 @@ pytestmark = [
 ]
 
 PATIENCE = 90  # seconds; no test takes so long
-NAMES = [f"n{number:03}" for number in range(300)]
+NAMES = [f"n{number:03}" for number in range(120)]
+TWICE = 6  # at most, of what a broker had given to a process that ended
 
 
 def wait_for(found: Callable[[], object]) -> None:
@@ -100,17 +101,15 @@ def test_a_relay_and_a_consumer_of_faststream_end_by_sigterm_and_lose_nothing(ki
         assert store.claim(1, 60, 65_536, lost=True) == [], "nothing stays claimed"
         transport = FastStreamTransport(queue.broker(), queue.queue)
         broker_shop.Relay(broker_shop.databases, transport=transport).drain()
-        for _ in range(2):
-            with started("-m", "tests.outbox.broker_shop", kind, queue.name, **settings) as consumer:
-                before = len(broker_shop.delivered())
-                wait_for(lambda before=before: len(broker_shop.delivered()) > before)
-                ended(consumer)
+        with started("-m", "tests.outbox.broker_shop", kind, queue.name, **settings) as consumer:
+            wait_for(broker_shop.delivered)
+            ended(consumer)
         with started("-m", "tests.outbox.broker_shop", kind, queue.name, **settings) as consumer:
             relay = broker_shop.Relay(broker_shop.databases, transport=transport)
             wait_for(lambda: (relay.drain(), set(broker_shop.delivered()) == set(NAMES))[1])
             ended(consumer)
         transport.close()
-        assert len(broker_shop.delivered()) <= len(NAMES) * 1.02
+        assert len(broker_shop.delivered()) <= len(NAMES) + TWICE
     finally:
         queue.remove()
 
@@ -129,13 +128,13 @@ def test_a_relay_and_a_worker_of_celery_end_by_sigterm_and_lose_nothing(kind, se
         transport = CeleryTransport(broker_shop.app)
         broker_shop.Relay(broker_shop.databases, transport=transport).drain()
         with started(*worker, **settings) as first:
-            wait_for(lambda: broker_shop.delivered())
+            wait_for(broker_shop.delivered)
             ended(first)
         with started(*worker, **settings) as second:
             relay = broker_shop.Relay(broker_shop.databases, transport=transport)
             wait_for(lambda: (relay.drain(), set(broker_shop.delivered()) == set(NAMES))[1])
             ended(second)
         transport.close()
-        assert len(broker_shop.delivered()) <= len(NAMES) * 1.02
+        assert len(broker_shop.delivered()) <= len(NAMES) + TWICE
     finally:
         remove_tasks(broker_shop.app)

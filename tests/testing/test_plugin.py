@@ -225,7 +225,7 @@ def test_without_a_configuration_the_error_says_what_to_write(run: Run) -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "2")])
+@pytest.mark.parametrize("arguments", [(), pytest.param(("-p", "xdist", "-n", "2"), marks=pytest.mark.slow)])
 def test_the_package_of_a_project_is_found_by_the_command_pytest(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
@@ -242,6 +242,7 @@ def test_the_package_of_a_project_is_found_by_the_command_pytest(
         "from shop.models import Order\n\n\ndef test_order(microorm_db):\n    Order(name='tea').save()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     command = [sys.executable, "-P", "-m", "pytest", "-p", "microorm.testing.plugin", *arguments]
     result = pytester.run(*command, timeout=60)
     result.assert_outcomes(passed=1)

@@ -22,6 +22,7 @@ ORACLES = (
     "tests/behaviour/query/test_paths_oracle.py",
     "tests/behaviour/query/test_query_oracle.py",
     "tests/fixtures/test_round_trips.py",
+    "tests/migrations/test_migrations_conversion.py",
 )
 CANCELLATIONS = (
     "tests/aio/test_cancellation.py",
