@@ -22,6 +22,7 @@ from microorm import CommitOutcomeUnknown, Databases, Field, Model, Registry, fi
 from microorm.db.context import innermost
 from microorm.signals import post_save
 from tests.pools import unreturned
+from tests.thorough import size
 
 PACKAGE = os.path.dirname(microorm.__file__)
 
@@ -169,10 +170,10 @@ def check(world: World, name: str, interrupt: Interrupt, number: int) -> None:
 def test_an_interrupt_at_any_step_leaves_rows_instances_and_functions_in_agreement(
     world: World, name: str, step: int
 ) -> None:
-    """Nothing is open afterwards, the pool is whole, and the next save is stored. Each run begins at another step."""
+    """Nothing is open afterwards, the pool is whole, and the next save is stored. The soak begins at a step by chance."""
     counted = Interrupt(0)
     assert counted.run(lambda: getattr(world, name)(f"{name} counted")) == ""
-    for number in itertools.count(random.randint(1, step), step):
+    for number in itertools.count(random.randint(1, size(1, step)), step):
         interrupt = Interrupt(number)
         check(world, name, interrupt, number)
         if not interrupt.where:
