@@ -271,8 +271,9 @@ def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
     module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
     # In asyncio's `__all__`, for event loops; unlike `get_running_loop`, it costs no exception where there is none.
-    loop = None if module is None else module._get_running_loop()
-    task: asyncio.Task[Any] | None = None if loop is None else module.current_task(loop)
+    if module is None or (loop := module._get_running_loop()) is None:
+        return None
+    task: asyncio.Task[Any] | None = module.current_task(loop)
     return task
 
 
