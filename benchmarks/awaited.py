@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
-from benchmarks.contestant import OURS, Contestant
+from benchmarks.contestant import ASYNCPG, OURS, Contestant
 from benchmarks.table import Row
 
 T = TypeVar("T")
@@ -24,8 +24,10 @@ AWAITED_PEERS = {
     "piccolo": ("piccolo", "Piccolo"),
     "tortoise": ("tortoise", "Tortoise"),
 }
-AWAITED_BY_DATABASE = {"postgresql": {"driver": ("async_driver", "AsyncPsycopg")}}
-"""Classes that stand in for others on one database."""
+AWAITED_BY_DATABASE = {
+    "postgresql": {"driver": ("async_driver", "AsyncPsycopg"), ASYNCPG: ("async_asyncpg", "AsyncAsyncpg")}
+}
+"""Classes that stand in for others on one database, or take part there only."""
 
 
 class AsyncContestant(Contestant):

@@ -15,6 +15,8 @@ SENDS = ("send_1", "send_10")
 OURS = "microorm"
 BEFORE = "microorm_before"
 """microorm as it is in the other checkout of `--against`."""
+ASYNCPG = "asyncpg"
+"""The driver of some peers, which is no ORM."""
 
 HOUSE = {
     "driver": ("driver", "Driver"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from benchmarks.contestant import BEFORE, HOUSE, OURS, Contestant, versions
+from benchmarks.contestant import ASYNCPG, BEFORE, HOUSE, OURS, Contestant, versions
 from benchmarks.databases import Database
 from benchmarks.rounds import Record, Sample, watched_rows
 from benchmarks.table import Data
@@ -201,7 +201,7 @@ def rival(workload: dict[str, Any], clock: str) -> str | None:
     others = {
         name: figures[f"{clock}_median"]
         for name, figures in workload["contestants"].items()
-        if name not in HOUSE and name != BEFORE and "lacks" not in figures
+        if name not in HOUSE and name not in (ASYNCPG, BEFORE) and "lacks" not in figures
     }
     return min(others, key=others.__getitem__) if others else None
 

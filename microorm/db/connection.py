@@ -249,6 +249,8 @@ class Channel:
         if (idle := database.idle_connections.take()) is not None:
             self._raw, self.cursor, self._deadline = idle
             self._switched = not database.autocommits
+            if self.cursor is None:
+                self.cursor = database.cursor(self._raw)
             return
         self._raw = database.reach(partial(_pooled_connection, database))
         try:

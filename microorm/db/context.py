@@ -67,18 +67,24 @@ class Scope:
 
     def open(self) -> None:
         """Make this the innermost scope."""
-        parent: Scope | None = _innermost.get()
-        while parent is not None and parent.closed:
-            parent = parent.parent
-        self.parent = parent
-        self.plain = self.kind is BLOCK and (parent is None or (parent.plain and parent.owner is self.owner))
+        self._put_inside(_innermost.get())
         _innermost.set(self)
 
     def close(self) -> None:
         """End this scope, even if it is not the innermost."""
         self.closed = True
-        if _innermost.get() is self:
+        innermost: Scope | None = _innermost.get()
+        if innermost is self:
             _innermost.set(self.parent)
+        elif innermost is not None and innermost.parent is self:
+            # A block that `async with` has begun in an awaited call, which has ended: from now on it is as any other.
+            innermost._put_inside(self.parent)
+
+    def _put_inside(self, parent: Scope | None) -> None:
+        while parent is not None and parent.closed:
+            parent = parent.parent
+        self.parent = parent
+        self.plain = self.kind is BLOCK and (parent is None or (parent.plain and parent.owner is self.owner))
 
     def abandon(self) -> None:
         """End this scope because its `with` is over, although it was not left in the regular way."""
@@ -265,9 +271,9 @@ def running_task() -> asyncio.Task[Any] | None:
     """Return the task that is running in this thread, or None."""
     module: Any = sys.modules.get("asyncio")  # without the import, no task can be running
     # In asyncio's `__all__`, for event loops; unlike `get_running_loop`, it costs no exception where there is none.
-    if module is None or module._get_running_loop() is None:
+    if module is None or (loop := module._get_running_loop()) is None:
         return None
-    task: asyncio.Task[Any] | None = module.current_task()
+    task: asyncio.Task[Any] | None = module.current_task(loop)
     return task
 
 
@@ -306,8 +312,11 @@ class Owner:
 
     def check(self, alias: str) -> None:
         """Raise `TransactionSharedError` unless this thread and task may use the transaction on *alias*."""
-        if self.thread == get_ident() and self._process is _Process.token:
-            return
+        if self._process is _Process.token:
+            if self.thread == get_ident():
+                return
+            if self._task is not None and (task := self._task()) is not None and task is running_task():
+                return
         if (owner := self._foreign_kind()) is not None:
             raise TransactionSharedError(f"the open block on {alias!r} belongs to another {owner}")
 
@@ -322,19 +331,16 @@ class Owner:
         self.thread = None
 
     def _foreign_kind(self) -> str | None:
-        """Return the kind of the owner if the caller must not use the transaction, else None.
+        """Return the kind of the owner, which is not the caller, if the caller must not use the transaction, else None.
 
         If the owner has ended, the caller becomes the owner.
         """
         if self.forked:
             return "process"
-        same_thread = self._thread_id == get_ident()
-        if self._task is not None and (task := self._task()) is not None and task is running_task():
-            return None
         if self.ended:
             Owner.__init__(self)
             return None
-        return "task" if same_thread else "thread"
+        return "task" if self._thread_id == get_ident() else "thread"
 
 
 class Inheritable(Protocol):

@@ -31,6 +31,7 @@ OPENED = "microorm_opened"
 """The key in the `info` of a connection under which it is noted when it was opened."""
 
 IdleConnection = tuple[PoolProxiedConnection, Any, float]
+"""A connection, its cursor, or None if it needs another, and its deadline."""
 
 _inherited: list[IdleConnection] = []
 _log = logging.getLogger("microorm.engines")
@@ -142,7 +143,7 @@ class IdleConnections:
         if len(self._idle) >= self._max_idle or deadline - TRUSTED < self._disposed_at or self._wanted:
             return False
         if self._autocommit and cursor.rowcount > MAX_ROWS:
-            cursor = connection.cursor()
+            cursor = None  # the next channel makes another
         self._idle.append((connection, cursor, deadline))
         if self._engine.pool.overflow() >= 0:  # type: ignore[union-attr]
             self.make_room()  # another thread may be waiting by now

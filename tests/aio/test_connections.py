@@ -14,7 +14,10 @@ import aiosqlite
 import pytest
 
 from microorm import Databases, Field, Model, Registry, field
+from microorm.db import pool, routing
+from microorm.db.aio import calls
 from microorm.db.aio.idle import LoopConnections
+from microorm.db.context import routed_aliases
 from microorm.db.pool import TRUSTED
 from tests.aio.test_cancellation import settled
 
@@ -29,10 +32,9 @@ def Part(Base: Any) -> Any:
     return Part
 
 
-@pytest.mark.backends("sqlite-file")
-def test_a_select_and_its_rows_take_one_call_of_the_thread_of_aiosqlite(
-    databases: Any, Part: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each method was called of aiosqlite's connections and cursors by which the thread is asked for something."""
     called: Counter[str] = Counter()
 
     def counting(kind: type, name: str) -> None:
@@ -44,19 +46,94 @@ def test_a_select_and_its_rows_take_one_call_of_the_thread_of_aiosqlite(
 
         monkeypatch.setattr(kind, name, counted)
 
+    for name in ("cursor", "execute", "executemany", "execute_fetchall"):
+        counting(aiosqlite.Connection, name)
+    for name in ("execute", "executemany", "fetchall", "fetchone", "fetchmany", "close"):
+        counting(aiosqlite.Cursor, name)
+    return called
+
+
+@pytest.mark.backends("sqlite-file")
+def test_a_select_and_its_rows_take_one_call_of_the_thread_of_aiosqlite(
+    databases: Any, Part: Any, called: Counter[str]
+) -> None:
     async def main() -> None:
         await Part.__schema__.registry.acreate_all()
         key = (await Part(name="a").asave()).id
-        counting(aiosqlite.Connection, "execute_fetchall")
-        counting(aiosqlite.Connection, "cursor")
-        for name in ("execute", "fetchall", "fetchone", "fetchmany"):
-            counting(aiosqlite.Cursor, name)
+        called.clear()
         for _ in range(10):
             assert (await Part.objects.aget(id=key)).name == "a"
         assert called == {"execute_fetchall": 10}
         assert [part.name for part in await Part.objects.filter(id=key).aall()] == ["a"]
         assert not await Part.objects.filter(name="b").aexists()
         assert await Part.objects.acount() == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.backends("sqlite-file")
+def test_a_statement_that_writes_takes_one_call_of_the_thread_of_aiosqlite(
+    databases: Any, Part: Any, called: Counter[str]
+) -> None:
+    async def main() -> None:
+        await Part.__schema__.registry.acreate_all()
+        async with databases.atomic():
+            called.clear()
+            for number in range(1, 11):
+                part = await Part(name="a").asave()
+                assert part.id == number
+                part.name = "b"
+                await part.asave()
+                if number < 10:
+                    assert await part.adelete() == (1, {Part.__schema__.label: 1})
+            assert called == {"execute": 29}
+        assert [part.name for part in await Part.objects.aall()] == ["b"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.backends("postgresql", "mariadb")
+def test_an_idle_connection_of_an_event_loop_does_not_hold_on_to_many_rows(
+    databases: Any, Part: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MAX_ROWS", 2)
+
+    async def main() -> None:
+        await Part.__schema__.registry.acreate_all()
+        await Part.objects.abulk_create([Part(name=f"{number}") for number in range(3)])
+        for _ in range(2):
+            assert len(await Part.objects.aall()) == 3
+        database = databases.database("default").asynchronous
+        connection, cursor, deadline = database.idle_connections.take()
+        assert cursor is None
+        cursor = await calls.run(database.cursor, connection)
+        assert database.idle_connections.keep(connection, cursor, deadline)
+        assert len(await Part.objects.aall()) == 3
+
+    asyncio.run(main())
+
+
+def test_a_block_of_a_coroutine_needs_no_look_at_the_scopes_around_it(
+    databases: Any, Part: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only routers, `using()` and running receivers do, and synchronous code that is awaited and opens a block itself."""
+    looked: list[object] = []
+
+    def look(owner: object) -> tuple[str | None, str | None]:
+        looked.append(owner)
+        return routed_aliases(owner)
+
+    async def main() -> None:
+        await Part.__schema__.registry.acreate_all()
+        monkeypatch.setattr(routing, "routed_aliases", look)
+        async with databases.atomic():
+            await Part(name="a").asave()
+            async with databases.atomic():
+                await (await Part(name="b").asave()).adelete()
+            with databases.using("default"):
+                assert looked == []
+                assert await Part.objects.acount() == 1
+            assert looked != []
 
     asyncio.run(main())
 
@@ -147,5 +224,5 @@ def test_loops_that_are_closed_as_they_are_leave_no_open_files(databases: Any, P
     Part.__schema__.registry.create_all()
     open_files()
     assert open_files() == open_files() == open_files()
-    databases.close()  # drops those of the last loop, whose warnings belong to this test
+    asyncio.run(work())  # drops the connections of the last one here, not in the middle of another test
     gc.collect()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from traceback import walk_tb
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy.exc import IntegrityError
 
@@ -80,11 +82,11 @@ def test_an_awaited_error_refers_to_no_cursor_of_sqlite(databases: Any, Part: An
         errors = (caught.value, caught.value.__cause__)
         frames = [frame for error in errors if error is not None for frame, _ in walk_tb(error.__traceback__)]
         names = {frame.f_code.co_name for frame in frames}
-        assert {"_run", "_execute_async" if method == "acreate" else "_executemany_async"} <= names
+        assert {"_write", "execute" if method == "acreate" else "executemany"} <= names
         held = [each for frame in frames for each in frame.f_locals.values()]
         cursors = [each for each in held if isinstance(each, AiosqliteCursor)]
         assert cursors or method == "abulk_create"  # which has the cursor in no variable
         assert [each for each in cursors if each._cursor is not None] == []
-        assert [each for each in held if type(each).__name__ == "AsyncAdapt_aiosqlite_cursor"] == []
+        assert [each for each in held if isinstance(each, (aiosqlite.Cursor, sqlite3.Cursor))] == []
 
     asyncio.run(main())

@@ -36,7 +36,12 @@ class AwaitedCall(Scope):
     __slots__ = ("cancelled", "closing", "greenlet", "loop", "shielded")
 
     def __init__(self, loop: EventLoop, *, shielded: bool = False) -> None:
-        super().__init__(AWAITED, None, "")
+        # The attributes of `Scope`, too, in one call, since each awaited call makes one.
+        self.kind = AWAITED
+        self.owner = None
+        self.alias = ""
+        self.closed = self.plain = self.of_test = False
+        self.parent = None
         self.loop = loop
         self.shielded = shielded
         self.closing = False

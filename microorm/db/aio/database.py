@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from microorm.db.aio import calls
-from microorm.db.aio.cursors import AwaitedCursor
+from microorm.db.aio.cursors import PsycopgCursor
 from microorm.db.aio.drivers import Driver, driver_of, wait
 from microorm.db.aio.greenlets import await_only
 from microorm.db.aio.idle import LoopConnections
@@ -273,7 +273,7 @@ class AsyncDatabase(Database):
 
     def synchronous_cursor(self, cursor: Any) -> Any:
         """Return the driver's own *cursor*, which SQLAlchemy has not adapted, as one that is used synchronously."""
-        return AwaitedCursor(cursor)
+        return PsycopgCursor(cursor)
 
     def recovers(self, connection: PoolProxiedConnection, error: BaseException | None) -> bool:
         """Return whether *connection* can be used again although *error* has interrupted a statement."""

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from sqlalchemy import PoolProxiedConnection
 
 from microorm.db.aio import calls
-from microorm.db.aio.cursors import AiosqliteCursor
+from microorm.db.aio.cursors import AiosqliteCursor, PsycopgCursor
 from microorm.db.aio.loops import EventLoop
 
 STATEMENT_TIMEOUT = 0.5
@@ -50,7 +50,7 @@ class Aiosqlite(Driver):
         self._stopped: WeakSet[Any] = WeakSet()
 
     def cursor(self, connection: PoolProxiedConnection) -> Any:
-        """Return a cursor that makes one call of the thread for a SELECT."""
+        """Return a cursor that makes one call of the thread for each statement."""
         return AiosqliteCursor(connection)
 
     def stop(self, driver: Any, *, reads: bool) -> Stop:
@@ -78,6 +78,11 @@ class Aiosqlite(Driver):
 
 class Psycopg(Driver):
     """The server is asked to cancel a statement, and says when it has."""
+
+    def cursor(self, connection: PoolProxiedConnection) -> Any:
+        """Return a cursor that awaits once for each statement."""
+        driver: Any = connection.driver_connection
+        return PsycopgCursor(driver.cursor())
 
     def stop(self, driver: Any, *, reads: bool) -> Stop:
         """Return what asks the server to cancel the statement."""

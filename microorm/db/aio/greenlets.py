@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only as await_only  # imported from there here only
 
@@ -25,52 +25,24 @@ _session = AsyncSession()  # only its `run_sync` is used, which has no state
 
 
 class Worker:
-    """A greenlet that makes one call after the other.
+    """A greenlet that makes one call after the other, each of which is switched to with a function and its arguments.
 
+    It switches back with what is to be awaited, and with None when the function has returned or raised: *result*, *error*.
     *free*: it waits for a call. *worn*: it is not to be used again: a greenlet counts the depth of the recursion in which it
     was made, and does not forget that of a RecursionError.
     """
 
-    __slots__ = ("_error", "_greenlet", "_job", "_keeper", "_result", "free", "worn")
+    __slots__ = ("_keeper", "error", "free", "greenlet", "result", "worn")
+
+    greenlet: Any
 
     def __init__(self) -> None:
-        self._job: Any = None
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._greenlet: greenlet | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
         self.free = True
         self.worn = _is_deep()
         self._keeper: Any = _session.run_sync(self._work)
         self._keeper.send(None)  # until the greenlet waits for its first call
-
-    def is_here(self) -> bool:
-        """Whether this code runs in the parent of the greenlet, to which it hands what is to be awaited."""
-        return self._greenlet is not None and self._greenlet.parent is getcurrent()
-
-    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return what *function* returns, which may call `await_only`."""
-        worker = cast(Any, self._greenlet)
-        self.free, self._job = False, (function, args)
-        worker.gr_context = cast(Any, getcurrent()).gr_context
-        awaitable = worker.switch()
-        while awaitable is not None:
-            try:
-                value = await awaitable
-            except BaseException:  # noqa: BLE001 raised in the function
-                awaitable = worker.throw(*sys.exc_info())
-            else:
-                awaitable = worker.switch(value)
-        worker.gr_context = None
-        self.free = True
-        result, self._result = self._result, None
-        error, self._error = self._error, None
-        if error is not None:
-            self.worn = self.worn or isinstance(error, RecursionError)
-            try:
-                raise error
-            finally:
-                del error  # its traceback refers to this frame
-        return result
 
     def close(self) -> None:
         """End the greenlet."""
@@ -78,19 +50,20 @@ class Worker:
             self._keeper.close()
 
     def _work(self, session: object) -> None:
-        this = self._greenlet = getcurrent()
-        await_only(_Parked())
-        parent = cast(greenlet, this.parent)
+        this: Any = getcurrent()
+        self.greenlet, parent = this, this.parent
+        job: Any = await_only(_Parked())
         while True:
-            self._call()
-            parent.switch(None)
+            self._call(*job)
+            job = None
+            job = parent.switch(None)
 
-    def _call(self) -> None:
-        (function, args), self._job = self._job, None
+    def _call(self, function: Callable[..., Any], args: Any) -> None:
         try:
-            self._result = function(*args)
+            self.result = function(*args)
         except BaseException as error:  # noqa: BLE001 raised in the coroutine
-            self._error = error
+            self.error = error
+            self.worn = self.worn or isinstance(error, RecursionError)
 
 
 def _is_deep() -> bool:
@@ -120,12 +93,34 @@ class Greenlets:
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what *function* returns, called in a greenlet in which `await_only` works."""
-        worker = self._free.pop() if self._free and self._free[-1].is_here() else Worker()
+        here: Any = getcurrent()
+        free = self._free
+        # Only to its parent does a greenlet hand what is to be awaited.
+        worker = free.pop() if free and free[-1].greenlet.parent is here else Worker()
+        this, worker.free = worker.greenlet, False
         try:
-            return await worker.run(function, *args)
+            this.gr_context = here.gr_context
+            awaitable = this.switch(function, args)
+            while awaitable is not None:
+                try:
+                    value = await awaitable
+                except BaseException:  # noqa: BLE001 raised in the function
+                    awaitable = this.throw(*sys.exc_info())
+                else:
+                    awaitable = this.switch(value)
+            this.gr_context = None
+            worker.free = True
+            result, worker.result = worker.result, None
+            if worker.error is not None:
+                error, worker.error = worker.error, None
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback refers to this frame
+            return result
         finally:
-            if worker.free and not worker.worn and len(self._free) < KEPT:
-                self._free.append(worker)
+            if worker.free and not worker.worn and len(free) < KEPT:
+                free.append(worker)
             elif worker.free:
                 worker.close()
 
