@@ -218,9 +218,8 @@ class RoutedDatabases:
         if scope is None:
             return database, None
         transaction: Transaction = scope.transaction
-        if scope.closed or transaction.database is not database or transaction.blocks[-1] is not scope:
-            return database, self.usable(database, writes=writes)
-        if writes and scope.readonly:
+        elsewhere = transaction.database is not database or transaction.blocks[-1] is not scope
+        if scope.closed or elsewhere or (writes and scope.readonly):
             return database, self.usable(database, writes=writes)
         return database, transaction
 
