@@ -58,7 +58,7 @@ layers: $(VENV)/.dev  ## check that imports point down only
 
 coverage: $(VENV)/.dev  ## run quick tests and print how much of the package they reach, by branches
 	@echo "== tests, with coverage"
-	@$(RUN) -m pytest -m measured -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
+	@$(RUN) -m pytest -m measured --hypothesis-profile quick -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 other-tests: $(VENV)/.dev  ## run the tests that coverage leaves out: whole programs, and what it has seen once in another way
 	@echo "== the other tests"

@@ -38,7 +38,7 @@ SELDOM = {
 SAMPLE = 4
 GRID = 3  # where a test has so many cases of its own, or more, each slow way tries one case in three
 FREEZE_AFTER = 100
-MEASURED = 2  # cases of each test, often one on SQLite and one on a server
+MEASURED = 3  # cases of each test on databases, often one on SQLite and one on a server
 
 MEMORY = Path(
     "/dev/shm"
@@ -72,7 +72,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     number = crc32(metafunc.function.__name__.encode())
     module = metafunc.module.__name__.split(".")
     ways = _ways(metafunc)
-    quick_only = metafunc.config.option.markexpr == "not slow"  # the others need not even be collected
+    quick_only = metafunc.config.option.markexpr in (
+        "not slow",
+        "measured",
+    )  # the others need not be collected
     cases = []
     for kinds in ([name for name in names if name not in KINDS], [name for name in names if name in KINDS]):
         tried = list(product(kinds, ways)) if ways else [(kind,) for kind in kinds]
@@ -106,13 +109,13 @@ def _case(*values: str, slow: bool) -> Any:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the first quick cases of each test as those that are measured: coverage takes as long as the test itself."""
+    """Mark what is measured, since coverage takes as long as the test itself: quick tests, on databases their first cases."""
     function = _function(item)
     if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
         own = sum(number for name, number in item.callspec.indices.items() if name not in {"backend", "way"})
         _grids[function] = max(_grids[function], own + 1)
     if not item.get_closest_marker("slow"):
-        if _cases[function] < MEASURED:
+        if _cases[function] < MEASURED or "backend" not in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.measured)
         _cases[function] += 1
 
