@@ -218,8 +218,8 @@ class RoutedDatabases:
         if scope is None:
             return database, None
         transaction: Transaction = scope.transaction
-        elsewhere = transaction.database is not database or transaction.blocks[-1] is not scope
-        if scope.closed or elsewhere or (writes and scope.readonly):
+        innermost = not scope.closed and transaction.database is database and transaction.blocks[-1] is scope
+        if not innermost or (writes and scope.readonly):
             return database, self.usable(database, writes=writes)
         return database, transaction
 
