@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check matrix servers format lint types layers coverage other-tests docs docs-site docs-serve pictures mutants soak \
+.PHONY: help demo test check matrix servers format lint types layers coverage slow-tests docs docs-site docs-serve pictures mutants soak \
 	package sbom bench bench-peers bench-postgresql bench-async bench-outbox bench-against bench-growth bench-results bench-report clean
 
 help:  ## list the targets
@@ -28,7 +28,7 @@ test: $(VENV)/.dev  ## run the quick tests, on SQLite and, where they answer, Po
 	@echo "whole programs (examples, benchmarks, type checkers, forks) and the other way to each database are tested in 'make check', or by ARGS='-m slow'"
 	@$(RUN) -m pytest -m "not slow" --hypothesis-profile quick -n $(WORKERS) --dist worksteal $(ARGS)
 
-check: servers format lint layers coverage other-tests  ## all that must hold before a commit, on three databases; the tests run the type checkers
+check: servers format lint layers coverage slow-tests  ## all that must hold before a commit, on three databases; the tests run the type checkers
 	@echo "== check: all passed"
 
 matrix:  ## run the quick tests by each Python from 3.11 to 3.14 that is found, in .matrix; ARGS= for pytest
@@ -56,13 +56,13 @@ layers: $(VENV)/.dev  ## check that imports point down only
 	@echo "== layers"
 	@$(BIN)/lint-imports
 
-coverage: $(VENV)/.dev  ## run quick tests and print how much of the package they reach, by branches
-	@echo "== tests, with coverage"
-	@$(RUN) -m pytest -m measured --hypothesis-profile quick -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
+coverage: $(VENV)/.dev  ## run the quick tests and print how much of the package they reach, by branches
+	@echo "== quick tests, with coverage"
+	@$(RUN) -m pytest -m "not slow" --hypothesis-profile quick -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
-other-tests: $(VENV)/.dev  ## run the tests that coverage leaves out: whole programs, and what it has seen once in another way
-	@echo "== the other tests"
-	@$(RUN) -m pytest -m "not measured" -n $(WORKERS) --dist worksteal $(ARGS)
+slow-tests: $(VENV)/.dev  ## run the tests that 'make test' leaves out; to measure these as well would take twice as long
+	@echo "== slow tests"
+	@$(RUN) -m pytest -m slow -n $(WORKERS) --dist worksteal $(ARGS)
 
 docs: $(VENV)/.dev  ## write what pages repeat: the reference of the command line, the table of changes
 	@$(RUN) -m tools.reference

@@ -38,7 +38,6 @@ SELDOM = {
 SAMPLE = 4
 GRID = 3  # where a test has so many cases of its own, or more, each slow way tries one case in three
 FREEZE_AFTER = 100
-MEASURED = 3  # cases of each test on databases, often one on SQLite and one on a server
 
 MEMORY = Path(
     "/dev/shm"
@@ -72,10 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     number = crc32(metafunc.function.__name__.encode())
     module = metafunc.module.__name__.split(".")
     ways = _ways(metafunc)
-    quick_only = metafunc.config.option.markexpr in (
-        "not slow",
-        "measured",
-    )  # the others need not be collected
+    quick_only = metafunc.config.option.markexpr == "not slow"  # the others need not even be collected
     cases = []
     for kinds in ([name for name in names if name not in KINDS], [name for name in names if name in KINDS]):
         tried = list(product(kinds, ways)) if ways else [(kind,) for kind in kinds]
@@ -109,15 +105,11 @@ def _case(*values: str, slow: bool) -> Any:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what is measured, since coverage takes as long as the test itself: quick tests, on databases their first cases."""
+    """Count the cases that a test has of its own."""
     function = _function(item)
     if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
         own = sum(number for name, number in item.callspec.indices.items() if name not in {"backend", "way"})
         _grids[function] = max(_grids[function], own + 1)
-    if not item.get_closest_marker("slow"):
-        if _cases[function] < MEASURED or "backend" not in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.measured)
-        _cases[function] += 1
 
 
 def _function(item: pytest.Item) -> str:
@@ -154,7 +146,6 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-_cases: Counter[str] = Counter()
 _grids: dict[str, int] = defaultdict(int)  # how many cases of its own a test has
 _run = count()
 
