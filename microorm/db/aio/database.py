@@ -272,7 +272,7 @@ class AsyncDatabase(Database):
         return step() if stop is None else calls.complete(step, stop, undo)
 
     def synchronous_cursor(self, cursor: Any) -> Any:
-        """Return the driver's own *cursor*, which SQLAlchemy has not adapted, as one that is used synchronously."""
+        """Return *cursor*, a raw one of psycopg (no other driver has them), as one that is used synchronously."""
         return PsycopgCursor(cursor)
 
     def recovers(self, connection: PoolProxiedConnection, error: BaseException | None) -> bool:
