@@ -30,7 +30,8 @@ class CeleryTransport:
     """Publishes each event as a task of *app*, which `register_task` gives to its workers.
 
     *queue*: of the tasks; by default as *app* routes them. *timeout*: for how many seconds the broker is waited for. RabbitMQ
-    confirms each task, whatever the settings of *app* are; Redis has a task when it has answered.
+    confirms each task, whatever the settings of *app* are; Redis has a task when it has answered. On Redis a worker of Celery
+    that is killed may lose a task that it has just taken; RabbitMQ loses none.
     """
 
     def __init__(self, app: Celery, queue: str | None = None, *, timeout: float = 10.0) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def charge(instance: Order, event: Any, **kwargs: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if instance.name.startswith("fails") and event.attempt == 1:
         raise ValueError(instance.name)
+    if instance.name.startswith("waits"):
+        Path(f"{log}.{instance.name}").touch()
+        while gate().exists():
+            time.sleep(0.02)
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "wb", buffering=0) as file:
         file.write(f"{instance.name}\n".encode())
 
@@ -97,6 +102,16 @@ def close_shop() -> None:
 
 def delivered() -> list[str]:
     return sorted(log.read_text().splitlines()) if log.exists() else []
+
+
+def gate() -> Path:
+    """A file; while it exists, receivers wait in orders whose name begins with *waits*."""
+    return Path(f"{log}.gate")
+
+
+def begun() -> list[str]:
+    """The orders whose receiver has waited, or waits."""
+    return sorted(path.name.removeprefix(f"{log.name}.") for path in log.parent.glob(f"{log.name}.waits*"))
 
 
 def relay(queue: Queue) -> None:
