@@ -27,7 +27,8 @@ BACKENDS = ("sqlite-file", "sqlite-memory", "postgresql", "mariadb")
 
 # A test that takes `way` reaches the driver by its own cursor, through SQLAlchemy's `Connection`, where statements are
 # listened to, and awaited. The pairs here are tried by one test in SAMPLE, chosen by its name, unless the test has one kind
-# only. The quick tests try each on one kind of SQLite and on one server, in one way, and one in SAMPLE awaited on SQLite.
+# only. The quick tests try each on one kind of SQLite and on one server, in one way, and one in AWAITED_SAMPLE awaited on
+# SQLite.
 SELDOM = {
     ("sqlite-file", "listened"),
     ("sqlite-memory", "driver"),
@@ -36,6 +37,7 @@ SELDOM = {
     ("mariadb", AWAITED),
 }
 SAMPLE = 4
+AWAITED_SAMPLE = 8
 GRID = 3  # where a test has so many cases of its own, or more, each slow way tries one case in three
 FREEZE_AFTER = 100
 
@@ -96,7 +98,7 @@ def _quick(tried: list[tuple[str, ...]], number: int) -> list[tuple[str, ...]]:
     here = [each for each in tried if AWAITED not in each]
     awaited = [each for each in tried if AWAITED in each and each[0] not in KINDS]
     chosen = [here[number // SAMPLE % len(here)]] if here else []
-    return chosen + (awaited[:1] if number % SAMPLE == 1 else [])
+    return chosen + (awaited[:1] if number % AWAITED_SAMPLE == 1 else [])
 
 
 def _case(*values: str, slow: bool) -> Any:

@@ -263,6 +263,7 @@ def test_fastapi_reads_requests_and_writes_answers_by_them(Book: Any) -> None:
     assert issubclass(Output, BaseModel)
 
 
+@pytest.mark.slow
 def test_pydantic_is_loaded_by_those_who_use_it() -> None:
     program = "import sys, microorm, microorm.fixtures, microorm.outbox; print('pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

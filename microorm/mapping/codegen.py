@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from sqlalchemy.sql import ClauseElement
@@ -32,10 +34,16 @@ class ExpressionRow(tuple[Any, ...]):
 
 def compiled(name: str, source: str, namespace: dict[str, Any]) -> Any:
     """Execute *source* and return the function *name* that it defines."""
-    exec(compile(source, f"<microorm {name}>", "exec"), namespace)
+    exec(_code(name, source), namespace)
     function = namespace[name]
     function.__source__ = source
     return function
+
+
+@lru_cache(maxsize=512)
+def _code(name: str, source: str) -> CodeType:
+    """Compile *source* once for all models whose fields look the same."""
+    return compile(source, f"<microorm {name}>", "exec")
 
 
 def collector(

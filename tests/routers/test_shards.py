@@ -420,6 +420,7 @@ def shards(**options: Any) -> Shards:
     return Shards({"shop.Order": "id"}, ["a", "b", "c"], **options)
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_each_process() -> None:
     """And in each version: these are the promise."""
     keys = [1, 2, 3, "1", "x", UUID(int=7), b"\0"]

@@ -225,7 +225,8 @@ def test_without_a_configuration_the_error_says_what_to_write(run: Run) -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [(), pytest.param(("-p", "xdist", "-n", "2"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("-p", "xdist", "-n", "2")])
 def test_the_package_of_a_project_is_found_by_the_command_pytest(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:

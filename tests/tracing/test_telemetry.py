@@ -118,6 +118,7 @@ def test_a_step_that_has_not_ended_ends_with_the_trace(tracer: Any, exporter: In
     assert span.end_time == t.ended
 
 
+@pytest.mark.slow
 def test_without_opentelemetry_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
@@ -129,6 +130,7 @@ def test_without_opentelemetry_the_error_says_what_to_install() -> None:
     assert done.stdout == "spans need OpenTelemetry: pip install 'microorm[opentelemetry]'\n"
 
 
+@pytest.mark.slow
 def test_neither_rich_nor_opentelemetry_is_loaded_before_it_is_used() -> None:
     code = (
         "import sys, microorm, microorm.tracing\n"
