@@ -14,8 +14,9 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from microorm.db.aio import twins
 from microorm.db.blocks import AtomicBlock, end_scopes
-from microorm.db.context import Scope, begun_by_tasks, open_scopes
+from microorm.db.context import Scope, open_scopes
 from microorm.db.databases import Databases, default_databases
+from microorm.db.owners import begun_by_tasks
 from microorm.signals import got_request_exception, request_finished, request_started
 
 __all__ = ["SignalsMiddleware", "WSGISignals"]

@@ -19,8 +19,8 @@ from sqlalchemy import URL
 
 from microorm.apps import Apps, default_apps
 from microorm.db.databases import ALIAS, Databases, default_databases
-from microorm.db.limits import Limits
-from microorm.db.urls import is_memory, read_url
+from microorm.db.engines.limits import Limits
+from microorm.db.engines.urls import is_memory, read_url
 from microorm.errors import ConfigurationError, nearest
 from microorm.messages import brief
 

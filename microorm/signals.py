@@ -14,7 +14,7 @@ from weakref import ReferenceType, WeakValueDictionary, ref
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.context import ReceiverScope
-from microorm.db.engine import connection_created
+from microorm.db.engines.engine import connection_created
 from microorm.db.routing import postpone
 from microorm.dispatch.receivers import (
     Connection,

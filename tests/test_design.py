@@ -19,7 +19,7 @@ DOTTED = [
     span for span in SPANS if re.fullmatch(r"\w+(\.\w+)+", span) and not span.endswith((".py", ".toml"))
 ]
 NAMES = [found[1] for span in SPANS if (found := re.match(r"([A-Za-z_]\w*)(?:\(\)|=.*)?$", span))]
-MAX_CORE_LINES = 4_900
+MAX_CORE_LINES = 4_500
 
 
 def names_in(source: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ That imports point down only is import-linter's contract in pyproject.toml, chec
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
@@ -16,6 +17,7 @@ TREES: dict[Path, ast.Module] = {}
 NODES: dict[Path, list[ast.AST]] = {}
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 40
+MODULES_PER_FOLDER = 14
 
 INDENTED_IMPORT = re.compile(r"^[ \t].*\bimport\b", re.MULTILINE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -42,7 +44,7 @@ LATE_IMPORTS: dict[str, str] = {
     "mapping/declarations.py:declared": "annotationlib is new in Python 3.14",
     "dispatch/receivers.py:_nearest": "difflib is for misspelt names only",
     "dispatch/signal.py:_runner_module": "asyncio costs more than the dispatcher, which can be used without it",
-    "db/engine.py:_make_engine": "the driver of a database that is not used is not loaded",
+    "db/engines/engine.py:_make_engine": "the driver of a database that is not used is not loaded",
     "errors.py:nearest": "difflib is for errors only",
     "fields/documents.py:json_type": "PostgreSQL's dialect is a third of all that is imported, and this its one type",
     "sql/batches.py:_library_limit": "other databases do not need SQLite's driver",
@@ -149,9 +151,15 @@ def test_a_file_fits_in_a_reader() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > LINES_PER_FILE} == {}
 
 
+def test_a_folder_has_few_modules() -> None:
+    folders = Counter(path.parent for path in FILES if path.name != "__init__.py" and path.parent != PACKAGE)
+    assert {folder.name: number for folder, number in folders.items() if number > MODULES_PER_FOLDER} == {}
+    assert len(folders) > 12
+
+
 def test_a_function_fits_on_a_screen() -> None:
     lengths = {
-        f"{name_of(path)}:{function.name}": length(function)
+        f"{name_of(path)}:{function.lineno}: {function.name}": length(function)
         for path in FILES
         for function in functions(nodes_of(path))
     }

@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from microorm import Databases, Registry
 from microorm.apps import Apps
-from microorm.db.urls import FORMS
+from microorm.db.engines.urls import FORMS
 from microorm.errors import ConfigurationError
 from microorm.project import expand, expand_url, read_project
 from tests.programs import Program

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-import microorm.db.engine
+import microorm.db.engines.engine
 import microorm.dispatch
 from microorm import (
     AfterCommitError,
@@ -105,7 +105,7 @@ def test_all_signals_have_their_name_in_one_place() -> None:
     assert {name for name, each in vars(signals).items() if isinstance(each, ModelSignal)} == MODEL_SIGNALS
     plain = {name for name, each in vars(signals).items() if isinstance(each, Signal)} - MODEL_SIGNALS
     assert plain == PLAIN_SIGNALS
-    assert signals.connection_created is microorm.db.engine.connection_created
+    assert signals.connection_created is microorm.db.engines.engine.connection_created
     assert (signals.receiver, signals.muted) == (microorm.dispatch.receiver, microorm.dispatch.muted)
 
 

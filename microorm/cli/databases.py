@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from microorm.cli.output import EMPTY, format_error, one_line, print_table
 from microorm.cli.program import Invocation, json_option
 from microorm.db.databases import Databases
-from microorm.db.engine import Database
-from microorm.db.urls import masked, refuse_missing_folder
+from microorm.db.engines.engine import Database
+from microorm.db.engines.urls import masked, refuse_missing_folder
 
 if TYPE_CHECKING:
     from microorm.migrations import Revision

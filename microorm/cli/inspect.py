@@ -8,8 +8,8 @@ import click
 
 from microorm.cli.output import display_path
 from microorm.cli.program import Invocation, completer
-from microorm.db.engine import Database
-from microorm.db.urls import refuse_missing_folder
+from microorm.db.engines.engine import Database
+from microorm.db.engines.urls import refuse_missing_folder
 from microorm.errors import ConfigurationError
 
 

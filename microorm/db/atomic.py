@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from microorm.db.aio import twins
+from microorm.db.autocommit import WRITES, AutocommitConnection
 from microorm.db.blocks import AtomicBlock, ReusableContext, is_elsewhere, warn_left_elsewhere
-from microorm.db.connection import WRITES, AutocommitConnection
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import (
     Batch,
     Snapshot,

@@ -23,18 +23,9 @@ from weakref import ref
 
 from sqlalchemy import Connection
 
-from microorm.db.context import (
-    BLOCK,
-    USING,
-    Scope,
-    current_scope,
-    held_by_tasks,
-    note_task,
-    open_scopes,
-    refuse_to_wait,
-    running_task,
-)
+from microorm.db.context import BLOCK, USING, Scope, current_scope, open_scopes
 from microorm.db.hooks import run_hooks
+from microorm.db.owners import held_by_tasks, note_task, refuse_to_wait, running_task
 from microorm.db.transaction import Forbidden, Transaction, how_to_go_on
 from microorm.errors import TransactionError
 from microorm.instrumentation import NOTHING, transaction_step, watchers

@@ -18,13 +18,13 @@ from sqlalchemy import URL, Connection, Engine
 
 from microorm.db.aio.twins import run, twin
 from microorm.db.atomic import Atomic
+from microorm.db.autocommit import autocommit_connection, close_committed
 from microorm.db.blocks import Using
-from microorm.db.connection import autocommit_connection, close_committed
 from microorm.db.context import BLOCK, RECEIVER, USING, current_alias, open_block, open_scopes
-from microorm.db.engine import Database, connection_created
-from microorm.db.guards import attach
+from microorm.db.engines.engine import Database, connection_created
+from microorm.db.engines.guards import attach
+from microorm.db.engines.limits import Limits
 from microorm.db.hooks import run_hooks
-from microorm.db.limits import Limits
 from microorm.db.routing import DEFAULT_ALIAS, RoutedDatabases, migration_allowed, relation_allowed
 from microorm.db.transaction import Forbidden, open_transaction
 from microorm.dispatch.receivers import is_async

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from microorm.db.connection import AutocommitConnection, Channel
+from microorm.db.autocommit import AutocommitConnection
+from microorm.db.connection import Channel
 from microorm.db.context import (
     AWAITED,
     BLOCK,
@@ -24,9 +25,9 @@ from microorm.db.context import (
     routed_aliases,
     warn_write_outside_block,
 )
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
+from microorm.db.engines.urls import cannot_await
 from microorm.db.transaction import Transaction, open_transaction
-from microorm.db.urls import cannot_await
 from microorm.errors import CONFIGURE_FIRST, TransactionError, UnknownAlias
 
 if TYPE_CHECKING:

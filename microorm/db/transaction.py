@@ -19,10 +19,11 @@ from sqlalchemy import Connection, PoolProxiedConnection, RootTransaction, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from microorm.db.connection import Channel, rolled_back, unknown_commit
-from microorm.db.context import Owner, forget, open_block, watch
-from microorm.db.engine import BEGIN, TRANSACTION, Database
+from microorm.db.context import open_block
+from microorm.db.engines.engine import BEGIN, TRANSACTION, Database
+from microorm.db.engines.pool import close_connection, switch_readonly
 from microorm.db.hooks import Hook
-from microorm.db.pool import close_connection, switch_readonly
+from microorm.db.owners import Owner, forget, watch
 from microorm.db.snapshots import SnapshotLog
 from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError
 from microorm.instrumentation import NOTHING, transaction_step, watchers

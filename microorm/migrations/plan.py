@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from alembic.operations import MigrateOperation, ops
 
 from microorm.errors import MigrationError
-from microorm.mapping.schema import TABLE_OPTIONS
+from microorm.mapping.table import TABLE_OPTIONS
 from microorm.migrations.dialects import combine_defaults, combine_sql, combine_types, sql_for
 from microorm.migrations.operations import (
     AddWithoutValueOps,

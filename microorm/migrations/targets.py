@@ -23,8 +23,8 @@ from sqlalchemy import table as table_clause
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.databases import Databases
-from microorm.db.engine import BEGIN, Database
-from microorm.db.urls import is_memory
+from microorm.db.engines.engine import BEGIN, Database
+from microorm.db.engines.urls import is_memory
 from microorm.errors import ConfigurationError, MigrationError
 from microorm.migrations.dialects import dialect_name
 from microorm.migrations.history import name_revisions

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from microorm.db.atomic import unit_of_work
 from microorm.db.connection import Channel
-from microorm.db.engine import Database
-from microorm.db.missing import lacks_table
+from microorm.db.engines.engine import Database
+from microorm.db.engines.missing import lacks_table
 from microorm.dispatch.receivers import Connection, source_location
 from microorm.dispatch.stored import register_delivery
 from microorm.errors import OutboxError

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from microorm.db.databases import Databases
-from microorm.db.missing import lacks_table
+from microorm.db.engines.missing import lacks_table
 from microorm.errors import ConfigurationError, OutboxError
 from microorm.messages import brief
 from microorm.outbox.delivery import needed_on

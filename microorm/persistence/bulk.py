@@ -17,7 +17,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Bind, Channel
 from microorm.db.context import ReceiverScope
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import Batch, Snapshot, apply_generated, note_row, restore
 from microorm.errors import InvalidValue
 from microorm.instrumentation import BULK_CREATE

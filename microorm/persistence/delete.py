@@ -17,9 +17,10 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
-from microorm.db.connection import WRITES, AutocommitConnection, Channel
+from microorm.db.autocommit import WRITES, AutocommitConnection
+from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import Snapshot, apply_generated, restore, take_snapshot
 from microorm.db.transaction import Transaction
 from microorm.dispatch.receivers import EMPTY, Route

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.errors import FieldError, UnsavedError
 from microorm.mapping.schema import Schema
 from microorm.messages import brief

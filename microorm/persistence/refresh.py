@@ -14,7 +14,7 @@ from sqlalchemy.sql import ClauseElement
 
 from microorm.db.connection import Channel
 from microorm.db.context import USING, current_alias, refuse_lazy
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import apply_generated, note_row, take_snapshot
 from microorm.errors import InvalidValue, UnsavedError
 from microorm.fields.field import MISSING

@@ -12,9 +12,10 @@ from typing import Any
 from weakref import ref
 
 from microorm.db.atomic import UnitOfWork
-from microorm.db.connection import WRITES, AutocommitConnection, Channel
+from microorm.db.autocommit import WRITES, AutocommitConnection
+from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import ROW, Snapshot, apply_generated
 from microorm.dispatch.receivers import EMPTY, Route
 from microorm.fields.field import MISSING

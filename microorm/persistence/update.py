@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.connection import Channel
 from microorm.db.context import ReceiverScope
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import Snapshot, note_generated, restore
 from microorm.errors import InvalidValue, NotUpdated, UnsavedError
 from microorm.instrumentation import BULK_UPDATE, UPDATE

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, literal_column, select
 
 from microorm.db.connection import Channel
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import Snapshot, apply_generated
 from microorm.errors import InvalidValue, NotUpdated, StaleUpdate
 from microorm.fields.checks import InvalidFieldValue

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import FromClause
 
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import FieldError, TransactionError
 from microorm.mapping.path import Path, alias_of

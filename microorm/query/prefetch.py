@@ -9,8 +9,8 @@ from sqlalchemy import Select, bindparam, literal, select, union_all
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.aio.twins import function_twin
-from microorm.db.connection import READS, AutocommitConnection
-from microorm.db.engine import Database
+from microorm.db.autocommit import READS, AutocommitConnection
+from microorm.db.engines.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.mapping.schema import Schema
 from microorm.mapping.state import keep_related, kept_related

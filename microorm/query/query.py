@@ -11,7 +11,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.aio.twins import twin
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.instrumentation import DELETE
 from microorm.mapping.constructor import create_instance
 from microorm.messages import brief

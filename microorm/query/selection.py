@@ -8,9 +8,9 @@ from typing import Any, Generic, Never, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, select
 
-from microorm.db.connection import READS, AutocommitConnection
+from microorm.db.autocommit import READS, AutocommitConnection
 from microorm.db.databases import Databases
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.transaction import Transaction
 from microorm.errors import CrossDatabaseRelation
 from microorm.fields.types import IsNotTrue

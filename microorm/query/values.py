@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, func, literal, 
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 
 from microorm.db.aio.twins import twin
-from microorm.db.connection import READS, AutocommitConnection, Channel
+from microorm.db.autocommit import READS, AutocommitConnection
+from microorm.db.connection import Channel
 from microorm.errors import FieldError
 from microorm.fields.elements import KEYS, Keys
 from microorm.fields.types import MARIADB

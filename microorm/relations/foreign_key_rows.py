@@ -8,7 +8,7 @@ from typing import Any
 
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.databases import Databases
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.snapshots import Snapshot, take_snapshot
 from microorm.errors import CrossDatabaseRelation, FieldError, UnsavedError
 from microorm.fields.checks import shown

@@ -12,7 +12,7 @@ from sqlalchemy.sql import ClauseElement
 from microorm.db.atomic import UnitOfWork, unit_of_work
 from microorm.db.context import ReceiverScope
 from microorm.db.databases import Databases
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.errors import CrossDatabaseRelation, ModelError, UnsavedError
 from microorm.fields.checks import shown
 from microorm.mapping.constructor import create_instance

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from microorm.db.engine import Database
-from microorm.db.guards import Guard
-from microorm.db.pool import close_connection
+from microorm.db.engines.engine import Database
+from microorm.db.engines.guards import Guard
+from microorm.db.engines.pool import close_connection
 from microorm.messages import brief
 from microorm.routers.bounded import LimitReached, within
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
-from microorm.db.connection import READS, AutocommitConnection
+from microorm.db.autocommit import READS, AutocommitConnection
 from microorm.db.context import open_block
-from microorm.db.engine import Database
-from microorm.db.guards import Guard
+from microorm.db.engines.engine import Database
+from microorm.db.engines.guards import Guard
 from microorm.db.routing import DEFAULT_ALIAS, Router
 from microorm.errors import ConfigurationError, nearest
 from microorm.messages import brief

@@ -13,7 +13,7 @@ from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList, ClauseElement
 
 from microorm.db.context import BLOCK, open_scopes
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.routing import Router
 from microorm.errors import ConfigurationError, MicroormError, TransactionError, nearest
 from microorm.mapping.schema import Schema

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, bindparam
 
 from microorm.db.connection import Channel
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.mapping.codegen import Row, binder
 from microorm.mapping.schema import Schema
 from microorm.messages import brief

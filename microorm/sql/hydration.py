@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, Executable, Float, Numeric
 from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.db.connection import Channel
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.errors import InvalidValue
 from microorm.fields.checks import shown
 from microorm.fields.field import Field

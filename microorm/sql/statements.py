@@ -27,7 +27,7 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from microorm.db.connection import Channel
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.errors import InvalidValue
 from microorm.fields.field import Field
 from microorm.mapping.codegen import Row, binder

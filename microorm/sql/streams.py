@@ -16,11 +16,11 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Select, column, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from microorm.db.autocommit import autocommit_connection, close_committed
 from microorm.db.blocks import AtomicBlock
-from microorm.db.connection import autocommit_connection, close_committed
-from microorm.db.context import process
-from microorm.db.engine import Database
-from microorm.db.pool import close_connection, close_cursor
+from microorm.db.engines.engine import Database
+from microorm.db.engines.pool import close_connection, close_cursor
+from microorm.db.owners import process
 from microorm.db.transaction import Transaction
 from microorm.errors import TransactionError
 from microorm.fields.types import MARIADB

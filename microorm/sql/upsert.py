@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.sql import ClauseElement
 
 from microorm.db.connection import Channel
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.errors import FieldError
 from microorm.mapping.codegen import ExpressionRow, Row
 from microorm.mapping.schema import Schema

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from microorm.apps import default_apps
 from microorm.db.databases import Databases, default_databases
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.errors import ConfigurationError
 from microorm.messages import brief
 from microorm.project import FILE_NAME, Project, configured_by, read_project, read_tool_table

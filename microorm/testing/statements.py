@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from microorm.db.context import BLOCK, EAGER, RECEIVER, USING, Scope, current_alias
 from microorm.db.databases import Databases, default_databases
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.db.routing import DEFAULT_ALIAS
 from microorm.instrumentation import STATEMENT, Step, add_watcher, remove_watcher
 

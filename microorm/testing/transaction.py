@@ -7,9 +7,10 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 from microorm.db.aio.twins import run
 from microorm.db.blocks import AtomicBlock, end_scopes
-from microorm.db.context import Owner, open_block
+from microorm.db.context import open_block
 from microorm.db.databases import Databases
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
+from microorm.db.owners import Owner
 from microorm.db.transaction import Forbidden, Transaction
 from microorm.errors import ConfigurationError, TransactionError, TransactionSharedError
 from microorm.testing.statements import is_counted, observed

@@ -14,11 +14,12 @@ import aiosqlite
 import pytest
 
 from microorm import Databases, Field, Model, Registry, field
-from microorm.db import pool, routing
+from microorm.db import routing
 from microorm.db.aio import calls
 from microorm.db.aio.idle import LoopConnections
 from microorm.db.context import routed_aliases
-from microorm.db.pool import TRUSTED
+from microorm.db.engines import pool
+from microorm.db.engines.pool import TRUSTED
 from tests.aio.test_cancellation import settled
 
 TASKS = 20

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from microorm import ConfigurationError, Databases, Field, TransactionError, UnknownAlias
-from microorm.db import context
+from microorm.db import owners
 from microorm.signals import connection_created
 
 
@@ -377,7 +377,7 @@ def test_many_aliases_come_and_go_without_a_trace(databases, Book, fresh_file, m
 
     def sizes() -> tuple[int, int, int]:
         gc.collect()
-        return len(gc.get_objects()), len(context._watched), len(os.listdir("/proc/self/fd"))
+        return len(gc.get_objects()), len(owners._watched), len(os.listdir("/proc/self/fd"))
 
     async def come_and_go(count: int) -> None:
         for number in range(count):

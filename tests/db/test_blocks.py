@@ -740,7 +740,7 @@ def test_a_block_inherited_through_a_fork_ends_without_a_word(
     book = Book(title="a").save()
     (opened,) = open_scopes(databases)
     with monkeypatch.context() as child:
-        child.setattr("microorm.db.context._Process.token", object())
+        child.setattr("microorm.db.owners._Process.token", object())
         opened.transaction.owner.after_fork()
         with pytest.raises(TransactionSharedError, match="belongs to another process"):
             Book(title="b").save()

@@ -9,7 +9,8 @@ from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from microorm import CommitOutcomeUnknown, Field, field
-from microorm.db.connection import AutocommitConnection, Channel, autocommit_connection
+from microorm.db.autocommit import AutocommitConnection, autocommit_connection
+from microorm.db.connection import Channel
 from tests.pools import unreturned
 
 ways = pytest.mark.parametrize("listened", [False, True], ids=["driver", "listened"])

@@ -25,7 +25,7 @@ from microorm import (
     UnknownAlias,
 )
 from microorm.db.context import ReceiverScope
-from microorm.db.urls import FORMS
+from microorm.db.engines.urls import FORMS
 from tests.pools import unreturned
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from microorm import ConfigurationError, Databases, Field, Model, Registry
-from microorm.db.events import _known
+from microorm.db.engines.events import _known
 from microorm.signals import connection_created
 from microorm.testing import count_statements
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from microorm.db import context as forks
+from microorm.db import owners as forks
 
 pytestmark = pytest.mark.slow  # a process for each
 
@@ -203,8 +203,8 @@ class Watched:
 
 def test_what_is_watched_is_told_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """`before_fork` in the parent, `after_fork` in the child; it may be forgotten twice."""
-    monkeypatch.setattr("microorm.db.context._held", [])
-    monkeypatch.setattr("microorm.db.context._Process.token", token := object())
+    monkeypatch.setattr("microorm.db.owners._held", [])
+    monkeypatch.setattr("microorm.db.owners._Process.token", token := object())
     watched = Watched()
     forks.watch(watched)
     forks._before()

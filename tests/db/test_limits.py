@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from microorm import ConfigurationError, Databases, Field, Model, Registry
-from microorm.db import limits, pool
 from microorm.db.aio.calls import run
+from microorm.db.engines import limits, pool
 
 ALIASES = ("a", "b", "c", "d")
 

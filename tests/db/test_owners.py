@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from microorm import TransactionSharedError
-from microorm.db.context import Owner, running_task
+from microorm.db.owners import Owner, running_task
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
@@ -155,7 +155,7 @@ def test_a_task_of_another_thread_is_refused_like_the_thread() -> None:
 def test_what_was_inherited_through_a_fork_belongs_to_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every thread and task of the child is refused."""
     owner = Owner()
-    monkeypatch.setattr("microorm.db.context._Process.token", object())
+    monkeypatch.setattr("microorm.db.owners._Process.token", object())
     assert owner.forked
     assert refusal(owner) == "the open block on 'shop' belongs to another process"
     assert in_thread(lambda: refusal(owner)) == "the open block on 'shop' belongs to another process"

@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from microorm import Databases, Field, Model, Registry, field
-from microorm.db import pool
-from microorm.db.connection import AutocommitConnection
+from microorm.db.autocommit import AutocommitConnection
+from microorm.db.engines import pool
 
 
 def world(url: Any) -> tuple[Databases, type[Any]]:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine
 
 from microorm import Databases, Field
 from microorm.db.aio import twins
-from microorm.db.events import count_added, report_statements, stop_reporting
+from microorm.db.engines.events import count_added, report_statements, stop_reporting
 from microorm.instrumentation import STATEMENT, Step, add_watcher, remove_watcher, watchers
 from microorm.testing import count_statements
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from microorm import Databases, Field, TransactionSharedError, field
-from microorm.db.context import held_by_tasks
+from microorm.db.owners import held_by_tasks
 
 sqlite = pytest.mark.backends("sqlite-file", "sqlite-memory")
 file = pytest.mark.backends("sqlite-file")

@@ -24,10 +24,10 @@ from microorm import (
     TransactionError,
     field,
 )
-from microorm.db import context as forks
+from microorm.db import owners as forks
 from microorm.db import transaction as transactions
-from microorm.db import urls as inherited_files
 from microorm.db.context import ReceiverScope, innermost, open_scopes
+from microorm.db.engines import urls as inherited_files
 from microorm.db.routing import postpone
 from microorm.db.transaction import open_transaction
 from microorm.signals import post_save, pre_save

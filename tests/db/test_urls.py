@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import make_url
 
 from microorm import ConfigurationError
-from microorm.db.urls import FORMS, is_memory, masked, read_url
+from microorm.db.engines.urls import FORMS, is_memory, masked, read_url
 
 
 @pytest.mark.parametrize(

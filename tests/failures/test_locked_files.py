@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 import microorm
 from microorm import TransactionError
-from microorm.db.pool import switch_readonly
+from microorm.db.engines.pool import switch_readonly
 from microorm.signals import post_save
 
 pytestmark = pytest.mark.backends("sqlite-file")

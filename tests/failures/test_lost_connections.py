@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 import microorm
 from microorm import CommitOutcomeUnknown, TransactionError
-from microorm.db import pool
-from microorm.db.connection import AutocommitConnection
+from microorm.db.autocommit import AutocommitConnection
+from microorm.db.engines import pool
 from microorm.signals import post_save
 from tests.failures.proxy import Proxy
 

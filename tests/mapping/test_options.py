@@ -9,7 +9,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
 from microorm import Field, Model, Registry, field
-from microorm.mapping.schema import LazyDialectOptions
+from microorm.mapping.table import LazyDialectOptions
 
 
 class Book(Model, registry=Registry(), table="book"):

@@ -280,7 +280,7 @@ def test_a_connection_that_has_been_idle_for_long_is_waited_for_no_longer(
 ) -> None:
     """To return it to the pool may need an answer of the server, which does not answer any more; so may to close it."""
     here = world(connect_timeout=A_MOMENT)
-    monkeypatch.setattr("microorm.db.pool.TRUSTED", 0.0)
+    monkeypatch.setattr("microorm.db.engines.pool.TRUSTED", 0.0)
 
     async def names() -> list[str]:
         return [each.name for each in await here.cluster.Author.objects.aall()]

@@ -21,12 +21,13 @@ from microorm.db.aio.drivers import Driver, driver_of, wait
 from microorm.db.aio.greenlets import await_only
 from microorm.db.aio.idle import LoopConnections
 from microorm.db.aio.loops import EventLoop, event_loop
-from microorm.db.context import awaited_call, held_transactions, running_task
-from microorm.db.engine import Database
-from microorm.db.events import EngineListeners, add_listener
-from microorm.db.limits import Holder, Turn
-from microorm.db.pool import IdleConnections
-from microorm.db.urls import asynchronous
+from microorm.db.context import awaited_call
+from microorm.db.engines.engine import Database
+from microorm.db.engines.events import EngineListeners, add_listener
+from microorm.db.engines.limits import Holder, Turn
+from microorm.db.engines.pool import IdleConnections
+from microorm.db.engines.urls import asynchronous
+from microorm.db.owners import held_transactions, running_task
 from microorm.errors import ConfigurationError, TransactionError
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.pool import QueuePool
 
 from microorm.db.aio import calls
-from microorm.db.pool import TRUSTED, IdleConnection, IdleConnections
+from microorm.db.engines.pool import TRUSTED, IdleConnection, IdleConnections
 
 WAIT_FOR_ANOTHER = 0.01
 """For how many seconds a task waits for the connection of another one: less than it takes to open one on most servers."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from microorm.db.urls import cannot_await
+from microorm.db.engines.urls import cannot_await
 
 if TYPE_CHECKING:
     from microorm.db.aio.loops import EventLoop

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from microorm import Field, Registry, TransactionError, field
-from microorm.db.engine import Database
+from microorm.db.engines.engine import Database
 from microorm.signals import post_save
 
 

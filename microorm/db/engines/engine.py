@@ -17,8 +17,7 @@ from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, create_en
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from microorm.db.context import watch
-from microorm.db.events import (
+from microorm.db.engines.events import (
     EngineListeners,
     add_listener,
     count_present,
@@ -26,12 +25,12 @@ from microorm.db.events import (
     report_statements,
     stop_reporting,
 )
-from microorm.db.guards import Guard
-from microorm.db.limits import UNLIMITED, Holder, Limits, Turn, pause, thread_or_task
-from microorm.db.missing import note_missing
-from microorm.db.pool import IdleConnections, end_transaction, reset_state
-from microorm.db.sessions import begin_session, session_settings
-from microorm.db.urls import (
+from microorm.db.engines.guards import Guard
+from microorm.db.engines.limits import UNLIMITED, Holder, Limits, Turn, pause, thread_or_task
+from microorm.db.engines.missing import note_missing
+from microorm.db.engines.pool import IdleConnections, end_transaction, reset_state
+from microorm.db.engines.sessions import begin_session, session_settings
+from microorm.db.engines.urls import (
     how_to_install,
     is_memory,
     masked,
@@ -42,6 +41,7 @@ from microorm.db.urls import (
     refuse_missing_folder,
     synchronous,
 )
+from microorm.db.owners import watch
 from microorm.dispatch.signal import Signal
 from microorm.errors import ConfigurationError
 from microorm.fields.checks import json_text

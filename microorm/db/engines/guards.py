@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from microorm.db.engine import Database
+    from microorm.db.engines.engine import Database
 
 T = TypeVar("T")
 

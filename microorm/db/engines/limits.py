@@ -20,9 +20,9 @@ from weakref import ref
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from microorm.db.context import running_task, watch
-from microorm.db.events import add_listener
-from microorm.db.pool import OPENED, TRUSTED
+from microorm.db.engines.events import add_listener
+from microorm.db.engines.pool import OPENED, TRUSTED
+from microorm.db.owners import running_task, watch
 from microorm.errors import ConfigurationError
 from microorm.messages import brief
 

@@ -17,7 +17,7 @@ from weakref import ref
 from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from microorm.db.events import count_added
+from microorm.db.engines.events import count_added
 
 TRUSTED = 1.0
 """For how many seconds a connection may stay idle; then it returns to the pool, which pings and recycles it."""
