@@ -35,7 +35,15 @@ from microorm.persistence.save import Before, collect, send_post_save
 from microorm.persistence.steps import as_step
 from microorm.signals import ModelSignal, post_bulk_create, post_save, pre_bulk_create, pre_save
 from microorm.sql import upsert as upserts
-from microorm.sql.batches import Progress, batches, check_instances, has_triggers, max_rows, multirow_insert
+from microorm.sql.batches import (
+    Progress,
+    batches,
+    check_instances,
+    has_triggers,
+    max_rows,
+    multirow_insert,
+    sliced,
+)
 from microorm.sql.statements import Plans, plans_of
 from microorm.sql.upsert import Upsert
 
@@ -392,8 +400,7 @@ def insert_in_order(schema: Schema, channel: Channel, names: tuple[str, ...], ro
     whole = 0 if size == 1 else len(rows) - len(rows) % size
     if whole:
         sql, bind = plans.cached(("insert several", names, size), lambda: _insert_of(plans, names, size))
-        for start in range(0, whole, size):
-            channel.execute_prepared(sql, rows[start : start + size], bind)
+        channel.executemany_prepared(sql, [*sliced(rows[:whole], size)], bind)
     if rest := rows[whole:]:
         plans.insert_only(names).run_many(channel, rest)
 

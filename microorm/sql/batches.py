@@ -32,9 +32,9 @@ MAX_PARAMETERS = {"sqlite": 32_766, "postgresql": 65_535}
 MAX_ROWS = 10_000
 MAX_BYTES = 1_000_000
 """Of one statement to MariaDB: the smallest packet that a server accepts by default."""
-MAX_VALUES = 1_000
+MAX_VALUES = 4_000
 """How many values go into one INSERT of many rows; more are no faster."""
-MAX_TEXTS = 64
+MAX_TEXTS = 16
 """For how many numbers of rows the text of an INSERT is kept."""
 
 _VARIABLE_NUMBER = 9  # SQLITE_LIMIT_VARIABLE_NUMBER; not every build of sqlite3 has the name
