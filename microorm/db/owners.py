@@ -125,7 +125,7 @@ begun_by_tasks: ContextVar[dict[int, Transaction] | None] = ContextVar("microorm
 
 
 def note_task(transaction: Transaction) -> None:
-    """Note that *transaction*, which has begun, belongs to a task, until `context.forget` is called for it."""
+    """Note that *transaction*, which has begun, belongs to a task, until `owners.forget` is called for it."""
     held_by_tasks[id(transaction)] = weakref.ref(transaction)
     if (begun := begun_by_tasks.get()) is not None:
         begun[id(transaction)] = transaction

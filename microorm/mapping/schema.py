@@ -1,4 +1,4 @@
-"""The `Schema` of a model and its `Table`."""
+"""The `Schema` of a model: its fields, its key, its relations, and what is generated for it."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from threading import Event
 from typing import Any
 
@@ -174,6 +175,36 @@ def test_awaited_reads_are_repeated_too(world: Callable[..., World]) -> None:
 
     assert asyncio.run(main()) == ["one", "default", "default", "default"]
     assert here.router.stats().failures == {"one": 1}
+
+
+def test_a_replica_whose_connections_are_all_in_use_is_waited_for_no_longer_than_one_that_is_gone(
+    fresh_url: Callable[[], str],
+) -> None:
+    """A server that has stopped in the middle of statements looks like that; the pool itself would wait for minutes."""
+    few = {"url": fresh_url(), "pool_size": 1, "max_overflow": 0, "pool_timeout": 200}
+    cluster = Cluster(
+        {"default": fresh_url(), "one": few}, ["one"], connect_timeout=A_MOMENT, retry_after=LONG
+    )
+
+    async def main() -> list[int]:
+        assert await cluster.Author.objects.acount() == 0
+        async with cluster.databases.atomic("one", readonly=True):
+            assert await cluster.Author.objects.using("one").acount() == 0
+            readers = [
+                asyncio.create_task(cluster.Author.objects.acount(), context=outside.copy()) for _ in range(3)
+            ]
+            found = await asyncio.gather(*readers)
+        await cluster.databases.aclose()
+        return found
+
+    for alias in ("default", "one"):
+        with cluster.databases.connection(alias) as connection:
+            cluster.Author.__table__.create(connection)
+    cluster.forget()  # what was written above
+    outside = copy_context()
+    with cluster.databases:
+        assert asyncio.run(main()) == [0, 0, 0]
+        assert cluster.router.stats().failures["one"] > 0
 
 
 def test_a_statement_that_has_begun_is_not_repeated(world: Callable[..., World]) -> None:

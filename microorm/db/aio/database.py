@@ -377,7 +377,8 @@ class AsyncDatabase(Database):
         with self._lock:
             self._forget_ended()
             url = asynchronous(self.alias, self._base.configured_url)
-            idle = LoopConnections(self.options.get("max_overflow", MAX_OVERFLOW), self.limits.waiting)
+            most, guarded = self.options.get("max_overflow", MAX_OVERFLOW), self._guard is not None
+            idle = LoopConnections(most, self.limits.waiting, guarded=guarded)
             kept = LoopEngine(self, loop, self._create(create_async_engine, url), idle)
             self.engines[loop] = kept
         if loop is not None:

@@ -29,13 +29,16 @@ class LoopConnections(IdleConnections):
     it opens one more. Where the pool may open no more, the task stays in the line: in that of the pool it would see others get
     the connections that tasks hand to each other. Those need neither a rollback nor a ping nor a new cursor, each of which
     is awaited.
+
+    *guarded*: a guard limits how long the pool is waited for, so that each task goes there after that moment.
     """
 
-    __slots__ = ("_max_overflow", "_waiting")
+    __slots__ = ("_guarded", "_max_overflow", "_waiting")
 
-    def __init__(self, max_overflow: int, wanted: Sized = ()) -> None:
+    def __init__(self, max_overflow: int, wanted: Sized = (), *, guarded: bool = False) -> None:
         super().__init__(wanted)
         self._max_overflow = max_overflow
+        self._guarded = guarded
         self._waiting: deque[asyncio.Future[IdleConnection | None]] = deque()
 
     def allow(self, engine: Engine, *, autocommit: bool) -> None:
@@ -103,7 +106,7 @@ class LoopConnections(IdleConnections):
         self._waiting.append(waiting)
         try:
             await asyncio.wait([waiting], timeout=WAIT_FOR_ANOTHER)
-            while not waiting.done() and self._is_full():
+            while not (waiting.done() or self._guarded) and self._is_full():
                 if self._waiting[0] is waiting and self._pool.checkedin():
                     break
                 if monotonic() - begun >= self._pool.timeout():
